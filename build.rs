@@ -1,0 +1,21 @@
+//! Compiles the protocol definitions. In pure Rust: no `protoc` is needed.
+
+use std::path::PathBuf;
+
+const FILES: [&str; 5] = [
+    "tallyhouse/v1/event.proto",
+    "tallyhouse/v1/ingest.proto",
+    "tallyhouse/v1/outcome.proto",
+    "tallyhouse/v1/query.proto",
+    "tallyhouse/v1/segment.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
+    // For the reflection service.
+    std::fs::write(out_dir.join("tallyhouse.binpb"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

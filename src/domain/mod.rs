@@ -1,0 +1,20 @@
+//! What Tallyhouse is about, without any machinery: events, verdicts,
+//! questions, answers and errors.
+//!
+//! Nothing here knows a wire format, a database or a runtime, and nothing
+//! here reads a clock: the time is always handed in.
+
+mod error;
+mod event;
+mod query;
+mod time;
+mod verdict;
+
+pub use error::{Error, ErrorCode, FieldError};
+pub use event::{Event, EventDraft, EventLimits, OrgId, PropertiesDraft};
+pub use query::{
+    Answer, CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, EventPage, Granularity, Limit,
+    PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window,
+};
+pub use time::{MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp};
+pub use verdict::{Rejection, RejectionCode, Verdict, VerdictCounts};

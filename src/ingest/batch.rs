@@ -1,0 +1,216 @@
+//! One batch on its way through deduplication.
+//!
+//! Every event is encoded at the end of the batch's rows, and stays there only
+//! if its id is new. What must be asked about or waited for is kept aside.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::fate::Fate;
+use super::fingerprint::{Fingerprinter, IdFingerprint, PayloadFingerprint};
+use super::index::{Claim, Index, Minute, SegmentTag};
+use super::log::Frame;
+use super::row::{self, RowSpan, Rows};
+use super::store::EventKey;
+use crate::domain::{Event, Verdict};
+
+/// An id that this batch has claimed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimed {
+    position: usize,
+    id: IdFingerprint,
+    payload: PayloadFingerprint,
+    minute: Minute,
+}
+
+/// A claimed id that ClickHouse may know; its row is kept aside.
+struct Late<'a> {
+    claimed: Claimed,
+    event: Event<'a>,
+    row: Range<usize>,
+}
+
+/// An event whose id is pending in this batch or another.
+pub(super) struct Shared {
+    position: usize,
+    id: IdFingerprint,
+    payload: PayloadFingerprint,
+    fate: Arc<Fate>,
+}
+
+impl Shared {
+    /// Waits for the other's fate, which is this one's too.
+    pub(super) async fn verdict(&self, index: &Index) -> (usize, Verdict) {
+        self.fate.decided().await;
+        let taken = index.known_payload(self.id).or_else(|| self.fate.found_payload(self.id));
+        // Not taken (or taken, stored and forgotten in this very moment, which
+        // sending it again will tell).
+        let verdict = taken.map_or(Verdict::Undecided, |payload| repeated(payload == self.payload));
+        (self.position, verdict)
+    }
+}
+
+const fn repeated(same_payload: bool) -> Verdict {
+    if same_payload { Verdict::Duplicate } else { Verdict::Conflict }
+}
+
+/// The ids that a batch has claimed, until they are settled. Dropped before
+/// (the caller has gone, the log refused), it releases them.
+pub(super) struct Claims {
+    index: Arc<Index>,
+    ids: Vec<Claimed>,
+    fate: Arc<Fate>,
+}
+
+impl Claims {
+    /// The batch is durable: its ids are taken.
+    pub(super) fn settle(mut self, tag: SegmentTag) {
+        for claimed in self.ids.drain(..) {
+            self.index.settle(claimed.id, claimed.payload, claimed.minute, tag);
+        }
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        for claimed in &self.ids {
+            self.index.release(claimed.id);
+        }
+        self.fate.decide();
+    }
+}
+
+/// See the module.
+pub(super) struct Batch<'a> {
+    prints: Fingerprinter,
+    claims: Claims,
+    verdicts: Vec<Verdict>,
+    rows: Vec<u8>,
+    row_count: u32,
+    late: Vec<Late<'a>>,
+    late_rows: Vec<u8>,
+    shared: Vec<Shared>,
+    is_refused: bool,
+}
+
+/// What is left of a batch once its rows are on their way.
+pub(super) struct Decided {
+    pub(super) claims: Claims,
+    pub(super) verdicts: Vec<Verdict>,
+    pub(super) shared: Vec<Shared>,
+    /// The rows to log; none when no event is new.
+    pub(super) frame: Option<Frame>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(index: Arc<Index>, prints: Fingerprinter, events: usize, bytes: usize) -> Self {
+        Self {
+            prints,
+            claims: Claims { index, ids: Vec::with_capacity(events), fate: Arc::default() },
+            verdicts: Vec::with_capacity(events),
+            rows: Frame::buffer(bytes),
+            row_count: 0,
+            late: Vec::new(),
+            late_rows: Vec::new(),
+            shared: Vec::new(),
+            is_refused: false,
+        }
+    }
+
+    /// Adds an event that is none.
+    pub(super) fn reject(&mut self, verdict: Verdict) {
+        self.verdicts.push(verdict);
+    }
+
+    /// Adds an event.
+    pub(super) fn add(&mut self, event: Event<'a>, arrival: u64) {
+        let start = self.rows.len();
+        let span = row::encode(&event, arrival, &mut self.rows);
+        let claimed = self.fingerprint(&span, &self.rows);
+        let mut verdict = Verdict::Accepted;
+        let mut keep_row = false;
+        match self.claims.index.claim(claimed.id, claimed.minute, &self.claims.fate) {
+            Claim::New => {
+                self.claims.ids.push(claimed);
+                self.row_count += 1;
+                keep_row = true;
+            }
+            Claim::BelowFloor => {
+                self.claims.ids.push(claimed);
+                let late_start = self.late_rows.len();
+                self.late_rows.extend_from_slice(&self.rows[start..]);
+                self.late.push(Late { claimed, event, row: late_start..self.late_rows.len() });
+            }
+            Claim::Known(payload) => verdict = repeated(payload == claimed.payload),
+            Claim::Pending(fate) => {
+                let Claimed { position, id, payload, .. } = claimed;
+                self.shared.push(Shared { position, id, payload, fate });
+            }
+            Claim::Full => self.is_refused = true,
+        }
+        if !keep_row {
+            self.rows.truncate(start);
+        }
+        self.verdicts.push(verdict);
+    }
+
+    fn fingerprint(&self, span: &RowSpan, rows: &[u8]) -> Claimed {
+        Claimed {
+            position: self.verdicts.len(),
+            id: self.prints.id(&rows[span.id.clone()]),
+            payload: self.prints.payload(&rows[span.payload.clone()]),
+            minute: Minute::of(span.occurred_at),
+        }
+    }
+
+    /// The index had no room for some of the events.
+    pub(super) const fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// The events that ClickHouse must be asked about.
+    pub(super) fn late_keys(&self) -> Vec<EventKey<'a>> {
+        self.late
+            .iter()
+            .map(|late| EventKey {
+                org_id: late.event.org_id().as_str(),
+                event_id: late.event.event_id(),
+                occurred_at_millis: late.event.occurred_at().millis(),
+            })
+            .collect()
+    }
+
+    /// Takes in what ClickHouse answered; nothing when it could not be asked.
+    pub(super) fn resolve_late(&mut self, stored: Option<&[u8]>) {
+        let rows = stored.unwrap_or_default();
+        let mut found = HashMap::new();
+        for span in Rows::payloads(rows).map_while(Result::ok) {
+            // Should the table hold an id twice, any of them makes it known.
+            found.insert(self.prints.id(&rows[span.id]), self.prints.payload(&rows[span.payload]));
+        }
+        let mut given_back = HashSet::new();
+        for Late { claimed, row, .. } in std::mem::take(&mut self.late) {
+            let verdict = match (stored, found.get(&claimed.id)) {
+                (None, _) => Verdict::Undecided,
+                (Some(_), Some(payload)) => repeated(*payload == claimed.payload),
+                (Some(_), None) => {
+                    self.rows.extend_from_slice(&self.late_rows[row]);
+                    self.row_count += 1;
+                    continue;
+                }
+            };
+            self.verdicts[claimed.position] = verdict;
+            self.claims.index.release(claimed.id);
+            given_back.insert(claimed.position);
+        }
+        self.claims.ids.retain(|claimed| !given_back.contains(&claimed.position));
+        self.claims.fate.found(found);
+    }
+
+    /// All that can be known has been asked for.
+    pub(super) fn decided(self) -> Decided {
+        let frame = (self.row_count > 0).then(|| Frame::seal(self.rows, self.row_count));
+        Decided { claims: self.claims, verdicts: self.verdicts, shared: self.shared, frame }
+    }
+}

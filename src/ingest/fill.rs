@@ -1,0 +1,104 @@
+//! Filling the index at start, before the port opens: from the log what
+//! ClickHouse may not have, from ClickHouse the newest minutes that fit.
+
+use std::sync::Arc;
+
+use super::fingerprint::Fingerprinter;
+use super::index::{Index, Minute, SegmentTag};
+use super::log::{Log, open_segment};
+use super::row::{RowSpan, Rows};
+use super::store::{EventStore, StoreError};
+use crate::domain::Timestamp;
+
+/// How full the index is made from ClickHouse, in percent: new events need
+/// room.
+const FILL_PERCENT: u64 = 80;
+
+/// Fills an empty index, and sets its floor. Fails only when the database
+/// does.
+pub async fn fill(
+    index: &Arc<Index>,
+    prints: Fingerprinter,
+    log: &Arc<Log>,
+    store: &dyn EventStore,
+    ids_max: usize,
+) -> Result<(), StoreError> {
+    let (log_index, log) = (Arc::clone(index), Arc::clone(log));
+    let logged_rows = log.segments().rows();
+    let ids_for_stored = (ids_max as u64 * FILL_PERCENT / 100).saturating_sub(logged_rows);
+    let floor = floor_for(&store.minutes().await?, ids_for_stored);
+    index.raise_floor(floor.map_or(Minute::FIRST, Minute::of));
+    let from_log = tokio::task::spawn_blocking(move || fill_from_log(&log_index, prints, &log));
+    fill_from_store(index, prints, store, floor).await?;
+    from_log.await.map_err(|error| StoreError::Refused(error.to_string()))
+}
+
+/// The first moment from which on everything fits; none when all does.
+fn floor_for(minutes_newest_first: &[(i64, u64)], ids_max: u64) -> Option<Timestamp> {
+    let mut ids = 0;
+    for (millis, count) in minutes_newest_first {
+        ids += count;
+        if ids > ids_max {
+            // This minute does not fit, and so the next is the first that does.
+            return Some(Timestamp::from_millis(millis + crate::domain::MILLIS_PER_MINUTE));
+        }
+    }
+    None
+}
+
+fn fill_from_log(index: &Index, prints: Fingerprinter, log: &Log) {
+    for segment in log.segments().list() {
+        // Damage was seen and reported when the log was opened.
+        let Ok(mut reader) = open_segment(&segment.path) else { continue };
+        let mut rows = Vec::new();
+        while let Ok(Some(_)) = reader.next_frame(&mut rows) {
+            for span in Rows::whole(&rows).map_while(Result::ok) {
+                restore(index, prints, &rows, &span, Some(SegmentTag::of(segment.ordinal)));
+            }
+            rows.clear();
+        }
+    }
+}
+
+async fn fill_from_store(
+    index: &Index,
+    prints: Fingerprinter,
+    store: &dyn EventStore,
+    floor: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let mut pieces = store.read_since(floor.map_or(i64::MIN, Timestamp::millis)).await?;
+    let mut rows: Vec<u8> = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        rows.extend_from_slice(&piece?);
+        let mut end = 0;
+        let mut walk = Rows::payloads(&rows);
+        while let Some(Ok(span)) = walk.next() {
+            restore(index, prints, &rows, &span, None);
+            end = walk.position();
+        }
+        rows.drain(..end);
+    }
+    if rows.is_empty() { Ok(()) } else { Err(StoreError::Retry("the answer ended within a row".to_owned())) }
+}
+
+fn restore(index: &Index, prints: Fingerprinter, rows: &[u8], span: &RowSpan, unstored_in: Option<SegmentTag>) {
+    let id = prints.id(&rows[span.id.clone()]);
+    let payload = prints.payload(&rows[span.payload.clone()]);
+    index.restore(id, payload, Minute::of(span.occurred_at), unstored_in);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_the_first_minute_from_which_all_fits() {
+        let minute = crate::domain::MILLIS_PER_MINUTE;
+        let minutes = [(3 * minute, 10), (2 * minute, 10), (minute, 10)];
+        assert_eq!(floor_for(&minutes, 30), None);
+        assert_eq!(floor_for(&minutes, 29), Some(Timestamp::from_millis(2 * minute)));
+        assert_eq!(floor_for(&minutes, 10), Some(Timestamp::from_millis(3 * minute)));
+        assert_eq!(floor_for(&minutes, 9), Some(Timestamp::from_millis(4 * minute)));
+        assert_eq!(floor_for(&[], 9), None);
+    }
+}

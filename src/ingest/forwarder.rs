@@ -1,0 +1,226 @@
+//! Carries sealed segments to the database.
+//!
+//! A segment is inserted until it succeeds, each time the same bytes under the
+//! same token, through restarts and outages of the database. Only what the
+//! database refuses for a reason that waiting does not mend is parked. Nothing
+//! is ever dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::index::Index;
+use super::log::{FrameError, Log, Segment, SegmentState, open_segment};
+use super::row::{self, Rows};
+use super::store::{EventStore, SegmentInsert, StoreError};
+use super::stored::{StoredHours, TouchedHours};
+
+/// Rows are handed over in pieces of about this size.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Pieces that may wait for the connection.
+const CHUNKS_WAITING_MAX: usize = 2;
+
+/// How the forwarder goes about it. See the settings of the same names in
+/// [`crate::config::Config`].
+#[derive(Clone, Copy, Debug)]
+pub struct ForwarderSettings {
+    /// Inserts under way at a time.
+    pub inserts_in_flight_max: usize,
+    /// Longest an insert may take.
+    pub insert_wait_max: Duration,
+    /// The first pause before an insert is repeated.
+    pub backoff_min: Duration,
+    /// The longest pause before an insert is repeated.
+    pub backoff_max: Duration,
+}
+
+/// See the module.
+pub struct Forwarder {
+    settings: ForwarderSettings,
+    log: Arc<Log>,
+    index: Arc<Index>,
+    store: Arc<dyn EventStore>,
+    stored_hours: Arc<StoredHours>,
+}
+
+impl Forwarder {
+    /// Between this log and this database. Tells the index and the stored
+    /// hours what has arrived there.
+    pub fn new(
+        settings: ForwarderSettings,
+        log: Arc<Log>,
+        index: Arc<Index>,
+        store: Arc<dyn EventStore>,
+        stored_hours: Arc<StoredHours>,
+    ) -> Arc<Self> {
+        Arc::new(Self { settings, log, index, store, stored_hours })
+    }
+
+    /// Starts as many tasks as inserts may be under way. They end soon after
+    /// `stop`; a segment whose insert is under way then stays in the log.
+    pub fn start(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
+        for _ in 0..self.settings.inserts_in_flight_max {
+            let (forwarder, stop) = (Arc::clone(self), stop.clone());
+            tasks.spawn(async move { stop.run_until_cancelled(forwarder.work()).await });
+        }
+    }
+
+    async fn work(&self) {
+        let mut changes = self.log.segments().changes();
+        loop {
+            while let Some(segment) = self.log.take_sealed() {
+                self.forward(&segment).await;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Inserts a segment, however often it takes.
+    async fn forward(&self, segment: &Segment) {
+        let mut backoff = Backoff::new(self.settings.backoff_min, self.settings.backoff_max);
+        loop {
+            match self.insert(segment).await {
+                Ok(touched) => {
+                    // In this order: a caller who sees that the segment has
+                    // gone must not be given an answer from before.
+                    self.stored_hours.stored(touched);
+                    self.log.stored(segment);
+                    self.index.forget_stored(self.log.segments().tags());
+                    return;
+                }
+                Err(StoreError::Refused(error)) => {
+                    tracing::error!(segment = %segment.id, error, "ClickHouse refused a segment; it is parked");
+                    self.log.park(segment, error);
+                    return;
+                }
+                Err(StoreError::Retry(error)) => {
+                    let pause = backoff.next_pause();
+                    tracing::warn!(segment = %segment.id, error, ?pause, "an insert failed and will be repeated");
+                    self.log.failed(segment, error);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
+        let reading = read_segment(segment).map_err(|error| match error {
+            FrameError::Io(_) => StoreError::Retry(error.to_string()),
+            FrameError::Torn | FrameError::Damaged => StoreError::Refused(error.to_string()),
+        })?;
+        let insert =
+            self.store.insert(SegmentInsert { token: segment.id, columns: reading.columns, chunks: reading.chunks });
+        tokio::time::timeout(self.settings.insert_wait_max, insert)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Retry("the insert took too long".to_owned())))?;
+        reading.touched.await.map_err(|_| StoreError::Retry("the segment was not read to its end".to_owned()))
+    }
+
+    /// Waits until every segment is stored or parked.
+    pub async fn drained(&self) {
+        let mut changes = self.log.segments().changes();
+        let waits = |segment: &Segment| segment.state != SegmentState::Parked;
+        while self.log.segments().list().iter().any(waits) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A segment on its way out of its file.
+struct Reading {
+    columns: String,
+    chunks: mpsc::Receiver<Result<Bytes, FrameError>>,
+    /// Told when the last row has been read.
+    touched: oneshot::Receiver<TouchedHours>,
+}
+
+/// Reads a segment on a thread that may block, as fast as its chunks are
+/// taken.
+fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
+    let mut reader = open_segment(&segment.path)?;
+    let columns = reader.header().columns.clone();
+    let is_known = columns == row::COLUMNS;
+    let (chunk, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
+    let (touched_at_end, touched) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let mut touched = TouchedHours::default();
+        loop {
+            let mut rows = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
+            let mut more = Ok(Some(0));
+            while rows.len() < CHUNK_BYTES && matches!(more, Ok(Some(_))) {
+                more = reader.next_frame(&mut rows);
+            }
+            let is_last = !matches!(more, Ok(Some(_)));
+            if is_known {
+                touch_hours(&rows, &mut touched);
+            }
+            let sent = (rows.is_empty() || chunk.blocking_send(Ok(Bytes::from(rows))).is_ok())
+                && more.map_err(|error| chunk.blocking_send(Err(error))).is_ok();
+            if !sent {
+                return; // The insert has given up, or must.
+            }
+            if is_last {
+                break;
+            }
+        }
+        let _ = touched_at_end.send(touched); // The insert may have given up.
+    });
+    Ok(Reading { columns, chunks, touched })
+}
+
+/// Notes which hours the rows lie in. (Rows of other columns, which another
+/// version wrote, touch nothing: cached answers about them age out instead.)
+fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
+    for span in Rows::whole(rows).map_while(Result::ok) {
+        // An id begins with the organisation, behind its length: one byte, as
+        // organisations are short.
+        let id = &rows[span.id];
+        let org = id.first().and_then(|length| id.get(1..=usize::from(*length)));
+        if let Some(org) = org.and_then(|org| std::str::from_utf8(org).ok()) {
+            touched.touch(org, span.occurred_at);
+        }
+    }
+}
+
+/// Pauses that double up to a bound, each shortened by up to a half at random
+/// so that several do not keep step.
+struct Backoff {
+    next: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    const fn new(min: Duration, max: Duration) -> Self {
+        Self { next: min, max }
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.next.min(self.max);
+        self.next = (self.next * 2).min(self.max);
+        pause.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_bound() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
+        for whole in [100, 200, 350, 350] {
+            let pause = backoff.next_pause();
+            let whole = Duration::from_millis(whole);
+            assert!((whole / 2..=whole).contains(&pause), "{pause:?} of {whole:?}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The log: where an event is durable before ClickHouse has it.
+//!
+//! An append-only log of segments on the local disk. A segment is written to,
+//! then sealed, then inserted into ClickHouse as one block under its id as the
+//! token, then deleted. Its bytes never change once it is sealed, and its id
+//! never names other bytes: that is what makes repeating an insert safe.
+//!
+//! The log knows rows as bytes. It knows neither ClickHouse nor deduplication.
+
+mod frame;
+mod recovery;
+mod segment;
+mod writer;
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use frame::{Frame, FrameError, SegmentReader};
+pub use recovery::open_segment;
+pub use segment::{Ordinal, Segment, SegmentState, Segments};
+
+use super::clock::ArrivalClock;
+use writer::{Command, Writer, sync_dir};
+
+/// The log's bounds. See the settings of the same names in
+/// [`crate::config::Config`].
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// The directory of the segments.
+    pub dir: PathBuf,
+    /// Largest size on disk, in bytes.
+    pub bytes_max: u64,
+    /// Free space to leave on the disk, in bytes.
+    pub free_bytes_min: u64,
+    /// Most rows of a segment.
+    pub segment_rows_max: u32,
+    /// Largest segment, in bytes.
+    pub segment_bytes_max: u64,
+    /// How long a segment gathers rows when the forwarder keeps up.
+    pub segment_linger: Duration,
+    /// How many segments the forwarder inserts at a time.
+    pub inserts_in_flight_max: usize,
+}
+
+/// Why rows were not taken into the log. They are not in it, and will not be
+/// found in it later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The log has reached its bound.
+    #[error("the log holds {bytes_max} bytes that ClickHouse has not taken yet, its bound")]
+    Full {
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// The disk has no room.
+    #[error("the disk of the log is full")]
+    DiskFull,
+    /// The disk failed.
+    #[error("the log cannot be written: {0}")]
+    Io(String),
+    /// The log is shut.
+    #[error("the log is shut")]
+    Shut,
+}
+
+impl AppendError {
+    fn io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process works with it.
+    #[error("the data directory {0} is in use by another tallyhouse")]
+    InUse(PathBuf),
+    /// The disk failed.
+    #[error("the log in {dir} cannot be opened: {source}")]
+    Io {
+        /// The log's directory.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The log. Dropping it seals the open segment and ends its thread.
+pub struct Log {
+    segments: Arc<Segments>,
+    settings: LogSettings,
+    commands: Mutex<Option<mpsc::Sender<Command>>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Held as long as the log is open: the directory has one owner.
+    _lock: File,
+}
+
+impl Log {
+    /// Opens the log, cutting off a torn end. Every segment that a former run
+    /// left is sealed or parked.
+    pub fn open(settings: LogSettings, clock: Arc<ArrivalClock>) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Io { dir: settings.dir.clone(), source };
+        std::fs::create_dir_all(&settings.dir).map_err(failed)?;
+        let lock = File::create(settings.dir.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(settings.dir.clone())),
+            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let segments = Arc::new(Segments::default());
+        let recovered = recovery::recover(&settings.dir).map_err(failed)?;
+        let next_ordinal = recovered.len() as Ordinal;
+        for segment in recovered {
+            segments.put(segment);
+        }
+        let (commands, received) = mpsc::channel();
+        let writer = Writer::new(settings.clone(), Arc::clone(&segments), clock, next_ordinal, received);
+        let thread =
+            std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(failed)?;
+        Ok(Self {
+            segments,
+            settings,
+            commands: Mutex::new(Some(commands)),
+            thread: Mutex::new(Some(thread)),
+            _lock: lock,
+        })
+    }
+
+    /// The segments that are not in ClickHouse yet.
+    pub const fn segments(&self) -> &Arc<Segments> {
+        &self.segments
+    }
+
+    /// Puts a frame in line. Frames are written in the order of the calls. The
+    /// answer comes once the frame is on disk, with its segment, or was
+    /// refused; an answer that never comes means the log was shut.
+    pub fn append(&self, frame: Frame) -> oneshot::Receiver<Result<Ordinal, AppendError>> {
+        let (done, answer) = oneshot::channel();
+        if let Some(Command::Append(_, done)) = self.command(Command::Append(frame, done)) {
+            let _ = done.send(Err(AppendError::Shut));
+        }
+        answer
+    }
+
+    /// Sends a command, or gives it back when the log is shut.
+    fn command(&self, command: Command) -> Option<Command> {
+        match &*self.commands.lock() {
+            Some(commands) => commands.send(command).err().map(|error| error.0),
+            None => Some(command),
+        }
+    }
+
+    /// Seals the open segment without waiting for its time.
+    pub async fn seal(&self) {
+        let (done, sealed) = oneshot::channel();
+        self.command(Command::Seal(done));
+        let _ = sealed.await; // A shut log has sealed already.
+    }
+
+    /// Takes the oldest sealed segment, to insert it. Give it back with one of
+    /// [`Log::stored`], [`Log::failed`] and [`Log::park`].
+    pub fn take_sealed(&self) -> Option<Segment> {
+        self.segments.take_sealed()
+    }
+
+    /// A segment is in ClickHouse: its file goes.
+    pub fn stored(&self, segment: &Segment) {
+        if let Err(error) = std::fs::remove_file(&segment.path) {
+            // It will be inserted again at the next start, under the same
+            // token, which changes nothing.
+            tracing::warn!(%error, segment = %segment.id, "a stored segment could not be deleted");
+        }
+        self.segments.remove(segment.ordinal);
+        self.command(Command::Look);
+    }
+
+    /// An insert failed and is worth repeating.
+    pub fn failed(&self, segment: &Segment, error: String) {
+        self.segments.update(segment.ordinal, |segment| segment.last_error = Some(error));
+    }
+
+    /// An insert failed in a way that waiting does not mend.
+    pub fn park(&self, segment: &Segment, error: String) {
+        self.change_state(segment, SegmentState::Parked, Some(error));
+        self.command(Command::Look);
+    }
+
+    /// Puts the parked segments back in line, and returns how many they are.
+    pub fn retry_parked(&self) -> usize {
+        let is_parked = |segment: &Segment| segment.state == SegmentState::Parked;
+        let parked: Vec<Segment> = self.segments.list().into_iter().filter(is_parked).collect();
+        for segment in &parked {
+            self.change_state(segment, SegmentState::Sealed, segment.last_error.clone());
+        }
+        parked.len()
+    }
+
+    fn change_state(&self, segment: &Segment, state: SegmentState, last_error: Option<String>) {
+        let path = segment::segment_path(&self.settings.dir, segment.id, state);
+        let renamed = std::fs::rename(&segment.path, &path).and_then(|()| sync_dir(&self.settings.dir));
+        if let Err(error) = &renamed {
+            tracing::warn!(%error, segment = %segment.id, "a segment keeps its old name");
+        }
+        self.segments.update(segment.ordinal, |segment| {
+            segment.state = state;
+            segment.last_error = last_error;
+            if renamed.is_ok() {
+                segment.path = path;
+            }
+        });
+    }
+
+    /// Takes no more appends, and returns once all that came before are on
+    /// disk and sealed.
+    pub async fn shut(&self) {
+        drop(self.commands.lock().take());
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        drop(self.commands.lock().take());
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}

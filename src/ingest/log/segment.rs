@@ -1,0 +1,162 @@
+//! Which segments there are, and where each is on its way to ClickHouse.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::domain::Timestamp;
+use crate::ingest::index::{SegmentTag, SegmentTags};
+
+/// A segment's place among those this process knows, from 0.
+pub type Ordinal = u64;
+
+/// Where a segment is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentState {
+    /// Still written to.
+    Open,
+    /// Frozen, and waiting for its turn.
+    Sealed,
+    /// Frozen, and in the forwarder's hands.
+    Inserting,
+    /// Refused by ClickHouse for a reason that waiting does not mend. It is
+    /// kept until it is retried by command.
+    Parked,
+}
+
+impl SegmentState {
+    /// The file name's extension in this state.
+    pub(super) const fn extension(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Sealed | Self::Inserting => "sealed",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+/// A segment: a piece of the log, the unit that is inserted.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its id, and its insert's token. Names these bytes and no others, ever.
+    pub id: Uuid,
+    /// Its place among those this process knows.
+    pub ordinal: Ordinal,
+    /// Where it is on its way.
+    pub state: SegmentState,
+    /// Events in it.
+    pub rows: u64,
+    /// Its size on disk, in bytes.
+    pub bytes: u64,
+    /// When its first event arrived, in microseconds since 1970.
+    pub opened_at_micros: u64,
+    /// What ClickHouse last said against it.
+    pub last_error: Option<String>,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+/// The file of a segment in a state.
+pub(super) fn segment_path(dir: &Path, id: Uuid, state: SegmentState) -> PathBuf {
+    dir.join(format!("{id}.{}", state.extension()))
+}
+
+/// All segments that are not in ClickHouse yet. Shared by the writer, which
+/// adds them, and the forwarder, which takes them away.
+pub struct Segments {
+    by_ordinal: Mutex<BTreeMap<Ordinal, Segment>>,
+    /// Rises with every change.
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self { by_ordinal: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Segments {
+    /// Tells of changes from now on.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    pub(super) fn put(&self, segment: Segment) {
+        self.by_ordinal.lock().insert(segment.ordinal, segment);
+        self.changed();
+    }
+
+    pub(super) fn update(&self, ordinal: Ordinal, change: impl FnOnce(&mut Segment)) {
+        if let Some(segment) = self.by_ordinal.lock().get_mut(&ordinal) {
+            change(segment);
+        }
+        self.changed();
+    }
+
+    pub(super) fn remove(&self, ordinal: Ordinal) {
+        self.by_ordinal.lock().remove(&ordinal);
+        self.changed();
+    }
+
+    /// Takes the oldest segment that waits for its turn.
+    pub(super) fn take_sealed(&self) -> Option<Segment> {
+        let mut segments = self.by_ordinal.lock();
+        let segment = segments.values_mut().find(|segment| segment.state == SegmentState::Sealed)?;
+        segment.state = SegmentState::Inserting;
+        Some(segment.clone())
+    }
+
+    /// A copy of all, oldest first.
+    pub fn list(&self) -> Vec<Segment> {
+        self.by_ordinal.lock().values().cloned().collect()
+    }
+
+    /// The segment with this ordinal; none once it is stored.
+    pub fn state(&self, ordinal: Ordinal) -> Option<SegmentState> {
+        self.by_ordinal.lock().get(&ordinal).map(|segment| segment.state)
+    }
+
+    /// How many are frozen and neither parked nor stored.
+    pub fn backlog(&self) -> usize {
+        let waits = |segment: &&Segment| matches!(segment.state, SegmentState::Sealed | SegmentState::Inserting);
+        self.by_ordinal.lock().values().filter(waits).count()
+    }
+
+    /// How many are parked.
+    pub fn parked(&self) -> usize {
+        self.by_ordinal.lock().values().filter(|segment| segment.state == SegmentState::Parked).count()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.by_ordinal.lock().values().map(|segment| segment.bytes).sum()
+    }
+
+    /// Events that are not in ClickHouse.
+    pub fn rows(&self) -> u64 {
+        self.by_ordinal.lock().values().map(|segment| segment.rows).sum()
+    }
+
+    /// The tags of all segments.
+    pub fn tags(&self) -> SegmentTags {
+        self.by_ordinal.lock().keys().map(|ordinal| SegmentTag::of(*ordinal)).collect()
+    }
+
+    /// Everything acknowledged at or before this moment is in ClickHouse.
+    ///
+    /// `now` must have been read before the call. An event acknowledged by
+    /// then is in a segment that either has gone to ClickHouse or is seen
+    /// here, with a first event that arrived before the acknowledgement.
+    pub fn watermark(&self, now: Timestamp) -> Timestamp {
+        let oldest = self.by_ordinal.lock().values().map(|segment| segment.opened_at_micros).min();
+        let oldest = oldest.and_then(|micros| i64::try_from(micros / 1_000).ok());
+        oldest.map_or(now, |millis| now.min(Timestamp::from_millis(millis - 1)))
+    }
+}

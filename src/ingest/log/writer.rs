@@ -1,0 +1,316 @@
+//! The thread that owns the open segment.
+//!
+//! Appends that arrive while a sync is under way form the next group: one
+//! write and one fdatasync for all of them. There is no timer, so a lone
+//! append waits for nobody, and groups grow with the load.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::frame::{Frame, SegmentHeader};
+use super::segment::{Ordinal, Segment, SegmentState, Segments, segment_path};
+use super::{AppendError, LogSettings};
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::row;
+
+/// Most bytes of one write.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+/// How long a reading of the disk's free space is believed.
+const FREE_SPACE_FOR: Duration = Duration::from_millis(100);
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    /// Make a frame durable, and say in which segment.
+    Append(Frame, oneshot::Sender<Result<Ordinal, AppendError>>),
+    /// The forwarder has taken a segment or given one back: look again whether
+    /// the open one is due.
+    Look,
+    /// Seal the open segment now.
+    Seal(oneshot::Sender<()>),
+}
+
+/// The segment that is written to.
+struct OpenSegment {
+    file: File,
+    id: Uuid,
+    ordinal: Ordinal,
+    rows: u64,
+    /// Bytes that are known to be on disk. The file may be longer after a
+    /// failed write.
+    durable_bytes: u64,
+    since: Instant,
+}
+
+/// See the module.
+pub(super) struct Writer {
+    pub(super) settings: LogSettings,
+    pub(super) segments: Arc<Segments>,
+    pub(super) clock: Arc<ArrivalClock>,
+    pub(super) next_ordinal: Ordinal,
+    commands: Receiver<Command>,
+    open: Option<OpenSegment>,
+    /// A write failed and what it left behind could not be cut off yet.
+    broken: bool,
+    waiting: VecDeque<(Frame, oneshot::Sender<Result<Ordinal, AppendError>>)>,
+    group: Vec<u8>,
+    free_space: Option<(Instant, u64)>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        settings: LogSettings,
+        segments: Arc<Segments>,
+        clock: Arc<ArrivalClock>,
+        next_ordinal: Ordinal,
+        commands: Receiver<Command>,
+    ) -> Self {
+        Self {
+            settings,
+            segments,
+            clock,
+            next_ordinal,
+            commands,
+            open: None,
+            broken: false,
+            waiting: VecDeque::new(),
+            group: Vec::new(),
+            free_space: None,
+        }
+    }
+
+    /// Works until every sender of commands has gone, then seals.
+    pub(super) fn run(mut self) {
+        loop {
+            let command = match self.linger_left() {
+                _ if !self.waiting.is_empty() => Ok(Command::Look),
+                Some(left) => self.commands.recv_timeout(left),
+                None => self.commands.recv().map_err(RecvTimeoutError::from),
+            };
+            match command {
+                Ok(command) => self.take(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                self.take(command);
+            }
+            self.commit_group();
+            if self.is_due() {
+                self.seal();
+            }
+        }
+        while !self.waiting.is_empty() {
+            self.commit_group();
+        }
+        self.seal();
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Append(frame, done) => self.waiting.push_back((frame, done)),
+            Command::Look => {}
+            Command::Seal(done) => {
+                while !self.waiting.is_empty() {
+                    self.commit_group();
+                }
+                self.seal();
+                let _ = done.send(()); // Whoever asked may have gone.
+            }
+        }
+    }
+
+    /// How long until the open segment is due; none when only an event can
+    /// make it so.
+    fn linger_left(&self) -> Option<Duration> {
+        let open = self.open.as_ref()?;
+        let left = self.settings.segment_linger.saturating_sub(open.since.elapsed());
+        // Past its time it waits for the forwarder, which sends `Look`.
+        (open.rows > 0 && !left.is_zero()).then_some(left)
+    }
+
+    fn is_full(&self) -> bool {
+        let full = |open: &OpenSegment| {
+            open.rows >= u64::from(self.settings.segment_rows_max)
+                || open.durable_bytes >= self.settings.segment_bytes_max
+        };
+        self.open.as_ref().is_some_and(full)
+    }
+
+    /// A segment is sealed when it is full, or when it is old enough and the
+    /// forwarder is free to insert it at once. While the forwarder is busy it
+    /// rather grows: few large inserts cost ClickHouse less than many small
+    /// ones, and it would only stand in line.
+    fn is_due(&self) -> bool {
+        let lingered = |open: &OpenSegment| {
+            open.rows > 0
+                && open.since.elapsed() >= self.settings.segment_linger
+                && self.segments.backlog() < self.settings.inserts_in_flight_max
+        };
+        self.is_full() || self.open.as_ref().is_some_and(lingered)
+    }
+
+    /// Makes the next group of waiting frames durable, and answers them.
+    fn commit_group(&mut self) {
+        let mut answers = Vec::new();
+        let mut rows = 0;
+        self.group.clear();
+        let room = self.room();
+        let segment_rows = self.open.as_ref().map_or(0, |open| open.rows);
+        while let Some((frame, _)) = self.waiting.front() {
+            let bytes = self.group.len() + frame.bytes().len();
+            let segment_is_full = segment_rows + rows >= u64::from(self.settings.segment_rows_max);
+            if !self.group.is_empty() && (bytes > GROUP_BYTES_MAX || segment_is_full) {
+                break;
+            }
+            let Some((frame, done)) = self.waiting.pop_front() else { break };
+            match &room {
+                Ok(room) if bytes as u64 <= *room => {
+                    self.group.extend_from_slice(frame.bytes());
+                    rows += u64::from(frame.rows());
+                    answers.push(done);
+                }
+                Ok(_) => _ = done.send(Err(AppendError::Full { bytes_max: self.settings.bytes_max })),
+                Err(refusal) => _ = done.send(Err(refusal.clone())),
+            }
+        }
+        if answers.is_empty() {
+            return;
+        }
+        let result = self.write_group(rows);
+        if let Err(error) = &result {
+            tracing::error!(%error, "the log could not be written; events are refused");
+        }
+        for done in answers {
+            let _ = done.send(result.clone()); // A caller that went away is not told.
+        }
+        self.group.shrink_to(GROUP_BYTES_MAX);
+    }
+
+    /// How many bytes may be written now.
+    fn room(&mut self) -> Result<u64, AppendError> {
+        let bytes = self.segments.bytes();
+        let below_bound = self.settings.bytes_max.saturating_sub(bytes);
+        let free = match self.free_space {
+            Some((read_at, free)) if read_at.elapsed() < FREE_SPACE_FOR => free,
+            _ => {
+                let stat = rustix::fs::statvfs(&self.settings.dir).map_err(|error| AppendError::io(&error.into()))?;
+                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+                self.free_space = Some((Instant::now(), free));
+                free
+            }
+        };
+        let below_reserve = free.saturating_sub(self.settings.free_bytes_min);
+        if below_reserve == 0 { Err(AppendError::DiskFull) } else { Ok(below_bound.min(below_reserve)) }
+    }
+
+    fn write_group(&mut self, rows: u64) -> Result<Ordinal, AppendError> {
+        self.mend()?;
+        let group = std::mem::take(&mut self.group);
+        let written = self.open_segment().and_then(|open| {
+            open.file.write_all(&group)?;
+            open.file.sync_data()?;
+            open.rows += rows;
+            open.durable_bytes += group.len() as u64;
+            Ok((open.ordinal, open.rows, open.durable_bytes))
+        });
+        self.group = group;
+        match written {
+            Ok((ordinal, rows, bytes)) => {
+                self.segments.update(ordinal, |segment| {
+                    segment.rows = rows;
+                    segment.bytes = bytes;
+                });
+                Ok(ordinal)
+            }
+            Err(error) => {
+                self.broken = true;
+                self.free_space = None;
+                // The events of this group are refused, so their bytes must
+                // not be found later beside those of their repetition.
+                let _ = self.mend(); // It is tried again before the next write.
+                Err(AppendError::io(&error))
+            }
+        }
+    }
+
+    /// After a failed write: cuts off what it may have left behind.
+    fn mend(&mut self) -> Result<(), AppendError> {
+        if !self.broken {
+            return Ok(());
+        }
+        let cut = |open: &OpenSegment| {
+            open.file.set_len(open.durable_bytes)?;
+            open.file.sync_all()
+        };
+        if let Some(open) = &self.open {
+            cut(open).map_err(|error| AppendError::io(&error))?;
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    /// The open segment, made now if there is none.
+    fn open_segment(&mut self) -> io::Result<&mut OpenSegment> {
+        if self.open.is_none() {
+            let open = self.create_segment()?;
+            self.open = Some(open);
+        }
+        self.open.as_mut().ok_or_else(|| io::Error::other("no open segment"))
+    }
+
+    fn create_segment(&mut self) -> io::Result<OpenSegment> {
+        let id = Uuid::now_v7();
+        let opened_at_micros = self.clock.micros();
+        let header = SegmentHeader { id, opened_at_micros, columns: row::COLUMNS.to_owned() }.encode();
+        let path = segment_path(&self.settings.dir, id, SegmentState::Open);
+        // Appending, so that after a cut the next write goes to the new end.
+        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let bytes = header.len() as u64;
+        let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_dir(&self.settings.dir));
+        if let Err(error) = made {
+            let _ = std::fs::remove_file(&path); // An empty segment is dropped at the next start too.
+            return Err(error);
+        }
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        let state = SegmentState::Open;
+        self.segments.put(Segment { id, ordinal, state, rows: 0, bytes, opened_at_micros, last_error: None, path });
+        Ok(OpenSegment { file, id, ordinal, rows: 0, durable_bytes: bytes, since: Instant::now() })
+    }
+
+    /// Freezes the open segment and hands it to the forwarder.
+    fn seal(&mut self) {
+        if self.mend().is_err() || self.open.as_ref().is_none_or(|open| open.rows == 0) {
+            return; // A segment with a damaged end must not be inserted.
+        }
+        let Some(open) = self.open.take() else { return };
+        let from = segment_path(&self.settings.dir, open.id, SegmentState::Open);
+        let to = segment_path(&self.settings.dir, open.id, SegmentState::Sealed);
+        // Were the new name lost in a power failure, the file would be sealed
+        // at the next start, with the same bytes under the same token.
+        let path = match std::fs::rename(&from, &to) {
+            Ok(()) => to,
+            Err(error) => {
+                tracing::warn!(%error, segment = %open.id, "a sealed segment keeps its old name");
+                from
+            }
+        };
+        self.segments.update(open.ordinal, |segment| {
+            segment.state = SegmentState::Sealed;
+            segment.path = path;
+        });
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,21 @@
+//! Ingest: every event id is taken once, and what was acknowledged stays.
+//!
+//! [`pipeline`] is the path of a batch: validate, deduplicate against the
+//! [`index`], append to the [`log`], acknowledge. The [`forwarder`] carries
+//! sealed segments to the [`store`]. What became of the events leaves through
+//! [`outcome`].
+
+mod batch;
+pub mod clock;
+mod fate;
+pub mod fill;
+pub mod fingerprint;
+pub mod forwarder;
+pub mod index;
+pub mod log;
+pub mod outcome;
+pub mod pipeline;
+pub mod row;
+pub mod store;
+pub mod stored;
+mod table;

@@ -1,0 +1,254 @@
+//! The path of a batch: validate, deduplicate, log, acknowledge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::batch::{Batch, Decided};
+use super::clock::ArrivalClock;
+use super::fingerprint::Fingerprinter;
+use super::index::{Index, SegmentTag};
+use super::log::{AppendError, Log, SegmentState};
+use super::outcome::{Outcome, Outcomes};
+use super::store::EventStore;
+use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Verdict, VerdictCounts};
+
+/// What a batch is counted as at least, in bytes, when room is given out: what
+/// it costs beside its events.
+const BATCH_BYTES_MIN: usize = 1 << 10;
+/// How long a refused caller is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What an answer promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The events are on this service's disk, synced.
+    #[default]
+    Logged,
+    /// The events are in ClickHouse: a query made after the answer counts them.
+    Stored,
+}
+
+/// The bounds of ingest. See the settings of the same names in
+/// [`crate::config::Config`].
+#[derive(Clone, Copy, Debug)]
+pub struct PipelineSettings {
+    /// The bounds of an event.
+    pub limits: EventLimits,
+    /// Most events in a batch.
+    pub batch_events_max: usize,
+    /// Bytes of events that may wait for the log at a time.
+    pub bytes_in_flight_max: u32,
+    /// Longest a batch waits for room among them.
+    pub wait_max: Duration,
+    /// Longest an answer waits for ClickHouse.
+    pub stored_wait_max: Duration,
+}
+
+/// The verdicts on a batch.
+#[derive(Clone, Debug)]
+pub struct BatchVerdicts {
+    /// One for each event, in order.
+    pub verdicts: Vec<Verdict>,
+    /// How many of each.
+    pub counts: VerdictCounts,
+}
+
+/// A batch on its way to the disk. It gets there whether or not anybody waits
+/// for it.
+pub struct Submission {
+    task: JoinHandle<Result<BatchVerdicts, Error>>,
+}
+
+impl Submission {
+    /// Waits for the verdicts.
+    pub async fn verdicts(self) -> Result<BatchVerdicts, Error> {
+        self.task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a batch's task failed");
+            Err(Error::internal())
+        })
+    }
+}
+
+/// See the module.
+pub struct Pipeline {
+    settings: PipelineSettings,
+    clock: Arc<ArrivalClock>,
+    prints: Fingerprinter,
+    index: Arc<Index>,
+    log: Arc<Log>,
+    store: Arc<dyn EventStore>,
+    outcomes: Outcomes,
+    room: Arc<Semaphore>,
+}
+
+impl Pipeline {
+    /// A pipeline into this log, checking against this index and, below its
+    /// floor, this store.
+    pub fn new(
+        settings: PipelineSettings,
+        clock: Arc<ArrivalClock>,
+        prints: Fingerprinter,
+        index: Arc<Index>,
+        log: Arc<Log>,
+        store: Arc<dyn EventStore>,
+        outcomes: Outcomes,
+    ) -> Self {
+        let room = Arc::new(Semaphore::new(settings.bytes_in_flight_max as usize));
+        Self { settings, clock, prints, index, log, store, outcomes, room }
+    }
+
+    /// Takes a batch of about `bytes` bytes as far as its place in the log's
+    /// line, which is the order of the calls. The verdicts follow.
+    ///
+    /// # Errors
+    /// `TooLarge` for too many events; `Exhausted` when a bound is reached.
+    /// Nothing of the batch has happened then.
+    pub async fn submit(
+        &self,
+        org_id: &OrgId,
+        drafts: Vec<EventDraft<'_>>,
+        bytes: usize,
+        durability: Durability,
+    ) -> Result<Submission, Error> {
+        if drafts.len() > self.settings.batch_events_max {
+            let (got, max) = (drafts.len(), self.settings.batch_events_max);
+            return Err(Error::too_large(format!("a batch may hold at most {max} events; this one has {got}")));
+        }
+        let room = self.room_for(bytes).await?;
+        let watched = self.outcomes.wanted().then(|| self.sketch(org_id, &drafts));
+        let decided = self.deduplicate(org_id, drafts, bytes).await?;
+        let Decided { claims, mut verdicts, shared, frame } = decided;
+        let append = frame.map(|frame| self.log.append(frame));
+
+        let (index, log, outcomes) = (Arc::clone(&self.index), Arc::clone(&self.log), self.outcomes.clone());
+        let (org_id, stored_wait_max) = (org_id.clone(), self.settings.stored_wait_max);
+        let task = tokio::spawn(async move {
+            if let Some(append) = append {
+                // Dropping the claims on an error gives the ids back.
+                let ordinal = append.await.unwrap_or(Err(AppendError::Shut)).map_err(refusal)?;
+                claims.settle(SegmentTag::of(ordinal));
+            } else {
+                drop(claims);
+            }
+            drop(room);
+            for shared in shared {
+                let (position, verdict) = shared.verdict(&index).await;
+                verdicts[position] = verdict;
+            }
+            if durability == Durability::Stored {
+                stored(&log, stored_wait_max).await?;
+            }
+            let mut counts = VerdictCounts::default();
+            verdicts.iter().for_each(|verdict| counts.add(verdict));
+            let watched = with_verdicts(watched.unwrap_or_default(), &verdicts);
+            outcomes.report(&org_id, counts, &watched);
+            Ok(BatchVerdicts { verdicts, counts })
+        });
+        Ok(Submission { task })
+    }
+
+    /// Bounds the memory of all batches together.
+    async fn room_for(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
+        let bytes =
+            u32::try_from(bytes.max(BATCH_BYTES_MIN)).unwrap_or(u32::MAX).min(self.settings.bytes_in_flight_max);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
+        match tokio::time::timeout(self.settings.wait_max, room).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => {
+                let max = self.settings.bytes_in_flight_max;
+                let message = format!("more than {max} bytes of events are waiting for the log; send slower");
+                Err(Error::exhausted(message, RETRY_AFTER))
+            }
+        }
+    }
+
+    /// Validates, encodes and claims every event, and asks ClickHouse about
+    /// those below the index's floor.
+    async fn deduplicate(&self, org_id: &OrgId, drafts: Vec<EventDraft<'_>>, bytes: usize) -> Result<Decided, Error> {
+        let mut batch = Batch::new(Arc::clone(&self.index), self.prints, drafts.len(), bytes);
+        let now = self.clock.now();
+        let first_arrival = self.clock.arrivals(drafts.len() as u64);
+        for (draft, arrival) in drafts.into_iter().zip(first_arrival..) {
+            match Event::parse(org_id, draft, &self.settings.limits, now) {
+                Ok(event) => batch.add(event, arrival),
+                Err(rejection) => batch.reject(Verdict::Rejected(rejection)),
+            }
+        }
+        if batch.is_refused() {
+            let message = "the index is full of events that ClickHouse has not taken yet";
+            return Err(Error::exhausted(message, RETRY_AFTER));
+        }
+        let keys = batch.late_keys();
+        if !keys.is_empty() {
+            let stored = self.store.look_up(&keys).await;
+            if let Err(error) = &stored {
+                tracing::warn!(%error, events = keys.len(), "late events could not be looked up");
+            }
+            batch.resolve_late(stored.as_deref().ok());
+        }
+        Ok(batch.decided())
+    }
+
+    /// What will be reported, but for the verdicts.
+    fn sketch(&self, org_id: &OrgId, drafts: &[EventDraft<'_>]) -> Vec<Outcome> {
+        let at = self.clock.now();
+        let sketch = |draft: &EventDraft<'_>| Outcome {
+            org_id: org_id.clone(),
+            at,
+            event_id: draft.event_id.to_owned(),
+            event_type: draft.event_type.to_owned(),
+            campaign_id: draft.campaign_id.to_owned(),
+            verdict: Verdict::Accepted,
+        };
+        drafts.iter().map(sketch).collect()
+    }
+}
+
+fn with_verdicts(outcomes: Vec<Outcome>, verdicts: &[Verdict]) -> Vec<Arc<Outcome>> {
+    outcomes
+        .into_iter()
+        .zip(verdicts)
+        .map(|(outcome, verdict)| Arc::new(Outcome { verdict: verdict.clone(), ..outcome }))
+        .collect()
+}
+
+/// Why the log refused, for the caller. Nothing of the batch was taken.
+fn refusal(error: AppendError) -> Error {
+    match error {
+        AppendError::Full { .. } => Error::exhausted(error.to_string(), RETRY_AFTER),
+        AppendError::DiskFull => Error::exhausted("the service's disk is full", RETRY_AFTER),
+        AppendError::Io(_) => Error::unavailable("the log cannot be written", RETRY_AFTER),
+        AppendError::Shut => Error::unavailable("the service is shutting down", RETRY_AFTER),
+    }
+}
+
+/// Waits until everything logged so far is in ClickHouse: the batch's own
+/// events, and the first ones of its duplicates.
+async fn stored(log: &Log, wait_max: Duration) -> Result<(), Error> {
+    let segments = log.segments();
+    let mut changes = segments.changes();
+    let ordinals: Vec<u64> = segments.list().iter().map(|segment| segment.ordinal).collect();
+    let all_stored = async {
+        for ordinal in ordinals {
+            loop {
+                match segments.state(ordinal) {
+                    None => break,
+                    Some(SegmentState::Parked) => return false,
+                    Some(_) if changes.changed().await.is_err() => return false,
+                    Some(_) => {}
+                }
+            }
+        }
+        true
+    };
+    match tokio::time::timeout(wait_max, all_stored).await {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(Error::unavailable(
+            "the events are logged and will be counted, but ClickHouse has not taken them yet",
+            RETRY_AFTER,
+        )),
+    }
+}

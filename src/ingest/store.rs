@@ -1,0 +1,62 @@
+//! What ingest needs of the database.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// The events of a look-up: rows of [`super::row::PAYLOAD_COLUMNS`].
+pub type PayloadRows = Vec<u8>;
+
+/// One sealed segment, as one insert.
+pub struct SegmentInsert {
+    /// The insert's token: an insert repeated under its token changes nothing.
+    pub token: Uuid,
+    /// The columns of the rows, comma-separated.
+    pub columns: String,
+    /// The rows. An error in between means that the insert must not be
+    /// completed.
+    pub chunks: mpsc::Receiver<Result<Bytes, super::log::FrameError>>,
+}
+
+/// Which event to look for: its sorting key.
+#[derive(Clone, Copy, Debug)]
+pub struct EventKey<'a> {
+    /// Its organisation.
+    pub org_id: &'a str,
+    /// Its id.
+    pub event_id: &'a str,
+    /// Its time, in milliseconds since 1970.
+    pub occurred_at_millis: i64,
+}
+
+/// Why the database did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It may do it later. It may also have done it.
+    #[error("{0}")]
+    Retry(String),
+    /// It will not, until something is mended. It has not done it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The database, as ingest sees it. Implemented by ClickHouse, and by a double
+/// that fails on purpose.
+pub trait EventStore: Send + Sync + 'static {
+    /// Inserts a segment as one block under its token. When it returns, every
+    /// query sees the segment's events, in the raw table and in the rollups.
+    fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// How many events are stored of each minute, newest first: the minute's
+    /// first moment in milliseconds since 1970, and a number that is not less
+    /// than that of its ids.
+    fn minutes(&self) -> BoxFuture<'_, Result<Vec<(i64, u64)>, StoreError>>;
+
+    /// Reads all events that occurred at or after a time, in pieces of bytes
+    /// that may end within a row: rows of [`super::row::PAYLOAD_COLUMNS`].
+    fn read_since(&self, millis: i64) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Bytes, StoreError>>, StoreError>>;
+
+    /// Finds those of these events that are stored.
+    fn look_up<'a>(&'a self, keys: &'a [EventKey<'a>]) -> BoxFuture<'a, Result<PayloadRows, StoreError>>;
+}

@@ -1,0 +1,202 @@
+//! A compact set of ids: an array sorted by fingerprint, with gaps.
+//!
+//! Fingerprints are evenly spread, so where one belongs is a multiplication
+//! away, and sorted order keeps both hits and misses to a few neighbouring
+//! cells even when nine cells in ten are full. (This is linear probing kept in
+//! order, as in Amble and Knuth, "Ordered hash tables", 1974.) A cell takes 20
+//! bytes; the array grows by an eighth, so memory follows the number of ids
+//! closely, which is what a table that is meant to be as full as memory allows
+//! needs most. General hash tables double, and idle half empty.
+
+use super::fingerprint::PayloadFingerprint;
+
+/// The least number of cells.
+const CELLS_MIN: usize = 64;
+/// A table grows when more than this many of its cells in ten are full.
+const TENTHS_FULL_MAX: usize = 9;
+/// A table grows by one part in so many.
+const GROWTH: usize = 8;
+
+/// What is remembered of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The part of the fingerprint that is kept.
+    pub(super) words: [u32; 3],
+    /// The payload's fingerprint.
+    pub(super) payload: PayloadFingerprint,
+    /// See [`super::index::Mark`]. Never 0, which marks an empty cell.
+    pub(super) mark: u32,
+}
+
+const EMPTY: Entry = Entry { words: [0; 3], payload: 0, mark: 0 };
+
+/// The set.
+#[derive(Default)]
+pub(super) struct Table {
+    /// Full cells hold their entries in ascending order. An entry is never
+    /// left of its home cell, and between its home and itself all cells are
+    /// full.
+    cells: Vec<Entry>,
+    /// How many leading cells can be a home; the rest take what is pushed
+    /// over the end.
+    homes: usize,
+    len: usize,
+}
+
+impl Table {
+    /// How many ids it holds.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of its cells.
+    pub(super) const fn bytes(&self) -> usize {
+        self.cells.capacity() * size_of::<Entry>()
+    }
+
+    /// What is remembered of an id.
+    pub(super) fn get(&self, words: [u32; 3]) -> Option<&Entry> {
+        let entry = self.cells.get(self.position(words))?;
+        (entry.mark != 0 && entry.words == words).then_some(entry)
+    }
+
+    /// Remembers an id. One that is there already stays as it is.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        debug_assert_ne!(entry.mark, 0);
+        if (self.len + 1) * 10 > self.homes * TENTHS_FULL_MAX {
+            self.spread(self.homes + self.homes / GROWTH);
+        }
+        loop {
+            let at = self.position(entry.words);
+            match self.cells.get(at) {
+                Some(found) if found.mark != 0 && found.words == entry.words => return,
+                _ => {}
+            }
+            if let Some(gap) = self.gap_from(at) {
+                self.cells.copy_within(at..gap, at + 1);
+                self.cells[at] = entry;
+                self.len += 1;
+                return;
+            }
+            // The last cells are all full.
+            self.spread(self.homes + self.homes / GROWTH);
+        }
+    }
+
+    /// Every id, in no promised order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.cells.iter().filter(|entry| entry.mark != 0)
+    }
+
+    /// Keeps the ids that `keep` says yes to, which may change their marks.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
+        for entry in &mut self.cells {
+            if entry.mark != 0 && !keep(entry) {
+                *entry = EMPTY;
+                self.len -= 1;
+            }
+        }
+        // Gaps may now lie between entries and their homes.
+        self.spread(self.len * 10 / TENTHS_FULL_MAX + 1);
+    }
+
+    /// Where an id is, or where it belongs.
+    fn position(&self, words: [u32; 3]) -> usize {
+        let mut at = self.home(words);
+        while let Some(entry) = self.cells.get(at) {
+            if entry.mark == 0 || entry.words >= words {
+                break;
+            }
+            at += 1;
+        }
+        at
+    }
+
+    /// Maps the first word evenly onto the homes, keeping its order.
+    #[allow(clippy::cast_possible_truncation, reason = "the result is less than `homes`")]
+    const fn home(&self, words: [u32; 3]) -> usize {
+        ((words[0] as u64 * self.homes as u64) >> 32) as usize
+    }
+
+    fn gap_from(&self, at: usize) -> Option<usize> {
+        self.cells.get(at..)?.iter().position(|entry| entry.mark == 0).map(|offset| at + offset)
+    }
+
+    /// Lays all entries out anew over at least so many homes.
+    fn spread(&mut self, homes: usize) {
+        let old = std::mem::take(&mut self.cells);
+        self.homes = homes.max(CELLS_MIN);
+        // Room past the last home for what is pushed over it: the longest run
+        // seen at nine tenths is far shorter, and a longer one grows the table.
+        let spare = CELLS_MIN + self.homes / 64;
+        self.cells = vec![EMPTY; self.homes + spare];
+        let mut free = 0;
+        for entry in old.into_iter().filter(|entry| entry.mark != 0) {
+            let at = self.home(entry.words).max(free);
+            if at >= self.cells.len() {
+                self.cells.push(entry);
+            } else {
+                self.cells[at] = entry;
+            }
+            free = at + 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Entries crowd on few homes, so that runs grow long and reach the end.
+    fn entry() -> impl Strategy<Value = Entry> {
+        let first = prop_oneof![Just(0), Just(u32::MAX), 0..64_u32, any::<u32>()];
+        (first, 0..4_u32, 0..4_u32, any::<u32>(), 1..8_u32).prop_map(|(a, b, c, payload, mark)| Entry {
+            words: [a, b, c],
+            payload,
+            mark,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn it_holds_what_a_map_would_hold(
+            entries in prop::collection::vec(entry(), 0..600),
+            strangers in prop::collection::vec(entry(), 0..50),
+            dropped in 1..8_u32,
+        ) {
+            let mut table = Table::default();
+            let mut model = BTreeMap::new();
+            for entry in &entries {
+                table.insert(*entry);
+                model.entry(entry.words).or_insert(*entry);
+            }
+            for pass in 0..2 {
+                prop_assert_eq!(table.len(), model.len());
+                prop_assert_eq!(table.iter().count(), model.len());
+                for entry in entries.iter().chain(&strangers) {
+                    prop_assert_eq!(table.get(entry.words), model.get(&entry.words), "pass {}", pass);
+                }
+                table.retain(|entry| entry.mark != dropped);
+                model.retain(|_, entry| entry.mark != dropped);
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_takes_less_than_26_bytes_at_any_size() {
+        let mut table = Table::default();
+        for i in 0..100_000_u32 {
+            let words = [i.wrapping_mul(2_654_435_761), i, 0];
+            table.insert(Entry { words, payload: 0, mark: 1 });
+            if i >= 10_000 {
+                assert!(table.bytes() <= table.len() * 26, "{} bytes for {} ids", table.bytes(), table.len());
+            }
+        }
+    }
+}

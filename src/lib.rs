@@ -1,0 +1,31 @@
+//! Tallyhouse counts every event id exactly once.
+//!
+//! The path of an event, told once:
+//!
+//! 1. A [`transport`] (gRPC, grpc-web or REST, on one port) decodes it into a
+//!    draft, and hands the batch to the [`ingest::pipeline`].
+//! 2. The [`domain`] parses the draft into an event, or rejects it with every
+//!    field at fault.
+//! 3. The event is encoded once, into the bytes that ClickHouse will be sent,
+//!    and its id is claimed in the [`ingest::index`]: new, or taken before, or
+//!    just being taken by somebody else, whose fate it then shares.
+//! 4. New events go into the [`ingest::log`]; when they are synced to disk, the
+//!    caller is answered.
+//! 5. The [`ingest::forwarder`] inserts each sealed segment of the log into
+//!    [`clickhouse`] as one block under one token, until that succeeds.
+//!    Materialized views count the block into the rollups.
+//! 6. The [`query`] room answers from the rollups, through a cache that knows
+//!    when a stored event outdates an answer.
+//!
+//! [`server`] wires all this together, from a [`config::Config`]. The [`cli`]
+//! is the one binary around it.
+
+pub mod cli;
+pub mod clickhouse;
+pub mod config;
+pub mod domain;
+pub mod ingest;
+pub mod query;
+pub mod server;
+pub mod telemetry;
+pub mod transport;

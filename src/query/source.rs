@@ -1,0 +1,5 @@
+//! What queries need of the database.
+/// x
+pub trait AnswerSource {}
+/// x
+pub struct SourceError;

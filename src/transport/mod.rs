@@ -1,0 +1,39 @@
+//! The ways in and out: gRPC, grpc-web and REST on one port.
+//!
+//! A transport reads requests into the domain's terms, calls the application,
+//! and writes the answer. It decides nothing: the same request through any of
+//! them has the same result.
+
+pub mod grpc;
+pub mod rest;
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::log::Log;
+use crate::ingest::pipeline::Pipeline;
+use crate::query::Queries;
+
+/// The protocol's types and services, generated from `proto/`.
+#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
+pub mod proto {
+    tonic::include_proto!("tallyhouse.v1");
+
+    /// The protocol's description, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tallyhouse.binpb"));
+}
+
+/// What the transports call.
+pub struct Application {
+    /// Every limit.
+    pub config: Config,
+    /// The time.
+    pub clock: Arc<ArrivalClock>,
+    /// Events in.
+    pub pipeline: Pipeline,
+    /// Answers out.
+    pub queries: Queries,
+    /// The segments that are not in ClickHouse yet.
+    pub log: Arc<Log>,
+}
