@@ -1,1 +1,9 @@
-//! ClickHouse.
+//! ClickHouse: the tables, the inserts, the questions, and the embedded
+//! engine. The only room that speaks SQL.
+
+pub mod answers;
+pub mod client;
+pub mod error;
+pub mod migrations;
+pub mod store;
+mod top_users;

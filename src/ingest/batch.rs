@@ -174,7 +174,6 @@ impl<'a> Batch<'a> {
         self.late
             .iter()
             .map(|late| EventKey {
-                org_id: late.event.org_id().as_str(),
                 event_id: late.event.event_id(),
                 occurred_at_millis: late.event.occurred_at().millis(),
             })

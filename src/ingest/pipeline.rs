@@ -183,7 +183,7 @@ impl Pipeline {
         }
         let keys = batch.late_keys();
         if !keys.is_empty() {
-            let stored = self.store.look_up(&keys).await;
+            let stored = self.store.look_up(org_id, &keys).await;
             if let Err(error) = &stored {
                 tracing::warn!(%error, events = keys.len(), "late events could not be looked up");
             }

@@ -5,6 +5,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::domain::OrgId;
+
 /// The events of a look-up: rows of [`super::row::PAYLOAD_COLUMNS`].
 pub type PayloadRows = Vec<u8>;
 
@@ -19,11 +21,9 @@ pub struct SegmentInsert {
     pub chunks: mpsc::Receiver<Result<Bytes, super::log::FrameError>>,
 }
 
-/// Which event to look for: its sorting key.
+/// Which event of an organisation to look for: the rest of its sorting key.
 #[derive(Clone, Copy, Debug)]
 pub struct EventKey<'a> {
-    /// Its organisation.
-    pub org_id: &'a str,
     /// Its id.
     pub event_id: &'a str,
     /// Its time, in milliseconds since 1970.
@@ -57,6 +57,10 @@ pub trait EventStore: Send + Sync + 'static {
     /// that may end within a row: rows of [`super::row::PAYLOAD_COLUMNS`].
     fn read_since(&self, millis: i64) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Bytes, StoreError>>, StoreError>>;
 
-    /// Finds those of these events that are stored.
-    fn look_up<'a>(&'a self, keys: &'a [EventKey<'a>]) -> BoxFuture<'a, Result<PayloadRows, StoreError>>;
+    /// Finds those of these events of an organisation that are stored.
+    fn look_up<'a>(
+        &'a self,
+        org_id: &'a OrgId,
+        keys: &'a [EventKey<'a>],
+    ) -> BoxFuture<'a, Result<PayloadRows, StoreError>>;
 }

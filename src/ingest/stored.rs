@@ -54,11 +54,6 @@ pub struct StoredHours {
 }
 
 impl StoredHours {
-    /// The number of the last store. Read it before asking the database.
-    pub fn last_store(&self) -> StoreNumber {
-        self.state.read().last
-    }
-
     /// An insert has become visible.
     pub fn stored(&self, touched: TouchedHours) {
         let mut state = self.state.write();
@@ -77,28 +72,18 @@ impl StoredHours {
         }
     }
 
-    /// Whether an event of this organisation and window may have been stored
-    /// after the given store.
-    pub fn touched_since(&self, org: &OrgId, window: Option<Window>, since: StoreNumber) -> bool {
+    /// The last store that may have touched this organisation and window. As
+    /// long as it stays the same, so does any answer about them.
+    pub fn last_store_in(&self, org_id: &OrgId, window: Window) -> StoreNumber {
         let state = self.state.read();
-        if state.last == since {
-            return false;
-        }
-        if state.unlisted > since {
-            return true;
-        }
-        let Some(hours) = state.by_org.get(org.as_str()) else { return false };
-        let inside = |hour: i64| match window {
-            None => true,
-            Some(window) => hour_of(window.from()) <= hour && hour * MILLIS_PER_HOUR < window.to().millis(),
+        let Some(hours) = state.by_org.get(org_id.as_str()) else { return state.unlisted };
+        let (first, last) = (hour_of(window.from()), hour_of(window.to().plus_millis(-1)));
+        let listed = if last - first < i64::try_from(hours.len()).unwrap_or(i64::MAX) {
+            (first..=last).filter_map(|hour| hours.get(&hour)).max()
+        } else {
+            hours.iter().filter(|(hour, _)| (first..=last).contains(*hour)).map(|(_, store)| store).max()
         };
-        match window.map(|window| hour_of(window.from())..=hour_of(window.to())) {
-            // The shorter of the two ways round.
-            Some(range) if range.end() - range.start() < i64::try_from(hours.len()).unwrap_or(i64::MAX) => {
-                range.filter(|hour| inside(*hour)).any(|hour| hours.get(&hour).is_some_and(|store| *store > since))
-            }
-            _ => hours.iter().any(|(hour, store)| *store > since && inside(*hour)),
-        }
+        listed.copied().unwrap_or_default().max(state.unlisted)
     }
 }
 
@@ -110,12 +95,12 @@ const fn hour_of(moment: Timestamp) -> i64 {
 mod tests {
     use super::*;
 
-    fn window(from_hour: i64, to_hour: i64) -> Option<Window> {
+    fn window(from_hour: i64, to_hour: i64) -> Window {
         let at = |hour: i64| Timestamp::from_millis(hour * MILLIS_PER_HOUR);
-        Some(Window::new(at(from_hour), at(to_hour)).unwrap())
+        Window::new(at(from_hour), at(to_hour)).unwrap()
     }
 
-    fn touch(hours: &[i64]) -> TouchedHours {
+    fn touch(hours: impl IntoIterator<Item = i64>) -> TouchedHours {
         let mut touched = TouchedHours::default();
         for hour in hours {
             touched.touch("default", Timestamp::from_millis(hour * MILLIS_PER_HOUR + 5));
@@ -124,28 +109,29 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_good_until_its_window_is_touched() {
+    fn only_a_store_within_the_window_outdates_its_answers() {
         let stored = StoredHours::default();
         let org = OrgId::default_org();
-        stored.stored(touch(&[1, 2, 3]));
-        let since = stored.last_store();
-        assert!(!stored.touched_since(&org, window(0, 100), since));
-        stored.stored(touch(&[5]));
-        assert!(!stored.touched_since(&org, window(0, 5), since), "the end is not part of the window");
-        assert!(stored.touched_since(&org, window(5, 6), since));
-        assert!(stored.touched_since(&org, window(0, 1_000), since));
-        assert!(stored.touched_since(&org, None, since));
-        assert!(!stored.touched_since(&org, window(6, 7), since));
+        stored.stored(touch([1, 2, 3]));
+        let check = |window: Window, expected: StoreNumber| {
+            assert_eq!(stored.last_store_in(&org, window), expected, "{window:?}");
+        };
+        check(window(0, 100), 1);
+        stored.stored(touch([5]));
+        check(window(0, 5), 1); // The end is not part of the window.
+        check(window(5, 6), 2);
+        check(window(0, 1_000), 2);
+        check(window(6, 7), 0);
     }
 
     #[test]
-    fn when_hours_are_forgotten_every_answer_is() {
+    fn when_hours_are_forgotten_every_answer_is_outdated() {
         let stored = StoredHours::default();
         let org = OrgId::default_org();
-        let since = stored.last_store();
-        let many: Vec<i64> = (0..=200_000).collect();
-        stored.stored(touch(&many));
-        assert!(stored.touched_since(&org, window(300_000, 300_001), since));
-        assert!(!stored.touched_since(&org, window(1, 2), stored.last_store()));
+        stored.stored(touch([7]));
+        assert_eq!(stored.last_store_in(&org, window(7, 8)), 1);
+        stored.stored(touch(0..=200_000));
+        assert_eq!(stored.last_store_in(&org, window(7, 8)), 2);
+        assert_eq!(stored.last_store_in(&org, window(300_000, 300_001)), 2);
     }
 }

@@ -1,27 +1,70 @@
-//! Questions: answered from the rollups, through a cache.
+//! Questions: answered from the rollups, through a cache that knows when a
+//! stored event outdates an answer. Lists and single events are read from the
+//! raw table and never cached.
 
-mod source;
+mod cache;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use source::{AnswerSource, SourceError};
+use cache::{Cache, Question, Value};
+use tokio::sync::Semaphore;
 
+pub use cache::CacheSettings;
+
+use crate::clickhouse::answers::Answers;
+use crate::clickhouse::error::QueryError;
 use crate::domain::{
-    Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, OrgId, PageKey, Ranking,
-    StatsQuestion, StoredEvent, UserCount, Window,
+    Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,
+    MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window,
 };
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::log::Segments;
+use crate::ingest::stored::StoredHours;
+
+/// Longest window of daily active users, in days.
+const DAYS_MAX: i64 = 3_660;
+/// How long a caller is told to wait when ClickHouse does not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers questions about one organisation at a time.
-pub struct Queries {}
+pub struct Queries {
+    answers: Answers,
+    cache: Cache,
+    /// Bounds the queries under way in the database.
+    room: Semaphore,
+    wait_max: Duration,
+}
 
 impl Queries {
+    /// Asks this database, at most so many questions at a time and each for at
+    /// most so long.
+    pub fn new(
+        answers: Answers,
+        cache: CacheSettings,
+        queries_in_flight_max: usize,
+        wait_max: Duration,
+        clock: Arc<ArrivalClock>,
+        segments: Arc<Segments>,
+        stored_hours: Arc<StoredHours>,
+    ) -> Self {
+        let cache = Cache::new(cache, clock, segments, stored_hours);
+        Self { answers, cache, room: Semaphore::new(queries_in_flight_max), wait_max }
+    }
+
     /// One campaign's counts over time.
     pub async fn campaign_stats(
         &self,
         org_id: &OrgId,
         question: StatsQuestion,
     ) -> Result<Answer<Arc<CampaignStats>>, Error> {
-        todo!()
+        let asked = question.clone();
+        let ask = async {
+            let stats = self.ask(self.answers.campaign_stats(org_id, &asked)).await?;
+            Ok(Value::CampaignStats(Arc::new(stats)))
+        };
+        let answer = self.cache.answer(org_id, Question::CampaignStats(question), ask).await?;
+        expect(answer, |value| if let Value::CampaignStats(stats) = value { Some(stats) } else { None })
     }
 
     /// The users with the most events of the window, which is rounded outwards
@@ -32,7 +75,13 @@ impl Queries {
         window: Window,
         limit: Limit,
     ) -> Result<Answer<Arc<Ranking<UserCount>>>, Error> {
-        todo!()
+        let window = window.outwards_to(MILLIS_PER_MINUTE);
+        let ask = async {
+            let users = self.ask(self.answers.top_users(org_id, window, limit)).await?;
+            Ok(Value::TopUsers(Arc::new(users)))
+        };
+        let answer = self.cache.answer(org_id, Question::TopUsers(window, limit), ask).await?;
+        expect(answer, |value| if let Value::TopUsers(users) = value { Some(users) } else { None })
     }
 
     /// The campaigns with the most events of the window, which is rounded
@@ -43,17 +92,36 @@ impl Queries {
         window: Window,
         limit: Limit,
     ) -> Result<Answer<Arc<Ranking<CampaignCount>>>, Error> {
-        todo!()
+        let window = window.outwards_to(MILLIS_PER_MINUTE);
+        let ask = async {
+            let campaigns = self.ask(self.answers.top_campaigns(org_id, window, limit)).await?;
+            Ok(Value::TopCampaigns(Arc::new(campaigns)))
+        };
+        let answer = self.cache.answer(org_id, Question::TopCampaigns(window, limit), ask).await?;
+        expect(answer, |value| if let Value::TopCampaigns(campaigns) = value { Some(campaigns) } else { None })
     }
 
     /// The different users of each day of the window, which is rounded
-    /// outwards to whole days.
+    /// outwards to whole days. Days without events are listed with 0.
+    ///
+    /// # Errors
+    /// `Invalid` for more than 3,660 days.
     pub async fn daily_active_users(
         &self,
         org_id: &OrgId,
         window: Window,
     ) -> Result<Answer<Arc<Vec<DayCount>>>, Error> {
-        todo!()
+        let days = window.buckets(MILLIS_PER_DAY);
+        if days > DAYS_MAX {
+            return Err(Error::invalid_field("to", format!("gives {days} days; at most {DAYS_MAX} are allowed")));
+        }
+        let window = window.outwards_to(MILLIS_PER_DAY);
+        let ask = async {
+            let found = self.ask(self.answers.daily_active_users(org_id, window)).await?;
+            Ok(Value::DailyActiveUsers(Arc::new(with_empty_days(window, &found))))
+        };
+        let answer = self.cache.answer(org_id, Question::DailyActiveUsers(window), ask).await?;
+        expect(answer, |value| if let Value::DailyActiveUsers(days) = value { Some(days) } else { None })
     }
 
     /// A page of events, newest first. Never cached.
@@ -64,7 +132,14 @@ impl Queries {
         limit: Limit,
         after: Option<&PageKey>,
     ) -> Result<Answer<EventPage>, Error> {
-        todo!()
+        let watermark = self.cache.watermark();
+        let mut events = self.ask(self.answers.list_events(org_id, filter, limit.get() + 1, after)).await?;
+        // One more than asked for tells whether there is a further page.
+        let has_more = events.len() > limit.get() as usize;
+        events.truncate(limit.get() as usize);
+        let key = |event: &StoredEvent| PageKey { occurred_at: event.occurred_at, event_id: event.event_id.clone() };
+        let next = if has_more { events.last().map(key) } else { None };
+        Ok(Answer { value: EventPage { events, next }, watermark, cached: false })
     }
 
     /// One event. Never cached.
@@ -72,6 +147,62 @@ impl Queries {
     /// # Errors
     /// `NotFound` when there is none of this id.
     pub async fn event(&self, org_id: &OrgId, event_id: &str) -> Result<Answer<StoredEvent>, Error> {
-        todo!()
+        let watermark = self.cache.watermark();
+        let event = self.ask(self.answers.event(org_id, event_id)).await?;
+        let value = event.ok_or_else(|| Error::not_found("there is no event with this id"))?;
+        Ok(Answer { value, watermark, cached: false })
+    }
+
+    /// Asks the database, within bounds; its own words go to the log only.
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, Error> {
+        let bounded = async {
+            let _room = self.room.acquire().await.map_err(|_| Error::internal())?; // It is never closed.
+            answer.await.map_err(|error| {
+                tracing::error!(%error, "a query failed");
+                match error {
+                    QueryError::Unreachable(_) => Error::unavailable("ClickHouse cannot be reached", RETRY_AFTER),
+                    QueryError::Overloaded(_) => Error::exhausted("ClickHouse is overloaded", RETRY_AFTER),
+                    QueryError::Failed(_) => Error::internal(),
+                }
+            })
+        };
+        tokio::time::timeout(self.wait_max, bounded)
+            .await
+            .unwrap_or_else(|_| Err(Error::unavailable("the query took too long", RETRY_AFTER)))
+    }
+}
+
+/// Takes the value out of an answer to a question of its kind.
+fn expect<T>(answer: Answer<Value>, take: impl FnOnce(Value) -> Option<T>) -> Result<Answer<T>, Error> {
+    let Answer { value, watermark, cached } = answer;
+    // A question is only ever answered with its own kind.
+    let value = take(value).ok_or_else(Error::internal)?;
+    Ok(Answer { value, watermark, cached })
+}
+
+fn with_empty_days(window: Window, found: &[DayCount]) -> Vec<DayCount> {
+    let mut found = found.iter().peekable();
+    let mut day = window.from();
+    let mut days = Vec::new();
+    while day < window.to() {
+        let users = found.next_if(|count| count.day == day).map_or(0, |count| count.users);
+        days.push(DayCount { day, users });
+        day = day.plus_millis(MILLIS_PER_DAY);
+    }
+    days
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    #[test]
+    fn days_without_events_are_listed() {
+        let day = |n: i64| Timestamp::from_millis(n * MILLIS_PER_DAY);
+        let window = Window::new(day(1), day(5)).unwrap();
+        let found = [DayCount { day: day(2), users: 7 }, DayCount { day: day(4), users: 9 }];
+        let users: Vec<u64> = with_empty_days(window, &found).iter().map(|count| count.users).collect();
+        assert_eq!(users, [0, 7, 0, 9]);
     }
 }

@@ -1,0 +1,18 @@
+# Names for the things one does here. The work is in cargo and in scripts.
+
+.PHONY: run test demo bench lint
+
+run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
+	cargo run --release -- dev
+
+test: ## Run every test
+	cargo test
+
+demo: ## Send a realistic sample to a running Tallyhouse, and show what it counted
+	cargo run --release -- demo
+
+bench: ## Measure speed and memory against ClickHouse alone
+	cargo run --release -- bench
+
+lint: ## Formatting, lints, documentation, protocol, licences
+	scripts/lint

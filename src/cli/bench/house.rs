@@ -1,0 +1,156 @@
+//! The service under test: a child process with its own embedded ClickHouse,
+//! in a directory that goes when the benchmark is over.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clickhouse::Client;
+use tonic::transport::{Channel, Endpoint as GrpcEndpoint};
+
+use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::migrations::migrate;
+use crate::config::Secret;
+use crate::transport::proto::ListSegmentsRequest;
+use crate::transport::proto::segment_service_client::SegmentServiceClient;
+
+/// The database of the baseline: the same tables, beside the service's.
+const BASELINE: &str = "baseline";
+/// Pause between two looks at whether something has happened.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// Rows that are filled in at a time.
+const PRELOAD_BLOCK: u64 = 1_000_000;
+/// Longest retention that can be set: nothing of the benchmark expires.
+const RETENTION_DAYS: u32 = 730;
+
+/// See the module.
+pub struct House {
+    service: Child,
+    dir: PathBuf,
+    /// The address of gRPC and REST.
+    pub url: String,
+    /// How to reach the service's tables.
+    pub endpoint: Endpoint,
+    /// How to reach the baseline's tables.
+    pub baseline: Endpoint,
+}
+
+impl House {
+    /// Starts the service and makes the baseline's tables.
+    pub async fn start(dir: PathBuf) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        let mut service = Command::new(std::env::current_exe()?)
+            .args(["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--log-filter", "warn"])
+            .arg("--data-dir")
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the service")?;
+        let stdout = service.stdout.take().context("no output of the service")?;
+        let (url, clickhouse_url) = tokio::task::spawn_blocking(move || read_addresses(stdout)).await??;
+        let password = std::fs::read_to_string(dir.join("clickhouse/password"))?;
+        let endpoint = Endpoint {
+            url: clickhouse_url,
+            user: "tallyhouse".to_owned(),
+            password: Secret::new(password.trim().to_owned()),
+            database: "tallyhouse".to_owned(),
+        };
+        let baseline = Endpoint { database: BASELINE.to_owned(), ..endpoint.clone() };
+        migrate(&baseline, RETENTION_DAYS).await?;
+        Ok(Self { service, dir, url, endpoint, baseline })
+    }
+
+    /// A connection of its own.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        Ok(GrpcEndpoint::from_shared(self.url.clone())?.tcp_nodelay(true).connect().await?)
+    }
+
+    /// Waits until everything acknowledged is in ClickHouse.
+    pub async fn settled(&self) -> anyhow::Result<()> {
+        let mut segments = SegmentServiceClient::new(self.channel().await?);
+        while !segments.list_segments(ListSegmentsRequest {}).await?.into_inner().segments.is_empty() {
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Puts rows into the service's tables without the service, spread over
+    /// the last 24 hours. They are made by ClickHouse, so it is quick.
+    pub async fn preload(&self, rows: u64) -> anyhow::Result<()> {
+        for first in (0..rows).step_by(PRELOAD_BLOCK as usize) {
+            let statement = format!(
+                "INSERT INTO events ({}) SELECT 'default', toString(generateUUIDv7(number)), \
+                 if(number % 30 = 0, 'click', 'impression'), \
+                 'campaign_' || toString(toUInt32(pow(randCanonical(1), 2) * 1000)), \
+                 'creative_' || toString(rand(2) % 200), ['web', 'ios', 'android', 'exchange'][1 + rand(3) % 4], \
+                 'user_' || toString(rand(4) % 500000), \
+                 now64(3, 'UTC') - toIntervalMillisecond(toUInt64({first} + number) * 86000000 / {rows}), \
+                 0, '', 0, 18446744073709551615 - toUnixTimestamp64Micro(now64(6)) - number \
+                 FROM numbers({PRELOAD_BLOCK})",
+                crate::ingest::row::COLUMNS
+            );
+            let insert = self.clickhouse().query_raw(&statement).with_setting("insert_deduplicate", "0");
+            insert.with_setting("max_insert_threads", "2").execute().await?;
+        }
+        Ok(())
+    }
+
+    /// A client for the service's tables.
+    pub fn clickhouse(&self) -> Client {
+        self.endpoint.client()
+    }
+
+    /// Resident memory of the service and of the engine, in megabytes.
+    pub fn memory_mb(&self) -> (f64, f64) {
+        let service = self.service.id();
+        (resident_mb(service), children(service).into_iter().map(resident_mb).sum())
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = self.service.kill(); // It may have gone already.
+        let _ = self.service.wait();
+        // The engine ends when the service has gone; until then it may write.
+        for _ in 0..100 {
+            if std::fs::remove_dir_all(&self.dir).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Reads what `dev` prints when it is ready.
+fn read_addresses(stdout: impl std::io::Read) -> anyhow::Result<(String, String)> {
+    let mut lines = BufReader::new(stdout).lines();
+    let mut address = |label: &str| loop {
+        let Some(line) = lines.next() else { bail!("the service ended before it was ready") };
+        let line = line?;
+        if line.contains(label) {
+            let found = line.split_whitespace().find(|word| word.starts_with("http://"));
+            return Ok(found.with_context(|| format!("no address in: {line}"))?.to_owned());
+        }
+    };
+    let addresses = (address("gRPC")?, address("ClickHouse")?);
+    // The rest is read to its end, so that the service never waits for us.
+    std::thread::spawn(move || lines.for_each(drop));
+    Ok(addresses)
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Resident memory as the kernel counts it; 0 where it does not tell.
+fn resident_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: f64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default();
+    kilobytes / 1_024.0
+}

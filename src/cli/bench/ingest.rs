@@ -1,0 +1,130 @@
+//! How fast events stream in, against the same rows inserted bare.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Context as _;
+use clickhouse::Client;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::events::{Generator, blocks};
+use super::house::House;
+use super::report::{Report, Times, median};
+use crate::ingest::row;
+use crate::transport::proto::IngestRequest;
+use crate::transport::proto::ingest_service_client::IngestServiceClient;
+
+/// Streams, and connections of the baseline, at a time.
+const STREAMS: usize = 2;
+/// Events in a batch.
+pub const BATCH: usize = 1_000;
+/// Of a hundred events, so many repeat another one.
+const DUPLICATES: u32 = 5;
+/// Batches that a stream sends ahead of its answers.
+const AHEAD: usize = 8;
+/// Rows of a block of the baseline.
+const BLOCK_ROWS: usize = 100_000;
+
+/// Streams `events` events in each of `rounds` rounds, and inserts the same
+/// rows bare in between.
+pub async fn measure(house: &House, rounds: usize, events: usize, report: &mut Report) -> anyhow::Result<()> {
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut acks = Times::new();
+    for round in 0..rounds {
+        let batches = Generator::new(round as u64).batches(events, BATCH, DUPLICATES, SystemTime::now());
+        let blocks = blocks(batches.iter().flatten(), BLOCK_ROWS);
+        let rate = insert_bare(&house.baseline.client(), blocks, events).await?;
+        let (streamed, times) = stream(house, batches, events).await?;
+        acks.add_all(&times);
+        ratios.push(streamed / rate);
+        theirs.push(rate);
+        ours.push(streamed);
+    }
+    report.add("ingest.events_per_second", median(ours), "events/s");
+    report.add("ingest.baseline_events_per_second", median(theirs), "events/s");
+    report.add("ingest.ratio", median(ratios), "× baseline");
+    report.add_times("ingest.ack", &acks);
+    Ok(())
+}
+
+/// Streams the batches, and waits until they are all stored: the rate counts
+/// nothing that is still on its way.
+async fn stream(house: &House, batches: Vec<Vec<crate::transport::proto::Event>>, events: usize) -> anyhow::Result<(f64, Times)> {
+    let mut shares: Vec<Vec<IngestRequest>> = (0..STREAMS).map(|_| Vec::new()).collect();
+    for (n, events) in batches.into_iter().enumerate() {
+        shares[n % STREAMS].push(IngestRequest { sequence: n as u64, events, durability: 0 });
+    }
+    let mut clients = Vec::new();
+    for share in shares {
+        clients.push((IngestServiceClient::new(house.channel().await?), share));
+    }
+    let begun = Instant::now();
+    let mut streams = JoinSet::new();
+    for (client, share) in clients {
+        streams.spawn(stream_share(client, share));
+    }
+    let mut times = Times::new();
+    while let Some(done) = streams.join_next().await {
+        times.add_all(&done??);
+    }
+    house.settled().await?;
+    Ok((per_second(events, begun), times))
+}
+
+async fn stream_share(
+    mut client: IngestServiceClient<tonic::transport::Channel>,
+    share: Vec<IngestRequest>,
+) -> anyhow::Result<Times> {
+    let (sender, requests) = tokio::sync::mpsc::channel(1);
+    let mut answers = client.ingest(ReceiverStream::new(requests)).await?.into_inner();
+    let mut times = Times::new();
+    let mut under_way = VecDeque::new();
+    for request in share {
+        if under_way.len() == AHEAD {
+            answers.message().await?.context("the stream ended early")?;
+            times.add(under_way.pop_front().map_or_else(Default::default, |sent: Instant| sent.elapsed()));
+        }
+        under_way.push_back(Instant::now());
+        sender.send(request).await?;
+    }
+    drop(sender);
+    while answers.message().await?.is_some() {
+        times.add(under_way.pop_front().map_or_else(Default::default, |sent| sent.elapsed()));
+    }
+    Ok(times)
+}
+
+/// Inserts the blocks as they are, without tokens.
+async fn insert_bare(client: &Client, blocks: Vec<Vec<u8>>, events: usize) -> anyhow::Result<f64> {
+    let blocks = Arc::new(tokio::sync::Mutex::new(VecDeque::from(blocks)));
+    let begun = Instant::now();
+    let mut connections = JoinSet::new();
+    for _ in 0..STREAMS {
+        let (client, blocks) = (client.clone(), Arc::clone(&blocks));
+        connections.spawn(async move {
+            loop {
+                let Some(block) = blocks.lock().await.pop_front() else { return anyhow::Ok(()) };
+                let statement = format!("INSERT INTO events ({}) FORMAT RowBinary", row::COLUMNS);
+                let mut insert = client
+                    .insert_formatted_with(statement)
+                    .with_setting("async_insert", "0")
+                    .with_setting("insert_deduplicate", "0")
+                    .with_setting("min_insert_block_size_rows", "1048576")
+                    .with_setting("min_insert_block_size_bytes", "0");
+                insert.send(block.into()).await?;
+                insert.end().await?;
+            }
+        });
+    }
+    while let Some(done) = connections.join_next().await {
+        done??;
+    }
+    Ok(per_second(events, begun))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "event counts are far below 2^52")]
+fn per_second(events: usize, begun: Instant) -> f64 {
+    events as f64 / begun.elapsed().as_secs_f64()
+}

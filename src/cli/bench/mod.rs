@@ -1,0 +1,120 @@
+//! `tallyhouse bench`: how fast it is, against ClickHouse alone.
+//!
+//! Everything runs on this machine in one run: load generator, service and
+//! embedded ClickHouse. Machines differ and are shared, so each figure comes
+//! with a baseline measured in turns with it, and what matters is the ratio.
+
+mod events;
+mod house;
+mod ingest;
+mod questions;
+mod report;
+mod single;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use house::House;
+use report::Report;
+use serde::Deserialize;
+
+/// Rounds of measurements that alternate with their baseline.
+const ROUNDS: usize = 3;
+/// Events streamed for each second of the run, in each round. About a fifth of
+/// the run goes to streaming on a machine of two cores.
+const EVENTS_PER_SECOND: u64 = 10_000;
+
+/// Measures speed and memory, each against its baseline.
+#[derive(clap::Args)]
+pub struct Bench {
+    /// About how long to measure, in seconds. 40 gives a usable answer.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(5..))]
+    seconds: u64,
+    /// Events to stream in each of three rounds. Default: 10,000 for each
+    /// second.
+    #[arg(long)]
+    events: Option<usize>,
+    /// Rows to put into the tables before, spread over the last 24 hours: how
+    /// it is when much is stored.
+    #[arg(long, default_value_t = 0)]
+    preload: u64,
+    /// Print the figures as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// A directory for the data; it is emptied afterwards. Default: one in the
+    /// directory for temporary files.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl Bench {
+    /// Runs the benchmark.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let house = House::start(parent.join(format!("tallyhouse-bench-{}", std::process::id()))).await?;
+        let mut report = Report::default();
+        if self.preload > 0 {
+            say("filling the tables");
+            house.preload(self.preload).await?;
+        }
+        self.measure(&house, &mut report).await?;
+        if self.json {
+            println!("{}", report.json());
+        } else {
+            print!("{}", report.text());
+        }
+        Ok(())
+    }
+
+    async fn measure(&self, house: &House, report: &mut Report) -> anyhow::Result<()> {
+        let events = self.events.unwrap_or(usize::try_from(self.seconds * EVENTS_PER_SECOND)?);
+        // A fiftieth of the run is the share of one way of one round.
+        let share = Duration::from_secs(self.seconds) / 50;
+        say("streaming, in turns with bare inserts");
+        ingest::measure(house, ROUNDS, events, report).await?;
+        say("single calls, in turns with asynchronous inserts");
+        single::measure(house, ROUNDS, share * 2, report).await?;
+        house.settled().await?;
+        say("questions, in turns with grouping the raw events");
+        questions::measure(house, share, report).await?;
+        say("freshness at 10,000 events a second");
+        questions::measure_freshness(house, share * 8, report).await?;
+        let (service, engine) = house.memory_mb();
+        report.add("service_rss_mb", service, "MB");
+        report.add("engine_rss_mb", engine, "MB");
+        sizes(house, report).await
+    }
+}
+
+#[derive(clickhouse::Row, Deserialize)]
+struct Sizes {
+    events: u64,
+    raw_bytes: u64,
+    all_bytes: u64,
+}
+
+/// Bytes on disk per event: of the raw table, and with all rollups.
+#[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+async fn sizes(house: &House, report: &mut Report) -> anyhow::Result<()> {
+    house.settled().await?;
+    let sizes: Sizes = house
+        .clickhouse()
+        .query_raw(
+            "SELECT sumIf(rows, table = 'events') AS events, sumIf(bytes_on_disk, table = 'events') AS raw_bytes, \
+             sum(bytes_on_disk) AS all_bytes FROM system.parts WHERE active AND database = 'tallyhouse'",
+        )
+        .fetch_one()
+        .await?;
+    report.add("stored_events", sizes.events as f64, "events");
+    report.add("bytes_per_event", sizes.raw_bytes as f64 / sizes.events as f64, "bytes");
+    report.add("bytes_per_event_with_rollups", sizes.all_bytes as f64 / sizes.events as f64, "bytes");
+    Ok(())
+}
+
+/// Tells a person what is going on.
+fn say(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("… {what}");
+    }
+}

@@ -1,0 +1,164 @@
+//! How fast questions are answered, cached and not, against the same question
+//! grouped from the raw events; and how soon an event counts.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use rand::RngExt as _;
+use tonic::transport::Channel;
+
+use super::events::Generator;
+use super::house::House;
+use super::ingest::BATCH;
+use super::report::{Report, Times};
+use crate::transport::proto::ingest_service_client::IngestServiceClient;
+use crate::transport::proto::query_service_client::QueryServiceClient;
+use crate::transport::proto::{
+    GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window,
+};
+
+const HOUR_SECONDS: i64 = 3_600;
+const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
+/// Events a second while freshness is measured.
+const FRESHNESS_RATE: u64 = 10_000;
+/// Pause between two looks whether an event counts.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+/// Longest wait for an event to count.
+const LOOK_MAX: Duration = Duration::from_secs(30);
+
+/// Asks each question for about `share`, in turns.
+pub async fn measure(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let mut asker = Asker { client: QueryServiceClient::new(house.channel().await?), house };
+    let mut times: [Times; 6] = std::array::from_fn(|_| Times::new());
+    let begun = Instant::now();
+    while begun.elapsed() < share * 6 || times[0].len() < 20 {
+        let (campaign, shift) = (rand::rng().random_range(0..1_000), rand::rng().random_range(0..10_000));
+        times[0].add(asker.stats(campaign, shift).await?);
+        times[1].add(asker.stats(campaign, shift).await?);
+        times[2].add(asker.raw_stats(campaign, shift).await?);
+        times[3].add(asker.top(shift).await?);
+        times[4].add(asker.top(shift).await?);
+        times[5].add(asker.raw_top(shift).await?);
+    }
+    for (name, times) in
+        ["stats.cold", "stats.cached", "stats.raw", "top.cold", "top.cached", "top.raw"].into_iter().zip(&times)
+    {
+        report.add_times(name, times);
+    }
+    Ok(())
+}
+
+struct Asker<'a> {
+    client: QueryServiceClient<Channel>,
+    house: &'a House,
+}
+
+/// The window of so many seconds that ends so many minutes from now; later
+/// ends than now make windows that nobody has asked about.
+fn window(seconds: i64, shift_minutes: i64) -> (i64, i64) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // Each shift is a window of its own; all of them hold the newest events.
+    let to = (i64::try_from(now).unwrap_or_default() / 60 + 1 + shift_minutes % 10) * 60;
+    (to - seconds - (shift_minutes / 10) * 60, to)
+}
+
+const fn proto_window((from, to): (i64, i64)) -> Option<Window> {
+    Some(Window {
+        from: Some(prost_types::Timestamp { seconds: from, nanos: 0 }),
+        to: Some(prost_types::Timestamp { seconds: to, nanos: 0 }),
+    })
+}
+
+impl Asker<'_> {
+    /// One campaign's minutes of an hour.
+    async fn stats(&mut self, campaign: u32, shift: i64) -> anyhow::Result<Duration> {
+        let request = GetCampaignStatsRequest {
+            campaign_id: format!("campaign_{campaign}"),
+            window: proto_window(window(HOUR_SECONDS, shift % 10)),
+            granularity: Granularity::Minute.into(),
+        };
+        let begun = Instant::now();
+        self.client.get_campaign_stats(request).await?;
+        Ok(begun.elapsed())
+    }
+
+    async fn raw_stats(&self, campaign: u32, shift: i64) -> anyhow::Result<Duration> {
+        let (from, to) = window(HOUR_SECONDS, shift % 10);
+        self.raw(&format!(
+            "SELECT toStartOfMinute(occurred_at) AS minute, type, uniqExact(event_id) FROM events \
+             WHERE org_id = 'default' AND campaign_id = 'campaign_{campaign}' \
+               AND occurred_at >= toDateTime({from}, 'UTC') AND occurred_at < toDateTime({to}, 'UTC') \
+             GROUP BY minute, type ORDER BY minute FORMAT Null"
+        ))
+        .await
+    }
+
+    /// The ten most active users of 24 hours.
+    async fn top(&mut self, shift: i64) -> anyhow::Result<Duration> {
+        let request = GetTopUsersRequest { window: proto_window(window(DAY_SECONDS, shift)), limit: 10 };
+        let begun = Instant::now();
+        self.client.get_top_users(request).await?;
+        Ok(begun.elapsed())
+    }
+
+    async fn raw_top(&self, shift: i64) -> anyhow::Result<Duration> {
+        let (from, to) = window(DAY_SECONDS, shift);
+        self.raw(&format!(
+            "SELECT user_id, count() AS events FROM events \
+             WHERE org_id = 'default' AND user_id != '' \
+               AND occurred_at >= toDateTime({from}, 'UTC') AND occurred_at < toDateTime({to}, 'UTC') \
+             GROUP BY user_id ORDER BY events DESC, user_id LIMIT 10 FORMAT Null"
+        ))
+        .await
+    }
+
+    async fn raw(&self, statement: &str) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        self.house.clickhouse().query_raw(statement).execute().await?;
+        Ok(begun.elapsed())
+    }
+}
+
+/// While events stream in at a steady rate, sends single ones and looks how
+/// long after its acknowledgement each is counted.
+pub async fn measure_freshness(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let load = tokio::spawn(steady_load(IngestServiceClient::new(house.channel().await?), share));
+    let mut ingest = IngestServiceClient::new(house.channel().await?);
+    let mut query = QueryServiceClient::new(house.channel().await?);
+    let mut events = Generator::new(u64::MAX);
+    let mut times = Times::new();
+    let begun = Instant::now();
+    while begun.elapsed() < share {
+        let mut event = events.event(SystemTime::now(), Duration::ZERO);
+        "impression".clone_into(&mut event.r#type);
+        event.campaign_id = format!("freshness_{}", times.len());
+        let request = GetCampaignStatsRequest {
+            campaign_id: event.campaign_id.clone(),
+            window: proto_window(window(HOUR_SECONDS, 0)),
+            granularity: Granularity::Hour.into(),
+        };
+        ingest.ingest_batch(IngestBatchRequest { events: vec![event], durability: 0 }).await?;
+        let acknowledged = Instant::now();
+        while query.get_campaign_stats(request.clone()).await?.into_inner().series.is_empty() {
+            anyhow::ensure!(acknowledged.elapsed() < LOOK_MAX, "an acknowledged event does not count");
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        times.add(acknowledged.elapsed());
+    }
+    load.await.context("the load")??;
+    report.add_times("freshness", &times);
+    Ok(())
+}
+
+async fn steady_load(mut client: IngestServiceClient<Channel>, share: Duration) -> anyhow::Result<()> {
+    let mut events = Generator::new(u64::MAX - 1);
+    let mut ticks = tokio::time::interval(Duration::from_millis(1_000 * BATCH as u64 / FRESHNESS_RATE));
+    let begun = Instant::now();
+    while begun.elapsed() < share {
+        ticks.tick().await;
+        let now = SystemTime::now();
+        let events = (0..BATCH).map(|_| events.event(now, Duration::from_secs(1))).collect();
+        client.ingest_batch(IngestBatchRequest { events, durability: 0 }).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! One event a call from many connections, against ClickHouse's own
+//! asynchronous inserts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::ensure;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::events::{Generator, blocks};
+use super::house::House;
+use super::report::{Report, Times, median};
+use crate::ingest::row;
+use crate::transport::proto::{Event, IngestBatchRequest};
+use crate::transport::proto::ingest_service_client::IngestServiceClient;
+
+/// Connections at a time.
+const CONNECTIONS: u64 = 64;
+
+/// A way to send one event.
+#[derive(Clone, Copy)]
+enum Way {
+    Grpc,
+    Rest,
+    AsyncInsert,
+}
+
+/// Calls for `share` each way in each of `rounds` rounds.
+pub async fn measure(house: &House, rounds: usize, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let mut rates = [Vec::new(), Vec::new(), Vec::new()];
+    let mut times = [Times::new(), Times::new(), Times::new()];
+    for round in 0..rounds as u64 {
+        for (at, way) in [Way::Grpc, Way::AsyncInsert, Way::Rest].into_iter().enumerate() {
+            let (rate, taken) = call(house, way, share, round).await?;
+            rates[at].push(rate);
+            times[at].add_all(&taken);
+        }
+    }
+    let [grpc, baseline, rest] = rates.map(median);
+    report.add("single.requests_per_second", rest, "requests/s over REST");
+    report.add("single.grpc_requests_per_second", grpc, "requests/s over gRPC");
+    report.add("single.baseline_requests_per_second", baseline, "requests/s");
+    report.add("single.ratio", rest / baseline, "× baseline (REST)");
+    report.add("single.grpc_ratio", grpc / baseline, "× baseline (gRPC)");
+    report.add_times("single.ack", &times[2]);
+    report.add_times("single.grpc_ack", &times[0]);
+    report.add_times("single.baseline_ack", &times[1]);
+    Ok(())
+}
+
+async fn call(house: &House, way: Way, share: Duration, round: u64) -> anyhow::Result<(f64, Times)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut connections = JoinSet::new();
+    for connection in 0..CONNECTIONS {
+        let caller = Caller::new(house, way, round * CONNECTIONS + connection).await?;
+        connections.spawn(caller.call_until(Arc::clone(&stop)));
+    }
+    let begun = Instant::now();
+    tokio::time::sleep(share).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut times = Times::new();
+    while let Some(done) = connections.join_next().await {
+        times.add_all(&done??);
+    }
+    #[allow(clippy::cast_precision_loss, reason = "calls are far below 2^52")]
+    let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
+    Ok((rate, times))
+}
+
+/// One connection and its events.
+struct Caller {
+    events: Generator,
+    connection: Connection,
+}
+
+enum Connection {
+    Grpc(IngestServiceClient<tonic::transport::Channel>),
+    Rest { client: reqwest::Client, url: String },
+    AsyncInsert { client: reqwest::Client, request: reqwest::Request },
+}
+
+impl Caller {
+    async fn new(house: &House, way: Way, seed: u64) -> anyhow::Result<Self> {
+        // A client each: a pool shared by all would share connections.
+        let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
+        let connection = match way {
+            Way::Grpc => Connection::Grpc(IngestServiceClient::new(house.channel().await?)),
+            Way::Rest => Connection::Rest { client, url: format!("{}/events", house.url) },
+            Way::AsyncInsert => {
+                let statement = format!("INSERT INTO {}.events ({}) FORMAT RowBinary", house.baseline.database, row::COLUMNS);
+                let request = client
+                    .post(&house.baseline.url)
+                    .query(&[("query", statement.as_str()), ("async_insert", "1"), ("wait_for_async_insert", "1")])
+                    .header("X-ClickHouse-User", &house.baseline.user)
+                    .header("X-ClickHouse-Key", house.baseline.password.expose())
+                    .build()?;
+                Connection::AsyncInsert { client, request }
+            }
+        };
+        // Seeds of their own, apart from those of the streams.
+        Ok(Self { events: Generator::new(1_000_000 + seed), connection })
+    }
+
+    async fn call_until(mut self, stop: Arc<AtomicBool>) -> anyhow::Result<Times> {
+        let mut times = Times::new();
+        while !stop.load(Ordering::Relaxed) {
+            let event = self.events.event(SystemTime::now(), Duration::from_secs(5));
+            times.add(self.connection.send(event).await?);
+        }
+        Ok(times)
+    }
+}
+
+impl Connection {
+    /// Sends one event; the time is that from the call to its answer.
+    async fn send(&mut self, event: Event) -> anyhow::Result<Duration> {
+        match self {
+            Self::Grpc(client) => {
+                let request = IngestBatchRequest { events: vec![event], durability: 0 };
+                let begun = Instant::now();
+                client.ingest_batch(request).await?;
+                Ok(begun.elapsed())
+            }
+            Self::Rest { client, url } => {
+                let request = client.post(url.as_str()).json(&rest_event(&event)).build()?;
+                let begun = Instant::now();
+                let answer = client.execute(request).await?;
+                let status = answer.status();
+                answer.bytes().await?;
+                ensure!(status == 202, "POST /events answered {status}");
+                Ok(begun.elapsed())
+            }
+            Self::AsyncInsert { client, request } => {
+                let mut request = request.try_clone().ok_or_else(|| anyhow::anyhow!("a request cannot be repeated"))?;
+                let row = blocks([&event], 1).pop().unwrap_or_default();
+                *request.body_mut() = Some(row.into());
+                let begun = Instant::now();
+                let answer = client.execute(request).await?;
+                let status = answer.status();
+                let text = answer.text().await?;
+                ensure!(status == 200, "ClickHouse answered {status}: {text}");
+                Ok(begun.elapsed())
+            }
+        }
+    }
+}
+
+fn rest_event(event: &Event) -> serde_json::Value {
+    let at = event.occurred_at.unwrap_or_default();
+    let at = time::OffsetDateTime::from_unix_timestamp(at.seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+        + time::Duration::nanoseconds(at.nanos.into());
+    json!({
+        "event_id": event.event_id,
+        "type": event.r#type,
+        "campaign_id": event.campaign_id,
+        "creative_id": event.creative_id,
+        "source": event.source,
+        "user_id": event.user_id,
+        "occurred_at": at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,261 @@
+//! The questions' side of ClickHouse: counts from the rollups, events from the
+//! raw table.
+//!
+//! Every statement names the organisation, and takes all values as parameters
+//! of the server's, never as text.
+
+use std::fmt::Write as _;
+
+use clickhouse::query::Query;
+use clickhouse::{Client, Row};
+use serde::Deserialize;
+
+use super::client::Endpoint;
+use super::error::QueryError;
+use super::top_users::top_users;
+use crate::domain::{
+    CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, Granularity, Limit, OrgId, PageKey, Ranking,
+    StatsQuestion, StoredEvent, Timestamp, UserCount, Window,
+};
+
+/// The columns of a stored event, as [`EventRow`] reads them.
+const EVENT_COLUMNS: &str = "event_id, type, campaign_id, creative_id, source, user_id, \
+     toUnixTimestamp64Milli(occurred_at) AS millis, seq, properties, toUnixTimestamp64Micro(received_at) AS received";
+
+/// Asks ClickHouse. Every method is one question about one organisation.
+pub struct Answers {
+    client: Client,
+}
+
+impl Answers {
+    /// Of this server.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        Self { client: endpoint.client() }
+    }
+
+    /// A statement about an organisation.
+    fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
+        self.client.query_raw(statement).param("org", org_id.as_str())
+    }
+
+    /// A statement about an organisation and a window in whole minutes.
+    fn ask_window(&self, statement: &str, org_id: &OrgId, window: Window) -> Query {
+        self.ask(statement, org_id).param("from", seconds(window.from())).param("to", seconds(window.to()))
+    }
+
+    /// One campaign's counts over time.
+    pub async fn campaign_stats(&self, org_id: &OrgId, question: &StatsQuestion) -> Result<CampaignStats, QueryError> {
+        let bucket = match question.granularity {
+            Granularity::Minute => "minute",
+            Granularity::Hour => "toStartOfHour(minute)",
+            Granularity::Day => "toStartOfDay(minute)",
+        };
+        let statement = format!(
+            "SELECT toUnixTimestamp({bucket}) AS start, sumIf(events, type = 'impression') AS impressions, \
+                    sumIf(events, type = 'click') AS clicks \
+             FROM campaign_minutes \
+             WHERE org_id = {{org:String}} AND campaign_id = {{campaign:String}} AND {MINUTES_OF_WINDOW} \
+               AND type IN ('impression', 'click') \
+             GROUP BY start ORDER BY start"
+        );
+        let query = self.ask_window(&statement, org_id, question.window).param("campaign", &question.campaign_id);
+        let rows: Vec<BucketRow> = all(query).await?;
+        Ok(rows.into_iter().map(BucketRow::into_domain).collect())
+    }
+
+    /// The users with the most events of a window in whole minutes.
+    pub async fn top_users(
+        &self,
+        org_id: &OrgId,
+        window: Window,
+        limit: Limit,
+    ) -> Result<Ranking<UserCount>, QueryError> {
+        top_users(&self.client, org_id, window, limit).await
+    }
+
+    /// The campaigns with the most events of a window.
+    pub async fn top_campaigns(
+        &self,
+        org_id: &OrgId,
+        window: Window,
+        limit: Limit,
+    ) -> Result<Ranking<CampaignCount>, QueryError> {
+        let statement = format!(
+            "SELECT campaign_id, sum(events) AS total, sumIf(events, type = 'impression') AS impressions, \
+                    sumIf(events, type = 'click') AS clicks \
+             FROM campaign_minutes WHERE org_id = {{org:String}} AND {MINUTES_OF_WINDOW} \
+             GROUP BY campaign_id ORDER BY total DESC, campaign_id LIMIT {{limit:UInt32}}"
+        );
+        let query = self.ask_window(&statement, org_id, window).param("limit", limit.get());
+        let rows: Vec<CampaignRow> = all(query).await?;
+        Ok(rows.into_iter().map(CampaignRow::into_domain).collect())
+    }
+
+    /// The different users of each day of a window of whole days; days without
+    /// any are left out.
+    pub async fn daily_active_users(&self, org_id: &OrgId, window: Window) -> Result<Vec<DayCount>, QueryError> {
+        let statement = "SELECT toUnixTimestamp(toDateTime(day, 'UTC')) AS start, uniqExact(user_id) AS users \
+             FROM user_days WHERE org_id = {org:String} AND day >= toDate({from:DateTime('UTC')}) \
+               AND day < toDate({to:DateTime('UTC')}) \
+             GROUP BY day ORDER BY day";
+        let rows: Vec<DayRow> = all(self.ask_window(statement, org_id, window)).await?;
+        Ok(rows.into_iter().map(|row| DayCount { day: from_seconds(row.start), users: row.users }).collect())
+    }
+
+    /// Events, newest first. The raw table may hold an id more than once until
+    /// it is merged; only the first arrival is returned.
+    pub async fn list_events(
+        &self,
+        org_id: &OrgId,
+        filter: &EventFilter,
+        limit: u32,
+        after: Option<&PageKey>,
+    ) -> Result<Vec<StoredEvent>, QueryError> {
+        let statement = list_statement(filter, after);
+        let mut query = self.ask(&statement, org_id).param("limit", limit);
+        if let Some(window) = filter.window {
+            query = query.param("from_ms", window.from().millis()).param("to_ms", window.to().millis());
+        }
+        if !filter.campaign_id.is_empty() {
+            query = query.param("campaign", &filter.campaign_id);
+        }
+        if !filter.user_id.is_empty() {
+            query = query.param("user", &filter.user_id);
+        }
+        if !filter.types.is_empty() {
+            query = query.param("types", &filter.types);
+        }
+        if let Some(after) = after {
+            query = query.param("after_ms", after.occurred_at.millis()).param("after_id", &after.event_id);
+        }
+        let rows: Vec<EventRow> = all(query).await?;
+        Ok(rows.into_iter().map(EventRow::into_domain).collect())
+    }
+
+    /// One event.
+    pub async fn event(&self, org_id: &OrgId, event_id: &str) -> Result<Option<StoredEvent>, QueryError> {
+        let statement = format!(
+            "SELECT {EVENT_COLUMNS} FROM events WHERE org_id = {{org:String}} AND event_id = {{id:String}} \
+             ORDER BY version DESC LIMIT 1"
+        );
+        let row: Option<EventRow> = self.ask(&statement, org_id).param("id", event_id).fetch_optional().await?;
+        Ok(row.map(EventRow::into_domain))
+    }
+}
+
+/// The rows of a rollup of minutes that lie in the window. The day stands
+/// first in the sorting key.
+const MINUTES_OF_WINDOW: &str = "toDate(minute) >= toDate({from:DateTime('UTC')}) \
+     AND toDate(minute) <= toDate({to:DateTime('UTC')}) \
+     AND minute >= {from:DateTime('UTC')} AND minute < {to:DateTime('UTC')}";
+
+async fn all<T>(query: Query) -> Result<Vec<T>, QueryError>
+where
+    T: clickhouse::RowOwned + clickhouse::RowRead,
+{
+    Ok(query.fetch_all().await?)
+}
+
+fn list_statement(filter: &EventFilter, after: Option<&PageKey>) -> String {
+    let mut conditions = String::from("org_id = {org:String}");
+    let mut and = |condition: &str| _ = write!(conditions, " AND {condition}"); // Writing to a String cannot fail.
+    if filter.window.is_some() {
+        and(
+            "occurred_at >= fromUnixTimestamp64Milli({from_ms:Int64}) AND occurred_at < fromUnixTimestamp64Milli({to_ms:Int64})",
+        );
+        and("toStartOfMinute(occurred_at) >= toStartOfMinute(fromUnixTimestamp64Milli({from_ms:Int64}))");
+        and("toStartOfMinute(occurred_at) <= toStartOfMinute(fromUnixTimestamp64Milli({to_ms:Int64}))");
+    }
+    if !filter.campaign_id.is_empty() {
+        and("campaign_id = {campaign:String}");
+    }
+    if !filter.user_id.is_empty() {
+        and("user_id = {user:String}");
+    }
+    if !filter.types.is_empty() {
+        and("type IN {types:Array(String)}");
+    }
+    if after.is_some() {
+        and("toStartOfMinute(occurred_at) <= toStartOfMinute(fromUnixTimestamp64Milli({after_ms:Int64}))");
+        and("(occurred_at, event_id) < (fromUnixTimestamp64Milli({after_ms:Int64}), {after_id:String})");
+    }
+    format!(
+        "SELECT {EVENT_COLUMNS} FROM events FINAL WHERE {conditions} \
+         ORDER BY toStartOfMinute(occurred_at) DESC, occurred_at DESC, event_id DESC LIMIT {{limit:UInt32}}"
+    )
+}
+
+/// Seconds since 1970, as ClickHouse's `DateTime` has them. Windows from
+/// before 1970 or after 2106 begin and end there: no event lies beyond.
+pub(super) fn seconds(moment: Timestamp) -> u32 {
+    u32::try_from((moment.millis() / 1_000).max(0)).unwrap_or(u32::MAX)
+}
+
+fn from_seconds(seconds: u32) -> Timestamp {
+    Timestamp::from_millis(i64::from(seconds) * 1_000)
+}
+
+#[derive(Row, Deserialize)]
+struct BucketRow {
+    start: u32,
+    impressions: u64,
+    clicks: u64,
+}
+
+impl BucketRow {
+    fn into_domain(self) -> CampaignBucket {
+        CampaignBucket { start: from_seconds(self.start), impressions: self.impressions, clicks: self.clicks }
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct CampaignRow {
+    campaign_id: String,
+    total: u64,
+    impressions: u64,
+    clicks: u64,
+}
+
+impl CampaignRow {
+    fn into_domain(self) -> CampaignCount {
+        let Self { campaign_id, total, impressions, clicks } = self;
+        CampaignCount { campaign_id, events: total, impressions, clicks }
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct DayRow {
+    start: u32,
+    users: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct EventRow {
+    event_id: String,
+    r#type: String,
+    campaign_id: String,
+    creative_id: String,
+    source: String,
+    user_id: String,
+    millis: i64,
+    seq: u64,
+    properties: String,
+    received: i64,
+}
+
+impl EventRow {
+    fn into_domain(self) -> StoredEvent {
+        StoredEvent {
+            event_id: self.event_id,
+            event_type: self.r#type,
+            campaign_id: self.campaign_id,
+            creative_id: self.creative_id,
+            source: self.source,
+            user_id: self.user_id,
+            occurred_at: Timestamp::from_millis(self.millis),
+            seq: self.seq,
+            properties: self.properties,
+            received_at_micros: self.received,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! How to reach ClickHouse.
+
+use clickhouse::Client;
+
+use crate::config::{Config, Secret};
+
+/// Where ClickHouse is, and as whom to speak to it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its HTTP address.
+    pub url: String,
+    /// The user the service works as.
+    pub user: String,
+    /// That user's password.
+    pub password: Secret,
+    /// The database that holds the tables.
+    pub database: String,
+}
+
+impl Endpoint {
+    /// The one the configuration names.
+    pub fn configured(config: &Config) -> Self {
+        Self {
+            url: config.clickhouse_url.clone(),
+            user: config.clickhouse_user.clone(),
+            password: config.clickhouse_password.clone(),
+            database: config.clickhouse_database.clone(),
+        }
+    }
+
+    /// A client for the service's own database.
+    pub fn client(&self) -> Client {
+        self.server_client().with_database(&self.database)
+    }
+
+    /// A client for the server, whatever databases it has.
+    pub fn server_client(&self) -> Client {
+        Client::default()
+            .with_url(&self.url)
+            .with_user(&self.user)
+            .with_password(self.password.expose())
+            .with_product_info("tallyhouse", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,109 @@
+//! The schema: numbered statements, applied in order, once each.
+//!
+//! The files in `clickhouse/` are part of the binary. A file that has been
+//! released is never changed; what changes comes as a further file. Statements
+//! can be repeated without harm, so a crash between a file and its record does
+//! none.
+
+use clickhouse::Client;
+
+use super::client::Endpoint;
+use super::error::QueryError;
+
+/// Embeds the files, with their names.
+macro_rules! migrations {
+    ($($name:literal),+ $(,)?) => {
+        [$(($name, include_str!(concat!("../../clickhouse/", $name, ".sql")))),+]
+    };
+}
+
+/// Name and statements of each file. The first makes the table that records
+/// them.
+const MIGRATIONS: [(&str, &str); 7] = migrations![
+    "0001_create_database",
+    "0002_create_events",
+    "0003_create_campaign_minutes",
+    "0004_create_type_hours",
+    "0005_create_user_days",
+    "0006_create_user_minutes",
+    "0007_create_analytics_views",
+];
+
+/// Brings the schema up to date, and sets the retention time.
+pub async fn migrate(endpoint: &Endpoint, retention_days: u32) -> Result<(), QueryError> {
+    let client = endpoint.server_client();
+    let applied = applied(&client, endpoint).await?;
+    for (name, file) in MIGRATIONS {
+        if applied.iter().any(|done| done == name) {
+            continue;
+        }
+        for statement in statements(file, endpoint) {
+            client.query_raw(&statement).execute().await?;
+        }
+        let record = format!("INSERT INTO {}.schema_migrations (name) VALUES ({{name:String}})", endpoint.database);
+        client.query_raw(&record).param("name", name).execute().await?;
+        tracing::info!(migration = name, "applied");
+    }
+    set_retention(&client, endpoint, retention_days).await
+}
+
+/// The names of the files that are recorded as applied.
+async fn applied(client: &Client, endpoint: &Endpoint) -> Result<Vec<String>, QueryError> {
+    let exists: u8 =
+        client.query_raw(&format!("EXISTS TABLE {}.schema_migrations", endpoint.database)).fetch_one().await?;
+    if exists == 0 {
+        return Ok(Vec::new());
+    }
+    let names = client.query_raw(&format!("SELECT name FROM {}.schema_migrations", endpoint.database));
+    Ok(names.fetch_all().await?)
+}
+
+/// The statements of a file, made out for this database.
+fn statements(file: &str, endpoint: &Endpoint) -> Vec<String> {
+    file.replace("{database}", &endpoint.database)
+        .replace("{definer}", &endpoint.user)
+        .split(";\n")
+        .map(|statement| statement.trim().to_owned())
+        .filter(|statement| statement.lines().any(|line| !line.is_empty() && !line.starts_with("--")))
+        .collect()
+}
+
+/// Events older than the retention time are deleted, a whole month's part at a
+/// time. Changing the time rewrites nothing.
+async fn set_retention(client: &Client, endpoint: &Endpoint, days: u32) -> Result<(), QueryError> {
+    let ttl = format!("toDateTime(occurred_at) + toIntervalDay({days})");
+    let is_set: u64 = client
+        .query_raw(
+            "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'events' \
+             AND position(engine_full, {ttl:String}) > 0",
+        )
+        .param("database", &endpoint.database)
+        .param("ttl", format!("TTL {ttl} "))
+        .fetch_one()
+        .await?;
+    if is_set == 0 {
+        let alter = format!("ALTER TABLE {}.events MODIFY TTL {ttl}", endpoint.database);
+        client.query_raw(&alter).with_setting("materialize_ttl_after_modify", "0").execute().await?;
+        tracing::info!(days, "retention time set");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn files_are_numbered_in_order_and_split_into_statements() {
+        let endpoint = Endpoint::configured(&Config::default());
+        for (place, (name, file)) in MIGRATIONS.iter().enumerate() {
+            assert!(name.starts_with(&format!("{:04}_", place + 1)), "{name}");
+            let statements = statements(file, &endpoint);
+            assert!(!statements.is_empty(), "{name}");
+            for statement in statements {
+                assert!(!statement.contains("{database}") && !statement.contains("{definer}"), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The most active users of a window: exact, without grouping all users by
+//! name.
+//!
+//! Two steps. First, from the rollup of user days, the users with the highest
+//! *bound*: their events in all hours that the window touches, which is not
+//! less than their events in the window. Then, for these candidates only, the
+//! exact counts: whole hours from the user days, the minutes at the two edges
+//! from the user minutes. When the last of the wanted users has more events
+//! than the last candidate's bound, nobody outside the candidates can be among
+//! them. Else there were too few candidates, and more are taken. (The
+//! threshold idea of Fagin, Lotem and Naor, "Optimal aggregation algorithms
+//! for middleware", 2001.)
+
+use std::fmt::Write as _;
+
+use clickhouse::{Client, Row};
+use serde::Deserialize;
+
+use super::error::QueryError;
+use crate::domain::{Limit, MILLIS_PER_DAY, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
+
+/// Candidates of the first attempt, at least.
+const CANDIDATES_MIN: u64 = 1_000;
+/// Candidates for each wanted user, in the first attempt.
+const CANDIDATES_PER_USER: u64 = 10;
+/// Each further attempt takes so many times more.
+const CANDIDATES_GROWTH: u64 = 16;
+
+#[derive(Row, Deserialize)]
+struct CandidateRow {
+    user_key: u64,
+    bound: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct UserRow {
+    user_id: String,
+    events: u64,
+}
+
+/// Ranks the users of a window in whole minutes; users with as many events, by
+/// their ids.
+pub(super) async fn top_users(
+    client: &Client,
+    org_id: &OrgId,
+    window: Window,
+    limit: Limit,
+) -> Result<Ranking<UserCount>, QueryError> {
+    let mut wanted = CANDIDATES_MIN.max(u64::from(limit.get()) * CANDIDATES_PER_USER);
+    loop {
+        let candidates = candidates(client, org_id, window, wanted).await?;
+        let users = count(client, org_id, window, limit, &candidates).await?;
+        let are_all = (candidates.len() as u64) < wanted;
+        let bound = candidates.last().map_or(0, |last| last.bound);
+        let is_full = users.len() == limit.get() as usize;
+        // A user outside with as many events might come first by id, so more
+        // are needed, not as many.
+        if are_all || (is_full && users.last().is_some_and(|last| last.events > bound)) {
+            return Ok(users);
+        }
+        wanted = wanted.saturating_mul(CANDIDATES_GROWTH);
+    }
+}
+
+/// The keys with the highest bounds, highest first.
+async fn candidates(
+    client: &Client,
+    org_id: &OrgId,
+    window: Window,
+    wanted: u64,
+) -> Result<Vec<CandidateRow>, QueryError> {
+    let statement = format!(
+        "SELECT user_key, sum({}) AS bound FROM user_days WHERE org_id = {{org:String}} AND {} \
+         GROUP BY user_key HAVING bound > 0 ORDER BY bound DESC LIMIT {wanted}",
+        hours_of_days(window.outwards_to(MILLIS_PER_HOUR)),
+        days(window),
+    );
+    Ok(client.query_raw(&statement).param("org", org_id.as_str()).fetch_all().await?)
+}
+
+/// The exact counts of the candidates.
+async fn count(
+    client: &Client,
+    org_id: &OrgId,
+    window: Window,
+    limit: Limit,
+    candidates: &[CandidateRow],
+) -> Result<Ranking<UserCount>, QueryError> {
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys = candidates.iter().fold(String::new(), |mut keys, candidate| {
+        let comma = if keys.is_empty() { "" } else { "," };
+        let _ = write!(keys, "{comma}{}", candidate.user_key); // Writing to a String cannot fail.
+        keys
+    });
+    let mut parts = Vec::new();
+    if let Some(hours) = whole_hours(window) {
+        parts.push(format!(
+            "SELECT user_id, sum({}) AS n FROM user_days \
+             WHERE org_id = {{org:String}} AND {} AND user_key IN ({keys}) GROUP BY user_id",
+            hours_of_days(hours),
+            days(hours),
+        ));
+    }
+    for edge in edges(window) {
+        parts.push(format!(
+            "SELECT user_id, sum(events) AS n FROM user_minutes WHERE org_id = {{org:String}} \
+               AND toStartOfHour(minute) = {hour} AND minute >= {from} AND minute < {to} \
+               AND user_id IN (SELECT user_id FROM user_days \
+                               WHERE org_id = {{org:String}} AND {days} AND user_key IN ({keys})) \
+             GROUP BY user_id",
+            hour = date_time(edge.from().floor_to(MILLIS_PER_HOUR)),
+            from = date_time(edge.from()),
+            to = date_time(edge.to()),
+            days = days(edge),
+        ));
+    }
+    let statement = format!(
+        "SELECT user_id, sum(n) AS events FROM ({}) GROUP BY user_id HAVING events > 0 \
+         ORDER BY events DESC, user_id LIMIT {}",
+        parts.join(" UNION ALL "),
+        limit.get()
+    );
+    let query = client.query_raw(&statement).param("org", org_id.as_str());
+    // The keys stand in the statement up to three times.
+    let query = query.with_setting("max_query_size", (1 << 20).max(8 * keys.len()).to_string());
+    let rows: Vec<UserRow> = query.fetch_all().await?;
+    Ok(rows.into_iter().map(|row| UserCount { user_id: row.user_id, events: row.events }).collect())
+}
+
+/// The whole hours within the window, if there are any.
+fn whole_hours(window: Window) -> Option<Window> {
+    Window::new(window.from().ceil_to(MILLIS_PER_HOUR), window.to().floor_to(MILLIS_PER_HOUR)).ok()
+}
+
+/// What is left of the window beside its whole hours: each within one hour.
+fn edges(window: Window) -> Vec<Window> {
+    let (first_end, last_start) = (window.from().ceil_to(MILLIS_PER_HOUR), window.to().floor_to(MILLIS_PER_HOUR));
+    let parts = if first_end > last_start {
+        // It lies within one hour.
+        vec![Window::new(window.from(), window.to())]
+    } else {
+        vec![Window::new(window.from(), first_end), Window::new(last_start, window.to())]
+    };
+    parts.into_iter().flatten().collect()
+}
+
+/// A row's events in a window of whole hours. Column `cNN` counts the day's
+/// events at or after hour NN, so a run of hours is a difference of two.
+fn hours_of_days(hours: Window) -> String {
+    let hour_in = |moment: Timestamp| moment.millis().rem_euclid(MILLIS_PER_DAY) / MILLIS_PER_HOUR;
+    let (first_day, last_day) = (day(hours.from()), day(hours.to().plus_millis(-1)));
+    let from = format!("c{:02}", hour_in(hours.from()));
+    // The end is within the last day, or at its very end, from which on there
+    // is nothing.
+    let to = match hour_in(hours.to()) {
+        0 => "0".to_owned(),
+        hour => format!("c{hour:02}"),
+    };
+    if first_day == last_day {
+        format!("{from} - {to}")
+    } else {
+        format!("multiIf(day = {first_day}, {from}, day = {last_day}, c00 - {to}, c00)")
+    }
+}
+
+/// The rows of the days that a window touches.
+fn days(window: Window) -> String {
+    format!("day BETWEEN {} AND {}", day(window.from()), day(window.to().plus_millis(-1)))
+}
+
+/// The day of a moment, as a constant of ClickHouse's.
+fn day(moment: Timestamp) -> String {
+    format!("toDate({})", moment.millis().div_euclid(MILLIS_PER_DAY).clamp(0, u16::MAX.into()))
+}
+
+/// A moment, as a constant of ClickHouse's.
+fn date_time(moment: Timestamp) -> String {
+    format!("toDateTime({}, 'UTC')", super::answers::seconds(moment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MILLIS_PER_MINUTE;
+
+    fn window(from_minute: i64, to_minute: i64) -> Window {
+        let at = |minute: i64| Timestamp::from_millis(minute * MILLIS_PER_MINUTE);
+        Window::new(at(from_minute), at(to_minute)).unwrap()
+    }
+
+    #[test]
+    fn whole_hours_and_edges_make_up_the_window() {
+        for from in 0..150 {
+            for to in from + 1..200 {
+                let window = window(from, to);
+                let mut parts = edges(window);
+                parts.extend(whole_hours(window));
+                parts.sort_by_key(|part| part.from());
+                assert_eq!((parts[0].from(), parts[parts.len() - 1].to()), (window.from(), window.to()));
+                assert!(parts.windows(2).all(|pair| pair[0].to() == pair[1].from()), "{parts:?}");
+                for edge in edges(window) {
+                    assert_eq!(edge.buckets(MILLIS_PER_HOUR), 1, "{edge:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_of_hours_is_a_difference_of_columns() {
+        let check = |from_hour: i64, to_hour: i64, expected: &str| {
+            assert_eq!(hours_of_days(window(from_hour * 60, to_hour * 60)), expected);
+        };
+        check(3, 9, "c03 - c09");
+        check(3, 24, "c03 - 0");
+        check(23, 25, "multiIf(day = toDate(0), c23, day = toDate(1), c00 - c01, c00)");
+        check(0, 48, "multiIf(day = toDate(0), c00, day = toDate(1), c00 - 0, c00)");
+    }
+}

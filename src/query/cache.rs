@@ -1,0 +1,156 @@
+//! Answers kept in memory, with single-flight: however many callers ask the
+//! same thing at once, the database is asked once.
+//!
+//! An answer is kept under its question *and* the number of the last store
+//! that touched its window. When an event of the window is stored, the number
+//! changes, and so the old answer is never found again: what a cached answer
+//! says is what the database would say. (Writes of others are not seen here;
+//! time bounds those.)
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::future::Cache as MokaCache;
+
+use crate::domain::{
+    Answer, CampaignCount, CampaignStats, DayCount, Error, Limit, MILLIS_PER_HOUR, OrgId, Ranking, StatsQuestion,
+    Timestamp, UserCount, Window,
+};
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::log::Segments;
+use crate::ingest::stored::{StoreNumber, StoredHours};
+
+/// What an entry weighs beside its items, in bytes.
+const ENTRY_BYTES: usize = 512;
+
+/// A question that can be answered from memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Question {
+    CampaignStats(StatsQuestion),
+    TopUsers(Window, Limit),
+    TopCampaigns(Window, Limit),
+    DailyActiveUsers(Window),
+}
+
+impl Question {
+    const fn window(&self) -> Window {
+        match self {
+            Self::CampaignStats(question) => question.window,
+            Self::TopUsers(window, _) | Self::TopCampaigns(window, _) | Self::DailyActiveUsers(window) => *window,
+        }
+    }
+}
+
+/// An answer of any kind.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    CampaignStats(Arc<CampaignStats>),
+    TopUsers(Arc<Ranking<UserCount>>),
+    TopCampaigns(Arc<Ranking<CampaignCount>>),
+    DailyActiveUsers(Arc<Vec<DayCount>>),
+}
+
+impl Value {
+    /// About how much memory it takes.
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES
+            + match self {
+                Self::CampaignStats(series) => size_of_val(&series[..]),
+                Self::TopUsers(users) => users.iter().map(|user| size_of_val(user) + user.user_id.len()).sum(),
+                Self::TopCampaigns(campaigns) => {
+                    campaigns.iter().map(|campaign| size_of_val(campaign) + campaign.campaign_id.len()).sum()
+                }
+                Self::DailyActiveUsers(days) => size_of_val(&days[..]),
+            }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    org_id: OrgId,
+    question: Question,
+    last_store: StoreNumber,
+}
+
+#[derive(Clone)]
+struct Entry {
+    value: Value,
+    keep: Duration,
+}
+
+/// How long answers are kept at most. See the settings of the same names in
+/// [`crate::config::Config`].
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSettings {
+    /// Memory for answers.
+    pub bytes_max: u64,
+    /// For windows that reach into the last hour.
+    pub open_max: Duration,
+    /// For all others.
+    pub closed_max: Duration,
+}
+
+/// See the module.
+pub(super) struct Cache {
+    entries: MokaCache<Key, Entry>,
+    settings: CacheSettings,
+    clock: Arc<ArrivalClock>,
+    segments: Arc<Segments>,
+    stored_hours: Arc<StoredHours>,
+}
+
+impl Cache {
+    pub(super) fn new(
+        settings: CacheSettings,
+        clock: Arc<ArrivalClock>,
+        segments: Arc<Segments>,
+        stored_hours: Arc<StoredHours>,
+    ) -> Self {
+        let entries = MokaCache::builder()
+            .max_capacity(settings.bytes_max)
+            .weigher(|_, entry: &Entry| u32::try_from(entry.value.bytes()).unwrap_or(u32::MAX))
+            .expire_after(KeepFor)
+            .build();
+        Self { entries, settings, clock, segments, stored_hours }
+    }
+
+    /// Everything acknowledged at or before this moment is visible to queries
+    /// that start now.
+    pub(super) fn watermark(&self) -> Timestamp {
+        self.segments.watermark(self.clock.now())
+    }
+
+    /// The answer from memory, or else from `ask`.
+    pub(super) async fn answer(
+        &self,
+        org_id: &OrgId,
+        question: Question,
+        ask: impl Future<Output = Result<Value, Error>>,
+    ) -> Result<Answer<Value>, Error> {
+        // The watermark first: what is visible by then has touched its hours,
+        // so the key below tells answers from before apart.
+        let watermark = self.watermark();
+        let window = question.window();
+        let is_open = window.to() > self.clock.now().plus_millis(-MILLIS_PER_HOUR);
+        let keep = if is_open { self.settings.open_max } else { self.settings.closed_max };
+        let last_store = self.stored_hours.last_store_in(org_id, window);
+        let key = Key { org_id: org_id.clone(), question, last_store };
+        let mut asked = false;
+        let ask = async {
+            asked = true;
+            Ok(Entry { value: ask.await?, keep })
+        };
+        let entry = self.entries.try_get_with(key, ask).await.map_err(|error: Arc<Error>| (*error).clone())?;
+        Ok(Answer { value: entry.value, watermark, cached: !asked })
+    }
+}
+
+/// Each entry says itself how long it is kept.
+struct KeepFor;
+
+impl moka::Expiry<Key, Entry> for KeepFor {
+    fn expire_after_create(&self, _key: &Key, entry: &Entry, _created_at: Instant) -> Option<Duration> {
+        Some(entry.keep)
+    }
+}

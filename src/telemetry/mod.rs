@@ -1,0 +1,7 @@
+//! What the service says about itself: log lines and metrics.
+
+mod log;
+mod metrics;
+
+pub use log::{OutcomeLog, init};
+pub use metrics::Metrics;

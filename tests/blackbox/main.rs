@@ -1,0 +1,12 @@
+//! Claims about the whole service, shown through its real port against the
+//! real ClickHouse. Each test has a house of its own.
+
+mod analysts;
+mod clients;
+mod events;
+mod exactness;
+mod house;
+mod limits;
+mod questions;
+mod rest;
+mod running;
