@@ -2,12 +2,31 @@
 //!
 //! A transport reads requests into the domain's terms, calls the application,
 //! and writes the answer. It decides nothing: the same request through any of
-//! them has the same result.
+//! them has the same result. What they share — who calls, how errors are
+//! named, times, properties, page tokens — is in this folder, once.
 
-pub mod grpc;
-pub mod rest;
+mod auth;
+mod cursor;
+mod drain;
+mod error;
+mod front;
+mod gate;
+mod grpc;
+mod incoming;
+mod properties;
+mod protocol;
+mod rest;
+mod rfc3339;
+mod serve;
+mod serving;
+mod tail;
 
 use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use serve::{ServeError, serve};
+pub use tail::LiveTail;
 
 use crate::config::Config;
 use crate::ingest::clock::ArrivalClock;
@@ -36,4 +55,9 @@ pub struct Application {
     pub queries: Queries,
     /// The segments that are not in ClickHouse yet.
     pub log: Arc<Log>,
+    /// Verdicts as they are made, for those who watch. The same tail must be
+    /// among the pipeline's outcome sinks.
+    pub tail: Arc<LiveTail>,
+    /// Whether ClickHouse answered when it was last asked something.
+    pub clickhouse_up: watch::Receiver<bool>,
 }

@@ -1,1 +1,77 @@
-//! gRPC.
+//! gRPC and grpc-web: one file per service.
+
+mod convert;
+pub(super) mod guard;
+pub(super) mod health;
+mod ingest;
+mod outcome;
+mod query;
+mod segment;
+pub(super) mod status;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::http::{Request, Response};
+use axum::routing::post_service;
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding::Gzip;
+use tonic::server::NamedService;
+use tower::Service;
+
+use super::proto;
+use super::proto::ingest_service_server::IngestServiceServer;
+use super::proto::outcome_service_server::OutcomeServiceServer;
+use super::proto::query_service_server::QueryServiceServer;
+use super::proto::segment_service_server::SegmentServiceServer;
+use super::serve::ServeError;
+use super::serving::Serving;
+use guard::GrpcOnly;
+use health::HealthService;
+use ingest::Ingest;
+use outcome::Outcomes;
+use query::Query;
+use segment::Segments;
+
+/// The names of our services, as health and routes have them.
+const SERVICE_NAMES: [&str; 4] = [
+    IngestServiceServer::<Ingest>::NAME,
+    QueryServiceServer::<Query>::NAME,
+    OutcomeServiceServer::<Outcomes>::NAME,
+    SegmentServiceServer::<Segments>::NAME,
+];
+
+/// Every gRPC method.
+pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<axum::Router, ServeError> {
+    let bytes_max = serving.app.config.message_bytes_max;
+    let shared = || Arc::clone(serving);
+    let ingest = IngestServiceServer::new(Ingest::new(shared())).accept_compressed(Gzip);
+    let query = QueryServiceServer::new(Query::new(shared())).accept_compressed(Gzip);
+    let outcomes = OutcomeServiceServer::new(Outcomes::new(shared())).accept_compressed(Gzip);
+    let segments = SegmentServiceServer::new(Segments::new(shared())).accept_compressed(Gzip);
+    let router = axum::Router::new();
+    let router = route(router, ingest.max_decoding_message_size(bytes_max));
+    let router = route(router, query.max_decoding_message_size(bytes_max));
+    let router = route(router, outcomes.max_decoding_message_size(bytes_max));
+    let router = route(router, segments.max_decoding_message_size(bytes_max));
+    let router = route(router, health);
+    let router = route(router, reflection().build_v1()?);
+    Ok(route(router, reflection().build_v1alpha()?))
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Each service is wrapped by itself: around the whole router, grpc-web would
+/// answer 400 to every REST request over HTTP/1.1.
+fn route<S>(router: axum::Router, service: S) -> axum::Router
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: NamedService + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    router.route(&format!("/{}/{{*method}}", S::NAME), post_service(GrpcOnly::new(service)))
+}

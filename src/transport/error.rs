@@ -1,0 +1,29 @@
+//! How errors are named on the wire: the one table for all transports.
+
+use axum::http::StatusCode;
+use tonic::Code;
+
+use crate::domain::ErrorCode;
+
+/// An error's names.
+pub(super) struct Names {
+    /// The gRPC status.
+    pub(super) grpc: Code,
+    /// The HTTP status.
+    pub(super) http: StatusCode,
+    /// The code in JSON and in google.rpc.ErrorInfo. It never changes.
+    pub(super) code: &'static str,
+}
+
+/// How an error is named on the wire.
+pub(super) const fn names(code: ErrorCode) -> Names {
+    let (grpc, http, code) = match code {
+        ErrorCode::Invalid => (Code::InvalidArgument, StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR"),
+        ErrorCode::NotFound => (Code::NotFound, StatusCode::NOT_FOUND, "NOT_FOUND"),
+        ErrorCode::TooLarge => (Code::InvalidArgument, StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
+        ErrorCode::Exhausted => (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
+        ErrorCode::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        ErrorCode::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
+    };
+    Names { grpc, http, code }
+}

@@ -1,0 +1,255 @@
+//! Between the protocol's terms and the domain's.
+
+use crate::domain::{
+    CampaignBucket, CampaignCount, DayCount, Error, EventDraft, FieldError, Granularity, Limit, PropertiesDraft,
+    RejectionCode, StoredEvent, Timestamp, UserCount, Verdict, VerdictCounts, Window,
+};
+use crate::ingest::log::{Segment, SegmentState};
+use crate::ingest::outcome::Outcome;
+use crate::ingest::pipeline::Durability;
+use crate::transport::proto;
+use crate::transport::{properties, rfc3339};
+
+/// What an event costs in memory beside its texts, in bytes.
+const EVENT_BYTES: usize = 64;
+/// What is said of a time that is none.
+const TIME_EXPECTED: &str = "must lie in the years 0000 to 9999, with 0 to 999,999,999 nanos";
+
+/// Drafts of a batch's events, and about how many bytes they hold.
+pub(super) fn drafts(events: &[proto::Event]) -> (Vec<EventDraft<'_>>, usize) {
+    let mut bytes = 0;
+    let drafts = events
+        .iter()
+        .map(|event| {
+            bytes += size(event);
+            draft(event)
+        })
+        .collect();
+    (drafts, bytes)
+}
+
+const fn size(event: &proto::Event) -> usize {
+    EVENT_BYTES
+        + event.event_id.len()
+        + event.r#type.len()
+        + event.campaign_id.len()
+        + event.creative_id.len()
+        + event.source.len()
+        + event.user_id.len()
+        + event.properties.len()
+}
+
+fn draft(event: &proto::Event) -> EventDraft<'_> {
+    let mut unreadable = Vec::new();
+    let occurred_at = event.occurred_at.as_ref().and_then(|time| {
+        let read = rfc3339::from_parts(time.seconds, time.nanos);
+        if read.is_none() {
+            unreadable.push(FieldError::new("occurred_at", TIME_EXPECTED));
+        }
+        read
+    });
+    let properties = properties::read(&event.properties).unwrap_or_else(|message| {
+        unreadable.push(FieldError::new("properties", message));
+        PropertiesDraft::None
+    });
+    EventDraft {
+        event_id: &event.event_id,
+        event_type: &event.r#type,
+        campaign_id: &event.campaign_id,
+        creative_id: &event.creative_id,
+        source: &event.source,
+        user_id: &event.user_id,
+        occurred_at,
+        seq: event.seq,
+        properties,
+        unreadable,
+    }
+}
+
+/// What an answer is to promise.
+pub(super) fn durability(value: i32) -> Result<Durability, Error> {
+    match proto::Durability::try_from(value) {
+        Ok(proto::Durability::Unspecified | proto::Durability::Logged) => Ok(Durability::Logged),
+        Ok(proto::Durability::Stored) => Ok(Durability::Stored),
+        Err(_) => Err(unknown("durability")),
+    }
+}
+
+/// A value that the protocol does not have.
+pub(super) fn unknown(field: &str) -> Error {
+    Error::invalid_field(field, "is not a value of this version")
+}
+
+pub(super) const fn counts(counts: VerdictCounts) -> proto::VerdictCounts {
+    let VerdictCounts { accepted, duplicate, conflict, rejected, undecided } = counts;
+    proto::VerdictCounts { accepted, duplicate, conflict, rejected, undecided }
+}
+
+/// One result for each event that was not accepted.
+pub(super) fn results(event_ids: Vec<String>, verdicts: Vec<Verdict>) -> Vec<proto::EventResult> {
+    (0_u32..)
+        .zip(event_ids.into_iter().zip(verdicts))
+        .filter(|(_, (_, verdict))| *verdict != Verdict::Accepted)
+        .map(|(index, (event_id, made))| {
+            let (code, errors) = rejection(&made);
+            proto::EventResult { index, event_id, verdict: verdict(&made).into(), code: code.into(), errors }
+        })
+        .collect()
+}
+
+pub(super) const fn verdict(verdict: &Verdict) -> proto::Verdict {
+    match verdict {
+        Verdict::Accepted => proto::Verdict::Accepted,
+        Verdict::Duplicate => proto::Verdict::Duplicate,
+        Verdict::Conflict => proto::Verdict::Conflict,
+        Verdict::Rejected(_) => proto::Verdict::Rejected,
+        Verdict::Undecided => proto::Verdict::Undecided,
+    }
+}
+
+fn rejection(verdict: &Verdict) -> (proto::RejectionCode, Vec<proto::FieldError>) {
+    let Verdict::Rejected(rejection) = verdict else {
+        return (proto::RejectionCode::Unspecified, Vec::new());
+    };
+    let code = match rejection.code {
+        RejectionCode::Invalid => proto::RejectionCode::Invalid,
+        RejectionCode::TooOld => proto::RejectionCode::TooOld,
+        RejectionCode::InFuture => proto::RejectionCode::InFuture,
+    };
+    let error = |error: &FieldError| proto::FieldError { field: error.field.clone(), message: error.message.clone() };
+    (code, rejection.errors.iter().map(error).collect())
+}
+
+/// One outcome, for a watcher.
+pub(super) fn outcome(outcome: &Outcome) -> proto::Outcome {
+    let (code, errors) = rejection(&outcome.verdict);
+    proto::Outcome {
+        at: Some(time(outcome.at)),
+        event_id: outcome.event_id.clone(),
+        r#type: outcome.event_type.clone(),
+        campaign_id: outcome.campaign_id.clone(),
+        verdict: verdict(&outcome.verdict).into(),
+        code: code.into(),
+        errors,
+    }
+}
+
+pub(super) fn time(moment: Timestamp) -> prost_types::Timestamp {
+    time_of_micros(moment.millis().saturating_mul(1_000))
+}
+
+fn time_of_micros(micros: i64) -> prost_types::Timestamp {
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
+    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
+/// A window that must be given. Adds what is wrong to `errors`.
+pub(super) fn window(window: Option<&proto::Window>, errors: &mut Vec<FieldError>) -> Option<Window> {
+    let Some(window) = window else {
+        errors.push(FieldError::new("window", "is required"));
+        return None;
+    };
+    let mut end = |field: &str, time: Option<&prost_types::Timestamp>| {
+        let Some(time) = time else {
+            errors.push(FieldError::new(field, "is required"));
+            return None;
+        };
+        let read = rfc3339::from_parts(time.seconds, time.nanos);
+        if read.is_none() {
+            errors.push(FieldError::new(field, TIME_EXPECTED));
+        }
+        read
+    };
+    let from = end("window.from", window.from.as_ref());
+    let to = end("window.to", window.to.as_ref());
+    match Window::new(from?, to?) {
+        Ok(window) => Some(window),
+        Err(_) => {
+            errors.push(FieldError::new("window.from", "must be before window.to"));
+            None
+        }
+    }
+}
+
+pub(super) fn window_answered(window: Window) -> Option<proto::Window> {
+    Some(proto::Window { from: Some(time(window.from())), to: Some(time(window.to())) })
+}
+
+pub(super) fn granularity(value: i32) -> Option<Granularity> {
+    match proto::Granularity::try_from(value).ok()? {
+        proto::Granularity::Unspecified | proto::Granularity::Minute => Some(Granularity::Minute),
+        proto::Granularity::Hour => Some(Granularity::Hour),
+        proto::Granularity::Day => Some(Granularity::Day),
+    }
+}
+
+pub(super) const fn granularity_answered(granularity: Granularity) -> proto::Granularity {
+    match granularity {
+        Granularity::Minute => proto::Granularity::Minute,
+        Granularity::Hour => proto::Granularity::Hour,
+        Granularity::Day => proto::Granularity::Day,
+    }
+}
+
+/// A limit of 1 to `max`; 0 is `default`.
+pub(super) fn limit(field: &str, value: u32, max: u32, default: Limit, errors: &mut Vec<FieldError>) -> Option<Limit> {
+    if value == 0 {
+        return Some(default);
+    }
+    Limit::new(field, value, max).map_err(|error| errors.extend(error.fields)).ok()
+}
+
+pub(super) fn freshness(watermark: Timestamp, cached: bool) -> Option<proto::Freshness> {
+    Some(proto::Freshness { watermark: Some(time(watermark)), cached })
+}
+
+pub(super) fn bucket(bucket: &CampaignBucket) -> proto::CampaignBucket {
+    let CampaignBucket { start, impressions, clicks } = *bucket;
+    proto::CampaignBucket { start: Some(time(start)), impressions, clicks }
+}
+
+pub(super) fn user_count(count: &UserCount) -> proto::UserCount {
+    proto::UserCount { user_id: count.user_id.clone(), events: count.events }
+}
+
+pub(super) fn campaign_count(count: &CampaignCount) -> proto::CampaignCount {
+    let CampaignCount { campaign_id, events, impressions, clicks } = count.clone();
+    proto::CampaignCount { campaign_id, events, impressions, clicks }
+}
+
+pub(super) fn day_count(count: &DayCount) -> proto::DayCount {
+    let mut date = rfc3339::write(count.day);
+    date.truncate("YYYY-MM-DD".len());
+    proto::DayCount { date, users: count.users }
+}
+
+pub(super) fn stored_event(stored: StoredEvent) -> proto::StoredEvent {
+    let event = proto::Event {
+        event_id: stored.event_id,
+        r#type: stored.event_type,
+        campaign_id: stored.campaign_id,
+        creative_id: stored.creative_id,
+        source: stored.source,
+        user_id: stored.user_id,
+        occurred_at: Some(time(stored.occurred_at)),
+        seq: stored.seq,
+        properties: stored.properties,
+    };
+    proto::StoredEvent { event: Some(event), received_at: Some(time_of_micros(stored.received_at_micros)) }
+}
+
+pub(super) fn segment(segment: Segment) -> proto::Segment {
+    let state = match segment.state {
+        SegmentState::Open => proto::SegmentState::Open,
+        SegmentState::Sealed | SegmentState::Inserting => proto::SegmentState::Sealed,
+        SegmentState::Parked => proto::SegmentState::Parked,
+    };
+    proto::Segment {
+        segment_id: segment.id.to_string(),
+        state: state.into(),
+        rows: segment.rows,
+        bytes: segment.bytes,
+        opened_at: Some(time_of_micros(i64::try_from(segment.opened_at_micros).unwrap_or(i64::MAX))),
+        last_error: segment.last_error.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,159 @@
+//! Events in.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, Stream, unfold};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{convert, guard, status};
+use crate::domain::{Error, OrgId};
+use crate::ingest::pipeline::{BatchVerdicts, Submission};
+use crate::transport::proto;
+use crate::transport::proto::ingest_service_server::IngestService;
+use crate::transport::proto::{IngestBatchRequest, IngestBatchResponse, IngestRequest, IngestResponse};
+use crate::transport::serving::{Serving, StreamPlace};
+
+/// See the module.
+pub(super) struct Ingest {
+    serving: Arc<Serving>,
+}
+
+impl Ingest {
+    pub(super) const fn new(serving: Arc<Serving>) -> Self {
+        Self { serving }
+    }
+}
+
+#[tonic::async_trait]
+impl IngestService for Ingest {
+    type IngestStream = BoxStream<'static, Result<IngestResponse, Status>>;
+
+    async fn ingest(&self, request: Request<Streaming<IngestRequest>>) -> Result<Response<Self::IngestStream>, Status> {
+        let serving = &self.serving;
+        let org_id = serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let place = serving.stream_place().map_err(status::of)?;
+        // One more batch is in the hands of the one who answers.
+        let in_line_max = serving.app.config.stream_batches_in_flight_max.saturating_sub(1).max(1);
+        let (turns, answered) = mpsc::channel(in_line_max);
+        let reader = Reader { serving: Arc::clone(serving), org_id, requests: request.into_inner(), turns };
+        tokio::spawn(reader.run());
+        Ok(Response::new(answers(answered, place).boxed()))
+    }
+
+    async fn ingest_batch(
+        &self,
+        request: Request<IngestBatchRequest>,
+    ) -> Result<Response<IngestBatchResponse>, Status> {
+        let org_id = self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let IngestBatchRequest { events, durability } = request.into_inner();
+        let pending = submit(&self.serving, &org_id, events, durability).await.map_err(status::of)?;
+        let (counts, results) = pending.answer().await.map_err(status::of)?;
+        Ok(Response::new(IngestBatchResponse { counts: Some(counts), results }))
+    }
+}
+
+/// A batch that is on its way to the disk.
+struct Pending {
+    /// The events' ids as they were sent: all that an answer needs of them.
+    event_ids: Vec<String>,
+    submission: Submission,
+}
+
+impl Pending {
+    async fn answer(self) -> Result<(proto::VerdictCounts, Vec<proto::EventResult>), Error> {
+        let BatchVerdicts { verdicts, counts } = self.submission.verdicts().await?;
+        Ok((convert::counts(counts), convert::results(self.event_ids, verdicts)))
+    }
+}
+
+async fn submit(
+    serving: &Serving,
+    org_id: &OrgId,
+    events: Vec<proto::Event>,
+    durability: i32,
+) -> Result<Pending, Error> {
+    let durability = convert::durability(durability)?;
+    let (drafts, bytes) = convert::drafts(&events);
+    let submission = serving.app.pipeline.submit(org_id, drafts, bytes, durability).await?;
+    let event_ids = events.into_iter().map(|event| event.event_id).collect();
+    Ok(Pending { event_ids, submission })
+}
+
+/// What is to be sent next.
+enum Turn {
+    /// The answer to the batch of this sequence, once there is one.
+    Answer(u64, Pending),
+    /// An error; the stream ends with it.
+    Fail(Status),
+    /// Nothing more; the stream ends well.
+    End,
+}
+
+/// Reads a stream's requests, as far ahead of its answers as there is room in
+/// line. It runs by itself: a batch that waits for its turn to be logged must
+/// not depend on whether its own caller takes answers, or one caller could make
+/// all others wait.
+struct Reader {
+    serving: Arc<Serving>,
+    org_id: OrgId,
+    requests: Streaming<IngestRequest>,
+    turns: mpsc::Sender<Turn>,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        let last = self.read().await;
+        let Some(last) = last else { return };
+        if self.turns.send(last).await.is_ok() {
+            // The requests are kept until the last answer is out: dropping them
+            // earlier resets the stream.
+            self.turns.closed().await;
+        }
+    }
+
+    /// Reads until the stream is to end, and says how; none when the caller has
+    /// gone.
+    async fn read(&mut self) -> Option<Turn> {
+        let mut end = std::pin::pin!(self.serving.drain.end_of_stream());
+        loop {
+            // Room first: what is read must have a place in line.
+            let room = self.turns.reserve().await.ok()?;
+            let request = tokio::select! {
+                biased;
+                () = &mut end => return Some(Turn::End),
+                request = self.requests.message() => request,
+            };
+            let IngestRequest { sequence, events, durability } = match request {
+                Ok(Some(request)) => request,
+                Ok(None) => return Some(Turn::End),
+                Err(error) => return Some(Turn::Fail(guard::unreadable(&error).map_or(error, status::of))),
+            };
+            match submit(&self.serving, &self.org_id, events, durability).await {
+                Ok(pending) => room.send(Turn::Answer(sequence, pending)),
+                Err(error) => return Some(Turn::Fail(status::of(error))),
+            }
+        }
+    }
+}
+
+/// The answers in order.
+fn answers(turns: mpsc::Receiver<Turn>, place: StreamPlace) -> impl Stream<Item = Result<IngestResponse, Status>> {
+    unfold(Some((turns, place)), |open| async move {
+        let (mut turns, place) = open?;
+        match turns.recv().await {
+            Some(Turn::Answer(sequence, pending)) => match pending.answer().await {
+                Ok((counts, results)) => {
+                    let response = IngestResponse { sequence, counts: Some(counts), results };
+                    Some((Ok(response), Some((turns, place))))
+                }
+                Err(error) => Some((Err(status::of(error)), None)),
+            },
+            Some(Turn::Fail(status)) => Some((Err(status), None)),
+            Some(Turn::End) => None,
+            // The reader panicked, which the log has.
+            None => Some((Err(status::of(Error::internal())), None)),
+        }
+    })
+}

@@ -1,0 +1,52 @@
+//! The log, for those who run the service.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{convert, status};
+use crate::domain::Error;
+use crate::transport::proto::segment_service_server::SegmentService;
+use crate::transport::proto::{
+    ListSegmentsRequest, ListSegmentsResponse, RetryParkedSegmentsRequest, RetryParkedSegmentsResponse,
+};
+use crate::transport::serving::Serving;
+
+/// See the module.
+pub(super) struct Segments {
+    serving: Arc<Serving>,
+}
+
+impl Segments {
+    pub(super) const fn new(serving: Arc<Serving>) -> Self {
+        Self { serving }
+    }
+}
+
+#[tonic::async_trait]
+impl SegmentService for Segments {
+    async fn list_segments(
+        &self,
+        request: Request<ListSegmentsRequest>,
+    ) -> Result<Response<ListSegmentsResponse>, Status> {
+        self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let segments = self.serving.app.log.segments().list();
+        let segments = segments.into_iter().map(convert::segment).collect();
+        Ok(Response::new(ListSegmentsResponse { segments }))
+    }
+
+    async fn retry_parked_segments(
+        &self,
+        request: Request<RetryParkedSegmentsRequest>,
+    ) -> Result<Response<RetryParkedSegmentsResponse>, Status> {
+        self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let log = Arc::clone(&self.serving.app.log);
+        // It renames files and syncs their directory.
+        let retried = tokio::task::spawn_blocking(move || log.retry_parked()).await.map_err(|error| {
+            tracing::error!(%error, "parked segments could not be put back in line");
+            status::of(Error::internal())
+        })?;
+        tracing::info!(segments = retried, "parked segments are tried again");
+        Ok(Response::new(RetryParkedSegmentsResponse { segments: u32::try_from(retried).unwrap_or(u32::MAX) }))
+    }
+}

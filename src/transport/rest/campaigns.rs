@@ -1,0 +1,85 @@
+//! The most active campaigns.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Organisation;
+use super::answer::answer;
+use super::failure::{AnyFailure, Failure};
+use super::params::Params;
+use crate::domain::{CampaignCount, Limit, MILLIS_PER_MINUTE};
+use crate::transport::rfc3339;
+use crate::transport::serving::Serving;
+
+/// The most active campaigns.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TopCampaigns {
+    /// The first moment answered for, in whole minutes.
+    #[schema(format = DateTime, example = "2026-02-09T21:11:00Z")]
+    from: String,
+    /// The moment after the last, in whole minutes.
+    #[schema(format = DateTime, example = "2026-02-10T21:11:00Z")]
+    to: String,
+    /// Most events first; campaigns with as many, by `campaign_id`.
+    campaigns: Vec<TopCampaign>,
+}
+
+/// One campaign's count.
+#[derive(Serialize, ToSchema)]
+struct TopCampaign {
+    /// The campaign.
+    #[schema(example = "camp_123")]
+    campaign_id: String,
+    /// Events of every type.
+    #[schema(example = 1234)]
+    events: u64,
+    /// Events of type `impression`.
+    #[schema(example = 1200)]
+    impressions: u64,
+    /// Events of type `click`.
+    #[schema(example = 34)]
+    clicks: u64,
+}
+
+impl From<&CampaignCount> for TopCampaign {
+    fn from(count: &CampaignCount) -> Self {
+        let CampaignCount { campaign_id, events, impressions, clicks } = count.clone();
+        Self { campaign_id, events, impressions, clicks }
+    }
+}
+
+/// The campaigns with the most events
+#[utoipa::path(
+    get, path = "/campaigns/top", operation_id = "getTopCampaigns", tag = "Counts",
+    params(
+        ("from" = Option<String>, Query, format = DateTime, description = "The first moment. RFC 3339, any offset. Together with `to`."),
+        ("to" = Option<String>, Query, format = DateTime, description = "The moment after the last; after `from`."),
+        ("window" = Option<String>, Query, description = "Instead: the time up to now, as `90m`, `24h` (default) or `7d`."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 10 by default."),
+    ),
+    responses(
+        (status = 200, description = "The campaigns.", body = TopCampaigns, headers(
+            ("X-Cache" = String, description = "`HIT` when the answer came from memory, else `MISS`."),
+            ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
+        )),
+        AnyFailure,
+    ),
+)]
+pub(super) async fn top(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    mut params: Params,
+) -> Result<Response, Failure> {
+    let window = params.recent_window(serving.app.clock.now());
+    let limit = params.limit(Limit::RANKING_MAX, Limit::RANKING_DEFAULT);
+    let (window, limit) = params.done(window.zip(limit))?;
+    let window = window.outwards_to(MILLIS_PER_MINUTE);
+    let found = serving.app.queries.top_campaigns(&org_id, window, limit).await?;
+    let campaigns = found.value.iter().map(TopCampaign::from).collect();
+    let top = TopCampaigns { from: rfc3339::write(window.from()), to: rfc3339::write(window.to()), campaigns };
+    Ok(answer(top, found.watermark, found.cached))
+}

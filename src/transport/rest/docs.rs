@@ -1,0 +1,72 @@
+//! The description at `/openapi.json`, and pages to read it at `/docs`.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use utoipa::OpenApi;
+use utoipa_swagger_ui::Config;
+
+use super::failure::Failure;
+use super::openapi::Description;
+use crate::domain::Error;
+
+static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
+    let json = Description::openapi().to_json().unwrap_or_else(|error| {
+        tracing::error!(%error, "the REST interface cannot be described");
+        "{}".to_owned()
+    });
+    Bytes::from(json)
+});
+
+/// Both.
+pub(super) fn routes() -> Router {
+    let config = Arc::new(Config::from("/openapi.json"));
+    let at_root = Arc::clone(&config);
+    Router::new()
+        .route("/openapi.json", get(description))
+        .route("/docs", get(async || Redirect::permanent("/docs/")))
+        .route("/docs/", get(async move || page("", at_root)))
+        .route(
+            "/docs/{*file}",
+            get(async move |file: Result<Path<String>, PathRejection>| match file {
+                Ok(Path(file)) => page(&file, config),
+                Err(_) => Failure::no_such_path().into_response(),
+            }),
+        )
+}
+
+/// The description of this interface
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "getDescription", tag = "Service",
+    responses((status = 200, description = "OpenAPI. Pages to read it are at `/docs`.", content_type = "application/json", body = Object)),
+)]
+pub(super) async fn description() -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Bytes::clone(&DESCRIPTION)).into_response()
+}
+
+fn page(file: &str, config: Arc<Config<'static>>) -> Response {
+    match utoipa_swagger_ui::serve(file, config) {
+        Ok(Some(file)) => {
+            let mut response = Response::new(Body::from(file.bytes.into_owned()));
+            if let Ok(content_type) = HeaderValue::try_from(file.content_type) {
+                response.headers_mut().insert(CONTENT_TYPE, content_type);
+            }
+            if file.gzpipped {
+                response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            response
+        }
+        Ok(None) => Failure::no_such_path().into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page of the documentation cannot be made");
+            Failure::from(Error::internal()).into_response()
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Events: taking one, listing them, showing one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::answer::answer;
+use super::event_body::EventBody;
+use super::failure::{AnyFailure, ErrorBody, Failure};
+use super::params::Params;
+use super::{Organisation, body};
+use crate::domain::{Error, EventFilter, Limit, OrgId, PageKey, StoredEvent, Verdict};
+use crate::ingest::pipeline::Durability;
+use crate::transport::serving::Serving;
+use crate::transport::{cursor, properties, rfc3339};
+
+/// How long the sender of an undecided event is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What became of an event.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Taken<'a> {
+    /// `accepted`: new, durable and counted. `duplicate`: already there with the same payload. `conflict`: its id is
+    /// already there with another payload, which stays. Only `accepted` was counted.
+    #[schema(value_type = Outcome)]
+    status: &'static str,
+    /// The event's id.
+    #[schema(example = "0199c2f0-7d6c-7a51-9d2b-6a4f3c1e8b77")]
+    event_id: &'a str,
+}
+
+/// The values of `status`.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "describes")]
+pub(super) enum Outcome {
+    /// New.
+    Accepted,
+    /// Known.
+    Duplicate,
+    /// Known as another.
+    Conflict,
+}
+
+/// Take one event
+///
+/// Answers once the event is durable. Sending again is always safe.
+#[utoipa::path(
+    post, path = "/events", operation_id = "postEvent", tag = "Events",
+    request_body(content = EventBody, description = "The event. Unknown fields are ignored; null is as if left out."),
+    responses(
+        (status = 202, description = "What became of it.", body = Taken),
+        (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
+        (status = 413, description = "The body is too large: `TOO_LARGE`.", body = ErrorBody),
+        (status = 415, description = "The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.", body = ErrorBody),
+        AnyFailure,
+    ),
+)]
+pub(super) async fn take(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    request: Request,
+) -> Result<Response, Failure> {
+    let bytes = body::read(request, &serving.app.config).await?;
+    let body = EventBody::read(&bytes)?;
+    let draft = body.draft();
+    let event_id = draft.event_id;
+    let pipeline = &serving.app.pipeline;
+    let submission = pipeline.submit(&org_id, vec![draft.clone()], bytes.len(), Durability::Logged).await?;
+    let made = submission.verdicts().await?;
+    let status = match made.verdicts.into_iter().next() {
+        Some(Verdict::Accepted) => "accepted",
+        Some(Verdict::Duplicate) => "duplicate",
+        Some(Verdict::Conflict) => "conflict",
+        Some(Verdict::Rejected(rejection)) => return Err(Error::invalid(EventBody::faults(rejection.errors)).into()),
+        Some(Verdict::Undecided) => {
+            let message = "the event is old, and whether it is new cannot be told just now";
+            return Err(Error::unavailable(message, RETRY_AFTER).into());
+        }
+        None => return Err(Error::internal().into()),
+    };
+    Ok((StatusCode::ACCEPTED, Json(Taken { status, event_id })).into_response())
+}
+
+/// A stored event.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stored {
+    /// Its id.
+    event_id: String,
+    /// What happened.
+    #[serde(rename = "type")]
+    #[schema(example = "click")]
+    event_type: String,
+    /// The campaign it counts for; null when none.
+    campaign_id: Option<String>,
+    /// The creative; null when none.
+    creative_id: Option<String>,
+    /// The system that saw it; null when unknown.
+    source: Option<String>,
+    /// The user it counts for; null when none.
+    user_id: Option<String>,
+    /// When it happened, to the millisecond.
+    #[schema(format = DateTime, example = "2026-02-10T21:10:00.123Z")]
+    occurred_at: String,
+    /// When the service took it, to the microsecond.
+    #[schema(format = DateTime, example = "2026-02-10T21:10:00.456789Z")]
+    received_at: String,
+    /// The producer's own number; left out when none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    /// Anything else; an empty object when there is nothing.
+    #[schema(value_type = Object)]
+    metadata: Value,
+}
+
+impl From<StoredEvent> for Stored {
+    fn from(event: StoredEvent) -> Self {
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            event_id: event.event_id,
+            event_type: event.event_type,
+            campaign_id: given(event.campaign_id),
+            creative_id: given(event.creative_id),
+            source: given(event.source),
+            user_id: given(event.user_id),
+            occurred_at: rfc3339::write(event.occurred_at),
+            received_at: rfc3339::write_micros(event.received_at_micros),
+            seq: (event.seq != 0).then_some(event.seq),
+            metadata: properties::to_value(&event.properties),
+        }
+    }
+}
+
+/// A page of events.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Page {
+    /// Newest `occurred_at` first.
+    events: Vec<Stored>,
+    /// Ask with this as `cursor`, and the same filters, for the next page; null when this was the last.
+    next_cursor: Option<String>,
+}
+
+/// Stored events, newest first
+#[utoipa::path(
+    get, path = "/events", operation_id = "listEvents", tag = "Events",
+    params(
+        ("campaign_id" = Option<String>, Query, description = "Only events of this campaign."),
+        ("user_id" = Option<String>, Query, description = "Only events of this user."),
+        ("type" = Option<Vec<String>>, Query, style = Form, explode, max_items = 20, description = "Only events of this type; repeatable, up to 20 times."),
+        ("from" = Option<String>, Query, format = DateTime, description = "Only events at or after this time. RFC 3339, any offset."),
+        ("to" = Option<String>, Query, format = DateTime, description = "Only events before this time; after `from`."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "How many at most; 50 by default."),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before, with the same filters."),
+    ),
+    responses(
+        (status = 200, description = "A page of events.", body = Page, headers(
+            ("X-Cache" = String, description = "Always `MISS`: lists are not cached."),
+            ("X-Watermark" = String, description = "Everything acknowledged at or before this time is included. RFC 3339."),
+        )),
+        AnyFailure,
+    ),
+)]
+pub(super) async fn list(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    params: Params,
+) -> Result<Response, Failure> {
+    let (filter, limit, after) = question(&org_id, params)?;
+    let found = serving.app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await?;
+    let page = Page {
+        next_cursor: found.value.next.map(|key| cursor::write(&org_id, &filter, &key)),
+        events: found.value.events.into_iter().map(Stored::from).collect(),
+    };
+    Ok(answer(page, found.watermark, found.cached))
+}
+
+fn question(org_id: &OrgId, mut params: Params) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
+    let filter = EventFilter {
+        window: params.open_window(),
+        campaign_id: params.filter("campaign_id"),
+        user_id: params.filter("user_id"),
+        types: params.all("type").into_iter().filter(|text| !text.is_empty()).collect(),
+    };
+    if filter.types.len() > EventFilter::TYPES_MAX {
+        params.fault("type", format!("may be given at most {} times", EventFilter::TYPES_MAX));
+    }
+    let limit = params.limit(Limit::PAGE_MAX, Limit::PAGE_DEFAULT);
+    let cursor = params.filter("cursor");
+    let limit = params.done(limit)?;
+    // A token cannot be judged by filters that are wrong themselves.
+    let after = cursor::read("cursor", &cursor, org_id, &filter)?;
+    Ok((filter, limit, after))
+}
+
+/// One stored event
+#[utoipa::path(
+    get, path = "/events/{event_id}", operation_id = "getEvent", tag = "Events",
+    params(("event_id" = String, Path, description = "The event's id, percent-encoded.")),
+    responses(
+        (status = 200, description = "The event.", body = Stored, headers(
+            ("X-Cache" = String, description = "Always `MISS`: events are not cached."),
+            ("X-Watermark" = String, description = "Everything acknowledged at or before this time can be found. RFC 3339."),
+        )),
+        (status = 404, description = "There is no event of this id: `NOT_FOUND`.", body = ErrorBody),
+        AnyFailure,
+    ),
+)]
+pub(super) async fn show(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    event_id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    let Path(event_id) = event_id.map_err(|_| Error::invalid_field("event_id", "must be UTF-8, percent-encoded"))?;
+    let found = serving.app.queries.event(&org_id, &event_id).await?;
+    Ok(answer(Stored::from(found.value), found.watermark, found.cached))
+}

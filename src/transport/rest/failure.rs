@@ -1,0 +1,127 @@
+//! Errors as JSON, with one body for all.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
+
+use crate::domain::{Error, FieldError};
+use crate::transport::error::names;
+
+/// An error, on its way to a response.
+#[derive(Debug)]
+pub(in crate::transport) struct Failure {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    details: Vec<FieldError>,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    const fn http(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+        Self { status, code, message: Cow::Borrowed(message), details: Vec::new(), retry_after: None }
+    }
+
+    /// There is no such path.
+    pub(super) const fn no_such_path() -> Self {
+        Self::http(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path")
+    }
+
+    /// The path has other methods, which the `Allow` header names.
+    pub(super) const fn method_not_allowed() -> Self {
+        Self::http(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not have this method")
+    }
+
+    /// The body is of a kind that is not read here.
+    pub(in crate::transport) const fn unsupported_media_type(message: &'static str) -> Self {
+        Self::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
+    }
+
+    /// The body did not arrive in time.
+    pub(super) const fn request_timeout() -> Self {
+        Self::http(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not arrive in time")
+    }
+
+    /// Its HTTP status.
+    #[cfg(test)]
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let names = names(error.code);
+        Self {
+            status: names.http,
+            code: names.code,
+            message: Cow::Owned(error.message),
+            details: error.fields,
+            retry_after: error.retry_after,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let details = self.details.into_iter().map(|FieldError { field, message }| Detail { field, message }).collect();
+        let body = ErrorBody { error: ErrorInfo { code: self.code, message: self.message, details } };
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_millis().div_ceil(1_000).clamp(1, 3_600) as u64;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// The body of every error.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ErrorBody {
+    error: ErrorInfo,
+}
+
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+struct ErrorInfo {
+    /// For programs. It never changes.
+    #[schema(example = "VALIDATION_ERROR")]
+    code: &'static str,
+    /// For people.
+    #[schema(value_type = String, example = "validation failed")]
+    message: Cow<'static, str>,
+    /// Every field at fault; often none.
+    details: Vec<Detail>,
+}
+
+/// One thing wrong with one field.
+#[derive(Serialize, ToSchema)]
+struct Detail {
+    /// The field's or the parameter's name; `body` for the body as a whole.
+    #[schema(example = "occurred_at")]
+    field: String,
+    /// What is wrong and what is allowed.
+    #[schema(example = "must be an RFC 3339 time")]
+    message: String,
+}
+
+/// What can go wrong with any request, for its description.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "describes")]
+pub(super) enum AnyFailure {
+    /// Something in the request is wrong: `VALIDATION_ERROR`, with every field at fault.
+    #[response(status = 422)]
+    Invalid(#[to_schema] ErrorBody),
+    /// The service is at fault: `INTERNAL`.
+    #[response(status = 500)]
+    Internal(#[to_schema] ErrorBody),
+    /// Too much to do (`OVERLOADED`), or a part of the service cannot be reached (`UNAVAILABLE`): try again.
+    #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds to wait.")))]
+    Unavailable(#[to_schema] ErrorBody),
+}

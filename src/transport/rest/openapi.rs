@@ -1,0 +1,76 @@
+//! The description of the REST interface.
+
+use utoipa::OpenApi;
+
+use super::{campaigns, events, health, stats, users};
+
+/// See the module.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Tallyhouse",
+        description = "Counts every event id exactly once.\n\nEvery error has the same body. An unknown path answers \
+            404 `NOT_FOUND`, a wrong method 405 `METHOD_NOT_ALLOWED` with `Allow`. Unknown parameters are ignored. \
+            The same port speaks gRPC and grpc-web; reflection describes it.",
+    ),
+    servers((url = "/")),
+    paths(
+        events::take, events::list, events::show, stats::show, users::top, campaigns::top,
+        health::alive, health::ready, super::docs::description,
+    ),
+    tags(
+        (name = "Events", description = "Events in, and single events out."),
+        (name = "Counts", description = "Answers from the rollups."),
+        (name = "Service", description = "The service itself."),
+    ),
+)]
+pub(super) struct Description;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_and_status_is_described() {
+        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let check = |path: &str, method: &str, expected: &[&str]| {
+            let responses = description["paths"][path][method]["responses"].as_object();
+            let statuses: Vec<&str> = responses.into_iter().flatten().map(|(status, _)| &**status).collect();
+            assert_eq!(statuses, expected, "{method} {path}");
+        };
+        check("/events", "post", &["202", "408", "413", "415", "422", "500", "503"]);
+        check("/events", "get", &["200", "422", "500", "503"]);
+        check("/events/{event_id}", "get", &["200", "404", "422", "500", "503"]);
+        check("/stats", "get", &["200", "422", "500", "503"]);
+        check("/users/top", "get", &["200", "422", "500", "503"]);
+        check("/campaigns/top", "get", &["200", "422", "500", "503"]);
+        check("/healthz", "get", &["200"]);
+        check("/readyz", "get", &["200", "503"]);
+        check("/openapi.json", "get", &["200"]);
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(8));
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::Object(object) => {
+                    found.extend(object.get("$ref").and_then(Value::as_str));
+                    object.values().for_each(|value| references(value, found));
+                }
+                Value::Array(array) => array.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let mut found = Vec::new();
+        references(&description, &mut found);
+        assert!(found.len() > 20);
+        for reference in found {
+            let pointer = reference.strip_prefix('#').expect("a local reference");
+            assert!(description.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Impressions and clicks of one campaign over time.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Organisation;
+use super::answer::answer;
+use super::failure::{AnyFailure, Failure};
+use super::params::Params;
+use crate::domain::{CampaignBucket, Error, Granularity, StatsQuestion};
+use crate::transport::rfc3339;
+use crate::transport::serving::Serving;
+
+/// One campaign's counts.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// The campaign asked for.
+    #[schema(example = "camp_123")]
+    campaign_id: String,
+    /// The first moment answered for: `from`, rounded down to whole minutes.
+    #[schema(format = DateTime, example = "2026-02-10T21:10:00Z")]
+    from: String,
+    /// The moment after the last: `to`, rounded up to whole minutes.
+    #[schema(format = DateTime, example = "2026-02-10T21:20:00Z")]
+    to: String,
+    /// The length of a bucket: `minute`, `hour` or `day`.
+    #[schema(example = "minute")]
+    granularity: &'static str,
+    /// Buckets with events, in order of time. The first and the last count only what lies within the window.
+    series: Vec<Bucket>,
+}
+
+/// One bucket.
+#[derive(Serialize, ToSchema)]
+struct Bucket {
+    /// Its first moment.
+    #[schema(format = DateTime, example = "2026-02-10T21:10:00Z")]
+    ts: String,
+    /// Events of type `impression`.
+    #[schema(example = 1200)]
+    impressions: u64,
+    /// Events of type `click`.
+    #[schema(example = 32)]
+    clicks: u64,
+}
+
+impl From<&CampaignBucket> for Bucket {
+    fn from(bucket: &CampaignBucket) -> Self {
+        let CampaignBucket { start, impressions, clicks } = *bucket;
+        Self { ts: rfc3339::write(start), impressions, clicks }
+    }
+}
+
+/// Impressions and clicks of one campaign
+///
+/// Counted exactly. An unknown campaign has an empty series.
+#[utoipa::path(
+    get, path = "/stats", operation_id = "getStats", tag = "Counts",
+    params(
+        ("campaign_id" = String, Query, description = "The campaign."),
+        ("from" = String, Query, format = DateTime, description = "The first moment. RFC 3339, any offset."),
+        ("to" = String, Query, format = DateTime, description = "The moment after the last; after `from`."),
+        ("granularity" = Option<String>, Query, description = "The length of a bucket: `minute` (default), `hour` or `day`. At most 50,000 buckets."),
+    ),
+    responses(
+        (status = 200, description = "The counts.", body = Stats, headers(
+            ("X-Cache" = String, description = "`HIT` when the answer came from memory, else `MISS`."),
+            ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
+        )),
+        AnyFailure,
+    ),
+)]
+pub(super) async fn show(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    params: Params,
+) -> Result<Response, Failure> {
+    let question = question(params, serving.app.config.buckets_max)?;
+    let StatsQuestion { campaign_id, window, granularity } = question.clone();
+    let found = serving.app.queries.campaign_stats(&org_id, question).await?;
+    let stats = Stats {
+        campaign_id,
+        from: rfc3339::write(window.from()),
+        to: rfc3339::write(window.to()),
+        granularity: granularity.as_str(),
+        series: found.value.iter().map(Bucket::from).collect(),
+    };
+    Ok(answer(stats, found.watermark, found.cached))
+}
+
+fn question(mut params: Params, buckets_max: u32) -> Result<StatsQuestion, Error> {
+    let campaign_id = params.filter("campaign_id");
+    let window = params.window();
+    let granularity = match params.text("granularity") {
+        None => Some(Granularity::Minute),
+        Some(text) => Granularity::parse(&text),
+    };
+    if granularity.is_none() {
+        params.fault("granularity", "must be 'minute', 'hour' or 'day'");
+    }
+    let question = match window.zip(granularity) {
+        Some((window, granularity)) => params.keep(StatsQuestion::new(campaign_id, window, granularity, buckets_max)),
+        None => {
+            if campaign_id.is_empty() {
+                params.fault("campaign_id", "is required");
+            }
+            None
+        }
+    };
+    params.done(question)
+}

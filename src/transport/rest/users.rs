@@ -1,0 +1,78 @@
+//! The most active users.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Organisation;
+use super::answer::answer;
+use super::failure::{AnyFailure, Failure};
+use super::params::Params;
+use crate::domain::{Limit, MILLIS_PER_MINUTE, UserCount};
+use crate::transport::rfc3339;
+use crate::transport::serving::Serving;
+
+/// The most active users.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TopUsers {
+    /// The first moment answered for, in whole minutes.
+    #[schema(format = DateTime, example = "2026-02-09T21:11:00Z")]
+    from: String,
+    /// The moment after the last, in whole minutes.
+    #[schema(format = DateTime, example = "2026-02-10T21:11:00Z")]
+    to: String,
+    /// Most events first; users with as many, by `user_id`.
+    users: Vec<TopUser>,
+}
+
+/// One user's count.
+#[derive(Serialize, ToSchema)]
+struct TopUser {
+    /// The user.
+    #[schema(example = "user_42")]
+    user_id: String,
+    /// Events of every type.
+    #[schema(example = 1234)]
+    events: u64,
+}
+
+impl From<&UserCount> for TopUser {
+    fn from(count: &UserCount) -> Self {
+        Self { user_id: count.user_id.clone(), events: count.events }
+    }
+}
+
+/// The users with the most events
+#[utoipa::path(
+    get, path = "/users/top", operation_id = "getTopUsers", tag = "Counts",
+    params(
+        ("from" = Option<String>, Query, format = DateTime, description = "The first moment. RFC 3339, any offset. Together with `to`."),
+        ("to" = Option<String>, Query, format = DateTime, description = "The moment after the last; after `from`."),
+        ("window" = Option<String>, Query, description = "Instead: the time up to now, as `90m`, `24h` (default) or `7d`."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 10 by default."),
+    ),
+    responses(
+        (status = 200, description = "The users.", body = TopUsers, headers(
+            ("X-Cache" = String, description = "`HIT` when the answer came from memory, else `MISS`."),
+            ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
+        )),
+        AnyFailure,
+    ),
+)]
+pub(super) async fn top(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    mut params: Params,
+) -> Result<Response, Failure> {
+    let window = params.recent_window(serving.app.clock.now());
+    let limit = params.limit(Limit::RANKING_MAX, Limit::RANKING_DEFAULT);
+    let (window, limit) = params.done(window.zip(limit))?;
+    let window = window.outwards_to(MILLIS_PER_MINUTE);
+    let found = serving.app.queries.top_users(&org_id, window, limit).await?;
+    let users = found.value.iter().map(TopUser::from).collect();
+    let top = TopUsers { from: rfc3339::write(window.from()), to: rfc3339::write(window.to()), users };
+    Ok(answer(top, found.watermark, found.cached))
+}

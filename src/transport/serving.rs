@@ -1,0 +1,66 @@
+//! What one running server shares among its requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::Application;
+use super::auth::Callers;
+use super::drain::Drain;
+use super::gate::{Gate, Place};
+use crate::domain::{Error, OrgId};
+
+/// How long the caller of a stopping service is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Serving {
+    /// What requests are about.
+    pub(super) app: Arc<Application>,
+    /// How many there may be.
+    pub(super) gate: Arc<Gate>,
+    /// When streams end.
+    pub(super) drain: Drain,
+    callers: Callers,
+}
+
+/// A stream's place among the requests in flight, and the promise to wait for
+/// it when the service stops.
+pub(super) struct StreamPlace {
+    _place: Place,
+    _token: TaskTrackerToken,
+}
+
+impl Serving {
+    /// Serves this application.
+    pub(super) fn new(app: Arc<Application>) -> Arc<Self> {
+        let gate = Gate::new(app.config.requests_in_flight_max);
+        let drain = Drain::new(app.config.connection_age_ms_max);
+        Arc::new(Self { app, gate, drain, callers: Callers::unauthenticated() })
+    }
+
+    /// The organisation a request belongs to.
+    pub(super) fn organisation(&self, headers: &HeaderMap) -> Result<OrgId, Error> {
+        self.callers.organisation(headers)
+    }
+
+    /// A place for a stream. Its request's own place is given back as soon as
+    /// the stream has begun.
+    ///
+    /// # Errors
+    /// `Exhausted` when all places are taken, `Unavailable` when the service is
+    /// stopping.
+    pub(super) fn stream_place(&self) -> Result<StreamPlace, Error> {
+        if self.drain.has_begun() {
+            return Err(stopping());
+        }
+        Ok(StreamPlace { _place: self.gate.enter()?, _token: self.drain.stream() })
+    }
+}
+
+/// Says that the service is stopping.
+pub(super) fn stopping() -> Error {
+    Error::unavailable("the service is stopping", RETRY_AFTER)
+}
