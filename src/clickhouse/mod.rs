@@ -1,1 +1,4 @@
 //! ClickHouse.
+
+pub mod engine;
+pub mod ping;
