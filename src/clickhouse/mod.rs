@@ -3,7 +3,9 @@
 
 pub mod answers;
 pub mod client;
+pub mod engine;
 pub mod error;
 pub mod migrations;
+pub mod ping;
 pub mod store;
 mod top_users;

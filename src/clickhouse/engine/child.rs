@@ -1,0 +1,161 @@
+//! The engine's own process: what runs after `tallyhouse engine`.
+//!
+//! The library is loaded here and nowhere else, so that a crash of ClickHouse
+//! is not a crash of the service. This is the only place with unsafe code.
+//!
+//! The process ends when its standard input does, and, on Linux, also when the
+//! thread that started it ends for any reason: it never outlives the service,
+//! not even when it hangs or is stopped.
+
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// What the service tells the process. For `main` to parse behind the hidden
+/// command `engine`.
+#[derive(Debug, clap::Args)]
+pub struct ChildArgs {
+    /// The library to load.
+    #[arg(long, conflicts_with = "binary", required_unless_present = "binary")]
+    pub library: Option<PathBuf>,
+    /// Or the program to become.
+    #[arg(long)]
+    pub binary: Option<PathBuf>,
+    /// The file to keep locked while running.
+    #[arg(long)]
+    pub lock: PathBuf,
+    /// The id of the service's process.
+    #[arg(long)]
+    pub parent: u32,
+    /// ClickHouse's arguments, with its name in front.
+    #[arg(last = true, required = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// Why the process ended, other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+enum ChildError {
+    #[error("the service has gone")]
+    Orphan,
+    #[cfg(target_os = "linux")]
+    #[error("the end of the service cannot be watched: {0}")]
+    Watch(rustix::io::Errno),
+    #[error("{path} is locked by another engine")]
+    Locked { path: PathBuf },
+    #[error("{path} cannot be locked: {source}")]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("an argument has a NUL in it")]
+    Argument,
+    #[error("{path} cannot be loaded: {source}")]
+    Load { path: PathBuf, source: libloading::Error },
+    #[error("{path} cannot be run: {source}")]
+    Exec { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    ClickHouse(String),
+}
+
+/// Runs ClickHouse, and returns when it has shut down. Call it first thing in
+/// `main`: before there are threads, and without a runtime.
+pub fn run_child(args: ChildArgs) -> ExitCode {
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tallyhouse engine: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: ChildArgs) -> Result<(), ChildError> {
+    end_with(args.parent)?;
+    let _locked = lock(args.lock)?;
+    match (args.library, args.binary) {
+        (Some(library), _) => run_library(&library, args.arguments),
+        (None, Some(binary)) => Err(become_binary(binary, &args.arguments)),
+        (None, None) => Ok(()), // The parser does not let this through.
+    }
+}
+
+/// Has the kernel kill this process when its parent goes.
+fn end_with(parent: u32) -> Result<(), ChildError> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(ChildError::Watch)?;
+    // The parent may have gone before that.
+    if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(ChildError::Orphan) }
+}
+
+/// Locks a file until this process ends, whatever it has become by then.
+fn lock(path: PathBuf) -> Result<File, ChildError> {
+    let locked = File::create(&path).and_then(|file| {
+        // The lock must outlive `exec`.
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+        Ok(file)
+    });
+    let file = locked.map_err(|source| ChildError::Lock { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ChildError::Locked { path }),
+        Err(std::fs::TryLockError::Error(source)) => Err(ChildError::Lock { path, source }),
+    }
+}
+
+/// Replaces this process by ClickHouse's own program, with the same id.
+fn become_binary(binary: PathBuf, arguments: &[OsString]) -> ChildError {
+    let mut command = Command::new(&binary);
+    if let Some((name, arguments)) = arguments.split_first() {
+        command.arg0(name).args(arguments);
+    }
+    ChildError::Exec { source: command.exec(), path: binary }
+}
+
+/// `struct chdb_result *chdb_query_cmdline(int argc, char **argv)`
+type QueryCmdline = unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut c_void;
+/// `const char *chdb_result_error(struct chdb_result *result)`
+type ResultError = unsafe extern "C" fn(*mut c_void) -> *const c_char;
+
+#[allow(unsafe_code, reason = "ClickHouse is a C library here")]
+fn run_library(path: &Path, arguments: Vec<OsString>) -> Result<(), ChildError> {
+    let load_error = |source| ChildError::Load { path: path.to_owned(), source };
+    let arguments = c_strings(arguments)?;
+    let argc = c_int::try_from(arguments.len()).map_err(|_| ChildError::Argument)?;
+    let mut argv: Vec<*mut c_char> = arguments.into_iter().map(CString::into_raw).collect();
+    argv.push(std::ptr::null_mut());
+
+    // SAFETY: the library is the one whose digest was checked when it was
+    // fetched; its initialisers expect nothing of the process.
+    let library = unsafe { libloading::Library::new(path) }.map_err(load_error)?;
+    // SAFETY: both types are those of the library's header, `chdb.h`.
+    let (query_cmdline, result_error) = unsafe {
+        (
+            library.get::<QueryCmdline>(b"chdb_query_cmdline\0").map_err(load_error)?,
+            library.get::<ResultError>(b"chdb_result_error\0").map_err(load_error)?,
+        )
+    };
+    // SAFETY: `argv` is `argc` strings and a null, as `main` would get them.
+    // It and they are writable and live to the end of the process.
+    let result = unsafe { query_cmdline(argc, argv.as_mut_ptr()) };
+    let error = if result.is_null() {
+        std::ptr::null()
+    } else {
+        // SAFETY: `result` is what the library gave, and is not freed.
+        unsafe { result_error(result) }
+    };
+    // The library's threads may still run its code: it must not be unloaded.
+    std::mem::forget(library);
+    std::mem::forget(argv);
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the error is a string that lives as long as the result.
+    let error = unsafe { CStr::from_ptr(error) };
+    Err(ChildError::ClickHouse(error.to_string_lossy().into_owned()))
+}
+
+fn c_strings(texts: Vec<OsString>) -> Result<Vec<CString>, ChildError> {
+    texts.into_iter().map(|text| CString::new(text.into_vec()).map_err(|_| ChildError::Argument)).collect()
+}

@@ -1,0 +1,354 @@
+//! The engine's directory: its configuration, its password, its data.
+//!
+//! ```text
+//! DATA_DIR/clickhouse/
+//!   etc/config.xml, etc/users.xml   written at every start
+//!   password                        made once, for the owner's eyes only
+//!   data/                           ClickHouse's own
+//!   log/clickhouse.log              warnings, rotated
+//!   log/output.log                  what the last process printed
+//!   lock                            held by the process while it runs
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{Config, Secret};
+
+/// The user that the service works as.
+pub(super) const SERVICE_USER: &str = "tallyhouse";
+/// As much of what the process printed is worth repeating.
+const OUTPUT_TAIL_BYTES: u64 = 2 << 10;
+
+/// How the engine is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As the library: it is `clickhouse local`, made to listen by a first
+    /// query.
+    Library,
+    /// As `clickhouse server`.
+    Server,
+}
+
+/// What the configuration of ClickHouse depends on.
+#[derive(Clone, Debug)]
+pub(super) struct HomeSettings {
+    /// The database of the service.
+    pub database: String,
+    /// Memory the process may use.
+    pub memory_bytes_max: u64,
+    /// Queries and inserts that this service sends at a time.
+    pub queries_in_flight_max: usize,
+}
+
+impl HomeSettings {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            database: config.clickhouse_database.clone(),
+            memory_bytes_max: config.engine_memory_bytes_max,
+            queries_in_flight_max: config.queries_in_flight_max + config.inserts_in_flight_max,
+        }
+    }
+}
+
+/// The engine's directory. See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    dir: PathBuf,
+    settings: HomeSettings,
+    password: Secret,
+}
+
+impl Home {
+    /// Makes what is missing.
+    pub(super) fn open(data_dir: &Path, settings: HomeSettings) -> io::Result<Self> {
+        std::fs::create_dir_all(data_dir)?;
+        let dir = data_dir.canonicalize()?.join("clickhouse");
+        for dir in [dir.clone(), dir.join("etc"), dir.join("data"), dir.join("log")] {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        let password = read_or_make_password(&dir.join("password"))?;
+        Ok(Self { dir, settings, password })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) const fn password(&self) -> &Secret {
+        &self.password
+    }
+
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.dir.join("etc/config.xml")
+    }
+
+    /// Whether a process works in this directory: usually one that is just
+    /// ending, because its service was killed.
+    pub(super) fn is_locked(&self) -> io::Result<bool> {
+        match File::create(self.lock_path())?.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// A new file for what the process prints.
+    pub(super) fn create_output(&self) -> io::Result<File> {
+        File::create(self.output_path())
+    }
+
+    /// The last lines that the process printed.
+    pub(super) fn output_tail(&self) -> String {
+        let tail = File::open(self.output_path()).and_then(|mut file| {
+            let start = file.metadata()?.len().saturating_sub(OUTPUT_TAIL_BYTES);
+            file.seek(SeekFrom::Start(start))?;
+            let mut tail = Vec::new();
+            file.take(OUTPUT_TAIL_BYTES).read_to_end(&mut tail)?;
+            Ok(String::from_utf8_lossy(&tail).trim().to_owned())
+        });
+        tail.unwrap_or_else(|error| format!("(its output cannot be read: {error})"))
+    }
+
+    fn output_path(&self) -> PathBuf {
+        self.dir.join("log/output.log")
+    }
+
+    /// Writes the configuration for a process that listens on this port.
+    pub(super) fn write_config(&self, form: Form, port: u16) -> io::Result<()> {
+        std::fs::write(self.config_path(), self.config_xml(port))?;
+        std::fs::write(self.dir.join("etc/users.xml"), self.users_xml(form))
+    }
+
+    /// The server's settings. Only what differs from ClickHouse's defaults,
+    /// which are made for big machines.
+    fn config_xml(&self, port: u16) -> String {
+        let dir = xml_text(&self.dir.to_string_lossy());
+        // Analysts and people looking around come on top.
+        let queries_max = self.settings.queries_in_flight_max + 100;
+        let memory_bytes_max = self.settings.memory_bytes_max;
+        let mark_cache_bytes = memory_bytes_max / 16;
+        format!(
+            "<clickhouse>
+  <!-- Written by tallyhouse at every start. -->
+  <logger>
+    <level>warning</level>
+    <log>{dir}/log/clickhouse.log</log>
+    <size>10M</size>
+    <count>2</count>
+  </logger>
+  <path>{dir}/data/</path>
+  <tmp_path>{dir}/data/tmp/</tmp_path>
+  <user_files_path>{dir}/data/user_files/</user_files_path>
+  <users_config>{dir}/etc/users.xml</users_config>
+  <default_profile>default</default_profile>
+  <listen_host>127.0.0.1</listen_host>
+  <http_port>{port}</http_port>
+  <max_connections>1024</max_connections>
+  <max_concurrent_queries>{queries_max}</max_concurrent_queries>
+  <max_server_memory_usage>{memory_bytes_max}</max_server_memory_usage>
+  <mark_cache_size>{mark_cache_bytes}</mark_cache_size>
+  <index_mark_cache_size>{mark_cache_bytes}</index_mark_cache_size>
+  <uncompressed_cache_size>0</uncompressed_cache_size>
+  <background_pool_size>2</background_pool_size>
+  <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
+  <background_common_pool_size>2</background_common_pool_size>
+  <background_fetches_pool_size>1</background_fetches_pool_size>
+  <background_move_pool_size>1</background_move_pool_size>
+  <background_schedule_pool_size>8</background_schedule_pool_size>
+  <background_buffer_flush_schedule_pool_size>1</background_buffer_flush_schedule_pool_size>
+  <background_distributed_schedule_pool_size>1</background_distributed_schedule_pool_size>
+  <background_message_broker_schedule_pool_size>1</background_message_broker_schedule_pool_size>
+  <merge_tree>
+    <!-- These must be less than the pool has room for: 2 times 2. -->
+    <number_of_free_entries_in_pool_to_lower_max_size_of_merge>2</number_of_free_entries_in_pool_to_lower_max_size_of_merge>
+    <number_of_free_entries_in_pool_to_execute_mutation>2</number_of_free_entries_in_pool_to_execute_mutation>
+    <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>2</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
+  </merge_tree>
+</clickhouse>
+"
+        )
+    }
+
+    /// Who may do what. Nobody can be added at run time.
+    fn users_xml(&self, form: Form) -> String {
+        let database = &self.settings.database;
+        let password_sha256 = hex(&Sha256::digest(self.password.expose()));
+        let analyst_memory_bytes_max = self.settings.memory_bytes_max / 4;
+        let starter = match form {
+            Form::Library => STARTER,
+            Form::Server => "",
+        };
+        format!(
+            "<clickhouse>
+  <!-- Written by tallyhouse at every start. -->
+  <profiles>
+    <default/>
+    <starter>
+      <max_sessions_for_user>1</max_sessions_for_user>
+    </starter>
+    <analyst>
+      <readonly>1</readonly>
+      <max_execution_time>60</max_execution_time>
+      <max_memory_usage>{analyst_memory_bytes_max}</max_memory_usage>
+      <max_threads>1</max_threads>
+      <max_concurrent_queries_for_user>8</max_concurrent_queries_for_user>
+      <max_result_rows>1000000</max_result_rows>
+      <max_result_bytes>268435456</max_result_bytes>
+    </analyst>
+  </profiles>
+  <quotas><default/></quotas>
+  <users>
+    <!-- The service, and the definer of the analysts' views. It needs no file, no URL, no other database. -->
+    <{SERVICE_USER}>
+      <password_sha256_hex>{password_sha256}</password_sha256_hex>
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>default</profile>
+      <quota>default</quota>
+      <grants>
+        <query>GRANT ALL ON {database}.*</query>
+        <query>GRANT ALL ON {database}_*.*</query>
+        <query>GRANT SELECT ON system.*</query>
+        <query>GRANT TABLE ENGINE ON *</query>
+        <query>GRANT CREATE TEMPORARY TABLE, KILL QUERY, SYSTEM FLUSH LOGS ON *.*</query>
+      </grants>
+    </{SERVICE_USER}>
+    <!-- Analysts on this machine: they read the views made for them, within limits. -->
+    <analyst>
+      <no_password/>
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>analyst</profile>
+      <quota>default</quota>
+      <grants>
+        <query>GRANT SELECT ON {database}_analytics.*</query>
+      </grants>
+    </analyst>{starter}
+  </users>
+</clickhouse>
+"
+        )
+    }
+}
+
+/// The library runs its first query, the one that makes it listen, as the user
+/// `default` without a password. It may do no more than that, and its one
+/// session is taken: nobody else can be `default`.
+const STARTER: &str = "
+    <default>
+      <no_password/>
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>starter</profile>
+      <quota>default</quota>
+      <grants>
+        <query>GRANT SYSTEM LISTEN ON *.*</query>
+        <query>GRANT READ ON FILE</query>
+        <query>GRANT CREATE TEMPORARY TABLE ON *.*</query>
+      </grants>
+    </default>";
+
+fn read_or_make_password(path: &Path) -> io::Result<Secret> {
+    match std::fs::read_to_string(path) {
+        Ok(password) => Ok(Secret::new(password.trim_end().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_password(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a password. A crash leaves the whole of it or nothing.
+fn make_password(path: &Path) -> io::Result<Secret> {
+    let password = hex(&rand::random::<[u8; 32]>());
+    let partial = path.with_extension("partial");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(password.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&partial, path)?;
+    Ok(Secret::new(password))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn xml_text(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn home(dir: &Path) -> Home {
+        Home::open(dir, HomeSettings::new(&Config::default())).unwrap()
+    }
+
+    #[test]
+    fn the_password_is_made_once_and_is_nobody_elses_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = home(dir.path());
+        assert_eq!(first.password().expose().len(), 64);
+        assert_eq!(home(dir.path()).password().expose(), first.password().expose());
+        let mode = first.dir().join("password").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(home(other.path()).password().expose(), first.password().expose());
+    }
+
+    #[test]
+    fn the_password_is_in_no_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(dir.path());
+        home.write_config(Form::Library, 8123).unwrap();
+        for file in ["etc/config.xml", "etc/users.xml"] {
+            let text = std::fs::read_to_string(home.dir().join(file)).unwrap();
+            assert!(!text.contains(home.password().expose()), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_server_has_no_default_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(dir.path());
+        assert!(home.users_xml(Form::Library).contains("<no_password/>\n      <networks><ip>127.0.0.1</ip></networks>\n      <profile>starter"));
+        assert!(!home.users_xml(Form::Server).contains("<default>"));
+    }
+
+    #[test]
+    fn a_path_may_hold_any_character() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir.path().join("R&D <1>"));
+        assert!(home.config_xml(1).contains("/R&amp;D &lt;1&gt;/clickhouse/data/</path>"));
+    }
+
+    #[test]
+    fn a_lock_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(dir.path());
+        assert!(!home.is_locked().unwrap());
+        let lock = File::create(home.lock_path()).unwrap();
+        lock.lock().unwrap();
+        assert!(home.is_locked().unwrap());
+        drop(lock);
+        assert!(!home.is_locked().unwrap());
+    }
+
+    #[test]
+    fn only_the_end_of_the_output_is_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(dir.path());
+        let mut output = home.create_output().unwrap();
+        output.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        output.write_all(b"\nthe end\n").unwrap();
+        let tail = home.output_tail();
+        assert!(tail.ends_with("x\nthe end") && tail.len() as u64 <= OUTPUT_TAIL_BYTES);
+    }
+}

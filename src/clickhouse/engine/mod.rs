@@ -1,0 +1,204 @@
+//! The embedded ClickHouse: a real one, in a process of its own, started with
+//! the service and ended with it.
+//!
+//! [`Engine::start`] finds a ClickHouse to run (a named program, one on the
+//! PATH, or a library fetched by npm), configures it in the data directory,
+//! and returns when it answers queries. From then on it is started again, on
+//! the same port and data, whenever it ends; who uses it sees failed requests
+//! in between and repeats them.
+//!
+//! It knows nothing of tables, and is not the way to a ClickHouse server: that
+//! one has a URL. Both are asked by [`super::ping`] whether they are up.
+
+mod child;
+mod fetch;
+mod home;
+mod process;
+mod progress;
+mod source;
+mod supervisor;
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use child::{ChildArgs, run_child};
+pub use fetch::FetchError;
+pub use source::SourceError;
+
+use crate::config::{Config, Secret};
+use home::{Home, HomeSettings};
+use source::Source;
+use supervisor::{StartError, Starter, Supervisor};
+
+/// Attempts of a first start before it is given up.
+const START_ATTEMPTS_MAX: u32 = 3;
+/// Ports tried when any free one will do.
+const PORT_ATTEMPTS_MAX: u32 = 10;
+
+/// What of the engine's running is not a matter of the service's settings.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// The `tallyhouse` program, which becomes the engine's process.
+    pub executable: PathBuf,
+    /// Longest a process may take to answer its first query; then it is killed
+    /// and another one started, which may take twice as long (after a crash,
+    /// ClickHouse first checks what it has stored). At most 16 times as long.
+    pub start_wait_max: Duration,
+    /// Longest a former process on the same data may take to be gone.
+    pub former_wait_max: Duration,
+    /// Longest a process may take to shut down; then it is killed.
+    pub stop_wait_max: Duration,
+    /// The first pause before a process that ended is started again; each
+    /// further one is twice as long.
+    pub backoff_min: Duration,
+    /// The longest such pause.
+    pub backoff_max: Duration,
+}
+
+impl EngineSettings {
+    /// With this program as the `tallyhouse` program.
+    pub const fn with_executable(executable: PathBuf) -> Self {
+        Self {
+            executable,
+            start_wait_max: Duration::from_secs(60),
+            former_wait_max: Duration::from_secs(30),
+            stop_wait_max: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where to send queries, and as whom.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The URL, as in `http://127.0.0.1:8123`. It stays the same when the
+    /// engine is started again.
+    pub url: String,
+    /// The service's user.
+    pub user: String,
+    /// That user's password.
+    pub password: Secret,
+}
+
+/// Why the engine cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no ClickHouse to run.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The port of the settings is taken.
+    #[error(
+        "the port {port} of the setting clickhouse_http_port is in use by another program; name another one, \
+         or 0 for any free one"
+    )]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// Another engine works in the data directory.
+    #[error("the data directory {dir} is in use by another ClickHouse")]
+    InUse {
+        /// The engine's directory.
+        dir: PathBuf,
+    },
+    /// ClickHouse does not come up.
+    #[error("ClickHouse does not start: {0}")]
+    Start(String),
+    /// The disk or the system failed.
+    #[error("the embedded ClickHouse cannot be set up: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A running engine. Dropping it ends it, without waiting for the end.
+#[derive(Debug)]
+pub struct Engine {
+    endpoint: Endpoint,
+    pid: watch::Receiver<Option<u32>>,
+    supervision: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl Engine {
+    /// Starts the engine in `data_dir`, and returns when it answers queries.
+    pub async fn start(config: &Config) -> Result<Self, EngineError> {
+        Self::start_with(config, EngineSettings::with_executable(own_executable()?)).await
+    }
+
+    /// [`Engine::start`], with more to choose.
+    pub async fn start_with(config: &Config, settings: EngineSettings) -> Result<Self, EngineError> {
+        let source = Source::find(config).await?;
+        let home = Home::open(&config.data_dir, HomeSettings::new(config))?;
+        tracing::info!(source = %source.path().display(), dir = %home.dir().display(), "starting ClickHouse");
+        let starter = Starter::new(settings, source, home)?;
+        let (starter, process) = first_start(starter, config.clickhouse_http_port).await?;
+        let endpoint = starter.endpoint();
+        tracing::info!(url = endpoint.url, pid = process.pid(), "ClickHouse answers");
+        let stop = CancellationToken::new();
+        let (supervisor, pid) = Supervisor::new(starter, stop.clone());
+        let supervision = tokio::spawn(supervisor.run(process));
+        Ok(Self { endpoint, pid, supervision, stop: stop.drop_guard() })
+    }
+
+    /// Where to send queries, and as whom.
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The id of the process that runs now; none while it is being started
+    /// again.
+    pub fn pid(&self) -> Option<u32> {
+        *self.pid.borrow()
+    }
+
+    /// Ends the engine, and returns when its process has gone.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.supervision.await {
+            tracing::error!(%error, "the supervision of ClickHouse failed");
+        }
+    }
+}
+
+/// This program. On Linux under a name that stays good when the file is
+/// replaced by a newer one.
+fn own_executable() -> io::Result<PathBuf> {
+    if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
+}
+
+/// Starts the first process, which is also the choice of the port.
+async fn first_start(
+    mut starter: Starter,
+    port_wanted: u16,
+) -> Result<(Starter, process::Process), EngineError> {
+    let (mut attempts, mut ports) = (0, 0);
+    loop {
+        let port = if port_wanted == 0 { free_port()? } else { port_wanted };
+        let error = match starter.start(port, attempts).await {
+            Ok(process) => return Ok((starter, process)),
+            Err(error) => error,
+        };
+        match &error {
+            StartError::PortTaken if port_wanted == 0 && ports < PORT_ATTEMPTS_MAX => ports += 1,
+            StartError::PortTaken => return Err(EngineError::PortTaken { port }),
+            StartError::InUse => return Err(EngineError::InUse { dir: starter.dir().to_owned() }),
+            StartError::Ended { .. } | StartError::Hung { .. } if attempts + 1 < START_ATTEMPTS_MAX => {
+                attempts += 1;
+                tracing::warn!(%error, "ClickHouse did not start; trying again");
+            }
+            StartError::Ended { .. } | StartError::Hung { .. } => return Err(EngineError::Start(error.to_string())),
+            StartError::Io(_) => return Err(EngineError::Start(error.to_string())),
+        }
+    }
+}
+
+/// A port that nobody listens on just now.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}

@@ -1,0 +1,159 @@
+//! One process of the engine: started, waited for, ended.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::oneshot;
+
+use super::home::{Form, Home};
+use super::source::Source;
+
+/// Makes ClickHouse listen, then read its standard input to the end: as long
+/// as that is open, it runs.
+const LISTEN_QUERY: &str =
+    "SYSTEM START LISTEN HTTP; SELECT count() FROM file('-', 'LineAsString', 'line String') FORMAT Null";
+
+/// Starts processes from a thread of its own. A process asks the kernel to be
+/// killed when the *thread* that started it ends (Linux counts threads, not
+/// processes), and the runtime's threads come and go.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    orders: mpsc::Sender<Order>,
+}
+
+struct Order {
+    command: Command,
+    started: oneshot::Sender<io::Result<Child>>,
+}
+
+impl Launcher {
+    pub(super) fn new() -> io::Result<Self> {
+        let (orders, taken) = mpsc::channel::<Order>();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name("engine-parent".to_owned()).spawn(move || {
+            let _entered = runtime.enter();
+            for mut order in taken {
+                // A process that nobody waits for any more is killed at once.
+                let _ = order.started.send(order.command.spawn());
+            }
+        })?;
+        Ok(Self { orders })
+    }
+
+    async fn spawn(&self, command: Command) -> io::Result<Child> {
+        let (started, answer) = oneshot::channel();
+        let ended = || io::Error::other("the thread that starts the engine has ended");
+        self.orders.send(Order { command, started }).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+/// One running process. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    /// The process ends when this is closed.
+    stdin: Option<ChildStdin>,
+    form: Form,
+}
+
+impl Process {
+    /// Starts a process in a home whose configuration has been written.
+    pub(super) async fn start(
+        launcher: &Launcher,
+        executable: &Path,
+        source: &Source,
+        home: &Home,
+    ) -> io::Result<Self> {
+        let output = home.create_output()?;
+        let mut command = Command::new(executable);
+        command
+            .arg0("tallyhouse")
+            .args(child_arguments(source, home))
+            // Times without a zone are UTC, wherever this machine is.
+            .env("TZ", "UTC")
+            // Else a server would make itself the child of a watchdog.
+            .env("CLICKHOUSE_WATCHDOG_ENABLE", "0")
+            .current_dir(home.dir())
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            // Ctrl-C in the terminal is for the service, which still needs its
+            // database to finish.
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut child = launcher.spawn(command).await?;
+        // Taken out, as waiting for a child closes the pipe it still has.
+        let stdin = child.stdin.take();
+        Ok(Self { child, stdin, form: source.form() })
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Asks the process to end, and kills it when that takes too long.
+    pub(super) async fn end(mut self, wait_max: Duration) {
+        drop(self.stdin.take());
+        if self.form == Form::Server {
+            self.terminate();
+        }
+        if tokio::time::timeout(wait_max, self.child.wait()).await.is_err() {
+            tracing::warn!(?wait_max, "ClickHouse did not shut down in time; it is killed");
+            self.kill().await;
+        }
+    }
+
+    pub(super) async fn kill(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(%error, "the ClickHouse process could not be killed");
+        }
+    }
+
+    fn terminate(&self) {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may just have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
+}
+
+/// What `tallyhouse` is called with: see [`super::ChildArgs`].
+fn child_arguments(source: &Source, home: &Home) -> Vec<OsString> {
+    let how = match source {
+        Source::Library(_) => "--library",
+        Source::Binary(_) => "--binary",
+    };
+    let parent = std::process::id().to_string();
+    let mut arguments: Vec<OsString> = vec!["engine".into(), how.into(), source.path().into()];
+    arguments.extend(["--lock".into(), home.lock_path().into(), "--parent".into(), parent.into(), "--".into()]);
+    arguments.extend(clickhouse_arguments(source.form(), home));
+    arguments
+}
+
+fn clickhouse_arguments(form: Form, home: &Home) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["clickhouse".into()];
+    match form {
+        Form::Library => arguments.extend([
+            "--config-file".into(),
+            home.config_path().into(),
+            // Here, the configuration's level counts for nothing.
+            "--log-level".into(),
+            "warning".into(),
+            "--query".into(),
+            LISTEN_QUERY.into(),
+        ]),
+        Form::Server => arguments.extend(["server".into(), "--config-file".into(), home.config_path().into()]),
+    }
+    arguments
+}

@@ -1,0 +1,215 @@
+//! Keeps a process of the engine running.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::home::{Home, SERVICE_USER};
+use super::process::{Launcher, Process};
+use super::source::Source;
+use super::{Endpoint, EngineSettings};
+
+/// How often something that is awaited is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a wait is mentioned in the log.
+const MENTION_EVERY: Duration = Duration::from_secs(10);
+/// Longest one question whether it answers may take.
+const QUESTION_WAIT_MAX: Duration = Duration::from_secs(5);
+/// After so many attempts, a start is given no more time.
+const DOUBLINGS_MAX: u32 = 4;
+
+/// Why a process did not come up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("its port is in use by another program")]
+    PortTaken,
+    #[error("its data directory is in use by another ClickHouse")]
+    InUse,
+    #[error("it ended at once ({status}): {output}")]
+    Ended { status: ExitStatus, output: String },
+    #[error("it did not answer within {wait_max:?}, and was killed: {output}")]
+    Hung { wait_max: Duration, output: String },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Starts processes in one home.
+#[derive(Debug)]
+pub(super) struct Starter {
+    settings: EngineSettings,
+    source: Source,
+    home: Home,
+    launcher: Launcher,
+    client: reqwest::Client,
+    port: u16,
+}
+
+impl Starter {
+    pub(super) fn new(settings: EngineSettings, source: Source, home: Home) -> io::Result<Self> {
+        let client = reqwest::Client::builder().no_proxy().timeout(QUESTION_WAIT_MAX).build();
+        let client = client.map_err(io::Error::other)?;
+        Ok(Self { settings, source, home, launcher: Launcher::new()?, client, port: 0 })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        self.home.dir()
+    }
+
+    /// Of the process that was started last.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            url: format!("http://127.0.0.1:{}", self.port),
+            user: SERVICE_USER.to_owned(),
+            password: self.home.password().clone(),
+        }
+    }
+
+    /// Starts a process on a port, and returns it when it answers queries. It
+    /// is given the more time the more attempts there were before.
+    pub(super) async fn start(&mut self, port: u16, attempts: u32) -> Result<Process, StartError> {
+        self.port = port;
+        self.former_gone().await?;
+        // No process of ours is left: who has the port now keeps it.
+        drop(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortTaken,
+            _ => StartError::Io(error),
+        })?);
+        self.home.write_config(self.source.form(), port)?;
+        let mut process =
+            Process::start(&self.launcher, &self.settings.executable, &self.source, &self.home).await?;
+        let wait_max = self.settings.start_wait_max * 2_u32.pow(attempts.min(DOUBLINGS_MAX));
+        tokio::select! {
+            status = process.wait() => {
+                return Err(StartError::Ended { status: status?, output: self.home.output_tail() });
+            }
+            () = self.answers() => return Ok(process),
+            () = tokio::time::sleep(wait_max) => {}
+        }
+        process.kill().await;
+        Err(StartError::Hung { wait_max, output: self.home.output_tail() })
+    }
+
+    /// Waits for a former process on the same data, whose service was killed.
+    async fn former_gone(&self) -> Result<(), StartError> {
+        let deadline = Instant::now() + self.settings.former_wait_max;
+        while self.home.is_locked()? {
+            if Instant::now() > deadline {
+                return Err(StartError::InUse);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a query is answered.
+    async fn answers(&self) {
+        let begun = Instant::now();
+        let mut mention = begun + MENTION_EVERY;
+        while !self.answers_now().await {
+            if Instant::now() > mention {
+                tracing::info!(since = ?begun.elapsed(), "ClickHouse is still starting");
+                mention += MENTION_EVERY;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Asks with the password, which only a process of this home knows.
+    async fn answers_now(&self) -> bool {
+        let endpoint = self.endpoint();
+        let request = self
+            .client
+            .post(&endpoint.url)
+            .header("X-ClickHouse-User", &endpoint.user)
+            .header("X-ClickHouse-Key", endpoint.password.expose())
+            .body("SELECT 1");
+        request.send().await.is_ok_and(|response| response.status().is_success())
+    }
+}
+
+/// Starts a process again whenever it ends.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    starter: Starter,
+    stop: CancellationToken,
+    pid: watch::Sender<Option<u32>>,
+}
+
+impl Supervisor {
+    /// Also returns where the id of the current process is told.
+    pub(super) fn new(starter: Starter, stop: CancellationToken) -> (Self, watch::Receiver<Option<u32>>) {
+        let (pid, told) = watch::channel(None);
+        (Self { starter, stop, pid }, told)
+    }
+
+    /// Runs until it is stopped. Then no process is left.
+    pub(super) async fn run(mut self, mut process: Process) {
+        let stop = self.stop.clone();
+        loop {
+            self.pid.send_replace(process.pid());
+            let status = tokio::select! {
+                () = stop.cancelled() => break,
+                status = process.wait() => status,
+            };
+            self.pid.send_replace(None);
+            let output = self.starter.home.output_tail();
+            tracing::error!(?status, output, "ClickHouse ended; starting it again");
+            let Some(restarted) = stop.run_until_cancelled(self.restart()).await else {
+                // A process that was just starting has been killed. Its lock
+                // is free when it has gone.
+                let _ = self.starter.former_gone().await;
+                return;
+            };
+            process = restarted;
+        }
+        process.end(self.starter.settings.stop_wait_max).await;
+        self.pid.send_replace(None);
+    }
+
+    /// Starts a process, however often it takes.
+    async fn restart(&mut self) -> Process {
+        let begun = Instant::now();
+        let mut attempts = 0;
+        loop {
+            match self.starter.start(self.starter.port, attempts).await {
+                Ok(process) => {
+                    tracing::info!(pid = process.pid(), after = ?begun.elapsed(), "ClickHouse answers again");
+                    return process;
+                }
+                Err(error) => {
+                    let pause = pause(&self.starter.settings, attempts);
+                    tracing::warn!(%error, ?pause, "ClickHouse did not start; trying again");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            attempts += 1;
+        }
+    }
+}
+
+/// The pause after so many failed attempts before.
+fn pause(settings: &EngineSettings, attempts: u32) -> Duration {
+    settings.backoff_min.saturating_mul(2_u32.saturating_pow(attempts)).min(settings.backoff_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_bound() {
+        let settings = EngineSettings::with_executable("tallyhouse".into());
+        let check = |attempts, millis| assert_eq!(pause(&settings, attempts), Duration::from_millis(millis));
+        check(0, 100);
+        check(1, 200);
+        check(5, 3_200);
+        check(6, 5_000);
+        check(u32::MAX, 5_000);
+    }
+}
