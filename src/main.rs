@@ -1,1 +1,63 @@
-fn main() {}
+//! The `tallyhouse` binary: parse, telemetry, run.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use tallyhouse::cli::{self, Cli, Command};
+use tallyhouse::config::Config;
+use tallyhouse::{server, telemetry};
+
+/// Many short-lived allocations on many threads: mimalloc keeps the resident
+/// memory of a long-running service flatter than the system's allocator does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) if matches!(error.downcast_ref(), Some(cli::OutputError::Closed)) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tallyhouse: {error:#}");
+            ExitCode::from(cli::EXIT_FAILURE)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        // A child process of `dev`: it must not inherit a runtime or telemetry.
+        Command::Engine(args) => Ok(args.run()),
+        Command::Settings(args) => args.run(),
+        Command::Dev(args) => {
+            let config = args.config()?;
+            run_service(&config, server::run_dev(config.clone()))
+        }
+        Command::Serve(args) => {
+            let config = args.config()?;
+            run_service(&config, server::run_serve(config.clone()))
+        }
+        Command::Migrate(args) => {
+            let config = args.config()?;
+            run_service(&config, server::run_migrate(config.clone()))
+        }
+        Command::Client(command) => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            let result = runtime.block_on(command.run());
+            // A read of standard input may still be waiting; nobody wants it.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+/// Runs a command of the server side to its end.
+fn run_service<E>(config: &Config, service: impl Future<Output = Result<(), E>>) -> anyhow::Result<ExitCode>
+where
+    anyhow::Error: From<E>,
+{
+    telemetry::init(config)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(service)?;
+    Ok(ExitCode::SUCCESS)
+}
