@@ -1,41 +1,68 @@
-//! A driver for the engine alone.
+//! The `tallyhouse` binary: parse, telemetry, run.
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
-use tallyhouse::clickhouse::engine::{ChildArgs, Engine, run_child};
-use tallyhouse::config::{Config, ConfigArgs};
+use tallyhouse::cli::{self, Cli, Command};
+use tallyhouse::clickhouse::engine::run_child;
+use tallyhouse::config::Config;
+use tallyhouse::{server, telemetry};
 
-#[derive(Parser)]
-enum Cli {
-    #[command(hide = true)]
-    Engine(ChildArgs),
-    Dev(Box<ConfigArgs>),
-}
+/// Many short-lived allocations on many threads: mimalloc keeps the resident
+/// memory of a long-running service flatter than the system's allocator does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match Cli::parse() {
-        Cli::Engine(args) => run_child(args),
-        Cli::Dev(args) => {
-            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-            let runtime = tokio::runtime::Runtime::new().expect("runtime");
-            runtime.block_on(async {
-                let config = Config::load(*args, None).expect("config");
-                let begun = std::time::Instant::now();
-                match Engine::start(&config).await {
-                    Ok(engine) => {
-                        let endpoint = engine.endpoint();
-                        println!("{} {} {:?}", endpoint.url, endpoint.password.expose(), begun.elapsed());
-                        tokio::signal::ctrl_c().await.expect("signal");
-                        engine.stop().await;
-                        ExitCode::SUCCESS
-                    }
-                    Err(error) => {
-                        eprintln!("{error}");
-                        ExitCode::FAILURE
-                    }
-                }
-            })
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) if matches!(error.downcast_ref(), Some(cli::OutputError::Closed)) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tallyhouse: {error:#}");
+            ExitCode::from(cli::EXIT_FAILURE)
         }
     }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        // A child process of `dev`: it must not inherit a runtime or telemetry.
+        Command::Engine(args) => Ok(run_child(args)),
+        Command::Settings(args) => args.run(),
+        Command::Dev(args) => {
+            let config = args.config()?;
+            run_service(&config, server::run_dev(config.clone()))
+        }
+        Command::Serve(args) => {
+            let config = args.config()?;
+            run_service(&config, server::run_serve(config.clone()))
+        }
+        Command::Migrate(args) => {
+            let config = args.config()?;
+            run_service(&config, server::run_migrate(config.clone()))
+        }
+        Command::Bench(args) => run_client(args.run()),
+        Command::Client(command) => run_client(command.run()),
+    }
+}
+
+/// Runs a command that talks to a service to its end.
+fn run_client(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let result = runtime.block_on(command);
+    // A read of standard input may still be waiting; nobody wants it.
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs a command of the server side to its end.
+fn run_service<E>(config: &Config, service: impl Future<Output = Result<(), E>>) -> anyhow::Result<ExitCode>
+where
+    anyhow::Error: From<E>,
+{
+    telemetry::init(config)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(service)?;
+    Ok(ExitCode::SUCCESS)
 }

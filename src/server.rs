@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::engine::Engine;
 use crate::clickhouse::migrations::migrate;
-use crate::clickhouse::ping;
+use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
 use crate::ingest::clock::ArrivalClock;
@@ -58,6 +59,93 @@ pub enum ServerError {
     /// A part failed.
     #[error("{0}")]
     Part(String),
+}
+
+/// Runs the service with an embedded ClickHouse, or the one at a URL, for
+/// people to try: on loopback, without authentication. Ends on SIGTERM and
+/// Ctrl-C.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_dev(config: Config) -> Result<(), ServerError> {
+    check_is_safe(&config)?;
+    let socket = bind(config.listen)?;
+    let shutdown = shutdown_on_signal()?;
+    if !config.clickhouse_url.is_empty() {
+        let endpoint = Endpoint::configured(&config);
+        return run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
+    }
+    let Some(engine) = shutdown.run_until_cancelled(Engine::start(&config)).await else { return Ok(()) };
+    let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
+    let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
+    let ran = run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
+    engine.stop().await;
+    ran
+}
+
+/// Runs the service against a ClickHouse server. Ends on SIGTERM and Ctrl-C.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_serve(config: Config) -> Result<(), ServerError> {
+    check_has_url(&config)?;
+    check_is_safe(&config)?;
+    let socket = bind(config.listen)?;
+    let endpoint = Endpoint::configured(&config);
+    let ready = |address| tracing::info!(%address, "serving gRPC, grpc-web and REST");
+    run(config, socket, endpoint, shutdown_on_signal()?, ready).await
+}
+
+/// Brings the tables of a ClickHouse server up to date.
+///
+/// # Errors
+/// When there is no server, or it refuses.
+pub async fn run_migrate(config: Config) -> Result<(), ServerError> {
+    check_has_url(&config)?;
+    let migrated = migrate(&Endpoint::configured(&config), config.retention_days).await;
+    migrated.map_err(|error| ServerError::Part(error.to_string()))
+}
+
+/// Says where everything is, and what to try.
+fn welcome(address: SocketAddr, endpoint: &Endpoint) {
+    let url = &endpoint.url;
+    println!(
+        "Tallyhouse is ready.\n\n  \
+         gRPC, grpc-web, REST   http://{address}\n  \
+         routes                 http://{address}/docs\n  \
+         ClickHouse, for SQL    {url}  (user analyst, read-only; {url}/play?user=analyst)\n\n\
+         In another terminal:\n\n  \
+         make demo              sends a sample and shows what was counted\n  \
+         tallyhouse send FILE   sends your own events, one JSON object a line\n  \
+         tallyhouse --help      all commands\n\n\
+         Ctrl-C stops it."
+    );
+}
+
+/// Cancelled by the first SIGTERM or Ctrl-C.
+fn shutdown_on_signal() -> Result<CancellationToken, ServerError> {
+    let shutdown = CancellationToken::new();
+    let failed = |error: std::io::Error| ServerError::Part(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(shutdown)
+}
+
+fn check_has_url(config: &Config) -> Result<(), ServerError> {
+    if config.clickhouse_url.is_empty() {
+        let message = "name a ClickHouse server: set TALLYHOUSE_CLICKHOUSE_URL or --clickhouse-url";
+        return Err(ServerError::Refused(message.to_owned()));
+    }
+    Ok(())
 }
 
 /// Takes the configured port, without opening it: whoever connects before the
@@ -127,25 +215,18 @@ pub async fn run(
     );
     forwarder.start(&tasks, &stop);
     start_sweeper(&tasks, &stop, &index, &log);
-    let clickhouse_up = start_ping(&tasks, &stop, &endpoint);
+    let clickhouse_up = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?.watch();
 
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     metrics.observe(&log, &index);
-    let tail = Arc::new(LiveTail::new(config.watchers_max, config.watcher_outcomes_max));
+    let tail = Arc::new(LiveTail::new(&config));
     let outcomes = Outcomes::new(vec![
         Arc::clone(&metrics) as Arc<_>,
         Arc::new(OutcomeLog::default()),
         Arc::clone(&tail) as Arc<_>,
     ]);
-    let pipeline = Pipeline::new(
-        pipeline_settings(&config),
-        Arc::clone(&clock),
-        prints,
-        index,
-        Arc::clone(&log),
-        store,
-        outcomes,
-    );
+    let pipeline =
+        Pipeline::new(pipeline_settings(&config), Arc::clone(&clock), prints, index, Arc::clone(&log), store, outcomes);
     let queries = Queries::new(
         Answers::new(&endpoint),
         cache_settings(&config),
@@ -157,16 +238,8 @@ pub async fn run(
     );
     let shutdown_wait = config.shutdown_wait();
     let address = config.listen;
-    let app = Arc::new(Application {
-        config,
-        clock,
-        pipeline,
-        queries,
-        log: Arc::clone(&log),
-        tail,
-        metrics,
-        clickhouse_up,
-    });
+    let app =
+        Arc::new(Application { config, clock, pipeline, queries, log: Arc::clone(&log), tail, metrics, clickhouse_up });
 
     let listen_failed = |source| ServerError::Listen { address, source };
     let listener = socket.listen(BACKLOG).map_err(listen_failed)?;
@@ -243,13 +316,6 @@ fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, index: &Arc<Inde
         }
     };
     tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
-}
-
-fn start_ping(tasks: &TaskTracker, stop: &CancellationToken, endpoint: &Endpoint) -> watch::Receiver<bool> {
-    let (up, is_up) = watch::channel(true);
-    let (url, stop) = (endpoint.url.clone(), stop.clone());
-    tasks.spawn(async move { stop.run_until_cancelled(ping::watch(url, up)).await });
-    is_up
 }
 
 const fn forwarder_settings(config: &Config) -> ForwarderSettings {

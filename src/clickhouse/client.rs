@@ -2,6 +2,7 @@
 
 use clickhouse::Client;
 
+use super::engine;
 use crate::config::{Config, Secret};
 
 /// Where ClickHouse is, and as whom to speak to it.
@@ -24,6 +25,16 @@ impl Endpoint {
             url: config.clickhouse_url.clone(),
             user: config.clickhouse_user.clone(),
             password: config.clickhouse_password.clone(),
+            database: config.clickhouse_database.clone(),
+        }
+    }
+
+    /// The embedded one.
+    pub fn of_engine(engine: &engine::Endpoint, config: &Config) -> Self {
+        Self {
+            url: engine.url.clone(),
+            user: engine.user.clone(),
+            password: engine.password.clone(),
             database: config.clickhouse_database.clone(),
         }
     }

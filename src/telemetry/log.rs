@@ -11,18 +11,24 @@ use crate::config::{Config, LogFormat};
 use crate::domain::{OrgId, VerdictCounts};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
 
+/// Why log lines cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TelemetryError(String);
+
 /// Starts writing log lines as configured. Call once, at start.
 ///
 /// # Errors
 /// Says what is wrong with the filter.
-pub fn init(config: &Config) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.log_filter).map_err(|error| format!("log_filter: {error}"))?;
+pub fn init(config: &Config) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&config.log_filter)
+        .map_err(|error| TelemetryError(format!("the setting log_filter is wrong: {error}")))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let begun = match config.log_format {
         LogFormat::Json => lines.json().try_init(),
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
     };
-    begun.map_err(|error| error.to_string())
+    begun.map_err(|error| TelemetryError(error.to_string()))
 }
 
 /// Writes a line for batches in which something was wrong: at most one a

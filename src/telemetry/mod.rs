@@ -3,5 +3,5 @@
 mod log;
 mod metrics;
 
-pub use log::{OutcomeLog, init};
+pub use log::{OutcomeLog, TelemetryError, init};
 pub use metrics::Metrics;

@@ -33,6 +33,7 @@ use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
 use crate::query::Queries;
+use crate::telemetry::Metrics;
 
 /// The protocol's types and services, generated from `proto/`.
 #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
@@ -58,6 +59,8 @@ pub struct Application {
     /// Verdicts as they are made, for those who watch. The same tail must be
     /// among the pipeline's outcome sinks.
     pub tail: Arc<LiveTail>,
+    /// What the service counts of itself.
+    pub metrics: Arc<Metrics>,
     /// Whether ClickHouse answered when it was last asked something.
     pub clickhouse_up: watch::Receiver<bool>,
 }

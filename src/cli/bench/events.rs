@@ -19,19 +19,19 @@ const SOURCES: [&str; 4] = ["web", "ios", "android", "exchange"];
 const CLICK_ONE_IN: u32 = 30;
 
 /// Makes events, the same ones for the same seed but for their times and ids.
-pub struct Generator {
+pub(super) struct Generator {
     random: StdRng,
     context: ContextV7,
 }
 
 impl Generator {
     /// Begins a sequence.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { random: StdRng::seed_from_u64(seed), context: ContextV7::new() }
     }
 
     /// One event that occurred up to `spread` before `now`.
-    pub fn event(&mut self, now: SystemTime, spread: Duration) -> proto::Event {
+    pub(super) fn event(&mut self, now: SystemTime, spread: Duration) -> proto::Event {
         let at = now - spread.mul_f64(self.random.random_range(0.0..1.0));
         let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let uuid_time = UuidTime::from_unix(&self.context, since.as_secs(), since.subsec_nanos());
@@ -58,7 +58,7 @@ impl Generator {
 
     /// Batches of `batch` events, `duplicates` of each hundred of which repeat
     /// an earlier one of the same batch or the one before.
-    pub fn batches(&mut self, events: usize, batch: usize, duplicates: u32, now: SystemTime) -> Vec<Vec<proto::Event>> {
+    pub(super) fn batches(&mut self, events: usize, batch: usize, duplicates: u32, now: SystemTime) -> Vec<Vec<proto::Event>> {
         let mut sent: Vec<proto::Event> = Vec::with_capacity(events);
         for _ in 0..events {
             let repeats = !sent.is_empty() && self.random.random_range(0..100) < duplicates;
@@ -81,7 +81,7 @@ impl Generator {
 
 /// The rows of these events as the service would insert them, each id once,
 /// cut into blocks.
-pub fn blocks<'a>(events: impl IntoIterator<Item = &'a proto::Event>, rows: usize) -> Vec<Vec<u8>> {
+pub(super) fn blocks<'a>(events: impl IntoIterator<Item = &'a proto::Event>, rows: usize) -> Vec<Vec<u8>> {
     let org = OrgId::default_org();
     let mut seen = std::collections::HashSet::new();
     let mut blocks = Vec::new();

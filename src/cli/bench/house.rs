@@ -26,20 +26,20 @@ const PRELOAD_BLOCK: u64 = 1_000_000;
 const RETENTION_DAYS: u32 = 730;
 
 /// See the module.
-pub struct House {
+pub(super) struct House {
     service: Child,
     dir: PathBuf,
     /// The address of gRPC and REST.
-    pub url: String,
+    pub(super) url: String,
     /// How to reach the service's tables.
-    pub endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     /// How to reach the baseline's tables.
-    pub baseline: Endpoint,
+    pub(super) baseline: Endpoint,
 }
 
 impl House {
     /// Starts the service and makes the baseline's tables.
-    pub async fn start(dir: PathBuf) -> anyhow::Result<Self> {
+    pub(super) async fn start(dir: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let mut service = Command::new(std::env::current_exe()?)
             .args(["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--log-filter", "warn"])
@@ -64,12 +64,12 @@ impl House {
     }
 
     /// A connection of its own.
-    pub async fn channel(&self) -> anyhow::Result<Channel> {
+    pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
         Ok(GrpcEndpoint::from_shared(self.url.clone())?.tcp_nodelay(true).connect().await?)
     }
 
     /// Waits until everything acknowledged is in ClickHouse.
-    pub async fn settled(&self) -> anyhow::Result<()> {
+    pub(super) async fn settled(&self) -> anyhow::Result<()> {
         let mut segments = SegmentServiceClient::new(self.channel().await?);
         while !segments.list_segments(ListSegmentsRequest {}).await?.into_inner().segments.is_empty() {
             tokio::time::sleep(LOOK_PAUSE).await;
@@ -79,7 +79,7 @@ impl House {
 
     /// Puts rows into the service's tables without the service, spread over
     /// the last 24 hours. They are made by ClickHouse, so it is quick.
-    pub async fn preload(&self, rows: u64) -> anyhow::Result<()> {
+    pub(super) async fn preload(&self, rows: u64) -> anyhow::Result<()> {
         for first in (0..rows).step_by(PRELOAD_BLOCK as usize) {
             let statement = format!(
                 "INSERT INTO events ({}) SELECT 'default', toString(generateUUIDv7(number)), \
@@ -99,12 +99,12 @@ impl House {
     }
 
     /// A client for the service's tables.
-    pub fn clickhouse(&self) -> Client {
+    pub(super) fn clickhouse(&self) -> Client {
         self.endpoint.client()
     }
 
     /// Resident memory of the service and of the engine, in megabytes.
-    pub fn memory_mb(&self) -> (f64, f64) {
+    pub(super) fn memory_mb(&self) -> (f64, f64) {
         let service = self.service.id();
         (resident_mb(service), children(service).into_iter().map(resident_mb).sum())
     }
@@ -125,7 +125,7 @@ impl Drop for House {
 }
 
 /// Reads what `dev` prints when it is ready.
-fn read_addresses(stdout: impl std::io::Read) -> anyhow::Result<(String, String)> {
+fn read_addresses(stdout: impl std::io::Read + Send + 'static) -> anyhow::Result<(String, String)> {
     let mut lines = BufReader::new(stdout).lines();
     let mut address = |label: &str| loop {
         let Some(line) = lines.next() else { bail!("the service ended before it was ready") };

@@ -19,7 +19,7 @@ use crate::transport::proto::ingest_service_client::IngestServiceClient;
 /// Streams, and connections of the baseline, at a time.
 const STREAMS: usize = 2;
 /// Events in a batch.
-pub const BATCH: usize = 1_000;
+pub(super) const BATCH: usize = 1_000;
 /// Of a hundred events, so many repeat another one.
 const DUPLICATES: u32 = 5;
 /// Batches that a stream sends ahead of its answers.
@@ -29,7 +29,7 @@ const BLOCK_ROWS: usize = 100_000;
 
 /// Streams `events` events in each of `rounds` rounds, and inserts the same
 /// rows bare in between.
-pub async fn measure(house: &House, rounds: usize, events: usize, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(house: &House, rounds: usize, events: usize, report: &mut Report) -> anyhow::Result<()> {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut acks = Times::new();
     for round in 0..rounds {
@@ -51,7 +51,11 @@ pub async fn measure(house: &House, rounds: usize, events: usize, report: &mut R
 
 /// Streams the batches, and waits until they are all stored: the rate counts
 /// nothing that is still on its way.
-async fn stream(house: &House, batches: Vec<Vec<crate::transport::proto::Event>>, events: usize) -> anyhow::Result<(f64, Times)> {
+async fn stream(
+    house: &House,
+    batches: Vec<Vec<crate::transport::proto::Event>>,
+    events: usize,
+) -> anyhow::Result<(f64, Times)> {
     let mut shares: Vec<Vec<IngestRequest>> = (0..STREAMS).map(|_| Vec::new()).collect();
     for (n, events) in batches.into_iter().enumerate() {
         shares[n % STREAMS].push(IngestRequest { sequence: n as u64, events, durability: 0 });

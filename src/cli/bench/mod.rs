@@ -13,6 +13,7 @@ mod single;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use house::House;
@@ -27,7 +28,7 @@ const EVENTS_PER_SECOND: u64 = 10_000;
 
 /// Measures speed and memory, each against its baseline.
 #[derive(clap::Args)]
-pub struct Bench {
+pub struct BenchArgs {
     /// About how long to measure, in seconds. 40 gives a usable answer.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(5..))]
     seconds: u64,
@@ -48,9 +49,9 @@ pub struct Bench {
     dir: Option<PathBuf>,
 }
 
-impl Bench {
+impl BenchArgs {
     /// Runs the benchmark.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let house = House::start(parent.join(format!("tallyhouse-bench-{}", std::process::id()))).await?;
         let mut report = Report::default();
@@ -60,11 +61,11 @@ impl Bench {
         }
         self.measure(&house, &mut report).await?;
         if self.json {
-            println!("{}", report.json());
+            super::print_json(&report.json())?;
         } else {
-            print!("{}", report.text());
+            super::print(&report.text())?;
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 
     async fn measure(&self, house: &House, report: &mut Report) -> anyhow::Result<()> {

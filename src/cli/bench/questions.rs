@@ -13,9 +13,7 @@ use super::ingest::BATCH;
 use super::report::{Report, Times};
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 use crate::transport::proto::query_service_client::QueryServiceClient;
-use crate::transport::proto::{
-    GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window,
-};
+use crate::transport::proto::{GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window};
 
 const HOUR_SECONDS: i64 = 3_600;
 const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
@@ -27,7 +25,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
 /// Asks each question for about `share`, in turns.
-pub async fn measure(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
     let mut asker = Asker { client: QueryServiceClient::new(house.channel().await?), house };
     let mut times: [Times; 6] = std::array::from_fn(|_| Times::new());
     let begun = Instant::now();
@@ -121,7 +119,7 @@ impl Asker<'_> {
 
 /// While events stream in at a steady rate, sends single ones and looks how
 /// long after its acknowledgement each is counted.
-pub async fn measure_freshness(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure_freshness(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
     let load = tokio::spawn(steady_load(IngestServiceClient::new(house.channel().await?), share));
     let mut ingest = IngestServiceClient::new(house.channel().await?);
     let mut query = QueryServiceClient::new(house.channel().await?);

@@ -7,40 +7,36 @@ use serde_json::{Map, Value, json};
 
 /// Figures by name, in the order in which they were measured.
 #[derive(Default)]
-pub struct Report {
+pub(super) struct Report {
     figures: Vec<(String, f64, &'static str)>,
 }
 
 impl Report {
     /// Adds a figure; a dot in its name separates a group from a name.
-    pub fn add(&mut self, name: &str, value: f64, unit: &'static str) {
+    pub(super) fn add(&mut self, name: &str, value: f64, unit: &'static str) {
         self.figures.push((name.to_owned(), value, unit));
     }
 
     /// Adds the middle and the tail of a distribution of times, in
     /// milliseconds.
-    pub fn add_times(&mut self, name: &str, times: &Times) {
+    pub(super) fn add_times(&mut self, name: &str, times: &Times) {
         for (suffix, quantile) in [("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999)] {
             self.add(&format!("{name}_{suffix}"), times.millis(quantile), "ms");
         }
     }
 
-    /// A figure that was added.
-    pub fn get(&self, name: &str) -> f64 {
-        self.figures.iter().find(|(found, ..)| found == name).map_or(f64::NAN, |(_, value, _)| *value)
-    }
-
     /// As JSON: one flat object, names with dots.
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let figures: Map<String, Value> =
             self.figures.iter().map(|(name, value, _)| (name.clone(), json!(round(*value)))).collect();
         Value::Object(figures)
     }
 
     /// As a table.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let width = self.figures.iter().map(|(name, ..)| name.len()).max().unwrap_or_default();
-        let line = |(name, value, unit): &(String, f64, &'static str)| format!("{name:width$}  {:>14} {unit}\n", show(*value));
+        let line =
+            |(name, value, unit): &(String, f64, &'static str)| format!("{name:width$}  {:>14} {unit}\n", show(*value));
         self.figures.iter().map(line).collect()
     }
 }
@@ -55,40 +51,40 @@ fn show(value: f64) -> String {
 }
 
 /// The middle one of some values.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// A distribution of times, from a microsecond to a minute.
-pub struct Times(Histogram<u64>);
+pub(super) struct Times(Histogram<u64>);
 
 impl Times {
     /// None yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut histogram = Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are allowed"));
         histogram.auto(true);
         Self(histogram)
     }
 
     /// Adds one.
-    pub fn add(&mut self, time: Duration) {
+    pub(super) fn add(&mut self, time: Duration) {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// Adds all of another.
-    pub fn add_all(&mut self, other: &Self) {
+    pub(super) fn add_all(&mut self, other: &Self) {
         let _ = self.0.add(&other.0); // Both grow as needed.
     }
 
     /// How many there are.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.0.len()
     }
 
     /// Milliseconds at a quantile of 0 to 1.
     #[allow(clippy::cast_precision_loss, reason = "microseconds of a minute are exact")]
-    pub fn millis(&self, quantile: f64) -> f64 {
+    pub(super) fn millis(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1_000.0
     }
 }

@@ -13,8 +13,8 @@ use super::events::{Generator, blocks};
 use super::house::House;
 use super::report::{Report, Times, median};
 use crate::ingest::row;
-use crate::transport::proto::{Event, IngestBatchRequest};
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
+use crate::transport::proto::{Event, IngestBatchRequest};
 
 /// Connections at a time.
 const CONNECTIONS: u64 = 64;
@@ -28,7 +28,7 @@ enum Way {
 }
 
 /// Calls for `share` each way in each of `rounds` rounds.
-pub async fn measure(house: &House, rounds: usize, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(house: &House, rounds: usize, share: Duration, report: &mut Report) -> anyhow::Result<()> {
     let mut rates = [Vec::new(), Vec::new(), Vec::new()];
     let mut times = [Times::new(), Times::new(), Times::new()];
     for round in 0..rounds as u64 {
@@ -89,7 +89,8 @@ impl Caller {
             Way::Grpc => Connection::Grpc(IngestServiceClient::new(house.channel().await?)),
             Way::Rest => Connection::Rest { client, url: format!("{}/events", house.url) },
             Way::AsyncInsert => {
-                let statement = format!("INSERT INTO {}.events ({}) FORMAT RowBinary", house.baseline.database, row::COLUMNS);
+                let statement =
+                    format!("INSERT INTO {}.events ({}) FORMAT RowBinary", house.baseline.database, row::COLUMNS);
                 let request = client
                     .post(&house.baseline.url)
                     .query(&[("query", statement.as_str()), ("async_insert", "1"), ("wait_for_async_insert", "1")])

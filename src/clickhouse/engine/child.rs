@@ -83,8 +83,7 @@ fn run(args: ChildArgs) -> Result<(), ChildError> {
 /// Has the kernel kill this process when its parent goes.
 fn end_with(parent: u32) -> Result<(), ChildError> {
     #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(ChildError::Watch)?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(ChildError::Watch)?;
     // The parent may have gone before that.
     if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(ChildError::Orphan) }
 }

@@ -59,7 +59,9 @@ pub enum FetchError {
         message: String,
     },
     /// The package is not the one that is pinned.
-    #[error("{package} is not what it should be (sha512 {found}); it was thrown away. Check npm's registry, {OTHER_WAYS}")]
+    #[error(
+        "{package} is not what it should be (sha512 {found}); it was thrown away. Check npm's registry, {OTHER_WAYS}"
+    )]
     Integrity {
         /// The package and its version.
         package: String,
@@ -378,7 +380,8 @@ mod tests {
         assert_eq!(std::fs::read(&library).unwrap(), CONTENT);
         assert_eq!(registry.fetcher().library().unwrap(), library);
         assert_eq!(registry.fetches(), 1);
-        let kept: Vec<_> = std::fs::read_dir(library.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let kept: Vec<_> =
+            std::fs::read_dir(library.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(kept.len(), 2, "{kept:?}");
     }
 

@@ -67,7 +67,9 @@ impl Source {
         if let Some(path) = binary_on(std::env::var_os("PATH").as_deref()) {
             match check_version(&path).await {
                 Ok(()) => return Ok(Self::Binary(path)),
-                Err(problem) => tracing::info!(path = %path.display(), problem, "a ClickHouse on the PATH is passed over"),
+                Err(problem) => {
+                    tracing::info!(path = %path.display(), problem, "a ClickHouse on the PATH is passed over")
+                }
             }
         }
         let fetcher = Fetcher::new(&config.engine_cache_dir)?;

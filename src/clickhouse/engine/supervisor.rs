@@ -81,8 +81,7 @@ impl Starter {
             _ => StartError::Io(error),
         })?);
         self.home.write_config(self.source.form(), port)?;
-        let mut process =
-            Process::start(&self.launcher, &self.settings.executable, &self.source, &self.home).await?;
+        let mut process = Process::start(&self.launcher, &self.settings.executable, &self.source, &self.home).await?;
         let wait_max = self.settings.start_wait_max * 2_u32.pow(attempts.min(DOUBLINGS_MAX));
         tokio::select! {
             status = process.wait() => {

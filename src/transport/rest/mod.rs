@@ -8,6 +8,7 @@ mod event_body;
 mod events;
 mod failure;
 mod health;
+mod metrics;
 mod openapi;
 mod params;
 mod stats;
@@ -37,6 +38,7 @@ pub(super) fn routes(serving: &Arc<Serving>) -> Router {
         .route("/campaigns/top", get(campaigns::top))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::show))
         .with_state(Arc::clone(serving))
         .merge(docs::routes())
 }

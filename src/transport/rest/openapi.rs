@@ -16,7 +16,7 @@ use super::{campaigns, events, health, stats, users};
     servers((url = "/")),
     paths(
         events::take, events::list, events::show, stats::show, users::top, campaigns::top,
-        health::alive, health::ready, super::docs::description,
+        health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
     tags(
         (name = "Events", description = "Events in, and single events out."),
@@ -48,6 +48,7 @@ mod tests {
         check("/campaigns/top", "get", &["200", "422", "500", "503"]);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
+        check("/metrics", "get", &["200"]);
         check("/openapi.json", "get", &["200"]);
         assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(8));
     }

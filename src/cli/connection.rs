@@ -1,0 +1,94 @@
+//! Where the service is, and what to tell a person when it is not there.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// How long a connection may take to open.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How often a silent connection is asked whether it is still there, and how
+/// long that answer may take. Without it a machine that vanished would look
+/// like one that is thinking.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where the service is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Address {
+    /// Where the tallyhouse is.
+    #[arg(long, env = "TALLYHOUSE_ADDRESS", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    address: String,
+}
+
+impl Address {
+    /// The address, for a program that does not read the command line.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into() }
+    }
+
+    /// Connects. The connection opens itself again when it is cut.
+    pub async fn connect(&self) -> anyhow::Result<Channel> {
+        let address =
+            if self.address.contains("://") { self.address.clone() } else { format!("http://{}", self.address) };
+        anyhow::ensure!(
+            address.starts_with("http://"),
+            "cannot use {address}: this build speaks plain http:// only; put a proxy that ends TLS next to it"
+        );
+        let endpoint = Endpoint::from_shared(address.clone())
+            .map_err(|error| anyhow::anyhow!("the address {address} is wrong: {error}"))?
+            .connect_timeout(CONNECT_WAIT)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_INTERVAL)
+            .keep_alive_while_idle(true);
+        endpoint.connect().await.map_err(|error| {
+            let cause = anyhow::Error::from(error);
+            anyhow::anyhow!(
+                "no tallyhouse answers at {address} ({}); start one with `tallyhouse dev`",
+                cause.root_cause()
+            )
+        })
+    }
+}
+
+/// A status in words for a person: what was wrong, field by field.
+pub fn explain(status: &Status) -> anyhow::Error {
+    let fields: Vec<String> = status
+        .get_details_bad_request()
+        .map(|details| details.field_violations)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|violation| format!("{} {}", violation.field, violation.description))
+        .collect();
+    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    match (status.code(), fields.is_empty()) {
+        (Code::Unimplemented, _) => {
+            anyhow::anyhow!("what answers there does not know this request ({message}); is it a tallyhouse of today?")
+        }
+        (_, false) => anyhow::anyhow!("{message}: {}", fields.join("; ")),
+        (_, true) => anyhow::anyhow!("{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_there_is_said_plainly() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = Address::new(free.to_string()).connect().await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("no tallyhouse answers at http://{free}")), "{error}");
+        assert!(error.ends_with("start one with `tallyhouse dev`"), "{error}");
+    }
+
+    #[test]
+    fn every_field_at_fault_is_named() {
+        let details = tonic_types::ErrorDetails::with_bad_request(vec![
+            tonic_types::FieldViolation::new("window", "is required"),
+            tonic_types::FieldViolation::new("limit", "must be 1 to 1000"),
+        ]);
+        let status = Status::with_error_details(Code::InvalidArgument, "validation failed", details);
+        assert_eq!(explain(&status).to_string(), "validation failed: window is required; limit must be 1 to 1000");
+    }
+}

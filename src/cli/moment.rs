@@ -1,0 +1,247 @@
+//! Times as people write and read them: `15m`, `2026-02-10`, RFC 3339.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Date, OffsetDateTime};
+
+use crate::domain::Timestamp;
+use crate::transport::proto;
+
+/// Now, by this machine's clock.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Reads a duration: numbers with units, such as `500ms`, `90s`, `15m`, `24h`,
+/// `7d`, `2w` or `1h30m`. `0` needs no unit.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is not a duration such as 90s, 15m, 24h, 7d or 1h30m");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut rest, mut total) = (text.trim(), Duration::ZERO);
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit_ms = match &rest[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 604_800_000,
+            _ => return Err(wrong()),
+        };
+        rest = &rest[letters..];
+        let part = Duration::from_millis(unit_ms).checked_mul(number).ok_or_else(wrong)?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+    }
+    Ok(total)
+}
+
+/// Reads a moment: an RFC 3339 time, or a date, which is its midnight of UTC.
+pub fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    let date = || Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
+    let moment = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| Some(date()?.midnight().assume_utc()));
+    let moment = moment.ok_or_else(|| format!("'{text}' is neither a time such as 2026-02-10T21:00:00Z nor a date"))?;
+    let millis = moment.unix_timestamp_nanos().div_euclid(1_000_000);
+    i64::try_from(millis).map(Timestamp::from_millis).map_err(|_| format!("'{text}' is too far away"))
+}
+
+/// A moment as the protocol writes it.
+pub fn to_proto(moment: Timestamp) -> prost_types::Timestamp {
+    let millis = moment.millis();
+    // A remainder of 1,000 fits in any integer.
+    let nanos = i32::try_from(millis.rem_euclid(1_000)).unwrap_or_default() * 1_000_000;
+    prost_types::Timestamp { seconds: millis.div_euclid(1_000), nanos }
+}
+
+/// A moment of the protocol, cut to the millisecond.
+pub fn from_proto(moment: &prost_types::Timestamp) -> Timestamp {
+    Timestamp::from_millis(moment.seconds.saturating_mul(1_000).saturating_add(i64::from(moment.nanos) / 1_000_000))
+}
+
+/// A moment as RFC 3339, for scripts: with no more digits than it needs.
+pub fn rfc3339(moment: &prost_types::Timestamp) -> String {
+    let nanos = i128::from(moment.seconds) * 1_000_000_000 + i128::from(moment.nanos);
+    let text = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|time| time.format(&Rfc3339).ok());
+    // Only a year beyond 9999 cannot be written so.
+    text.unwrap_or_else(|| format!("{}.{:09}", moment.seconds, moment.nanos))
+}
+
+/// A moment for a person to read, in UTC, as finely as asked.
+pub fn readable(moment: Timestamp, precision: Precision) -> String {
+    let Ok(time) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.millis()) * 1_000_000) else {
+        return moment.millis().to_string();
+    };
+    let text = match precision {
+        Precision::Day => time.format(format_description!("[year]-[month]-[day]")),
+        Precision::Minute => time.format(format_description!("[year]-[month]-[day] [hour]:[minute]")),
+        Precision::Milli => {
+            time.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"))
+        }
+        Precision::ClockMilli => time.format(format_description!("[hour]:[minute]:[second].[subsecond digits:3]")),
+    };
+    text.unwrap_or_default()
+}
+
+/// How finely a moment is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// `2026-02-10`
+    Day,
+    /// `2026-02-10 21:07`
+    Minute,
+    /// `2026-02-10 21:07:33.120`
+    Milli,
+    /// `21:07:33.120`
+    ClockMilli,
+}
+
+/// The window of a question: the last so much, or from a moment to another.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct WindowArgs {
+    /// The window reaches back so far from now, such as 15m, 24h or 7d.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with_all = ["from", "to"])]
+    pub last: Option<Duration>,
+    /// The window starts here: a time such as 2026-02-10T21:00:00Z, or a date
+    /// (its midnight of UTC).
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub from: Option<Timestamp>,
+    /// The window ends before this time. Without it: now.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment, requires = "from")]
+    pub to: Option<Timestamp>,
+}
+
+impl WindowArgs {
+    /// The window asked for; none when nothing was asked.
+    pub fn window(&self, now: Timestamp) -> anyhow::Result<Option<proto::Window>> {
+        // The end is not included: one more millisecond takes in what happens
+        // at this very one.
+        let end = now.plus_millis(1);
+        let (from, to) = match (self.last, self.from) {
+            (Some(last), _) => {
+                let millis = i64::try_from(last.as_millis()).context("--last is too long")?;
+                (now.plus_millis(-millis), end)
+            }
+            (None, Some(from)) => (from, self.to.unwrap_or(end)),
+            (None, None) => return Ok(None),
+        };
+        anyhow::ensure!(from < to, "the window is empty: it must start before it ends");
+        Ok(Some(proto::Window { from: Some(to_proto(from)), to: Some(to_proto(to)) }))
+    }
+
+    /// The window asked for, or else the last `default`.
+    pub fn window_or_last(&self, default: Duration, now: Timestamp) -> anyhow::Result<proto::Window> {
+        let args = if self.last.is_none() && self.from.is_none() {
+            &Self { last: Some(default), ..Self::default() }
+        } else {
+            self
+        };
+        args.window(now)?.context("a window is needed")
+    }
+}
+
+/// A window for a person to read.
+pub fn readable_window(window: Option<&proto::Window>) -> String {
+    let end = |moment: Option<&prost_types::Timestamp>| {
+        moment.map(|moment| readable(from_proto(moment), Precision::Minute)).unwrap_or_default()
+    };
+    window.map(|window| format!("{} to {} UTC", end(window.from.as_ref()), end(window.to.as_ref()))).unwrap_or_default()
+}
+
+/// A window and how fresh an answer is, for scripts.
+pub fn window_json(window: Option<&proto::Window>, freshness: Option<&proto::Freshness>) -> serde_json::Value {
+    serde_json::json!({
+        "from": window.and_then(|window| window.from.as_ref()).map(rfc3339),
+        "to": window.and_then(|window| window.to.as_ref()).map(rfc3339),
+        "watermark": freshness.and_then(|freshness| freshness.watermark.as_ref()).map(rfc3339),
+        "cached": freshness.is_some_and(|freshness| freshness.cached),
+    })
+}
+
+/// How fresh an answer is, for a person to read.
+pub fn readable_freshness(freshness: Option<&proto::Freshness>, now: Timestamp) -> String {
+    let Some(freshness) = freshness else { return "freshness unknown".to_owned() };
+    let origin = if freshness.cached { "from the cache" } else { "computed now" };
+    let Some(watermark) = freshness.watermark.as_ref().map(from_proto) else { return origin.to_owned() };
+    let age_ms = now.millis().saturating_sub(watermark.millis()).max(0);
+    let age = if age_ms < 60_000 {
+        format!("{:.1} s ago", age_ms as f64 / 1_000.0)
+    } else {
+        format!("{} min ago", age_ms / 60_000)
+    };
+    format!("counts everything acknowledged up to {} UTC ({age}), {origin}", readable(watermark, Precision::Milli))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_numbers_with_units() {
+        let check = |text: &str, millis: Option<u64>| {
+            assert_eq!(parse_duration(text).ok(), millis.map(Duration::from_millis), "{text}");
+        };
+        check("0", Some(0));
+        check("500ms", Some(500));
+        check("90s", Some(90_000));
+        check("15m", Some(900_000));
+        check("24h", Some(86_400_000));
+        check("7d", Some(604_800_000));
+        check("2w", Some(1_209_600_000));
+        check("1h30m", Some(5_400_000));
+        for wrong in ["", " ", "5", "m", "-5m", "5 m", "5y", "1.5h", "99999999999d", "5m3"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn moments_are_times_or_dates() {
+        let check = |text: &str, millis: Option<i64>| {
+            assert_eq!(parse_moment(text).ok(), millis.map(Timestamp::from_millis), "{text}");
+        };
+        check("1970-01-01", Some(0));
+        check("1970-01-01T00:00:00.0019Z", Some(1));
+        check("1970-01-01T01:00:00+01:00", Some(0));
+        check("1969-12-31T23:59:59.9999Z", Some(-1));
+        for wrong in ["", "now", "2026-02-30", "2026-02-10T21:00:00"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn moments_are_written_as_they_are_read() {
+        for millis in [0, 1, -1, 1_770_757_653_120] {
+            let moment = to_proto(Timestamp::from_millis(millis));
+            assert_eq!(from_proto(&moment).millis(), millis);
+            assert_eq!(parse_moment(&rfc3339(&moment)), Ok(Timestamp::from_millis(millis)));
+        }
+        assert_eq!(readable(Timestamp::from_millis(1_770_757_653_120), Precision::Milli), "2026-02-10 21:07:33.120");
+    }
+
+    #[test]
+    fn a_window_ends_now_unless_told_otherwise() {
+        let now = Timestamp::from_millis(1_000_000);
+        let check = |args: WindowArgs, expected: Option<(i64, i64)>| {
+            let window = args.window(now).ok().flatten();
+            let ends = window.and_then(|w| Some((from_proto(&w.from?).millis(), from_proto(&w.to?).millis())));
+            assert_eq!(ends, expected, "{args:?}");
+        };
+        let at = |millis| Some(Timestamp::from_millis(millis));
+        check(WindowArgs::default(), None);
+        check(WindowArgs { last: Some(Duration::from_secs(1)), ..WindowArgs::default() }, Some((999_000, 1_000_001)));
+        check(WindowArgs { from: at(5), ..WindowArgs::default() }, Some((5, 1_000_001)));
+        check(WindowArgs { from: at(5), to: at(6), ..WindowArgs::default() }, Some((5, 6)));
+        check(WindowArgs { from: at(6), to: at(6), ..WindowArgs::default() }, None);
+    }
+}

@@ -1,0 +1,92 @@
+//! Colours for people at a terminal, and none for anybody else.
+
+use std::borrow::Cow;
+use std::io::IsTerminal;
+
+use clap::builder::styling::{AnsiColor, Style};
+
+/// Paints text, or leaves it as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    /// Colours when `stream` is a terminal and nobody asked for none by
+    /// setting `NO_COLOR` (<https://no-color.org>).
+    pub fn for_stream(stream: &impl IsTerminal) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { on: stream.is_terminal() && !unwanted }
+    }
+
+    /// Colours for standard output.
+    pub fn stdout() -> Self {
+        Self::for_stream(&std::io::stdout())
+    }
+
+    /// No colours.
+    pub const fn plain() -> Self {
+        Self { on: false }
+    }
+
+    /// For what matters most.
+    pub fn bold(self, text: &str) -> String {
+        self.paint(Style::new().bold(), text)
+    }
+
+    /// For what matters least.
+    pub fn dim(self, text: &str) -> String {
+        self.paint(Style::new().dimmed(), text)
+    }
+
+    /// For bars.
+    pub fn cyan(self, text: &str) -> String {
+        self.paint(AnsiColor::Cyan.on_default(), text)
+    }
+
+    /// For what went well.
+    pub fn green(self, text: &str) -> String {
+        self.paint(AnsiColor::Green.on_default(), text)
+    }
+
+    /// For what should be looked at.
+    pub fn yellow(self, text: &str) -> String {
+        self.paint(AnsiColor::Yellow.on_default(), text)
+    }
+
+    /// For what went wrong.
+    pub fn red(self, text: &str) -> String {
+        self.paint(AnsiColor::Red.on_default(), text)
+    }
+
+    fn paint(self, style: Style, text: &str) -> String {
+        if self.on { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// Text from elsewhere made safe for a terminal: control characters could
+/// move its cursor or change its title.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        Cow::Owned(text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_paint_leaves_text_alone() {
+        assert_eq!(Paint::plain().red("no"), "no");
+        assert_eq!(Paint { on: true }.red("no"), "\u{1b}[31mno\u{1b}[0m");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+        assert_eq!(printable("año"), "año");
+    }
+}

@@ -1,0 +1,176 @@
+//! `tallyhouse send`: NDJSON in, verdicts out.
+//!
+//! [`reader`] gathers lines into batches, [`sender`] keeps a bounded number of
+//! them in flight until each is answered, [`report`] says what became of them.
+
+mod backoff;
+pub mod in_flight;
+pub mod ndjson;
+mod progress;
+mod reader;
+pub mod report;
+mod sender;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::BufReader;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use self::progress::Progress;
+use self::reader::Gathering;
+pub use self::reader::Source;
+use self::report::Report;
+pub use self::report::Summary;
+use self::sender::{Sender, Sending};
+
+use super::connection::Address;
+use super::moment::parse_duration;
+use super::paint::Paint;
+use crate::transport::proto::Durability;
+
+/// How much of a source is read at a time, in bytes.
+const READ_BYTES: usize = 256 << 10;
+
+/// What to send, and what to say about it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = "Exit codes:\n  \
+        0    every line was accepted, or was there already (duplicate, conflict)\n  \
+        1    everything was answered, but some lines were rejected; sending them\n       \
+             again as they are is of no use\n  \
+        2    failure: something was not answered or not decided; send it again\n  \
+        130  interrupted by Ctrl-C, after the answers to what was read had come")]
+pub struct SendArgs {
+    /// The file; `-` for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    address: Address,
+    #[command(flatten)]
+    options: SendOptions,
+    /// Write every rejected line to FILE, as NDJSON with line, event_id, code,
+    /// errors and text.
+    #[arg(long, value_name = "FILE")]
+    rejected: Option<PathBuf>,
+    /// Show no progress bar, and no notes of reconnects.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How to send.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SendOptions {
+    /// Lines in a batch. A batch that does not fill within 200 ms goes as it
+    /// is.
+    #[arg(long, default_value_t = 1_000, value_name = "LINES", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch: u16,
+    /// Batches that may wait for their answers at a time.
+    #[arg(long, default_value_t = 16, value_name = "BATCHES", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    in_flight: u16,
+    /// Count an event as sent only when ClickHouse has it, so that any query
+    /// made from then on counts it.
+    #[arg(long)]
+    stored: bool,
+    /// Give up after so long without progress. 0: never. (A service that is
+    /// not there at the start is an error at once.)
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = parse_duration)]
+    retry_for: Duration,
+}
+
+impl SendOptions {
+    /// Batches of so many lines, and patience of so long.
+    pub const fn new(batch: u16, in_flight: u16, stored: bool, retry_for: Duration) -> Self {
+        Self { batch, in_flight, stored, retry_for }
+    }
+
+    fn sending(&self) -> Sending {
+        Sending {
+            durability: if self.stored { Durability::Stored } else { Durability::Logged },
+            batches_in_flight_max: self.in_flight.into(),
+            retry_for: Some(self.retry_for).filter(|retry_for| !retry_for.is_zero()),
+        }
+    }
+}
+
+impl SendArgs {
+    /// Sends the file, and says what became of it.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let (source, bytes) = open(&self.file).await?;
+        let stop = stop_on_interrupt();
+        let progress = Progress::new(bytes, self.quiet);
+        let (summary, result) =
+            send(&self.address, source, &self.options, self.rejected.as_deref(), &progress, stop.clone()).await?;
+        progress.finish();
+        if self.json {
+            super::print_json(&summary.to_json())?;
+        } else {
+            super::print(&summary.render(Paint::stdout()))?;
+        }
+        result?;
+        Ok(match (stop.is_cancelled(), summary.counts.rejected) {
+            (true, _) => ExitCode::from(super::EXIT_INTERRUPTED),
+            (false, 0) => ExitCode::SUCCESS,
+            (false, _) => ExitCode::from(super::EXIT_NEGATIVE),
+        })
+    }
+}
+
+/// Sends the lines of a source. The summary tells the truth also when the
+/// inner result is an error; the outer is one when nothing was begun.
+pub async fn send(
+    address: &Address,
+    source: Source,
+    options: &SendOptions,
+    rejected: Option<&Path>,
+    progress: &Progress,
+    stop: CancellationToken,
+) -> anyhow::Result<(Summary, anyhow::Result<()>)> {
+    let channel = address.connect().await?;
+    let report = Report::new(rejected).context("cannot write the file of rejected lines")?;
+    let gathering = Gathering { lines_max: options.batch.into(), keep_text: report.wants_text() };
+    let (to, from) = mpsc::channel(1);
+    let reading = tokio::spawn(reader::read(source, gathering, to, stop));
+    let (summary, result) = Sender::new(channel, options.sending(), from, report, progress).run().await;
+    if result.is_err() {
+        // What sent is gone; what reads may wait for input that never comes.
+        reading.abort();
+        return Ok((summary, result));
+    }
+    let read = reading.await.context("the reader has died")?.context("cannot read on");
+    Ok((summary, read))
+}
+
+/// Opens a file, or standard input, and says how long it is, if that is known.
+pub async fn open(file: &Path) -> anyhow::Result<(Source, Option<u64>)> {
+    if file == Path::new("-") {
+        return Ok((Box::pin(BufReader::with_capacity(READ_BYTES, tokio::io::stdin())), None));
+    }
+    let context = || format!("cannot read {}", file.display());
+    let opened = tokio::fs::File::open(file).await.with_context(context)?;
+    let metadata = opened.metadata().await.with_context(context)?;
+    anyhow::ensure!(!metadata.is_dir(), "cannot read {}: it is a directory", file.display());
+    let bytes = metadata.is_file().then_some(metadata.len());
+    Ok((Box::pin(BufReader::with_capacity(READ_BYTES, opened)), bytes))
+}
+
+/// Ctrl-C ends the reading; what was read is still answered. A second one ends
+/// the program.
+pub(super) fn stop_on_interrupt() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let to_cancel = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            to_cancel.cancel();
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(super::EXIT_INTERRUPTED.into());
+            }
+        }
+    });
+    stop
+}

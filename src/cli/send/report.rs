@@ -1,0 +1,265 @@
+//! What became of the lines: for a person, for a script, and for a file of
+//! rejects.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::ndjson::Unreadable;
+use crate::cli::paint::{Paint, printable};
+use crate::cli::plot::grouped;
+use crate::transport::proto;
+
+/// How many rejected lines are shown and kept in memory.
+const SHOWN_MAX: usize = 20;
+
+/// A line that is no event, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RejectedLine {
+    /// The line's number, from 1.
+    pub line: u64,
+    /// The event's id; empty when it has none.
+    pub event_id: String,
+    /// `NOT_JSON` and `TOO_LONG` are said by this command; `INVALID` by it or
+    /// by the service; `TOO_OLD` and `IN_FUTURE` by the service.
+    pub code: String,
+    /// Every field at fault.
+    pub errors: Vec<Fault>,
+    /// The line itself, if it was kept.
+    pub text: String,
+}
+
+/// One thing wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The field; `line` for the line as a whole.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl RejectedLine {
+    /// A line that could not be read.
+    pub fn unreadable(line: u64, unreadable: Unreadable, text: String) -> Self {
+        let errors = unreadable.errors.into_iter();
+        let errors = errors.map(|error| Fault { field: error.field, message: error.message }).collect();
+        Self { line, event_id: unreadable.event_id, code: unreadable.code.to_owned(), errors, text }
+    }
+
+    /// A line that the service rejected.
+    pub fn by_service(line: u64, result: proto::EventResult, text: String) -> Self {
+        let code = code_name(result.code());
+        let errors = result.errors.into_iter();
+        let errors = errors.map(|error| Fault { field: error.field, message: error.message }).collect();
+        Self { line, event_id: result.event_id, code: code.to_owned(), errors, text }
+    }
+
+    /// The reasons in one line of text.
+    pub fn reasons(&self) -> String {
+        let reasons: Vec<String> =
+            self.errors.iter().map(|fault| format!("{} {}", fault.field, fault.message)).collect();
+        printable(&reasons.join("; ")).into_owned()
+    }
+}
+
+/// The name of a code in JSON.
+pub fn code_name(code: proto::RejectionCode) -> &'static str {
+    match code {
+        proto::RejectionCode::Unspecified => "",
+        proto::RejectionCode::Invalid => "INVALID",
+        proto::RejectionCode::TooOld => "TOO_OLD",
+        proto::RejectionCode::InFuture => "IN_FUTURE",
+    }
+}
+
+/// How many lines met which fate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// New, and counted.
+    pub accepted: u64,
+    /// Already there with the same payload.
+    pub duplicate: u64,
+    /// Already there with another payload.
+    pub conflict: u64,
+    /// Not events.
+    pub rejected: u64,
+    /// The service could not decide, as often as it was asked.
+    pub undecided: u64,
+    /// Sent perhaps, but never answered.
+    pub unanswered: u64,
+}
+
+impl Counts {
+    /// Lines whose fate is known.
+    pub const fn decided(&self) -> u64 {
+        self.accepted + self.duplicate + self.conflict + self.rejected
+    }
+}
+
+/// How a sending went.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// The fates.
+    pub counts: Counts,
+    /// How often the connection had to be made again.
+    pub reconnects: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The first rejected lines.
+    pub first_rejected: Vec<RejectedLine>,
+}
+
+impl Summary {
+    /// Lines answered per second.
+    pub fn events_per_second(&self) -> f64 {
+        self.counts.decided() as f64 / self.elapsed.as_secs_f64().max(0.001)
+    }
+
+    /// For scripts.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = json!(self.counts);
+        value["reconnects"] = self.reconnects.into();
+        value["seconds"] = json!(self.elapsed.as_secs_f64());
+        value["events_per_second"] = json!(self.events_per_second().round());
+        let mut lines = json!(self.first_rejected);
+        for line in lines.as_array_mut().into_iter().flatten().filter_map(|line| line.as_object_mut()) {
+            // It is only kept for the file of rejects.
+            line.remove("text");
+        }
+        value["first_rejected"] = lines;
+        value
+    }
+
+    /// For people.
+    pub fn render(&self, paint: Paint) -> String {
+        type Colour = fn(Paint, &str) -> String;
+        let counts = &self.counts;
+        let always: [(&str, u64, Colour, &str); 4] = [
+            ("accepted", counts.accepted, Paint::green, "new, and counted"),
+            ("duplicate", counts.duplicate, Paint::dim, "already there; nothing was counted"),
+            ("conflict", counts.conflict, Paint::yellow, "already there with another payload; the first stays"),
+            ("rejected", counts.rejected, Paint::red, "not events"),
+        ];
+        let sometimes: [(&str, u64, Colour, &str); 2] = [
+            ("undecided", counts.undecided, Paint::red, "could not be decided; send them again later"),
+            ("unanswered", counts.unanswered, Paint::red, "not answered; send them again"),
+        ];
+        let sometimes = sometimes.into_iter().filter(|(_, count, ..)| *count > 0);
+        let mut text = String::new();
+        for (name, count, colour, meaning) in always.into_iter().chain(sometimes) {
+            let line = format!("{name:<10} {:>13}", grouped(count));
+            let line = if count == 0 { paint.dim(&line) } else { colour(paint, &line) };
+            text.push_str(&format!("{line}  {}\n", paint.dim(meaning)));
+        }
+        let reconnects =
+            if self.reconnects > 0 { format!(", {} reconnects", grouped(self.reconnects)) } else { String::new() };
+        text.push_str(&format!(
+            "{:.1} s, {:.0} events/s{reconnects}\n",
+            self.elapsed.as_secs_f64(),
+            self.events_per_second()
+        ));
+        text + &self.render_rejected(paint)
+    }
+
+    fn render_rejected(&self, paint: Paint) -> String {
+        let mut text = String::new();
+        if !self.first_rejected.is_empty() {
+            text.push_str("rejected:\n");
+        }
+        for line in &self.first_rejected {
+            let id = if line.event_id.is_empty() { "(no id)".into() } else { printable(&line.event_id) };
+            text.push_str(&format!("  line {:<9} {id}  {} {}\n", line.line, paint.red(&line.code), line.reasons()));
+        }
+        let more = self.counts.rejected.saturating_sub(self.first_rejected.len() as u64);
+        if more > 0 {
+            text.push_str(&paint.dim(&format!("  … and {} more (--rejected FILE writes all)\n", grouped(more))));
+        }
+        text
+    }
+}
+
+/// Takes down what became of the lines.
+#[derive(Default)]
+pub struct Report {
+    /// The fates so far.
+    pub counts: Counts,
+    /// The first rejected lines.
+    pub first_rejected: Vec<RejectedLine>,
+    file: Option<BufWriter<File>>,
+}
+
+impl Report {
+    /// Writes every rejected line to `file`, too, if there is one.
+    pub fn new(file: Option<&Path>) -> io::Result<Self> {
+        let file = file.map(File::create).transpose()?.map(BufWriter::new);
+        Ok(Self { file, ..Self::default() })
+    }
+
+    /// Whether the texts of rejected lines are wanted.
+    pub const fn wants_text(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Takes down a rejected line.
+    pub fn reject(&mut self, line: RejectedLine) -> io::Result<()> {
+        self.counts.rejected += 1;
+        if let Some(file) = &mut self.file {
+            serde_json::to_writer(&mut *file, &line)?;
+            file.write_all(b"\n")?;
+        }
+        if self.first_rejected.len() < SHOWN_MAX {
+            self.first_rejected.push(RejectedLine { text: String::new(), ..line });
+        }
+        Ok(())
+    }
+
+    /// Writes out what is still in memory.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), io::Write::flush)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected(line: u64) -> RejectedLine {
+        let errors = vec![Fault { field: "type".to_owned(), message: "is required".to_owned() }];
+        RejectedLine { line, event_id: "e\n1".to_owned(), code: "INVALID".to_owned(), errors, text: "{}".to_owned() }
+    }
+
+    #[test]
+    fn every_rejected_line_is_written_and_the_first_are_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut report = Report::new(Some(file.path())).unwrap();
+        (1..=25).for_each(|line| report.reject(rejected(line)).unwrap());
+        report.flush().unwrap();
+        let written = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(written.lines().count(), 25);
+        assert_eq!(
+            written.lines().next().unwrap(),
+            r#"{"line":1,"event_id":"e\n1","code":"INVALID","errors":[{"field":"type","message":"is required"}],"text":"{}"}"#
+        );
+        let summary = Summary { counts: report.counts, first_rejected: report.first_rejected, ..Summary::default() };
+        let shown = summary.render(Paint::plain());
+        assert!(shown.contains("  line 20        e\u{fffd}1  INVALID type is required\n"), "{shown}");
+        assert!(shown.contains("… and 5 more"), "{shown}");
+        assert_eq!(summary.to_json()["rejected"], 25);
+        assert_eq!(summary.to_json()["first_rejected"][0]["line"], 1);
+    }
+
+    #[test]
+    fn the_summary_speaks_of_trouble_only_when_there_is_some() {
+        let counts = Counts { accepted: 1_234, ..Counts::default() };
+        let mut summary = Summary { counts, elapsed: Duration::from_secs(2), ..Summary::default() };
+        assert!(summary.render(Paint::plain()).starts_with("accepted           1,234  new, and counted\n"));
+        assert!(!summary.render(Paint::plain()).contains("undecided"));
+        summary.counts.undecided = 1;
+        assert!(summary.render(Paint::plain()).contains("undecided"));
+        assert!((summary.events_per_second() - 617.0).abs() < 0.1);
+    }
+}

@@ -1,0 +1,17 @@
+//! `tallyhouse settings`: the page `docs/configuration.md`.
+
+use std::process::ExitCode;
+
+use crate::config::Config;
+
+/// There is nothing to choose.
+#[derive(clap::Args)]
+pub struct SettingsArgs {}
+
+impl SettingsArgs {
+    /// Prints the page.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        super::print(&Config::reference_markdown())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

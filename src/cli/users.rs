@@ -1,0 +1,107 @@
+//! `tallyhouse users daily`, `tallyhouse dau`: how many different users.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::connection::{Address, explain};
+use super::moment::{self, WindowArgs};
+use super::paint::Paint;
+use super::plot;
+use super::table::Table;
+use crate::domain::Timestamp;
+use crate::transport::proto;
+use crate::transport::proto::query_service_client::QueryServiceClient;
+
+const BAR_WIDTH: usize = 32;
+/// The window when none is asked for.
+pub(super) const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// What to count.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UsersArgs {
+    #[command(subcommand)]
+    question: UsersQuestion,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum UsersQuestion {
+    /// Count the different users of each day of UTC, exactly.
+    ///
+    /// Without a window: of the last 7 days. A window is taken outwards to
+    /// whole days.
+    Daily(DailyArgs),
+}
+
+/// Which days.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DailyArgs {
+    #[command(flatten)]
+    address: Address,
+    #[command(flatten)]
+    window: WindowArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl UsersArgs {
+    /// Asks and shows.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.question {
+            UsersQuestion::Daily(args) => args.run().await,
+        }
+    }
+}
+
+impl DailyArgs {
+    /// Asks and shows.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let now = moment::now();
+        let window = self.window.window_or_last(WEEK, now)?;
+        let answer = ask(self.address.connect().await?, window).await?;
+        if self.json {
+            let mut value = moment::window_json(answer.window.as_ref(), answer.freshness.as_ref());
+            value["days"] = answer.days.iter().map(|day| json!({ "date": day.date, "users": day.users })).collect();
+            super::print_json(&value)?;
+        } else {
+            super::print(&render(&answer, Paint::stdout(), now))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Asks for the daily active users.
+pub(super) async fn ask(channel: Channel, window: proto::Window) -> anyhow::Result<proto::GetDailyActiveUsersResponse> {
+    let request = proto::GetDailyActiveUsersRequest { window: Some(window) };
+    let answer = QueryServiceClient::new(channel).get_daily_active_users(request).await;
+    Ok(answer.map_err(|status| explain(&status)).context("cannot ask for daily active users")?.into_inner())
+}
+
+/// The answer as lines of text.
+pub(super) fn render(answer: &proto::GetDailyActiveUsersResponse, paint: Paint, now: Timestamp) -> String {
+    let max = answer.days.iter().map(|day| day.users).max().unwrap_or(0);
+    let mut table = Table::new().text("day (UTC)").number("users").bar();
+    for day in &answer.days {
+        table.row([day.date.clone(), plot::grouped(day.users), plot::bar(day.users, max, BAR_WIDTH)]);
+    }
+    let freshness = moment::readable_freshness(answer.freshness.as_ref(), now);
+    format!("{}\n{}{}\n", paint.bold("daily active users"), table.render(paint), paint.dim(&freshness))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_without_users_are_shown_too() {
+        let day = |date: &str, users| proto::DayCount { date: date.to_owned(), users };
+        let days = vec![day("2026-02-09", 0), day("2026-02-10", 1_300)];
+        let answer = proto::GetDailyActiveUsersResponse { days, ..Default::default() };
+        let text = render(&answer, Paint::plain(), Timestamp::from_millis(0));
+        assert!(text.contains("2026-02-09      0\n2026-02-10  1,300  ██"), "{text}");
+    }
+}

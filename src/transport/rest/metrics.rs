@@ -1,0 +1,24 @@
+//! What the service counts of itself, for Prometheus to collect.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+
+use super::Failure;
+use crate::domain::Error;
+use crate::transport::serving::Serving;
+
+/// Metrics of the service
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "getMetrics", tag = "Service",
+    responses((status = 200, description = "Metrics, in Prometheus's text format.", content_type = "text/plain", body = String)),
+)]
+pub(super) async fn show(State(serving): State<Arc<Serving>>) -> Result<Response, Failure> {
+    let text = serving.app.metrics.text().map_err(|error| {
+        tracing::error!(error, "the metrics cannot be written");
+        Error::internal()
+    })?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))], text).into_response())
+}
