@@ -30,18 +30,20 @@ impl Gate {
     /// # Errors
     /// `Exhausted` when all are taken.
     pub(super) fn enter(self: &Arc<Self>) -> Result<Place, Error> {
-        let place = self.enter_over_the_bound();
-        if self.in_flight.load(Ordering::Relaxed) > self.max {
-            return Err(Error::exhausted("too many requests at a time", RETRY_AFTER));
-        }
-        Ok(place)
+        let (place, before) = self.count();
+        if before < self.max { Ok(place) } else { Err(Error::exhausted("too many requests at a time", RETRY_AFTER)) }
     }
 
-    /// A place for a request that is never refused: a probe must not fail
-    /// because there is much to do.
+    /// A place for what is never refused: a probe must not fail because there
+    /// is much to do.
     pub(super) fn enter_over_the_bound(self: &Arc<Self>) -> Place {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Place(Arc::clone(self))
+        self.count().0
+    }
+
+    /// One more request, and how many there were before it.
+    fn count(self: &Arc<Self>) -> (Place, usize) {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        (Place(Arc::clone(self)), before)
     }
 }
 

@@ -46,17 +46,16 @@ impl Serving {
         self.callers.organisation(headers)
     }
 
-    /// A place for a stream. Its request's own place is given back as soon as
-    /// the stream has begun.
+    /// A place for a stream whose request has just been let in: that one's own
+    /// place is given back as soon as the stream has begun.
     ///
     /// # Errors
-    /// `Exhausted` when all places are taken, `Unavailable` when the service is
-    /// stopping.
+    /// `Unavailable` when the service is stopping.
     pub(super) fn stream_place(&self) -> Result<StreamPlace, Error> {
         if self.drain.has_begun() {
             return Err(stopping());
         }
-        Ok(StreamPlace { _place: self.gate.enter()?, _token: self.drain.stream() })
+        Ok(StreamPlace { _place: self.gate.enter_over_the_bound(), _token: self.drain.stream() })
     }
 }
 

@@ -37,8 +37,9 @@ impl LiveTail {
     /// # Errors
     /// `Exhausted` when there are too many watchers.
     pub(super) fn watch(&self) -> Result<Watcher, Error> {
-        let seat = Seat::take(&self.watchers);
-        if self.watchers.load(Ordering::Relaxed) > self.watchers_max {
+        let before = self.watchers.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(Arc::clone(&self.watchers));
+        if before >= self.watchers_max {
             let message = format!("at most {} may watch at a time", self.watchers_max);
             return Err(Error::exhausted(message, RETRY_AFTER));
         }
@@ -65,13 +66,6 @@ impl OutcomeSink for LiveTail {
 
 /// A watcher's place among the watchers, until it is dropped.
 struct Seat(Arc<AtomicUsize>);
-
-impl Seat {
-    fn take(watchers: &Arc<AtomicUsize>) -> Self {
-        watchers.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(watchers))
-    }
-}
 
 impl Drop for Seat {
     fn drop(&mut self) {

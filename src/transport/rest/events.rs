@@ -74,7 +74,7 @@ pub(super) async fn take(
     let draft = body.draft();
     let event_id = draft.event_id;
     let pipeline = &serving.app.pipeline;
-    let submission = pipeline.submit(&org_id, vec![draft.clone()], bytes.len(), Durability::Logged).await?;
+    let submission = pipeline.submit(&org_id, vec![draft], bytes.len(), Durability::Logged).await?;
     let made = submission.verdicts().await?;
     let status = match made.verdicts.into_iter().next() {
         Some(Verdict::Accepted) => "accepted",
@@ -100,12 +100,16 @@ pub(super) struct Stored {
     #[schema(example = "click")]
     event_type: String,
     /// The campaign it counts for; null when none.
+    #[schema(required)]
     campaign_id: Option<String>,
     /// The creative; null when none.
+    #[schema(required)]
     creative_id: Option<String>,
     /// The system that saw it; null when unknown.
+    #[schema(required)]
     source: Option<String>,
     /// The user it counts for; null when none.
+    #[schema(required)]
     user_id: Option<String>,
     /// When it happened, to the millisecond.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00.123Z")]
@@ -115,6 +119,7 @@ pub(super) struct Stored {
     received_at: String,
     /// The producer's own number; left out when none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false, nullable = false)]
     seq: Option<u64>,
     /// Anything else; an empty object when there is nothing.
     #[schema(value_type = Object)]
@@ -145,6 +150,7 @@ pub(super) struct Page {
     /// Newest `occurred_at` first.
     events: Vec<Stored>,
     /// Ask with this as `cursor`, and the same filters, for the next page; null when this was the last.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 

@@ -117,11 +117,11 @@ struct Detail {
 pub(super) enum AnyFailure {
     /// Something in the request is wrong: `VALIDATION_ERROR`, with every field at fault.
     #[response(status = 422)]
-    Invalid(#[to_schema] ErrorBody),
+    Invalid(ErrorBody),
     /// The service is at fault: `INTERNAL`.
     #[response(status = 500)]
-    Internal(#[to_schema] ErrorBody),
+    Internal(ErrorBody),
     /// Too much to do (`OVERLOADED`), or a part of the service cannot be reached (`UNAVAILABLE`): try again.
     #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds to wait.")))]
-    Unavailable(#[to_schema] ErrorBody),
+    Unavailable(ErrorBody),
 }

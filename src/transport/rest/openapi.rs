@@ -54,6 +54,34 @@ mod tests {
     }
 
     #[test]
+    fn what_must_be_there_is_said_to_be_required() {
+        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let check = |schema: &str, expected: &[&str]| {
+            let required = &description["components"]["schemas"][schema]["required"];
+            let mut required: Vec<&str> = required.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            required.sort_unstable();
+            assert_eq!(required, expected, "{schema}");
+        };
+        check("NewEvent", &["campaign_id", "event_id", "occurred_at", "source", "type"]);
+        check("Page", &["events", "next_cursor"]);
+        check("Stats", &["campaign_id", "from", "granularity", "series", "to"]);
+        check(
+            "Stored",
+            &[
+                "campaign_id",
+                "creative_id",
+                "event_id",
+                "metadata",
+                "occurred_at",
+                "received_at",
+                "source",
+                "type",
+                "user_id",
+            ],
+        );
+    }
+
+    #[test]
     fn every_reference_leads_somewhere() {
         fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
             match value {
