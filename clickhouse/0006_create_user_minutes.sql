@@ -11,7 +11,8 @@ CREATE TABLE IF NOT EXISTS {database}.user_minutes
 ENGINE = SummingMergeTree(events)
 PARTITION BY toYYYYMM(minute)
 ORDER BY (org_id, toStartOfHour(minute), user_id, minute)
-SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000;
+SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.user_minutes_view TO {database}.user_minutes AS
 SELECT org_id, toStartOfMinute(occurred_at) AS minute, user_id, toUInt32(1) AS events

@@ -9,14 +9,18 @@ use std::fmt::Write as _;
 use clickhouse::query::Query;
 use clickhouse::{Client, Row};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::client::Endpoint;
 use super::error::QueryError;
 use super::top_users::top_users;
 use crate::domain::{
-    CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, Granularity, Limit, OrgId, PageKey, Ranking,
-    StatsQuestion, StoredEvent, Timestamp, UserCount, Window,
+    CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, Granularity, Limit, MILLIS_PER_MINUTE, OrgId,
+    PageKey, Ranking, StatsQuestion, StoredEvent, Timestamp, UserCount, Window,
 };
+
+/// How far from the time in its id an event is looked for first.
+const HINT_MILLIS: i64 = 10 * MILLIS_PER_MINUTE;
 
 /// The columns of a stored event, as [`EventRow`] reads them.
 const EVENT_COLUMNS: &str = "event_id, type, campaign_id, creative_id, source, user_id, \
@@ -56,7 +60,7 @@ impl Answers {
              FROM campaign_minutes \
              WHERE org_id = {{org:String}} AND campaign_id = {{campaign:String}} AND {MINUTES_OF_WINDOW} \
                AND type IN ('impression', 'click') \
-             GROUP BY start ORDER BY start"
+             GROUP BY start ORDER BY start SETTINGS max_threads = 1"
         );
         let query = self.ask_window(&statement, org_id, question.window).param("campaign", &question.campaign_id);
         let rows: Vec<BucketRow> = all(query).await?;
@@ -102,8 +106,9 @@ impl Answers {
         Ok(rows.into_iter().map(|row| DayCount { day: from_seconds(row.start), users: row.users }).collect())
     }
 
-    /// Events, newest first. The raw table may hold an id more than once until
-    /// it is merged; only the first arrival is returned.
+    /// Events, newest first. Should somebody else have written an id into the
+    /// raw table again, it is shown once. (Not by `FINAL`, which would merge
+    /// the whole window for the sake of one page.)
     pub async fn list_events(
         &self,
         org_id: &OrgId,
@@ -132,15 +137,43 @@ impl Answers {
         Ok(rows.into_iter().map(EventRow::into_domain).collect())
     }
 
-    /// One event.
+    /// One event. The table is sorted by time, so an id that tells its time (a
+    /// UUIDv7) is looked for around it first; any other costs a search through
+    /// all ids.
     pub async fn event(&self, org_id: &OrgId, event_id: &str) -> Result<Option<StoredEvent>, QueryError> {
+        if let Some(hint) = minutes_around(event_id) {
+            let near = self.find_event(org_id, event_id, Some(hint)).await?;
+            if near.is_some() {
+                return Ok(near);
+            }
+        }
+        self.find_event(org_id, event_id, None).await
+    }
+
+    async fn find_event(
+        &self,
+        org_id: &OrgId,
+        event_id: &str,
+        within: Option<Window>,
+    ) -> Result<Option<StoredEvent>, QueryError> {
+        let bounds = within.map_or_else(String::new, |window| {
+            let (from, to) = (seconds(window.from()), seconds(window.to()));
+            format!("AND toStartOfMinute(occurred_at) BETWEEN toDateTime({from}, 'UTC') AND toDateTime({to}, 'UTC')")
+        });
         let statement = format!(
-            "SELECT {EVENT_COLUMNS} FROM events WHERE org_id = {{org:String}} AND event_id = {{id:String}} \
+            "SELECT {EVENT_COLUMNS} FROM events WHERE org_id = {{org:String}} AND event_id = {{id:String}} {bounds} \
              ORDER BY version DESC LIMIT 1"
         );
         let row: Option<EventRow> = self.ask(&statement, org_id).param("id", event_id).fetch_optional().await?;
         Ok(row.map(EventRow::into_domain))
     }
+}
+
+/// The minutes around the time in a UUIDv7.
+fn minutes_around(event_id: &str) -> Option<Window> {
+    let (id_seconds, _) = Uuid::parse_str(event_id).ok()?.get_timestamp()?.to_unix();
+    let at = Timestamp::from_millis(i64::try_from(id_seconds).ok()?.checked_mul(1_000)?);
+    Window::new(at.plus_millis(-HINT_MILLIS), at.plus_millis(HINT_MILLIS)).ok()
 }
 
 /// The rows of a rollup of minutes that lie in the window. The day stands
@@ -180,8 +213,9 @@ fn list_statement(filter: &EventFilter, after: Option<&PageKey>) -> String {
         and("(occurred_at, event_id) < (fromUnixTimestamp64Milli({after_ms:Int64}), {after_id:String})");
     }
     format!(
-        "SELECT {EVENT_COLUMNS} FROM events FINAL WHERE {conditions} \
-         ORDER BY toStartOfMinute(occurred_at) DESC, occurred_at DESC, event_id DESC LIMIT {{limit:UInt32}}"
+        "SELECT {EVENT_COLUMNS} FROM events WHERE {conditions} \
+         ORDER BY toStartOfMinute(occurred_at) DESC, occurred_at DESC, event_id DESC, version DESC \
+         LIMIT 1 BY toStartOfMinute(occurred_at), event_id LIMIT {{limit:UInt32}}"
     )
 }
 

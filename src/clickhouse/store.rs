@@ -19,20 +19,33 @@ use crate::ingest::store::{EventKey, EventStore, PayloadRows, SegmentInsert, Sto
 ///
 /// - One insert is one block, and one block is remembered under one token, in
 ///   the raw table and in the target of every view. A repeated insert is left
-///   out of each of them that has it already.
+///   out of each of them that has it already. The same rows cut into other
+///   blocks would be counted again, so what decides on blocks must stay as it
+///   is for as long as a segment may be repeated.
 /// - The insert is synchronous: when it is answered, all of it is there.
-const INSERT_SETTINGS: [(&str, &str); 10] = [
-    ("insert_deduplicate", "1"),
-    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+/// - Rollups are summed up when they are merged, not when they are inserted,
+///   which costs a third.
+pub(crate) const INSERT_SETTINGS: [(&str, &str); 19] = [
     ("async_insert", "0"),
-    ("wait_end_of_query", "1"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_insert", "enable"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("update_insert_deduplication_token_in_dependent_materialized_views", "0"),
+    ("materialized_views_ignore_errors", "0"),
     ("max_insert_block_size", "1048576"),
+    ("max_insert_block_size_rows", "1048576"),
+    ("max_insert_block_size_bytes", "0"),
     ("min_insert_block_size_rows", "1048576"),
     ("min_insert_block_size_bytes", "0"),
+    ("min_insert_block_size_rows_for_materialized_views", "0"),
+    ("min_insert_block_size_bytes_for_materialized_views", "0"),
     // Late events may lie in any number of months.
     ("max_partitions_per_insert_block", "0"),
-    ("materialized_views_ignore_errors", "0"),
-    ("parallel_view_processing", "1"),
+    ("input_format_parallel_parsing", "0"),
+    ("parallel_view_processing", "0"),
+    ("max_insert_threads", "1"),
+    ("optimize_on_insert", "0"),
+    ("wait_end_of_query", "1"),
 ];
 
 /// Pieces of an answer that may wait to be read.

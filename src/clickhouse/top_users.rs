@@ -70,7 +70,7 @@ async fn candidates(
     wanted: u64,
 ) -> Result<Vec<CandidateRow>, QueryError> {
     let statement = format!(
-        "SELECT user_key, sum({}) AS bound FROM user_days WHERE org_id = {{org:String}} AND {} \
+        "SELECT user_key, toUInt64(sum({})) AS bound FROM user_days WHERE org_id = {{org:String}} AND {} \
          GROUP BY user_key HAVING bound > 0 ORDER BY bound DESC LIMIT {wanted}",
         hours_of_days(window.outwards_to(MILLIS_PER_HOUR)),
         days(window),
@@ -97,7 +97,7 @@ async fn count(
     let mut parts = Vec::new();
     if let Some(hours) = whole_hours(window) {
         parts.push(format!(
-            "SELECT user_id, sum({}) AS n FROM user_days \
+            "SELECT user_id, toUInt64(sum({})) AS n FROM user_days \
              WHERE org_id = {{org:String}} AND {} AND user_key IN ({keys}) GROUP BY user_id",
             hours_of_days(hours),
             days(hours),

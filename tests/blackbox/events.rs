@@ -5,23 +5,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tallyhouse::transport::proto;
 
 /// Now, in milliseconds since 1970.
-pub fn now_millis() -> i64 {
+pub(crate) fn now_millis() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 /// A time as the protocol has it.
-pub fn timestamp(millis: i64) -> prost_types::Timestamp {
+pub(crate) fn timestamp(millis: i64) -> prost_types::Timestamp {
     let nanos = i32::try_from(millis.rem_euclid(1_000)).unwrap() * 1_000_000;
     prost_types::Timestamp { seconds: millis.div_euclid(1_000), nanos }
 }
 
 /// A window as the protocol has it.
-pub fn window(from_millis: i64, to_millis: i64) -> Option<proto::Window> {
+pub(crate) fn window(from_millis: i64, to_millis: i64) -> Option<proto::Window> {
     Some(proto::Window { from: Some(timestamp(from_millis)), to: Some(timestamp(to_millis)) })
 }
 
 /// A valid click that counts in every rollup.
-pub fn click(event_id: &str, millis: i64) -> proto::Event {
+pub(crate) fn click(event_id: &str, millis: i64) -> proto::Event {
     proto::Event {
         event_id: event_id.to_owned(),
         r#type: "click".to_owned(),
@@ -37,7 +37,7 @@ pub fn click(event_id: &str, millis: i64) -> proto::Event {
 
 /// So many clicks of different users and ids, a millisecond apart, the last
 /// one at `millis`.
-pub fn clicks(prefix: &str, count: usize, millis: i64) -> Vec<proto::Event> {
+pub(crate) fn clicks(prefix: &str, count: usize, millis: i64) -> Vec<proto::Event> {
     (0..count)
         .map(|n| {
             let back = i64::try_from(count - 1 - n).unwrap();

@@ -11,37 +11,37 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 /// Longest a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running service. Dropping it ends it, and its engine with it.
-pub struct House {
+pub(crate) struct House {
     service: Option<Child>,
     settings: Vec<(String, String)>,
     /// Size of a disk of its own for the log, in megabytes.
     log_disk_mb: Option<u32>,
     dir: tempfile::TempDir,
     /// The address of gRPC and REST.
-    pub url: String,
+    pub(crate) url: String,
     /// The address of ClickHouse.
-    pub clickhouse_url: String,
+    pub(crate) clickhouse_url: String,
     /// For requests over REST and to ClickHouse.
-    pub http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
 }
 
 impl House {
     /// A new, empty one.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(&[]).await
     }
 
     /// A new one with these settings (as environment variables).
-    pub async fn with(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         Self::with_log_disk(settings, None).await
     }
 
     /// A new one whose log has a disk of its own, which only its processes
     /// see.
-    pub async fn with_log_disk(settings: &[(&str, &str)], log_disk_mb: Option<u32>) -> Self {
+    pub(crate) async fn with_log_disk(settings: &[(&str, &str)], log_disk_mb: Option<u32>) -> Self {
         let mut house = Self {
             service: None,
             settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -56,7 +56,7 @@ impl House {
     }
 
     /// The directory of the log and of the engine.
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         self.dir.path()
     }
 
@@ -90,7 +90,7 @@ impl House {
     }
 
     /// The log's directory as the service sees it.
-    pub fn log_dir(&self) -> PathBuf {
+    pub(crate) fn log_dir(&self) -> PathBuf {
         let log = self.dir.path().join("log");
         if self.log_disk_mb.is_none() {
             return log;
@@ -104,12 +104,12 @@ impl House {
     }
 
     /// What the service wrote to its log.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         std::fs::read_to_string(self.stderr_path()).unwrap()
     }
 
     /// Starts the service (again), with the same directory.
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let mut service = self.command().spawn().unwrap();
         let stdout = service.stdout.take().unwrap();
         self.service = Some(service);
@@ -142,12 +142,12 @@ impl House {
     }
 
     /// The service's process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.service.as_ref().unwrap().id()
     }
 
     /// The engine's process.
-    pub fn engine_pid(&self) -> u32 {
+    pub(crate) fn engine_pid(&self) -> u32 {
         let children = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).ok();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
         let children: Vec<String> = tasks.flatten().filter_map(children).collect();
@@ -157,40 +157,40 @@ impl House {
     }
 
     /// Sends a signal to the service.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
 
     /// Kills the service without any warning, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.signal("KILL");
         self.service.take().unwrap().wait().unwrap();
     }
 
     /// Asks the service to stop, and waits for its exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.service.take().unwrap().wait().unwrap().code()
     }
 
     /// A gRPC connection.
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         Channel::from_shared(self.url.clone()).unwrap().connect().await.unwrap()
     }
 
     /// A client for events in.
-    pub async fn ingest(&self) -> proto::ingest_service_client::IngestServiceClient<Channel> {
+    pub(crate) async fn ingest(&self) -> proto::ingest_service_client::IngestServiceClient<Channel> {
         proto::ingest_service_client::IngestServiceClient::new(self.channel().await)
     }
 
     /// A client for answers out.
-    pub async fn query(&self) -> proto::query_service_client::QueryServiceClient<Channel> {
+    pub(crate) async fn query(&self) -> proto::query_service_client::QueryServiceClient<Channel> {
         proto::query_service_client::QueryServiceClient::new(self.channel().await)
     }
 
     /// Sends a batch and waits until it is in ClickHouse. Does as it is told
     /// when it is told to try again later.
-    pub async fn store(&self, events: Vec<proto::Event>) -> proto::IngestBatchResponse {
+    pub(crate) async fn store(&self, events: Vec<proto::Event>) -> proto::IngestBatchResponse {
         let durability = proto::Durability::Stored.into();
         let request = proto::IngestBatchRequest { events, durability };
         let mut ingest = self.ingest().await;
@@ -208,19 +208,19 @@ impl House {
     }
 
     /// A GET over REST: status and JSON body.
-    pub async fn get(&self, path: &str) -> (u16, serde_json::Value) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, serde_json::Value) {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     /// A POST of JSON over REST: status and JSON body.
-    pub async fn post(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
+    pub(crate) async fn post(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
         let answer = self.http.post(format!("{}{path}", self.url)).json(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     /// The first value of a question to ClickHouse, asked as the service.
-    pub async fn sql(&self, statement: &str) -> String {
+    pub(crate) async fn sql(&self, statement: &str) -> String {
         let password = std::fs::read_to_string(self.dir.path().join("clickhouse/password")).unwrap();
         let request = self
             .http
@@ -236,7 +236,7 @@ impl House {
     }
 
     /// Waits until the log is empty: everything acknowledged is in ClickHouse.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let client = proto::segment_service_client::SegmentServiceClient::new(self.channel().await);
         eventually("an empty log", || {
             let mut client = client.clone();
@@ -250,7 +250,7 @@ impl House {
 
     /// Asserts that so many events are stored, once each, in the raw table and
     /// in every rollup.
-    pub async fn assert_counted(&self, events: usize) {
+    pub(crate) async fn assert_counted(&self, events: usize) {
         self.settled().await;
         for (what, statement) in [
             ("rows", "SELECT count() FROM events"),
@@ -278,13 +278,13 @@ impl Drop for House {
 }
 
 /// Sends a signal to a process that a test started.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
     assert!(status.success(), "kill -{name} {pid}");
 }
 
 /// Waits for something to become true, asking often.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "waited in vain: {what}");

@@ -58,7 +58,13 @@ impl Generator {
 
     /// Batches of `batch` events, `duplicates` of each hundred of which repeat
     /// an earlier one of the same batch or the one before.
-    pub(super) fn batches(&mut self, events: usize, batch: usize, duplicates: u32, now: SystemTime) -> Vec<Vec<proto::Event>> {
+    pub(super) fn batches(
+        &mut self,
+        events: usize,
+        batch: usize,
+        duplicates: u32,
+        now: SystemTime,
+    ) -> Vec<Vec<proto::Event>> {
         let mut sent: Vec<proto::Event> = Vec::with_capacity(events);
         for _ in 0..events {
             let repeats = !sent.is_empty() && self.random.random_range(0..100) < duplicates;

@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::events::{Generator, blocks};
 use super::house::House;
 use super::report::{Report, Times, median};
+use crate::clickhouse::store::INSERT_SETTINGS;
 use crate::ingest::row;
 use crate::transport::proto::IngestRequest;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
@@ -111,12 +112,12 @@ async fn insert_bare(client: &Client, blocks: Vec<Vec<u8>>, events: usize) -> an
             loop {
                 let Some(block) = blocks.lock().await.pop_front() else { return anyhow::Ok(()) };
                 let statement = format!("INSERT INTO events ({}) FORMAT RowBinary", row::COLUMNS);
-                let mut insert = client
-                    .insert_formatted_with(statement)
-                    .with_setting("async_insert", "0")
-                    .with_setting("insert_deduplicate", "0")
-                    .with_setting("min_insert_block_size_rows", "1048576")
-                    .with_setting("min_insert_block_size_bytes", "0");
+                let mut insert = client.insert_formatted_with(statement);
+                // The same settings as the service's, but for deduplication.
+                for (name, value) in INSERT_SETTINGS {
+                    insert = insert.with_setting(name, value);
+                }
+                insert = insert.with_setting("insert_deduplicate", "0").with_setting("deduplicate_insert", "disable");
                 insert.send(block.into()).await?;
                 insert.end().await?;
             }
