@@ -31,7 +31,10 @@ impl Pinger {
 
     /// Whether it answers now.
     pub async fn answers(&self) -> bool {
-        self.client.get(&self.url).send().await.is_ok_and(|response| response.status().is_success())
+        let Ok(response) = self.client.get(&self.url).send().await else { return false };
+        let is_answer = response.status().is_success();
+        // To the end, so that the connection serves again.
+        is_answer && response.bytes().await.is_ok()
     }
 
     /// Asks every second, for as long as somebody holds the receiver. It holds

@@ -59,7 +59,9 @@ pub enum FetchError {
         message: String,
     },
     /// The package is not the one that is pinned.
-    #[error("{package} is not what it should be (sha512 {found}); it was thrown away. Check npm's registry, {OTHER_WAYS}")]
+    #[error(
+        "{package} is not what it should be (sha512 {found}); it was thrown away. Check npm's registry, {OTHER_WAYS}"
+    )]
     Integrity {
         /// The package and its version.
         package: String,
@@ -314,8 +316,6 @@ fn sync(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
@@ -349,9 +349,12 @@ mod tests {
         }
 
         fn set_npm(&self, script: &str) {
-            let npm = self.npm();
-            std::fs::write(&npm, format!("#!/bin/sh\ndir='{}'\n{script}\n", self.dir.path().display())).unwrap();
-            std::fs::set_permissions(&npm, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let text = format!("#!/bin/sh\ndir='{}'\n{script}\n", self.dir.path().display());
+            // Written by another process: a file that a thread of this one has
+            // open, while another thread forks, is "busy" to whoever runs it.
+            let write = "printf %s \"$1\" > \"$2\" && chmod +x \"$2\"";
+            let status = Command::new("sh").args(["-c", write, "sh", &text]).arg(self.npm()).status().unwrap();
+            assert!(status.success());
         }
 
         fn npm(&self) -> PathBuf {
@@ -378,7 +381,8 @@ mod tests {
         assert_eq!(std::fs::read(&library).unwrap(), CONTENT);
         assert_eq!(registry.fetcher().library().unwrap(), library);
         assert_eq!(registry.fetches(), 1);
-        let kept: Vec<_> = std::fs::read_dir(library.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let kept: Vec<_> =
+            std::fs::read_dir(library.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(kept.len(), 2, "{kept:?}");
     }
 

@@ -318,7 +318,10 @@ mod tests {
     fn a_server_has_no_default_user() {
         let dir = tempfile::tempdir().unwrap();
         let home = home(dir.path());
-        assert!(home.users_xml(Form::Library).contains("<no_password/>\n      <networks><ip>127.0.0.1</ip></networks>\n      <profile>starter"));
+        assert!(
+            home.users_xml(Form::Library)
+                .contains("<no_password/>\n      <networks><ip>127.0.0.1</ip></networks>\n      <profile>starter")
+        );
         assert!(!home.users_xml(Form::Server).contains("<default>"));
     }
 

@@ -173,10 +173,7 @@ fn own_executable() -> io::Result<PathBuf> {
 }
 
 /// Starts the first process, which is also the choice of the port.
-async fn first_start(
-    mut starter: Starter,
-    port_wanted: u16,
-) -> Result<(Starter, process::Process), EngineError> {
+async fn first_start(mut starter: Starter, port_wanted: u16) -> Result<(Starter, process::Process), EngineError> {
     let (mut attempts, mut ports) = (0, 0);
     loop {
         let port = if port_wanted == 0 { free_port()? } else { port_wanted };

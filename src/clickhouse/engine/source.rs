@@ -67,7 +67,9 @@ impl Source {
         if let Some(path) = binary_on(std::env::var_os("PATH").as_deref()) {
             match check_version(&path).await {
                 Ok(()) => return Ok(Self::Binary(path)),
-                Err(problem) => tracing::info!(path = %path.display(), problem, "a ClickHouse on the PATH is passed over"),
+                Err(problem) => {
+                    tracing::info!(path = %path.display(), problem, "a ClickHouse on the PATH is passed over")
+                }
             }
         }
         let fetcher = Fetcher::new(&config.engine_cache_dir)?;
@@ -106,8 +108,6 @@ fn major_version(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -122,9 +122,12 @@ mod tests {
 
     fn program(dir: &Path, version: &str) -> PathBuf {
         let path = dir.join("clickhouse");
-        std::fs::write(&path, format!("#!/bin/sh\necho 'ClickHouse local version {version} (official build).'\n"))
-            .unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\necho 'ClickHouse local version {version} (official build).'\n");
+        // Written by another process: a file that a thread of this one has
+        // open, while another thread forks, is "busy" to whoever runs it.
+        let write = "printf %s \"$1\" > \"$2\" && chmod +x \"$2\"";
+        let status = std::process::Command::new("sh").args(["-c", write, "sh", &text]).arg(&path).status().unwrap();
+        assert!(status.success());
         path
     }
 

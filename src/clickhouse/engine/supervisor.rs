@@ -81,8 +81,7 @@ impl Starter {
             _ => StartError::Io(error),
         })?);
         self.home.write_config(self.source.form(), port)?;
-        let mut process =
-            Process::start(&self.launcher, &self.settings.executable, &self.source, &self.home).await?;
+        let mut process = Process::start(&self.launcher, &self.settings.executable, &self.source, &self.home).await?;
         let wait_max = self.settings.start_wait_max * 2_u32.pow(attempts.min(DOUBLINGS_MAX));
         tokio::select! {
             status = process.wait() => {
@@ -129,7 +128,10 @@ impl Starter {
             .header("X-ClickHouse-User", &endpoint.user)
             .header("X-ClickHouse-Key", endpoint.password.expose())
             .body("SELECT 1");
-        request.send().await.is_ok_and(|response| response.status().is_success())
+        let Ok(response) = request.send().await else { return false };
+        let is_answer = response.status().is_success();
+        // To the end: ClickHouse makes an error of an answer cut short.
+        is_answer && response.bytes().await.is_ok()
     }
 }
 
@@ -158,8 +160,9 @@ impl Supervisor {
                 status = process.wait() => status,
             };
             self.pid.send_replace(None);
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             let output = self.starter.home.output_tail();
-            tracing::error!(?status, output, "ClickHouse ended; starting it again");
+            tracing::error!(status, output, "ClickHouse ended; starting it again");
             let Some(restarted) = stop.run_until_cancelled(self.restart()).await else {
                 // A process that was just starting has been killed. Its lock
                 // is free when it has gone.
