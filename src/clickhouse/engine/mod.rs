@@ -141,8 +141,8 @@ impl Engine {
         let endpoint = starter.endpoint();
         tracing::info!(url = endpoint.url, pid = process.pid(), "ClickHouse answers");
         let stop = CancellationToken::new();
-        let (supervisor, pid) = Supervisor::new(starter, stop.clone());
-        let supervision = tokio::spawn(supervisor.run(process));
+        let (supervisor, pid) = Supervisor::new(starter, process, stop.clone());
+        let supervision = tokio::spawn(supervisor.run());
         Ok(Self { endpoint, pid, supervision, stop: stop.drop_guard() })
     }
 

@@ -139,25 +139,30 @@ impl Starter {
 #[derive(Debug)]
 pub(super) struct Supervisor {
     starter: Starter,
+    process: Process,
     stop: CancellationToken,
     pid: watch::Sender<Option<u32>>,
 }
 
 impl Supervisor {
-    /// Also returns where the id of the current process is told.
-    pub(super) fn new(starter: Starter, stop: CancellationToken) -> (Self, watch::Receiver<Option<u32>>) {
-        let (pid, told) = watch::channel(None);
-        (Self { starter, stop, pid }, told)
+    /// Of this process first. Also returns where the id of the current one is
+    /// told.
+    pub(super) fn new(
+        starter: Starter,
+        process: Process,
+        stop: CancellationToken,
+    ) -> (Self, watch::Receiver<Option<u32>>) {
+        let (pid, told) = watch::channel(process.pid());
+        (Self { starter, process, stop, pid }, told)
     }
 
     /// Runs until it is stopped. Then no process is left.
-    pub(super) async fn run(mut self, mut process: Process) {
+    pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         loop {
-            self.pid.send_replace(process.pid());
             let status = tokio::select! {
                 () = stop.cancelled() => break,
-                status = process.wait() => status,
+                status = self.process.wait() => status,
             };
             self.pid.send_replace(None);
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -169,9 +174,10 @@ impl Supervisor {
                 let _ = self.starter.former_gone().await;
                 return;
             };
-            process = restarted;
+            self.process = restarted;
+            self.pid.send_replace(self.process.pid());
         }
-        process.end(self.starter.settings.stop_wait_max).await;
+        self.process.end(self.starter.settings.stop_wait_max).await;
         self.pid.send_replace(None);
     }
 
