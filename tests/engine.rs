@@ -1,6 +1,7 @@
 //! The embedded ClickHouse, the real one. The first run on a machine fetches
 //! it, which takes half a minute.
 #![allow(missing_docs, reason = "the names of the tests are their documentation")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::future::Future;
 use std::io::{BufRead as _, BufReader};

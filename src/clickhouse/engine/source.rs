@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use super::fetch::{FetchError, Fetcher};
 use super::home::Form;
@@ -72,7 +73,9 @@ impl Source {
                 }
             }
         }
-        let fetcher = Fetcher::new(&config.engine_cache_dir)?;
+        let interrupt = CancellationToken::new();
+        let fetcher = Fetcher::new(&config.engine_cache_dir, interrupt.clone())?;
+        let _interrupt_when_dropped = interrupt.drop_guard();
         let library = tokio::task::spawn_blocking(move || fetcher.library()).await;
         Ok(Self::Library(library.map_err(|_| FetchError::Interrupted)??))
     }
