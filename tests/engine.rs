@@ -32,7 +32,7 @@ async fn start(data_dir: &TempDir) -> Engine {
 }
 
 async fn query_as(endpoint: &Endpoint, user: &str, password: &str, sql: &str) -> Result<String, String> {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
     let mut request = client.post(&endpoint.url).header("X-ClickHouse-User", user).body(sql.to_owned());
     if !password.is_empty() {
         request = request.header("X-ClickHouse-Key", password);

@@ -157,7 +157,8 @@ impl Engine {
         *self.pid.borrow()
     }
 
-    /// Ends the engine, and returns when its process has gone.
+    /// Ends the engine, and returns when its process has gone: in a tenth of a
+    /// second, but later, by up to five, while anybody keeps a connection open.
     pub async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.supervision.await {

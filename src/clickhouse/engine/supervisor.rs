@@ -52,7 +52,8 @@ pub(super) struct Starter {
 
 impl Starter {
     pub(super) fn new(settings: EngineSettings, source: Source, home: Home) -> io::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(QUESTION_WAIT_MAX).build();
+        // A connection kept open would hold up the end of the process.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(QUESTION_WAIT_MAX).build();
         let client = client.map_err(io::Error::other)?;
         Ok(Self { settings, source, home, launcher: Launcher::new()?, client, port: 0 })
     }
