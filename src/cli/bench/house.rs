@@ -16,8 +16,9 @@ use crate::config::Secret;
 use crate::transport::proto::ListSegmentsRequest;
 use crate::transport::proto::segment_service_client::SegmentServiceClient;
 
-/// The database of the baseline: the same tables, beside the service's.
-const BASELINE: &str = "baseline";
+/// The database of the baseline: the same tables, beside the service's, and under
+/// a name that the service's user may use.
+const BASELINE: &str = "tallyhouse_baseline";
 /// Pause between two looks at whether something has happened.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// Rows that are filled in at a time.
