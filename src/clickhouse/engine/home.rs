@@ -152,6 +152,8 @@ impl Home {
   <default_profile>default</default_profile>
   <listen_host>127.0.0.1</listen_host>
   <http_port>{port}</http_port>
+  <!-- Idle connections of the service's own are no reason to wait. -->
+  <shutdown_wait_unfinished>1</shutdown_wait_unfinished>
   <max_connections>1024</max_connections>
   <max_concurrent_queries>{queries_max}</max_concurrent_queries>
   <max_server_memory_usage>{memory_bytes_max}</max_server_memory_usage>

@@ -141,8 +141,8 @@ impl Engine {
         let endpoint = starter.endpoint();
         tracing::info!(url = endpoint.url, pid = process.pid(), "ClickHouse answers");
         let stop = CancellationToken::new();
-        let (supervisor, pid) = Supervisor::new(starter, stop.clone());
-        let supervision = tokio::spawn(supervisor.run(process));
+        let (supervisor, pid) = Supervisor::new(starter, process, stop.clone());
+        let supervision = tokio::spawn(supervisor.run());
         Ok(Self { endpoint, pid, supervision, stop: stop.drop_guard() })
     }
 
@@ -157,7 +157,8 @@ impl Engine {
         *self.pid.borrow()
     }
 
-    /// Ends the engine, and returns when its process has gone.
+    /// Ends the engine, and returns when its process has gone: in a tenth of a
+    /// second, but later, by up to five, while anybody keeps a connection open.
     pub async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.supervision.await {

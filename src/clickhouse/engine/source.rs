@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use super::fetch::{FetchError, Fetcher};
 use super::home::Form;
@@ -72,7 +73,9 @@ impl Source {
                 }
             }
         }
-        let fetcher = Fetcher::new(&config.engine_cache_dir)?;
+        let interrupt = CancellationToken::new();
+        let fetcher = Fetcher::new(&config.engine_cache_dir, interrupt.clone())?;
+        let _interrupt_when_dropped = interrupt.drop_guard();
         let library = tokio::task::spawn_blocking(move || fetcher.library()).await;
         Ok(Self::Library(library.map_err(|_| FetchError::Interrupted)??))
     }
@@ -108,8 +111,6 @@ fn major_version(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -124,9 +125,12 @@ mod tests {
 
     fn program(dir: &Path, version: &str) -> PathBuf {
         let path = dir.join("clickhouse");
-        std::fs::write(&path, format!("#!/bin/sh\necho 'ClickHouse local version {version} (official build).'\n"))
-            .unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\necho 'ClickHouse local version {version} (official build).'\n");
+        // Written by another process: a file that a thread of this one has
+        // open, while another thread forks, is "busy" to whoever runs it.
+        let write = "printf %s \"$1\" > \"$2\" && chmod +x \"$2\"";
+        let status = std::process::Command::new("sh").args(["-c", write, "sh", &text]).arg(&path).status().unwrap();
+        assert!(status.success());
         path
     }
 

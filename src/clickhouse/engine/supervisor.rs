@@ -52,7 +52,8 @@ pub(super) struct Starter {
 
 impl Starter {
     pub(super) fn new(settings: EngineSettings, source: Source, home: Home) -> io::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(QUESTION_WAIT_MAX).build();
+        // A connection kept open would hold up the end of the process.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(QUESTION_WAIT_MAX).build();
         let client = client.map_err(io::Error::other)?;
         Ok(Self { settings, source, home, launcher: Launcher::new()?, client, port: 0 })
     }
@@ -128,7 +129,10 @@ impl Starter {
             .header("X-ClickHouse-User", &endpoint.user)
             .header("X-ClickHouse-Key", endpoint.password.expose())
             .body("SELECT 1");
-        request.send().await.is_ok_and(|response| response.status().is_success())
+        let Ok(response) = request.send().await else { return false };
+        let is_answer = response.status().is_success();
+        // To the end: ClickHouse makes an error of an answer cut short.
+        is_answer && response.bytes().await.is_ok()
     }
 }
 
@@ -136,38 +140,45 @@ impl Starter {
 #[derive(Debug)]
 pub(super) struct Supervisor {
     starter: Starter,
+    process: Process,
     stop: CancellationToken,
     pid: watch::Sender<Option<u32>>,
 }
 
 impl Supervisor {
-    /// Also returns where the id of the current process is told.
-    pub(super) fn new(starter: Starter, stop: CancellationToken) -> (Self, watch::Receiver<Option<u32>>) {
-        let (pid, told) = watch::channel(None);
-        (Self { starter, stop, pid }, told)
+    /// Of this process first. Also returns where the id of the current one is
+    /// told.
+    pub(super) fn new(
+        starter: Starter,
+        process: Process,
+        stop: CancellationToken,
+    ) -> (Self, watch::Receiver<Option<u32>>) {
+        let (pid, told) = watch::channel(process.pid());
+        (Self { starter, process, stop, pid }, told)
     }
 
     /// Runs until it is stopped. Then no process is left.
-    pub(super) async fn run(mut self, mut process: Process) {
+    pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         loop {
-            self.pid.send_replace(process.pid());
             let status = tokio::select! {
                 () = stop.cancelled() => break,
-                status = process.wait() => status,
+                status = self.process.wait() => status,
             };
             self.pid.send_replace(None);
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             let output = self.starter.home.output_tail();
-            tracing::error!(?status, output, "ClickHouse ended; starting it again");
+            tracing::error!(status, output, "ClickHouse ended; starting it again");
             let Some(restarted) = stop.run_until_cancelled(self.restart()).await else {
                 // A process that was just starting has been killed. Its lock
                 // is free when it has gone.
                 let _ = self.starter.former_gone().await;
                 return;
             };
-            process = restarted;
+            self.process = restarted;
+            self.pid.send_replace(self.process.pid());
         }
-        process.end(self.starter.settings.stop_wait_max).await;
+        self.process.end(self.starter.settings.stop_wait_max).await;
         self.pid.send_replace(None);
     }
 

@@ -50,7 +50,7 @@ mod tests {
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(8));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(9));
     }
 
     #[test]
