@@ -60,7 +60,12 @@ pub fn explain(status: &Status) -> anyhow::Error {
         .into_iter()
         .map(|violation| format!("{} {}", violation.field, violation.description))
         .collect();
-    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    let mut message =
+        if status.message().is_empty() { status.code().description() } else { status.message() }.to_owned();
+    // A connection that failed says why only at the very bottom.
+    if let Some(cause) = deepest_cause(status).filter(|cause| !message.contains(cause)) {
+        message = format!("{message}: {cause}");
+    }
     match (status.code(), fields.is_empty()) {
         (Code::Unimplemented, _) => {
             anyhow::anyhow!("what answers there does not know this request ({message}); is it a tallyhouse of today?")
@@ -68,6 +73,14 @@ pub fn explain(status: &Status) -> anyhow::Error {
         (_, false) => anyhow::anyhow!("{message}: {}", fields.join("; ")),
         (_, true) => anyhow::anyhow!("{message}"),
     }
+}
+
+fn deepest_cause(status: &Status) -> Option<String> {
+    let mut cause = std::error::Error::source(status)?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause.to_string())
 }
 
 #[cfg(test)]

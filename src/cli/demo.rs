@@ -21,9 +21,13 @@ use super::{stats, top, users};
 use crate::domain::{MILLIS_PER_DAY, Timestamp};
 use crate::transport::proto;
 
-const BATCH_LINES: u16 = 1_000;
+/// Large batches: answers wait for ClickHouse, so little would be on its way
+/// with small ones.
+const BATCH_LINES: u16 = 5_000;
 const BATCHES_IN_FLIGHT: u16 = 16;
 const RETRY_FOR: Duration = Duration::from_secs(60);
+/// How many of the bad lines are shown.
+const REJECTED_SHOWN_MAX: usize = 4;
 /// As many campaigns as are asked for to find those of the sample.
 const CAMPAIGNS_MAX: u32 = 1_000;
 
@@ -72,8 +76,9 @@ impl DemoArgs {
         super::print(&made.describe(&file, self.events, paint))?;
 
         let before = counted(channel.clone(), until).await?;
-        let summary = self.send(&file).await?;
-        super::print(&format!("\n{}\n", summary.render(paint)))?;
+        let (summary, result) = self.send(&file).await?;
+        super::print(&format!("\n{}\n", summary.render(REJECTED_SHOWN_MAX, paint)))?;
+        result?;
         let after = counted(channel.clone(), until).await?;
         let (is_right, finding) = check(&made, &summary, before, after);
         let finding = format!("{} {finding}\n", if is_right { "checked:" } else { "not as expected:" });
@@ -84,16 +89,15 @@ impl DemoArgs {
         Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_NEGATIVE) })
     }
 
-    async fn send(&self, file: &Path) -> anyhow::Result<Summary> {
+    async fn send(&self, file: &Path) -> anyhow::Result<(Summary, anyhow::Result<()>)> {
         let (source, bytes) = send::open(file).await?;
         let progress = Progress::new(bytes, self.quiet);
         // The house is asked right afterwards, so it must have everything.
         let options = SendOptions::new(BATCH_LINES, BATCHES_IN_FLIGHT, true, RETRY_FOR);
         let stop = CancellationToken::new();
-        let (summary, result) = send::send(&self.address, source, &options, None, &progress, stop).await?;
+        let sent = send::send(&self.address, source, &options, None, &progress, stop).await?;
         progress.finish();
-        result?;
-        Ok(summary)
+        Ok(sent)
     }
 }
 

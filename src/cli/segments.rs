@@ -50,7 +50,7 @@ impl SegmentsArgs {
                 let answer = client.retry_parked_segments(proto::RetryParkedSegmentsRequest {}).await;
                 let answer = answer.map_err(|status| explain(&status)).context("cannot retry segments")?;
                 let count = answer.into_inner().segments;
-                (format!("{count} parked segments are tried again\n"), json!({ "segments": count }))
+                (format!("parked segments tried again: {count}\n"), json!({ "segments": count }))
             }
         };
         if self.json {

@@ -110,7 +110,7 @@ impl SendArgs {
         if self.json {
             super::print_json(&summary.to_json())?;
         } else {
-            super::print(&summary.render(Paint::stdout()))?;
+            super::print(&summary.render(report::SHOWN_MAX, Paint::stdout()))?;
         }
         result?;
         Ok(match (stop.is_cancelled(), summary.counts.rejected) {

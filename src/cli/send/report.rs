@@ -15,7 +15,7 @@ use crate::cli::plot::grouped;
 use crate::transport::proto;
 
 /// How many rejected lines are shown and kept in memory.
-const SHOWN_MAX: usize = 20;
+pub const SHOWN_MAX: usize = 20;
 
 /// A line that is no event, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -134,8 +134,8 @@ impl Summary {
         value
     }
 
-    /// For people.
-    pub fn render(&self, paint: Paint) -> String {
+    /// For people, with at most so many rejected lines.
+    pub fn render(&self, shown_max: usize, paint: Paint) -> String {
         type Colour = fn(Paint, &str) -> String;
         let counts = &self.counts;
         let always: [(&str, u64, Colour, &str); 4] = [
@@ -162,19 +162,20 @@ impl Summary {
             self.elapsed.as_secs_f64(),
             self.events_per_second()
         ));
-        text + &self.render_rejected(paint)
+        text + &self.render_rejected(shown_max, paint)
     }
 
-    fn render_rejected(&self, paint: Paint) -> String {
+    fn render_rejected(&self, shown_max: usize, paint: Paint) -> String {
+        let shown = &self.first_rejected[..shown_max.min(self.first_rejected.len())];
         let mut text = String::new();
-        if !self.first_rejected.is_empty() {
+        if !shown.is_empty() {
             text.push_str("rejected:\n");
         }
-        for line in &self.first_rejected {
+        for line in shown {
             let id = if line.event_id.is_empty() { "(no id)".into() } else { printable(&line.event_id) };
             text.push_str(&format!("  line {:<9} {id}  {} {}\n", line.line, paint.red(&line.code), line.reasons()));
         }
-        let more = self.counts.rejected.saturating_sub(self.first_rejected.len() as u64);
+        let more = self.counts.rejected.saturating_sub(shown.len() as u64);
         if more > 0 {
             text.push_str(&paint.dim(&format!("  … and {} more (--rejected FILE writes all)\n", grouped(more))));
         }
@@ -245,7 +246,7 @@ mod tests {
             r#"{"line":1,"event_id":"e\n1","code":"INVALID","errors":[{"field":"type","message":"is required"}],"text":"{}"}"#
         );
         let summary = Summary { counts: report.counts, first_rejected: report.first_rejected, ..Summary::default() };
-        let shown = summary.render(Paint::plain());
+        let shown = summary.render(SHOWN_MAX, Paint::plain());
         assert!(shown.contains("  line 20        e\u{fffd}1  INVALID type is required\n"), "{shown}");
         assert!(shown.contains("… and 5 more"), "{shown}");
         assert_eq!(summary.to_json()["rejected"], 25);
@@ -256,10 +257,10 @@ mod tests {
     fn the_summary_speaks_of_trouble_only_when_there_is_some() {
         let counts = Counts { accepted: 1_234, ..Counts::default() };
         let mut summary = Summary { counts, elapsed: Duration::from_secs(2), ..Summary::default() };
-        assert!(summary.render(Paint::plain()).starts_with("accepted           1,234  new, and counted\n"));
-        assert!(!summary.render(Paint::plain()).contains("undecided"));
+        assert!(summary.render(SHOWN_MAX, Paint::plain()).starts_with("accepted           1,234  new, and counted\n"));
+        assert!(!summary.render(SHOWN_MAX, Paint::plain()).contains("undecided"));
         summary.counts.undecided = 1;
-        assert!(summary.render(Paint::plain()).contains("undecided"));
+        assert!(summary.render(SHOWN_MAX, Paint::plain()).contains("undecided"));
         assert!((summary.events_per_second() - 617.0).abs() < 0.1);
     }
 }

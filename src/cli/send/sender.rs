@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use futures_util::{StreamExt as _, TryFutureExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -58,6 +58,8 @@ pub(super) struct Sender<'a> {
     /// When something was last decided, or began to wait for a decision.
     progressed: Instant,
     reconnects: u64,
+    /// What stands in the way of progress, as far as is known.
+    obstacle: Option<String>,
     report: Report,
     progress: &'a Progress,
 }
@@ -80,6 +82,7 @@ impl<'a> Sender<'a> {
             backoff: Backoff::default(),
             progressed: Instant::now(),
             reconnects: 0,
+            obstacle: None,
             report,
             progress,
         }
@@ -154,7 +157,7 @@ impl<'a> Sender<'a> {
                     None => self.has_source_ended = true,
                 },
                 () = until(due) => self.flight.revive(Instant::now()),
-                () = until(deadline) => bail!("{}", self.stuck("the service does not answer")),
+                () = until(deadline) => return Err(self.stuck()),
             }
         }
         Ok(Ended::Done)
@@ -210,9 +213,11 @@ impl<'a> Sender<'a> {
         if decided > 0 {
             self.progressed = Instant::now();
             self.backoff.reset();
+            self.obstacle = None;
         }
         self.progress.advance(batch.source_bytes, &self.report.counts);
         if !undecided.is_empty() {
+            self.obstacle = Some("the service cannot decide about some events just now".to_owned());
             self.flight.postpone(Instant::now() + UNDECIDED_PAUSE, batch.only(&undecided));
         }
         Ok(())
@@ -227,12 +232,13 @@ impl<'a> Sender<'a> {
         if !is_worth_retrying(status.code()) {
             return Err(explain(status));
         }
-        let reason = explain(status);
-        if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
-            bail!("{}", self.stuck(&reason.to_string()));
-        }
+        let reason = explain(status).to_string();
         if self.backoff.is_fresh() {
             self.progress.tell(&format!("interrupted ({reason}); trying again"));
+        }
+        self.obstacle = Some(reason);
+        if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(self.stuck());
         }
         self.reconnects += 1;
         let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
@@ -247,10 +253,11 @@ impl<'a> Sender<'a> {
         self.progressed.checked_add(retry_for)
     }
 
-    fn stuck(&self, reason: &str) -> String {
+    fn stuck(&self) -> anyhow::Error {
         let seconds = self.sending.retry_for.unwrap_or_default().as_secs_f64();
-        format!(
-            "gave up after {seconds} s without progress (--retry-for): {reason}; send the same again later, \
+        let obstacle = self.obstacle.as_deref().unwrap_or("the service does not answer");
+        anyhow!(
+            "gave up after {seconds} s without progress (--retry-for): {obstacle}; send the same again later, \
              nothing is counted twice"
         )
     }
