@@ -1,6 +1,8 @@
 //! Claims about the whole service, shown through its real port against the
 //! real ClickHouse. Each test has a house of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
+
 mod analysts;
 mod clients;
 mod events;

@@ -81,7 +81,7 @@ impl House {
     /// Puts rows into the service's tables without the service, spread over
     /// the last 24 hours. They are made by ClickHouse, so it is quick.
     pub(super) async fn preload(&self, rows: u64) -> anyhow::Result<()> {
-        for first in (0..rows).step_by(PRELOAD_BLOCK as usize) {
+        for first in (0..rows.div_ceil(PRELOAD_BLOCK)).map(|block| block * PRELOAD_BLOCK) {
             let statement = format!(
                 "INSERT INTO events ({}) SELECT 'default', toString(generateUUIDv7(number)), \
                  if(number % 30 = 0, 'click', 'impression'), \

@@ -62,9 +62,9 @@ pub(super) struct Times(Histogram<u64>);
 impl Times {
     /// None yet.
     pub(super) fn new() -> Self {
-        let mut histogram = Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are allowed"));
-        histogram.auto(true);
-        Self(histogram)
+        // The bounds and three digits are within what a histogram may have.
+        let histogram = Histogram::new_with_bounds(1, 60_000_000, 3);
+        Self(histogram.unwrap_or_else(|_| unreachable!("constant bounds")))
     }
 
     /// Adds one.
@@ -74,7 +74,7 @@ impl Times {
 
     /// Adds all of another.
     pub(super) fn add_all(&mut self, other: &Self) {
-        let _ = self.0.add(&other.0); // Both grow as needed.
+        let _ = self.0.add(&other.0); // Both have the same bounds.
     }
 
     /// How many there are.
