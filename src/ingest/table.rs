@@ -24,7 +24,7 @@ pub(super) struct Entry {
     pub(super) words: [u32; 3],
     /// The payload's fingerprint.
     pub(super) payload: PayloadFingerprint,
-    /// See [`super::index::Mark`]. Never 0, which marks an empty cell.
+    /// The minute and the segment tag; see the index. Never 0, which marks an empty cell.
     pub(super) mark: u32,
 }
 

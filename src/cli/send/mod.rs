@@ -1,6 +1,6 @@
 //! `tallyhouse send`: NDJSON in, verdicts out.
 //!
-//! [`reader`] gathers lines into batches, [`sender`] keeps a bounded number of
+//! `reader` gathers lines into batches, `sender` keeps a bounded number of
 //! them in flight until each is answered, [`report`] says what became of them.
 
 mod backoff;
