@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use tallyhouse::cli::service;
 use tallyhouse::cli::{self, Cli, Command};
 use tallyhouse::clickhouse::engine::run_child;
 use tallyhouse::config::Config;
-use tallyhouse::{server, telemetry};
+use tallyhouse::telemetry;
 
 /// Many short-lived allocations on many threads: mimalloc keeps the resident
 /// memory of a long-running service flatter than the system's allocator does.
@@ -32,15 +33,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Settings(args) => args.run(),
         Command::Dev(args) => {
             let config = args.config()?;
-            run_service(&config, server::run_dev(config.clone()))
+            run_service(&config, service::dev(config.clone()))
         }
         Command::Serve(args) => {
             let config = args.config()?;
-            run_service(&config, server::run_serve(config.clone()))
+            run_service(&config, service::serve(config.clone()))
         }
         Command::Migrate(args) => {
             let config = args.config()?;
-            run_service(&config, server::run_migrate(config.clone()))
+            run_service(&config, service::bring_up_to_date(config.clone()))
         }
         Command::Bench(args) => run_client(args.run()),
         Command::Client(command) => run_client(command.run()),

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::client::Endpoint;
-use crate::clickhouse::engine::Engine;
 use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
@@ -61,93 +59,6 @@ pub enum ServerError {
     Part(String),
 }
 
-/// Runs the service with an embedded ClickHouse, or the one at a URL, for
-/// people to try: on loopback, without authentication. Ends on SIGTERM and
-/// Ctrl-C.
-///
-/// # Errors
-/// See [`run`].
-pub async fn run_dev(config: Config) -> Result<(), ServerError> {
-    check_is_safe(&config)?;
-    let socket = bind(config.listen)?;
-    let shutdown = shutdown_on_signal()?;
-    if !config.clickhouse_url.is_empty() {
-        let endpoint = Endpoint::configured(&config);
-        return run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
-    }
-    let Some(engine) = shutdown.run_until_cancelled(Engine::start(&config)).await else { return Ok(()) };
-    let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
-    let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
-    let ran = run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
-    engine.stop().await;
-    ran
-}
-
-/// Runs the service against a ClickHouse server. Ends on SIGTERM and Ctrl-C.
-///
-/// # Errors
-/// See [`run`].
-pub async fn run_serve(config: Config) -> Result<(), ServerError> {
-    check_has_url(&config)?;
-    check_is_safe(&config)?;
-    let socket = bind(config.listen)?;
-    let endpoint = Endpoint::configured(&config);
-    let ready = |address| tracing::info!(%address, "serving gRPC, grpc-web and REST");
-    run(config, socket, endpoint, shutdown_on_signal()?, ready).await
-}
-
-/// Brings the tables of a ClickHouse server up to date.
-///
-/// # Errors
-/// When there is no server, or it refuses.
-pub async fn run_migrate(config: Config) -> Result<(), ServerError> {
-    check_has_url(&config)?;
-    let migrated = migrate(&Endpoint::configured(&config), config.retention_days).await;
-    migrated.map_err(|error| ServerError::Part(error.to_string()))
-}
-
-/// Says where everything is, and what to try.
-fn welcome(address: SocketAddr, endpoint: &Endpoint) {
-    let url = &endpoint.url;
-    println!(
-        "Tallyhouse is ready.\n\n  \
-         gRPC, grpc-web, REST   http://{address}\n  \
-         routes                 http://{address}/docs\n  \
-         ClickHouse, for SQL    {url}  (user analyst, read-only; {url}/play?user=analyst)\n\n\
-         In another terminal:\n\n  \
-         make demo              sends a sample and shows what was counted\n  \
-         tallyhouse send FILE   sends your own events, one JSON object a line\n  \
-         tallyhouse --help      all commands\n\n\
-         Ctrl-C stops it."
-    );
-}
-
-/// Cancelled by the first SIGTERM or Ctrl-C.
-fn shutdown_on_signal() -> Result<CancellationToken, ServerError> {
-    let shutdown = CancellationToken::new();
-    let failed = |error: std::io::Error| ServerError::Part(format!("cannot listen for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-        token.cancel();
-    });
-    Ok(shutdown)
-}
-
-fn check_has_url(config: &Config) -> Result<(), ServerError> {
-    if config.clickhouse_url.is_empty() {
-        let message = "name a ClickHouse server: set TALLYHOUSE_CLICKHOUSE_URL or --clickhouse-url";
-        return Err(ServerError::Refused(message.to_owned()));
-    }
-    Ok(())
-}
-
 /// Takes the configured port, without opening it: whoever connects before the
 /// service is ready is refused, and nobody else can take it meanwhile.
 ///
@@ -192,56 +103,22 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), ServerError> {
-    let clock = Arc::new(ArrivalClock::default());
-    let log = Arc::new(open_log(&config, &clock).await?);
-    let store: Arc<dyn EventStore> = Arc::new(ClickHouseStore::new(&endpoint));
-    let index = Arc::new(Index::new(config.index_ids_max));
-    let prints = Fingerprinter::random();
-
-    let recovery = recover(&config, &endpoint, &index, prints, &log, &*store);
+    let parts = Parts::new(&config, &endpoint).await?;
+    let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,
         None => return Ok(()),
     }
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let stored_hours = Arc::new(StoredHours::default());
-    let forwarder = Forwarder::new(
-        forwarder_settings(&config),
-        Arc::clone(&log),
-        Arc::clone(&index),
-        Arc::clone(&store),
-        Arc::clone(&stored_hours),
-    );
+    let forwarder = parts.forwarder(&config);
     forwarder.start(&tasks, &stop);
-    start_sweeper(&tasks, &stop, &index, &log);
-    let clickhouse_up = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?.watch();
+    start_sweeper(&tasks, &stop, &parts);
 
-    let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
-    metrics.observe(&log, &index);
-    let tail = Arc::new(LiveTail::new(&config));
-    let outcomes = Outcomes::new(vec![
-        Arc::clone(&metrics) as Arc<_>,
-        Arc::new(OutcomeLog::default()),
-        Arc::clone(&tail) as Arc<_>,
-    ]);
-    let pipeline =
-        Pipeline::new(pipeline_settings(&config), Arc::clone(&clock), prints, index, Arc::clone(&log), store, outcomes);
-    let queries = Queries::new(
-        Answers::new(&endpoint),
-        cache_settings(&config),
-        config.queries_in_flight_max,
-        Duration::from_millis(config.query_wait_ms_max),
-        Arc::clone(&clock),
-        Arc::clone(log.segments()),
-        stored_hours,
-    );
-    let shutdown_wait = config.shutdown_wait();
-    let address = config.listen;
-    let app =
-        Arc::new(Application { config, clock, pipeline, queries, log: Arc::clone(&log), tail, metrics, clickhouse_up });
-
+    let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
     let listen_failed = |source| ServerError::Listen { address, source };
+    let log = Arc::clone(&parts.log);
+    let app = parts.application(config, &endpoint)?;
     let listener = socket.listen(BACKLOG).map_err(listen_failed)?;
     ready(listener.local_addr().map_err(listen_failed)?);
     let served = transport::serve(app, listener, shutdown).await;
@@ -256,6 +133,82 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     served.map_err(|error| ServerError::Part(error.to_string()))
+}
+
+/// What ingest, queries and transports are made of.
+struct Parts {
+    clock: Arc<ArrivalClock>,
+    prints: Fingerprinter,
+    index: Arc<Index>,
+    log: Arc<Log>,
+    store: Arc<dyn EventStore>,
+    stored_hours: Arc<StoredHours>,
+}
+
+impl Parts {
+    /// With the log as a former run left it, and an empty index.
+    async fn new(config: &Config, endpoint: &Endpoint) -> Result<Self, ServerError> {
+        let clock = Arc::new(ArrivalClock::default());
+        Ok(Self {
+            prints: Fingerprinter::random(),
+            index: Arc::new(Index::new(config.index_ids_max)),
+            log: Arc::new(open_log(config, &clock).await?),
+            store: Arc::new(ClickHouseStore::new(endpoint)),
+            stored_hours: Arc::default(),
+            clock,
+        })
+    }
+
+    fn forwarder(&self, config: &Config) -> Arc<Forwarder> {
+        Forwarder::new(
+            forwarder_settings(config),
+            Arc::clone(&self.log),
+            Arc::clone(&self.index),
+            Arc::clone(&self.store),
+            Arc::clone(&self.stored_hours),
+        )
+    }
+
+    /// What the transports call.
+    fn application(self, config: Config, endpoint: &Endpoint) -> Result<Arc<Application>, ServerError> {
+        let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
+        metrics.observe(&self.log, &self.index);
+        let tail = Arc::new(LiveTail::new(&config));
+        let outcomes = Outcomes::new(vec![
+            Arc::clone(&metrics) as Arc<_>,
+            Arc::new(OutcomeLog::default()),
+            Arc::clone(&tail) as Arc<_>,
+        ]);
+        let queries = Queries::new(
+            Answers::new(endpoint),
+            cache_settings(&config),
+            config.queries_in_flight_max,
+            Duration::from_millis(config.query_wait_ms_max),
+            Arc::clone(&self.clock),
+            Arc::clone(self.log.segments()),
+            self.stored_hours,
+        );
+        let pipeline = Pipeline::new(
+            pipeline_settings(&config),
+            Arc::clone(&self.clock),
+            self.prints,
+            self.index,
+            Arc::clone(&self.log),
+            self.store,
+            outcomes,
+        );
+        let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
+        Ok(Arc::new(Application {
+            config,
+            clock: self.clock,
+            pipeline,
+            queries,
+            log: self.log,
+            tail,
+            metrics,
+            clickhouse_up: pinger.watch(),
+        }))
+    }
 }
 
 async fn open_log(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Log, ServerError> {
@@ -275,18 +228,12 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Log, Ser
 
 /// Waits for ClickHouse, brings its schema up to date, and fills the index:
 /// from then on the service knows what it must not count again.
-async fn recover(
-    config: &Config,
-    endpoint: &Endpoint,
-    index: &Arc<Index>,
-    prints: Fingerprinter,
-    log: &Arc<Log>,
-    store: &dyn EventStore,
-) -> Result<(), ServerError> {
+async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
+    let Parts { prints, index, log, store, .. } = parts;
     for attempt in 0_u32.. {
         let attempted = async {
             migrate(endpoint, config.retention_days).await.map_err(|error| error.to_string())?;
-            fill(index, prints, log, store, config.index_ids_max).await.map_err(|error| error.to_string())
+            fill(index, *prints, log, &**store, config.index_ids_max).await.map_err(|error| error.to_string())
         };
         match attempted.await {
             Ok(()) => break,
@@ -302,8 +249,8 @@ async fn recover(
     Ok(())
 }
 
-fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, index: &Arc<Index>, log: &Arc<Log>) {
-    let (index, log, stop) = (Arc::clone(index), Arc::clone(log), stop.clone());
+fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
+    let (index, log, stop) = (Arc::clone(&parts.index), Arc::clone(&parts.log), stop.clone());
     let sweeps = async move {
         loop {
             index.sweep_due().await;

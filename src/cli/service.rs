@@ -1,9 +1,17 @@
-//! `tallyhouse dev`, `serve` and `migrate`: read the settings. What they do
-//! with them is in [`crate::server`].
+//! `tallyhouse dev`, `serve` and `migrate`: read the settings, find ClickHouse,
+//! and run the service of [`crate::server`] until a signal ends it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::engine::Engine;
+use crate::clickhouse::migrations::migrate;
 use crate::config::{Config, ConfigArgs, ConfigError};
+use crate::server::{ServerError, bind, check_is_safe, run};
 
 /// The settings of a service.
 #[derive(clap::Args)]
@@ -21,4 +29,91 @@ impl ServiceArgs {
     pub fn config(self) -> Result<Config, ConfigError> {
         Config::load(self.settings, self.config.as_deref())
     }
+}
+
+/// Runs the service with an embedded ClickHouse, or the one at a URL, for
+/// people to try: on loopback, without authentication. Ends on SIGTERM and
+/// Ctrl-C.
+///
+/// # Errors
+/// See [`run`].
+pub async fn dev(config: Config) -> Result<(), ServerError> {
+    check_is_safe(&config)?;
+    let socket = bind(config.listen)?;
+    let shutdown = shutdown_on_signal()?;
+    if !config.clickhouse_url.is_empty() {
+        let endpoint = Endpoint::configured(&config);
+        return run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
+    }
+    let Some(engine) = shutdown.run_until_cancelled(Engine::start(&config)).await else { return Ok(()) };
+    let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
+    let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
+    let ran = run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
+    engine.stop().await;
+    ran
+}
+
+/// Runs the service against a ClickHouse server. Ends on SIGTERM and Ctrl-C.
+///
+/// # Errors
+/// See [`run`].
+pub async fn serve(config: Config) -> Result<(), ServerError> {
+    check_has_url(&config)?;
+    check_is_safe(&config)?;
+    let socket = bind(config.listen)?;
+    let endpoint = Endpoint::configured(&config);
+    let ready = |address| tracing::info!(%address, "serving gRPC, grpc-web and REST");
+    run(config, socket, endpoint, shutdown_on_signal()?, ready).await
+}
+
+/// Brings the tables of a ClickHouse server up to date.
+///
+/// # Errors
+/// When there is no server, or it refuses.
+pub async fn bring_up_to_date(config: Config) -> Result<(), ServerError> {
+    check_has_url(&config)?;
+    let migrated = migrate(&Endpoint::configured(&config), config.retention_days).await;
+    migrated.map_err(|error| ServerError::Part(error.to_string()))
+}
+
+/// Says where everything is, and what to try.
+fn welcome(address: SocketAddr, endpoint: &Endpoint) {
+    let url = &endpoint.url;
+    println!(
+        "Tallyhouse is ready.\n\n  \
+         gRPC, grpc-web, REST   http://{address}\n  \
+         routes                 http://{address}/docs\n  \
+         ClickHouse, for SQL    {url}  (user analyst, read-only; {url}/play?user=analyst)\n\n\
+         In another terminal:\n\n  \
+         make demo              sends a sample and shows what was counted\n  \
+         tallyhouse send FILE   sends your own events, one JSON object a line\n  \
+         tallyhouse --help      all commands\n\n\
+         Ctrl-C stops it."
+    );
+}
+
+/// Cancelled by the first SIGTERM or Ctrl-C.
+fn shutdown_on_signal() -> Result<CancellationToken, ServerError> {
+    let shutdown = CancellationToken::new();
+    let failed = |error: std::io::Error| ServerError::Part(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(shutdown)
+}
+
+fn check_has_url(config: &Config) -> Result<(), ServerError> {
+    if config.clickhouse_url.is_empty() {
+        let message = "name a ClickHouse server: set TALLYHOUSE_CLICKHOUSE_URL or --clickhouse-url";
+        return Err(ServerError::Refused(message.to_owned()));
+    }
+    Ok(())
 }

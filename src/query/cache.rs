@@ -154,3 +154,77 @@ impl moka::Expiry<Key, Entry> for KeepFor {
         Some(entry.keep)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::ingest::stored::TouchedHours;
+
+    const BYTES_MAX: u64 = 20_000;
+
+    fn cache(stored_hours: &Arc<StoredHours>) -> Cache {
+        let minute = Duration::from_secs(60);
+        let settings = CacheSettings { bytes_max: BYTES_MAX, open_max: minute, closed_max: minute };
+        Cache::new(settings, Arc::default(), Arc::default(), Arc::clone(stored_hours))
+    }
+
+    fn question(hour: i64) -> Question {
+        let from = Timestamp::from_millis(hour * MILLIS_PER_HOUR);
+        let window = Window::new(from, from.plus_millis(MILLIS_PER_HOUR)).expect("a window");
+        Question::TopUsers(window, Limit::RANKING_DEFAULT)
+    }
+
+    fn value() -> Value {
+        Value::TopUsers(Arc::new(vec![UserCount { user_id: "x".repeat(100), events: 1 }]))
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_at_once_the_database_is_asked_once() {
+        let (cache, asked, org) = (cache(&Arc::default()), AtomicUsize::new(0), OrgId::default_org());
+        let ask = || {
+            cache.answer(&org, question(1), async {
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                Ok(value())
+            })
+        };
+        let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(answers.iter().flatten().filter(|answer| !answer.cached).count(), 1);
+        assert_eq!(answers.iter().flatten().count(), 50);
+    }
+
+    #[tokio::test]
+    async fn an_error_is_not_kept() {
+        let (cache, org) = (cache(&Arc::default()), OrgId::default_org());
+        assert!(cache.answer(&org, question(1), async { Err(Error::internal()) }).await.is_err());
+        assert!(cache.answer(&org, question(1), async { Ok(value()) }).await.is_ok_and(|answer| !answer.cached));
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_in_its_window_outdates_an_answer() {
+        let stored_hours = Arc::default();
+        let (cache, org) = (cache(&stored_hours), OrgId::default_org());
+        for (hour, is_cached_after) in [(2, true), (1, false)] {
+            let _ = cache.answer(&org, question(1), async { Ok(value()) }).await;
+            let mut touched = TouchedHours::default();
+            touched.touch(org.as_str(), Timestamp::from_millis(hour * MILLIS_PER_HOUR));
+            stored_hours.stored(touched);
+            let answer = cache.answer(&org, question(1), async { Ok(value()) }).await;
+            assert!(answer.is_ok_and(|answer| answer.cached == is_cached_after), "hour {hour}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_stays_within_its_bound() {
+        let (cache, org) = (cache(&Arc::default()), OrgId::default_org());
+        for hour in 0..500 {
+            let _ = cache.answer(&org, question(hour), async { Ok(value()) }).await;
+        }
+        cache.entries.run_pending_tasks().await;
+        assert!(cache.entries.weighted_size() <= BYTES_MAX, "{}", cache.entries.weighted_size());
+        assert!(cache.entries.entry_count() > 0);
+    }
+}
