@@ -134,9 +134,9 @@ settings! {
     segment_rows_max, "TALLYHOUSE_SEGMENT_ROWS_MAX": u32 = 100_000;
     /// Largest segment, in bytes. (One batch may go over it.)
     segment_bytes_max, "TALLYHOUSE_SEGMENT_BYTES_MAX": u64 = 32 << 20;
-    /// How long a segment gathers events before it is inserted, in
-    /// milliseconds, when ClickHouse keeps up. While it does not, segments
-    /// gather longer.
+    /// Time between two inserts, in milliseconds, when ClickHouse keeps up. (The
+    /// first event after a quiet time is inserted at once.) While it does not
+    /// keep up, segments gather longer.
     segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 250;
     /// Inserts under way at a time.
     inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 2;

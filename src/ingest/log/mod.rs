@@ -43,7 +43,7 @@ pub struct LogSettings {
     pub segment_rows_max: u32,
     /// Largest segment, in bytes.
     pub segment_bytes_max: u64,
-    /// How long a segment gathers rows when the forwarder keeps up.
+    /// Time between two segments when the forwarder keeps up.
     pub segment_linger: Duration,
     /// How many segments the forwarder inserts at a time.
     pub inserts_in_flight_max: usize,

@@ -46,7 +46,6 @@ struct OpenSegment {
     /// Bytes that are known to be on disk. The file may be longer after a
     /// failed write.
     durable_bytes: u64,
-    since: Instant,
 }
 
 /// See the module.
@@ -57,6 +56,7 @@ pub(super) struct Writer {
     pub(super) next_ordinal: Ordinal,
     commands: Receiver<Command>,
     open: Option<OpenSegment>,
+    last_seal: Option<Instant>,
     /// A write failed and what it left behind could not be cut off yet.
     broken: bool,
     waiting: VecDeque<(Frame, oneshot::Sender<Result<Ordinal, AppendError>>)>,
@@ -79,6 +79,7 @@ impl Writer {
             next_ordinal,
             commands,
             open: None,
+            last_seal: None,
             broken: false,
             waiting: VecDeque::new(),
             group: Vec::new(),
@@ -131,9 +132,15 @@ impl Writer {
     /// make it so.
     fn linger_left(&self) -> Option<Duration> {
         let open = self.open.as_ref()?;
-        let left = self.settings.segment_linger.saturating_sub(open.since.elapsed());
+        let left = self.linger();
         // Past its time it waits for the forwarder, which sends `Look`.
         (open.rows > 0 && !left.is_zero()).then_some(left)
+    }
+
+    /// What is left of the time between two segments.
+    fn linger(&self) -> Duration {
+        let since = self.last_seal.map_or(Duration::MAX, |sealed_at| sealed_at.elapsed());
+        self.settings.segment_linger.saturating_sub(since)
     }
 
     fn is_full(&self) -> bool {
@@ -144,15 +151,14 @@ impl Writer {
         self.open.as_ref().is_some_and(full)
     }
 
-    /// A segment is sealed when it is full, or when it is old enough and the
-    /// forwarder is free to insert it at once. While the forwarder is busy it
-    /// rather grows: few large inserts cost ClickHouse less than many small
+    /// A segment is sealed when it is full, or when the last one was sealed long
+    /// enough ago and the forwarder is free to insert it at once. So a lone
+    /// event waits for nothing, and a steady stream makes few segments a
+    /// second. While the forwarder is busy the segment rather grows: few large inserts cost ClickHouse less than many small
     /// ones, and it would only stand in line.
     fn is_due(&self) -> bool {
         let lingered = |open: &OpenSegment| {
-            open.rows > 0
-                && open.since.elapsed() >= self.settings.segment_linger
-                && self.segments.backlog() < self.settings.inserts_in_flight_max
+            open.rows > 0 && self.linger().is_zero() && self.segments.backlog() < self.settings.inserts_in_flight_max
         };
         self.is_full() || self.open.as_ref().is_some_and(lingered)
     }
@@ -283,7 +289,7 @@ impl Writer {
         self.next_ordinal += 1;
         let state = SegmentState::Open;
         self.segments.put(Segment { id, ordinal, state, rows: 0, bytes, opened_at_micros, last_error: None, path });
-        Ok(OpenSegment { file, id, ordinal, rows: 0, durable_bytes: bytes, since: Instant::now() })
+        Ok(OpenSegment { file, id, ordinal, rows: 0, durable_bytes: bytes })
     }
 
     /// Freezes the open segment and hands it to the forwarder.
@@ -292,6 +298,7 @@ impl Writer {
             return; // A segment with a damaged end must not be inserted.
         }
         let Some(open) = self.open.take() else { return };
+        self.last_seal = Some(Instant::now());
         let from = segment_path(&self.settings.dir, open.id, SegmentState::Open);
         let to = segment_path(&self.settings.dir, open.id, SegmentState::Sealed);
         // Were the new name lost in a power failure, the file would be sealed
