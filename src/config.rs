@@ -122,7 +122,7 @@ settings! {
     /// Requests served at a time; more are refused.
     requests_in_flight_max, "TALLYHOUSE_REQUESTS_IN_FLIGHT_MAX": usize = 4_096;
 
-    /// Event ids held in memory, at 22 bytes each. Older ids are looked up in
+    /// Event ids held in memory, at 22 to 25 bytes each. Older ids are looked up in
     /// ClickHouse.
     index_ids_max, "TALLYHOUSE_INDEX_IDS_MAX": usize = 10_000_000;
     /// Largest size of the log on disk, in bytes; then ingest is refused until

@@ -342,11 +342,6 @@ impl Index {
         self.len.fetch_sub(ids - table.len() - cold.len(), Ordering::Relaxed);
         self.cold_len.fetch_add(cold.len() - colds, Ordering::Relaxed);
     }
-
-    /// Bytes of memory the ids take, about.
-    pub fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().table.bytes()).sum()
-    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ impl Table {
     }
 
     /// Bytes of its cells.
+    #[cfg(test)]
     pub(super) const fn bytes(&self) -> usize {
         self.cells.capacity() * size_of::<Entry>()
     }

@@ -11,7 +11,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::events::{clicks, now_millis};
-use crate::house::{House, eventually, signal};
+use crate::house::{House, eventually};
 
 fn is_running(pid: u32) -> bool {
     // A process that has ended but was not waited for is a zombie.
@@ -130,5 +130,4 @@ async fn a_clickhouse_at_a_url_is_used_instead() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(!Path::new(dir.path()).join("clickhouse").exists(), "no engine of its own");
-    signal(engine.pid(), "CONT");
 }

@@ -11,7 +11,7 @@ use super::Organisation;
 use super::answer::answer;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
-use crate::domain::{CampaignCount, Limit, MILLIS_PER_MINUTE};
+use crate::domain::CampaignCount;
 use crate::transport::rfc3339;
 use crate::transport::serving::Serving;
 
@@ -72,12 +72,9 @@ impl From<&CampaignCount> for TopCampaign {
 pub(super) async fn top(
     State(serving): State<Arc<Serving>>,
     Organisation(org_id): Organisation,
-    mut params: Params,
+    params: Params,
 ) -> Result<Response, Failure> {
-    let window = params.recent_window(serving.app.clock.now());
-    let limit = params.limit(Limit::RANKING_MAX, Limit::RANKING_DEFAULT);
-    let (window, limit) = params.done(window.zip(limit))?;
-    let window = window.outwards_to(MILLIS_PER_MINUTE);
+    let (window, limit) = params.ranking(serving.app.clock.now())?;
     let found = serving.app.queries.top_campaigns(&org_id, window, limit).await?;
     let campaigns = found.value.iter().map(TopCampaign::from).collect();
     let top = TopCampaigns { from: rfc3339::write(window.from()), to: rfc3339::write(window.to()), campaigns };

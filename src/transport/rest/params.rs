@@ -127,6 +127,14 @@ impl Params {
         result.map_err(|error| self.errors.extend(error.fields)).ok()
     }
 
+    /// The window and the limit of a ranking; the window in whole minutes.
+    pub(super) fn ranking(mut self, now: Timestamp) -> Result<(Window, Limit), Error> {
+        let window = self.recent_window(now);
+        let limit = self.limit(Limit::RANKING_MAX, Limit::RANKING_DEFAULT);
+        let (window, limit) = self.done(window.zip(limit))?;
+        Ok((window.outwards_to(MILLIS_PER_MINUTE), limit))
+    }
+
     /// What was read, if nothing is wrong.
     pub(super) fn done<T>(self, read: Option<T>) -> Result<T, Error> {
         match read {

@@ -11,7 +11,7 @@ use super::Organisation;
 use super::answer::answer;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
-use crate::domain::{Limit, MILLIS_PER_MINUTE, UserCount};
+use crate::domain::UserCount;
 use crate::transport::rfc3339;
 use crate::transport::serving::Serving;
 
@@ -65,12 +65,9 @@ impl From<&UserCount> for TopUser {
 pub(super) async fn top(
     State(serving): State<Arc<Serving>>,
     Organisation(org_id): Organisation,
-    mut params: Params,
+    params: Params,
 ) -> Result<Response, Failure> {
-    let window = params.recent_window(serving.app.clock.now());
-    let limit = params.limit(Limit::RANKING_MAX, Limit::RANKING_DEFAULT);
-    let (window, limit) = params.done(window.zip(limit))?;
-    let window = window.outwards_to(MILLIS_PER_MINUTE);
+    let (window, limit) = params.ranking(serving.app.clock.now())?;
     let found = serving.app.queries.top_users(&org_id, window, limit).await?;
     let users = found.value.iter().map(TopUser::from).collect();
     let top = TopUsers { from: rfc3339::write(window.from()), to: rfc3339::write(window.to()), users };
