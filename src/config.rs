@@ -116,6 +116,9 @@ settings! {
     /// Longest a batch waits for room among them, in milliseconds; then it is
     /// refused.
     ingest_wait_ms_max, "TALLYHOUSE_INGEST_WAIT_MS_MAX": u64 = 1_000;
+    /// Longest an event whose minute is no longer in memory waits for ClickHouse
+    /// to be asked about it, in milliseconds; then it is undecided.
+    look_up_wait_ms_max, "TALLYHOUSE_LOOK_UP_WAIT_MS_MAX": u64 = 10_000;
     /// Longest an answer waits for ClickHouse when a caller asked for
     /// DURABILITY_STORED, in milliseconds.
     stored_wait_ms_max, "TALLYHOUSE_STORED_WAIT_MS_MAX": u64 = 30_000;

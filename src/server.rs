@@ -280,6 +280,7 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         batch_events_max: config.batch_events_max,
         bytes_in_flight_max: config.ingest_bytes_in_flight_max,
         wait_max: Duration::from_millis(config.ingest_wait_ms_max),
+        look_up_wait_max: Duration::from_millis(config.look_up_wait_ms_max),
         stored_wait_max: Duration::from_millis(config.stored_wait_ms_max),
     }
 }

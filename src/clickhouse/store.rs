@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 
-use bytes::Bytes;
 use clickhouse::Client;
+use clickhouse::query::Query;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::client::Endpoint;
 use super::error::{QueryError, insert_error};
-use crate::domain::{MILLIS_PER_MINUTE, OrgId};
+use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::ingest::row;
-use crate::ingest::store::{EventKey, EventStore, PayloadRows, SegmentInsert, StoreError};
+use crate::ingest::store::{EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError};
 
 /// What makes an insert exact, each said although some are defaults: defaults
 /// have changed between versions of ClickHouse.
@@ -51,6 +51,9 @@ pub(crate) const INSERT_SETTINGS: [(&str, &str); 19] = [
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
 
+/// Room left above a statement's own size: the crate appends the format.
+const STATEMENT_SPARE_BYTES: usize = 1 << 10;
+
 /// See [`EventStore`].
 pub struct ClickHouseStore {
     client: Client,
@@ -78,24 +81,19 @@ impl ClickHouseStore {
         insert.end().await.map_err(|error| insert_error(&error))
     }
 
-    async fn stored_minutes(&self) -> Result<Vec<(i64, u64)>, QueryError> {
-        let minutes = self.client.query_raw(
+    async fn stored_minutes(&self, minutes: &MinuteSet) -> Result<Vec<(Timestamp, u64)>, QueryError> {
+        let statement = format!(
             "SELECT toInt64(toUnixTimestamp(toStartOfMinute(occurred_at))) * 1000 AS minute, count() AS events \
-             FROM events GROUP BY minute ORDER BY minute DESC",
+             FROM events {} GROUP BY minute ORDER BY minute DESC",
+            condition(minutes)
         );
-        Ok(minutes.fetch_all().await?)
+        let rows: Vec<(i64, u64)> = self.long_query(&statement).fetch_all().await?;
+        Ok(rows.into_iter().map(|(millis, events)| (Timestamp::from_millis(millis), events)).collect())
     }
 
-    async fn read(&self, millis: i64) -> Result<mpsc::Receiver<Result<Bytes, StoreError>>, QueryError> {
-        // Without a bound the condition must not be there: it would have to be
-        // turned into a minute, which not every number can be.
-        let since = if millis == i64::MIN {
-            String::new()
-        } else {
-            format!("WHERE toStartOfMinute(occurred_at) >= fromUnixTimestamp64Milli({millis})")
-        };
-        let statement = format!("SELECT {} FROM events {since}", row::PAYLOAD_COLUMNS);
-        let mut answer = self.client.query_raw(&statement).fetch_bytes("RowBinary")?;
+    async fn read_minutes(&self, minutes: &MinuteSet) -> Result<EventReading, QueryError> {
+        let statement = format!("SELECT {} FROM events {}", row::PAYLOAD_COLUMNS, condition(minutes));
+        let mut answer = self.long_query(&statement).fetch_bytes("RowBinary")?;
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         tokio::spawn(async move {
             loop {
@@ -112,6 +110,13 @@ impl ClickHouseStore {
         Ok(pieces)
     }
 
+    /// A statement that may hold thousands of constants.
+    fn long_query(&self, statement: &str) -> Query {
+        self.client
+            .query_raw(statement)
+            .with_setting("max_query_size", (statement.len() + STATEMENT_SPARE_BYTES).to_string())
+    }
+
     async fn find(&self, org_id: &OrgId, keys: &[EventKey<'_>]) -> Result<PayloadRows, QueryError> {
         let mut tuples = String::with_capacity(keys.len() * 64);
         for key in keys {
@@ -124,12 +129,31 @@ impl ClickHouseStore {
              WHERE org_id = {{org:String}} AND (toStartOfMinute(occurred_at), event_id) IN ({tuples})",
             row::PAYLOAD_COLUMNS
         );
-        let query = self
-            .client
-            .query_raw(&statement)
-            .param("org", org_id.as_str())
-            .with_setting("max_query_size", (statement.len() + (1 << 10)).to_string());
+        let query = self.long_query(&statement).param("org", org_id.as_str());
         Ok(query.fetch_bytes("RowBinary")?.collect().await?.into())
+    }
+}
+
+/// The `WHERE` that holds for the events of these minutes. (Without a bound there
+/// is none: it would have to be a time, which not every number can be.)
+fn condition(minutes: &MinuteSet) -> String {
+    let seconds = |minute: &Timestamp| minute.millis() / 1_000;
+    match minutes {
+        MinuteSet::All => String::new(),
+        MinuteSet::Since(minute) => format!("WHERE toStartOfMinute(occurred_at) >= toDateTime({})", seconds(minute)),
+        MinuteSet::These(minutes) => {
+            let (first, last) = (minutes.iter().min().map_or(0, seconds), minutes.iter().max().map_or(0, seconds));
+            let mut list = String::with_capacity(minutes.len() * 11);
+            for minute in minutes {
+                let comma = if list.is_empty() { "" } else { "," };
+                let _ = write!(list, "{comma}{}", seconds(minute)); // A String takes everything.
+            }
+            // The bounds leave out whole months, which the list does not.
+            format!(
+                "WHERE toStartOfMinute(occurred_at) IN ({list}) \
+                   AND occurred_at >= toDateTime({first}) AND occurred_at < toDateTime({last}) + 60"
+            )
+        }
     }
 }
 
@@ -144,12 +168,12 @@ impl EventStore for ClickHouseStore {
         self.insert_segment(segment).boxed()
     }
 
-    fn minutes(&self) -> BoxFuture<'_, Result<Vec<(i64, u64)>, StoreError>> {
-        async { Ok(self.stored_minutes().await?) }.boxed()
+    fn minutes<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>> {
+        async { Ok(self.stored_minutes(minutes).await?) }.boxed()
     }
 
-    fn read_since(&self, millis: i64) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Bytes, StoreError>>, StoreError>> {
-        async move { Ok(self.read(millis).await?) }.boxed()
+    fn read<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>> {
+        async { Ok(self.read_minutes(minutes).await?) }.boxed()
     }
 
     fn look_up<'a>(

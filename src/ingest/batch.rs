@@ -169,6 +169,56 @@ impl<'a> Batch<'a> {
         self.is_refused
     }
 
+    /// How many events of each minute are below the index's floor.
+    pub(super) fn late_minutes(&self) -> HashMap<Minute, u64> {
+        let mut minutes = HashMap::new();
+        for late in &self.late {
+            *minutes.entry(late.claimed.minute).or_default() += 1;
+        }
+        minutes
+    }
+
+    /// Takes in what memory knows of late events since their minutes may have
+    /// been recalled.
+    pub(super) fn resolve_recalled(&mut self) {
+        let mut given_back = HashSet::new();
+        let mut left = Vec::new();
+        for late in std::mem::take(&mut self.late) {
+            let claimed = late.claimed;
+            match self.claims.index.reclaim(claimed.id, claimed.minute) {
+                Claim::Known(payload) => {
+                    self.verdicts[claimed.position] = repeated(payload == claimed.payload);
+                    given_back.insert(claimed.position);
+                }
+                Claim::New => self.keep(late.row),
+                _ => left.push(late),
+            }
+        }
+        self.late = left;
+        self.give_back(&given_back);
+    }
+
+    /// The late event with this row turned out to be new.
+    fn keep(&mut self, row: Range<usize>) {
+        self.rows.extend_from_slice(&self.late_rows[row]);
+        self.row_count += 1;
+    }
+
+    /// These claimed ones turned out to be known.
+    fn give_back(&mut self, positions: &HashSet<usize>) {
+        if positions.is_empty() {
+            return;
+        }
+        let Claims { index, ids, .. } = &mut self.claims;
+        ids.retain(|claimed| {
+            let goes = positions.contains(&claimed.position);
+            if goes {
+                index.release(claimed.id);
+            }
+            !goes
+        });
+    }
+
     /// The events that ClickHouse must be asked about.
     pub(super) fn late_keys(&self) -> Vec<EventKey<'a>> {
         self.late
@@ -194,16 +244,14 @@ impl<'a> Batch<'a> {
                 (None, _) => Verdict::Undecided,
                 (Some(_), Some(payload)) => repeated(*payload == claimed.payload),
                 (Some(_), None) => {
-                    self.rows.extend_from_slice(&self.late_rows[row]);
-                    self.row_count += 1;
+                    self.keep(row);
                     continue;
                 }
             };
             self.verdicts[claimed.position] = verdict;
-            self.claims.index.release(claimed.id);
             given_back.insert(claimed.position);
         }
-        self.claims.ids.retain(|claimed| !given_back.contains(&claimed.position));
+        self.give_back(&given_back);
         self.claims.fate.found(found);
     }
 

@@ -12,7 +12,8 @@ use super::fingerprint::Fingerprinter;
 use super::index::{Index, SegmentTag};
 use super::log::{AppendError, Log, SegmentState};
 use super::outcome::{Outcome, Outcomes};
-use super::store::EventStore;
+use super::recall::Recall;
+use super::store::{EventStore, StoreError};
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Verdict, VerdictCounts};
 
 /// What a batch is counted as at least, in bytes, when room is given out: what
@@ -43,6 +44,8 @@ pub struct PipelineSettings {
     pub bytes_in_flight_max: u32,
     /// Longest a batch waits for room among them.
     pub wait_max: Duration,
+    /// Longest a late event waits for ClickHouse.
+    pub look_up_wait_max: Duration,
     /// Longest an answer waits for ClickHouse.
     pub stored_wait_max: Duration,
 }
@@ -80,6 +83,7 @@ pub struct Pipeline {
     index: Arc<Index>,
     log: Arc<Log>,
     store: Arc<dyn EventStore>,
+    recall: Recall,
     outcomes: Outcomes,
     room: Arc<Semaphore>,
 }
@@ -97,7 +101,8 @@ impl Pipeline {
         outcomes: Outcomes,
     ) -> Self {
         let room = Arc::new(Semaphore::new(settings.bytes_in_flight_max as usize));
-        Self { settings, clock, prints, index, log, store, outcomes, room }
+        let recall = Recall::new(Arc::clone(&index), prints, Arc::clone(&store));
+        Self { settings, clock, prints, index, log, store, recall, outcomes, room }
     }
 
     /// Takes a batch of about `bytes` bytes as far as its place in the log's
@@ -181,15 +186,34 @@ impl Pipeline {
             let message = "the index is full of events that ClickHouse has not taken yet";
             return Err(Error::exhausted(message, RETRY_AFTER));
         }
-        let keys = batch.late_keys();
-        if !keys.is_empty() {
-            let stored = self.store.look_up(org_id, &keys).await;
-            if let Err(error) = &stored {
-                tracing::warn!(%error, events = keys.len(), "late events could not be looked up");
-            }
-            batch.resolve_late(stored.as_deref().ok());
-        }
+        self.decide_late(org_id, &mut batch).await;
         Ok(batch.decided())
+    }
+
+    /// Decides about the events below the index's floor: from memory, where
+    /// their minutes could be recalled, else by asking ClickHouse for each. What
+    /// it does not answer in time stays undecided.
+    async fn decide_late(&self, org_id: &OrgId, batch: &mut Batch<'_>) {
+        let minutes = batch.late_minutes();
+        if minutes.is_empty() {
+            return;
+        }
+        let deadline = tokio::time::Instant::now() + self.settings.look_up_wait_max;
+        let recalled = tokio::time::timeout_at(deadline, self.recall.consider(&minutes)).await;
+        if let Ok(Err(error)) = recalled {
+            tracing::warn!(%error, minutes = minutes.len(), "late events' minutes could not be recalled");
+        }
+        batch.resolve_recalled();
+        let keys = batch.late_keys();
+        if keys.is_empty() {
+            return;
+        }
+        let stored = tokio::time::timeout_at(deadline, self.store.look_up(org_id, &keys)).await;
+        let stored = stored.unwrap_or_else(|_| Err(StoreError::Retry("the look-up took too long".to_owned())));
+        if let Err(error) = &stored {
+            tracing::warn!(%error, events = keys.len(), "late events could not be looked up");
+        }
+        batch.resolve_late(stored.as_deref().ok());
     }
 
     /// What will be reported, but for the verdicts.
