@@ -183,8 +183,11 @@ impl<'a> Batch<'a> {
     /// Takes in what ClickHouse answered; nothing when it could not be asked.
     pub(super) fn resolve_late(&mut self, stored: Option<&[u8]>) {
         let rows = stored.unwrap_or_default();
+        let spans: Result<Vec<RowSpan>, _> = Rows::payloads(rows).collect();
+        // An answer that breaks off says nothing about the ids it leaves out.
+        let stored = stored.filter(|_| spans.is_ok());
         let mut found = HashMap::new();
-        for span in Rows::payloads(rows).map_while(Result::ok) {
+        for span in spans.unwrap_or_default() {
             // Should the table hold an id twice, any of them makes it known.
             found.insert(self.prints.id(&rows[span.id]), self.prints.payload(&rows[span.payload]));
         }

@@ -266,15 +266,22 @@ impl Index {
         }
     }
 
-    /// Segments have been stored; `unstored` are the tags of those that have
+    /// Segments have been stored; `unstored` tells the tags of those that have
     /// not. Forgets the cold ids that ClickHouse has now.
-    pub fn forget_stored(&self, unstored: SegmentTags) {
+    ///
+    /// The tags are read anew for each shard, under its lock: an id that is
+    /// found in the shard was settled before, so its segment is among them
+    /// unless it is stored. Read earlier, they would miss a segment that was
+    /// begun meanwhile, and its ids would be forgotten before ClickHouse has
+    /// them.
+    pub fn forget_stored(&self, unstored: impl Fn() -> SegmentTags) {
         if self.cold_len.load(Ordering::Relaxed) == 0 {
             return;
         }
         for shard in &self.shards {
             let cold = &mut shard.lock().cold;
             let before = cold.len();
+            let unstored = unstored();
             cold.retain(|_, cold| unstored.contains(cold.tag));
             self.cold_len.fetch_sub(before - cold.len(), Ordering::Relaxed);
             self.len.fetch_sub(before - cold.len(), Ordering::Relaxed);
@@ -298,11 +305,11 @@ impl Index {
         // gone sees, under the same shard's lock, the floor that tells them
         // to ask.
         self.raise_floor(floor);
-        // The tags are read after that: a segment that is missing from them is
-        // stored, and ClickHouse knows its ids.
-        let unstored = unstored();
         for shard in &self.shards {
-            self.sweep_shard(&mut shard.lock(), floor, unstored);
+            let mut shard = shard.lock();
+            // As in `forget_stored`, under the lock.
+            let unstored = unstored();
+            self.sweep_shard(&mut shard, floor, unstored);
         }
     }
 
@@ -343,6 +350,9 @@ impl Index {
         self.cold_len.fetch_add(cold.len() - colds, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -418,7 +428,7 @@ mod tests {
         bench.index.sweep(|| unstored);
         assert!(matches!(bench.claim(0, 1), Claim::Known(7)), "unstored ids are remembered below the floor");
         assert!(matches!(bench.claim(1_000, 200), Claim::Full), "so there is no room");
-        bench.index.forget_stored(SegmentTags::default());
+        bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor), "once stored, ClickHouse is asked");
         assert!(matches!(bench.claim(1_000, 200), Claim::New));
     }
@@ -429,9 +439,9 @@ mod tests {
         bench.index.raise_floor(Minute(50));
         bench.take(1, 5, 4);
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored([SegmentTag::of(4)].into_iter().collect());
+        bench.index.forget_stored(|| [SegmentTag::of(4)].into_iter().collect());
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored(SegmentTags::default());
+        bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(1, 5), Claim::BelowFloor));
     }
 

@@ -1,0 +1,3 @@
+//! Targets of fuzzing: rows as they are read back.
+
+pub(crate) mod rows;
