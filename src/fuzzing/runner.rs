@@ -33,6 +33,31 @@ fn check(name: &str, input: &[u8]) {
     assert!(done.is_ok() && took < INPUT_WAIT_MAX, "{name} took {took:?} for {:?}", input.escape_ascii().to_string());
 }
 
+/// The input's opening, then one piece again and again, then its end.
+fn filled(opening: &str, piece: &str, end: &str, bytes: usize) -> Vec<u8> {
+    let pieces = (bytes - opening.len() - end.len()) / piece.len();
+    [opening, &piece.repeat(pieces), end].concat().into_bytes()
+}
+
+#[test]
+fn the_costliest_inputs_keep_the_bound_on_memory_at_full_size() {
+    let megabyte = 1 << 20;
+    let costs = [
+        ("rest_body", filled("{\"metadata\":{\"a\":[", "{\"\":0},", "0]}}", 2 * megabyte)),
+        ("rest_body", filled("{\"metadata\":{\"a\":[", "[],", "0]}}", 2 * megabyte)),
+        ("properties", filled("{\"a\":[", "{\"\":0},", "0]}", megabyte)),
+        ("rest_query", filled("", "type=&", "limit=1", 8 << 10)),
+        ("grpc_questions", filled("\u{4}", "\u{22}\0", "", megabyte)),
+        ("segment", vec![0xff; megabyte]),
+        ("rows", vec![0; megabyte]),
+    ];
+    for (name, input) in costs {
+        let peak = super::allocation::peak_of(|| (target(name).run)(&input));
+        println!("{name}: {peak} bytes of memory for {} bytes of input, {} each", input.len(), peak / input.len());
+        check(name, &input);
+    }
+}
+
 fn run(name: &str, inputs: usize) {
     let seed = std::env::var(SEED).map_or_else(|_| rand::random(), |seed| seed.parse().expect(SEED));
     println!("{name}: {SEED}={seed}");
@@ -60,14 +85,14 @@ macro_rules! runs {
 }
 
 runs! {
-    grpc_events: 20_000;
-    grpc_questions: 20_000;
-    page_token: 20_000;
-    properties: 20_000;
-    recovery: 400;
-    rest_body: 20_000;
-    rest_query: 20_000;
-    rows: 30_000;
-    segment: 20_000;
-    times: 30_000;
+    grpc_events: 60_000;
+    grpc_questions: 60_000;
+    page_token: 60_000;
+    properties: 60_000;
+    recovery: 1_500;
+    rest_body: 60_000;
+    rest_query: 60_000;
+    rows: 90_000;
+    segment: 60_000;
+    times: 90_000;
 }
