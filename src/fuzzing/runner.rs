@@ -1,6 +1,8 @@
 //! Runs every target on its seeds, on what was found before, and on mutations
 //! of both.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -40,21 +42,22 @@ fn filled(opening: &str, piece: &str, end: &str, bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_costliest_inputs_keep_the_bound_on_memory_at_full_size() {
-    let megabyte = 1 << 20;
+fn the_costliest_inputs_keep_the_bound_on_memory_when_they_are_large() {
+    let quarter_megabyte = 256 << 10;
     let costs = [
-        ("rest_body", filled("{\"metadata\":{\"a\":[", "{\"\":0},", "0]}}", 2 * megabyte)),
-        ("rest_body", filled("{\"metadata\":{\"a\":[", "[],", "0]}}", 2 * megabyte)),
-        ("properties", filled("{\"a\":[", "{\"\":0},", "0]}", megabyte)),
+        ("rest_body", filled("{\"metadata\":{\"a\":[", "{\"\":0},", "0]}}", quarter_megabyte)),
+        ("rest_body", filled("{\"metadata\":{\"a\":[", "[],", "0]}}", quarter_megabyte)),
+        ("properties", filled("{\"a\":[", "{\"\":0},", "0]}", quarter_megabyte)),
         ("rest_query", filled("", "type=&", "limit=1", 8 << 10)),
-        ("grpc_questions", filled("\u{4}", "\u{22}\0", "", megabyte)),
-        ("segment", vec![0xff; megabyte]),
-        ("rows", vec![0; megabyte]),
+        ("grpc_questions", filled("\u{4}", "\u{22}\0", "", quarter_megabyte)),
+        ("segment", vec![0xff; quarter_megabyte]),
+        ("rows", vec![0; quarter_megabyte]),
     ];
     for (name, input) in costs {
         let peak = super::allocation::peak_of(|| (target(name).run)(&input));
         println!("{name}: {peak} bytes of memory for {} bytes of input, {} each", input.len(), peak / input.len());
-        check(name, &input);
+        let bound = super::BYTES_FREE + target(name).bytes_per_byte * input.len();
+        assert!(peak <= bound, "{name}: {peak} bytes of memory for {} bytes of input", input.len());
     }
 }
 

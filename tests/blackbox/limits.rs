@@ -20,7 +20,7 @@ async fn send(house: &House, events: Vec<proto::Event>) -> Result<proto::IngestB
 fn rest_event(event_id: &str, millis: i64) -> serde_json::Value {
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap();
     let occurred_at = time.format(&time::format_description::well_known::Rfc3339).unwrap();
-    json!({"event_id": event_id, "type": "click", "campaign_id": "c", "source": "s", "occurred_at": occurred_at})
+    json!({"event_id": event_id, "type": "click", "campaign_id": "c", "source": "s", "user_id": "u", "occurred_at": occurred_at})
 }
 
 /// Asserts that REST says what the contract has for overload.

@@ -27,7 +27,9 @@ enum Fault {
     /// Has it all, writes it, and says that it failed.
     AfterWriting,
     /// Says nothing for longer than anybody waits, having written it or not.
-    Hang { writes: bool },
+    Hang {
+        writes: bool,
+    },
     /// Will not have it, until somebody retries by command.
     Refuse,
 }
@@ -129,11 +131,7 @@ impl EventStore for FaultyStore {
         async { Err(StoreError::Retry("not asked here".to_owned())) }.boxed()
     }
 
-    fn look_up<'a>(
-        &'a self,
-        _: &'a OrgId,
-        _: &'a [EventKey<'a>],
-    ) -> BoxFuture<'a, Result<PayloadRows, StoreError>> {
+    fn look_up<'a>(&'a self, _: &'a OrgId, _: &'a [EventKey<'a>]) -> BoxFuture<'a, Result<PayloadRows, StoreError>> {
         async { Ok(Vec::new()) }.boxed()
     }
 }

@@ -14,7 +14,10 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Step {
     /// Frames of this many bytes; answered before the next step, or not.
-    Append { sizes: Vec<usize>, wait: bool },
+    Append {
+        sizes: Vec<usize>,
+        wait: bool,
+    },
     Seal,
     Take,
     /// One of those taken is stored, parked, or has failed for now.
@@ -59,6 +62,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Of an append.
+type Answer = oneshot::Receiver<Result<Ordinal, AppendError>>;
+
 struct World {
     runtime: tokio::runtime::Runtime,
     dir: TempDir,
@@ -67,7 +73,7 @@ struct World {
     /// Frames that were acknowledged and are not stored, in order.
     acknowledged: Vec<Vec<u8>>,
     /// Frames that wait for their answers, after all of these.
-    waiting: Vec<(Vec<u8>, oneshot::Receiver<Result<Ordinal, AppendError>>)>,
+    waiting: Vec<(Vec<u8>, Answer)>,
     taken: Vec<Segment>,
     /// The bytes of each frozen segment when it was first seen.
     frozen: HashMap<Uuid, Vec<u8>>,
@@ -248,11 +254,14 @@ impl World {
 
     /// Spoils what lies behind the last acknowledged byte of the open segment.
     fn damage(&self, tail: &Tail) {
-        let open = std::fs::read_dir(self.dir.path()).unwrap().flatten().map(|entry| entry.path());
-        let Some(path) = open.filter(|path| path.extension().is_some_and(|found| found == "open")).next() else { return };
+        let mut files = std::fs::read_dir(self.dir.path()).unwrap().flatten().map(|entry| entry.path());
+        let Some(path) = files.find(|path| path.extension().is_some_and(|found| found == "open")) else {
+            return;
+        };
         let mut bytes = std::fs::read(&path).unwrap();
         let name = path.file_stem().unwrap().to_str().unwrap();
-        let safe = self.open.filter(|(id, _)| id.to_string() == name).map_or(0, |(_, bytes)| bytes as usize);
+        let safe =
+            self.open.filter(|(id, _)| id.to_string() == name).map_or(0, |(_, bytes)| usize::try_from(bytes).unwrap());
         assert!(safe <= bytes.len(), "what is acknowledged is in the file");
         match tail {
             Tail::AsItIs => {}

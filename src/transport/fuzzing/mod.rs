@@ -1,5 +1,7 @@
 //! Targets of fuzzing: what callers send.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
+
 pub(crate) mod page_token;
 pub(crate) mod properties;
 pub(crate) mod times;

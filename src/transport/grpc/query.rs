@@ -174,7 +174,10 @@ pub(super) fn days(window: Option<&proto::Window>) -> Result<Window, Error> {
     Ok(window.outwards_to(MILLIS_PER_DAY))
 }
 
-pub(super) fn events_question(org_id: &OrgId, request: ListEventsRequest) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
+pub(super) fn events_question(
+    org_id: &OrgId,
+    request: ListEventsRequest,
+) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
     let mut errors = Vec::new();
     let window = match &request.window {
         None => None,

@@ -1,5 +1,7 @@
 //! Targets of fuzzing: what is on the disk.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
+
 pub(crate) mod recovery;
 pub(crate) mod segment;
 

@@ -21,7 +21,9 @@ pub(crate) fn run(bytes: &[u8]) {
         0 => with(bytes, |request: GetCampaignStatsRequest| {
             let question = check(query::stats_question(request, Config::default().buckets_max));
             let buckets = question.map(|question| question.window.buckets(question.granularity.millis()));
-            assert!(buckets.is_none_or(|buckets| (1..=i64::from(Config::default().buckets_max) + 1).contains(&buckets)));
+            assert!(
+                buckets.is_none_or(|buckets| (1..=i64::from(Config::default().buckets_max) + 1).contains(&buckets))
+            );
         }),
         1 => with(bytes, |request: GetTopUsersRequest| ranking(request.window.as_ref(), request.limit)),
         2 => with(bytes, |request: GetTopCampaignsRequest| ranking(request.window.as_ref(), request.limit)),
@@ -64,7 +66,8 @@ fn check<T>(question: Result<T, Error>) -> Option<T> {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let window = Some(Window { from: Some(convert::time(NOW.plus_millis(-3_600_000))), to: Some(convert::time(NOW)) });
     let far = prost_types::Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 };
-    let long = Some(Window { from: Some(prost_types::Timestamp { seconds: -62_167_219_200, nanos: 0 }), to: Some(far) });
+    let long =
+        Some(Window { from: Some(prost_types::Timestamp { seconds: -62_167_219_200, nanos: 0 }), to: Some(far) });
     let campaign_id = "camp_1".to_owned();
     let stats = GetCampaignStatsRequest { campaign_id: campaign_id.clone(), window, granularity: 2 };
     let list = ListEventsRequest {

@@ -48,10 +48,13 @@ fn written(event: &Event<'_>) -> Value {
 
 /// Events, good and bad.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let valid = r#""event_id":"e","type":"click","campaign_id":"c","source":"web","occurred_at":"2026-02-10T21:10:00Z""#;
+    let valid =
+        r#""event_id":"e","type":"click","campaign_id":"c","source":"web","occurred_at":"2026-02-10T21:10:00Z""#;
     [
         format!("{{{valid}}}"),
-        format!(" {{{valid},\"user_id\":null,\"creative_id\":\"\\u0075\",\"metadata\":{{\"a\":[1.50]}},\"x\":[{{}}]}} "),
+        format!(
+            " {{{valid},\"user_id\":null,\"creative_id\":\"\\u0075\",\"metadata\":{{\"a\":[1.50]}},\"x\":[{{}}]}} "
+        ),
         "{}".to_owned(),
         "[\"e\",\"click\"]".to_owned(),
         r#"{"metadata":[1],"user_id":{"a":1},"occurred_at":1770757800,"source":true,"event_id":1e400}"#.to_owned(),
