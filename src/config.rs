@@ -14,6 +14,9 @@ use serde::Deserialize;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
 
+/// Most events that `batch_events_max` can allow.
+pub(crate) const BATCH_EVENTS_BOUND: usize = 100_000;
+
 /// Declares each setting once: its documentation, name, environment variable,
 /// type and default.
 macro_rules! settings {
@@ -279,7 +282,7 @@ impl Config {
             ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
             ("retention_days", self.retention_days.into(), 1, 36_500),
             ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
-            ("batch_events_max", self.batch_events_max as u64, 1, 100_000),
+            ("batch_events_max", self.batch_events_max as u64, 1, BATCH_EVENTS_BOUND as u64),
             ("message_bytes_max", self.message_bytes_max as u64, 1 << 10, 64 << 20),
             ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),
             ("stream_batches_in_flight_max", self.stream_batches_in_flight_max as u64, 1, 1 << 10),

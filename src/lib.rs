@@ -24,6 +24,9 @@ pub mod cli;
 pub mod clickhouse;
 pub mod config;
 pub mod domain;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ingest;
 pub mod query;
 pub mod server;

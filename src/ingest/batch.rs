@@ -233,8 +233,11 @@ impl<'a> Batch<'a> {
     /// Takes in what ClickHouse answered; nothing when it could not be asked.
     pub(super) fn resolve_late(&mut self, stored: Option<&[u8]>) {
         let rows = stored.unwrap_or_default();
+        let spans: Result<Vec<RowSpan>, _> = Rows::payloads(rows).collect();
+        // An answer that breaks off says nothing about the ids it leaves out.
+        let stored = stored.filter(|_| spans.is_ok());
         let mut found = HashMap::new();
-        for span in Rows::payloads(rows).map_while(Result::ok) {
+        for span in spans.unwrap_or_default() {
             // Should the table hold an id twice, any of them makes it known.
             found.insert(self.prints.id(&rows[span.id]), self.prints.payload(&rows[span.payload]));
         }
@@ -259,5 +262,43 @@ impl<'a> Batch<'a> {
     pub(super) fn decided(self) -> Decided {
         let frame = (self.row_count > 0).then(|| Frame::seal(self.rows, self.row_count));
         Decided { claims: self.claims, verdicts: self.verdicts, shared: self.shared, frame }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventDraft, MILLIS_PER_MINUTE, OrgId, Timestamp};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_770_757_800_000);
+
+    fn event<'a>(org: &'a OrgId, event_id: &'a str) -> Event<'a> {
+        let limits = crate::config::Config::default().event_limits();
+        let draft = EventDraft { event_id, event_type: "click", occurred_at: Some(NOW), ..EventDraft::default() };
+        Event::parse(org, draft, &limits, NOW).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_leaves_late_events_undecided() {
+        let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
+        let index = Arc::new(Index::new(1_000));
+        index.raise_floor(Minute::of(NOW.plus_millis(MILLIS_PER_MINUTE)));
+        let mut rows = Vec::new();
+        let span = row::encode(&event(&org, "known"), 1, &mut rows);
+        let answer = &rows[..span.payload.end];
+        for bytes in 0..=answer.len() {
+            let mut batch = Batch::new(Arc::clone(&index), prints, 2, 100);
+            batch.add(event(&org, "new"), 2);
+            batch.add(event(&org, "known"), 3);
+            assert_eq!(batch.late_keys().len(), 2);
+            batch.resolve_late(Some(&answer[..bytes]));
+            let expected = match bytes {
+                0 => [Verdict::Accepted, Verdict::Accepted],
+                _ if bytes == answer.len() => [Verdict::Accepted, Verdict::Duplicate],
+                _ => [Verdict::Undecided, Verdict::Undecided],
+            };
+            assert_eq!(batch.decided().verdicts, expected, "{bytes} of {} bytes", answer.len());
+            assert_eq!(index.ids(), 0, "nothing stays claimed");
+        }
     }
 }

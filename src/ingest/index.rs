@@ -250,7 +250,7 @@ impl Index {
     }
 
     const fn recalled_max(&self) -> usize {
-        self.ids_max / 100 * RECALLED_PERCENT
+        self.ids_max * RECALLED_PERCENT / 100
     }
 
     /// Keeps all ids of these minutes from now on: whatever ClickHouse is
@@ -272,14 +272,21 @@ impl Index {
         self.recalled.forget(minutes);
     }
 
-    /// Segments have been stored; `unstored` are the tags of those that have
+    /// Segments have been stored; `unstored` tells the tags of those that have
     /// not. Forgets the cold ids that ClickHouse has now.
-    pub fn forget_stored(&self, unstored: SegmentTags) {
+    ///
+    /// The tags are read anew for each shard, under its lock: an id that is
+    /// found in the shard was settled before, so its segment is among them
+    /// unless it is stored. Read earlier, they would miss a segment that was
+    /// begun meanwhile, and its ids would be forgotten before ClickHouse has
+    /// them.
+    pub fn forget_stored(&self, unstored: impl Fn() -> SegmentTags) {
         if self.cold_len.load(Ordering::Relaxed) == 0 {
             return;
         }
         for shard in &self.shards {
             let Shard { table, cold, .. } = &mut *shard.lock();
+            let unstored = unstored();
             let (ids, colds) = (table.len() + cold.len(), cold.len());
             cold.retain(|words, cold| {
                 let is_unstored = unstored.contains(cold.tag);
@@ -363,11 +370,11 @@ impl Index {
 
     /// Lets go of all ids that need not be kept.
     fn let_go(&self, unstored: impl Fn() -> SegmentTags) {
-        // The tags are read after the floor has risen: a segment that is
-        // missing from them is stored, and ClickHouse knows its ids.
-        let unstored = unstored();
         for shard in &self.shards {
-            self.sweep_shard(&mut shard.lock(), unstored);
+            let mut shard = shard.lock();
+            // As in `forget_stored`, under the lock.
+            let unstored = unstored();
+            self.sweep_shard(&mut shard, unstored);
         }
     }
 
@@ -388,6 +395,9 @@ impl Index {
         self.cold_len.fetch_add(cold.len() - colds, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -463,7 +473,7 @@ mod tests {
         bench.index.sweep(|| unstored);
         assert!(matches!(bench.claim(0, 1), Claim::Known(7)), "unstored ids are remembered below the floor");
         assert!(matches!(bench.claim(1_000, 200), Claim::Full), "so there is no room");
-        bench.index.forget_stored(SegmentTags::default());
+        bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor), "once stored, ClickHouse is asked");
         assert!(matches!(bench.claim(1_000, 200), Claim::New));
     }
@@ -474,9 +484,9 @@ mod tests {
         bench.index.raise_floor(Minute(50));
         bench.take(1, 5, 4);
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored([SegmentTag::of(4)].into_iter().collect());
+        bench.index.forget_stored(|| [SegmentTag::of(4)].into_iter().collect());
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored(SegmentTags::default());
+        bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(1, 5), Claim::BelowFloor));
     }
 }

@@ -11,6 +11,8 @@ mod fate;
 pub mod fill;
 pub mod fingerprint;
 pub mod forwarder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod index;
 pub mod log;
 mod mark;

@@ -105,6 +105,19 @@ impl Pipeline {
         Self { settings, clock, prints, index, log, store, recall, outcomes, room }
     }
 
+    /// Refuses a batch of too many events: worth asking before drafts are made
+    /// of them.
+    ///
+    /// # Errors
+    /// `TooLarge`.
+    pub fn check_count(&self, events: usize) -> Result<(), Error> {
+        let max = self.settings.batch_events_max;
+        if events <= max {
+            return Ok(());
+        }
+        Err(Error::too_large(format!("a batch may hold at most {max} events; this one has {events}")))
+    }
+
     /// Takes a batch of about `bytes` bytes as far as its place in the log's
     /// line, which is the order of the calls. The verdicts follow.
     ///
@@ -118,10 +131,7 @@ impl Pipeline {
         bytes: usize,
         durability: Durability,
     ) -> Result<Submission, Error> {
-        if drafts.len() > self.settings.batch_events_max {
-            let (got, max) = (drafts.len(), self.settings.batch_events_max);
-            return Err(Error::too_large(format!("a batch may hold at most {max} events; this one has {got}")));
-        }
+        self.check_count(drafts.len())?;
         let room = self.room_for(bytes).await?;
         let watched = self.outcomes.wanted().then(|| self.sketch(org_id, &drafts));
         let decided = self.deduplicate(org_id, drafts, bytes).await?;

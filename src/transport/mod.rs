@@ -10,6 +10,8 @@ mod cursor;
 mod drain;
 mod error;
 mod front;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod grpc;
 mod incoming;

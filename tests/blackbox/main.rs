@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod analysts;
+mod bounds;
 mod clients;
 mod events;
 mod exactness;
 mod house;
 mod limits;
 mod questions;
+mod reflection;
 mod rest;
 mod running;

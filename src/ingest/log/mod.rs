@@ -8,6 +8,10 @@
 //! The log knows rows as bytes. It knows neither ClickHouse nor deduplication.
 
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod model;
 mod recovery;
 mod segment;
 mod writer;

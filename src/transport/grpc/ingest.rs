@@ -75,6 +75,7 @@ async fn submit(
     durability: i32,
 ) -> Result<Pending, Error> {
     let durability = convert::durability(durability)?;
+    serving.app.pipeline.check_count(events.len())?;
     let (drafts, bytes) = convert::drafts(&events);
     let submission = serving.app.pipeline.submit(org_id, drafts, bytes, durability).await?;
     let event_ids = events.into_iter().map(|event| event.event_id).collect();

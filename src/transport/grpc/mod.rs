@@ -1,6 +1,9 @@
 //! gRPC and grpc-web: one file per service.
 
+pub(super) mod codec;
 mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 pub(super) mod guard;
 pub(super) mod health;
 mod ingest;

@@ -188,7 +188,7 @@ pub(super) async fn list(
     Ok(answer(page, found.watermark, found.cached))
 }
 
-fn question(org_id: &OrgId, mut params: Params) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
+pub(super) fn question(org_id: &OrgId, mut params: Params) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
     let filter = EventFilter {
         window: params.open_window(),
         campaign_id: params.filter("campaign_id"),
