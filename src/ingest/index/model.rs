@@ -167,8 +167,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(800))]
-
     #[test]
     fn it_never_takes_a_known_id_for_new_and_never_a_released_one_for_known(
         steps in prop::collection::vec(step(), 0..200),
