@@ -235,8 +235,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(800))]
-
     #[test]
     fn it_never_takes_a_known_id_for_new_and_never_a_released_one_for_known(
         steps in prop::collection::vec(step(), 0..200),
@@ -343,18 +341,18 @@ fn a_sweep_does_not_take_a_segment_begun_meanwhile_for_stored() {
         let _over = Over(&shared);
         let fate = Arc::default();
         for segment in 0..3_000_u64 {
-            // Ever newer minutes, so that the floor follows.
-            let minute = Minute(1 + u32::try_from(segment).unwrap());
-            let ids: Vec<_> = (0..40).map(|n| shared.id(segment * 40 + n)).collect();
+            // Minutes rise, so that the floor follows, and lie on both sides of it.
+            let minute = |n: u64| Minute(1 + u32::try_from(segment / 10 + n % 40).unwrap());
+            let ids = (0..40).map(|n| (shared.id(segment * 40 + n), minute(n)));
             shared.segments.lock().insert(segment);
             let mut taken = Vec::new();
-            for id in ids {
+            for (id, minute) in ids {
                 if matches!(shared.index.claim(id, minute, &fate), Claim::New | Claim::BelowFloor) {
                     shared.index.settle(id, 7, minute, SegmentTag::of(segment));
-                    taken.push(id);
+                    taken.push((id, minute));
                 }
             }
-            for id in taken {
+            for (id, minute) in taken.repeat(4) {
                 let said = shared.index.claim(id, minute, &fate);
                 assert!(matches!(said, Claim::Known(7)), "segment {segment} is not stored, and {said:?}");
             }

@@ -1,7 +1,7 @@
 //! Messages from and to bytes.
 //!
 //! A message's own size does not bound what it costs: an empty event takes two
-//! bytes of it and two hundred of memory, so that 4 MiB become 800. Batches
+//! bytes of it and two hundred of memory, so that 4 MiB become 400 and, as drafts, 800. Batches
 //! are therefore counted before they are decoded.
 
 use std::any::TypeId;
