@@ -3,7 +3,7 @@
 //! [`pipeline`] is the path of a batch: validate, deduplicate against the
 //! [`index`], append to the [`log`], acknowledge. The [`forwarder`] carries
 //! sealed segments to the [`store`]. What became of the events leaves through
-//! [`outcome`].
+//! [`outcome`]. The [`insert_gate`] tells the audit what is on its way.
 
 mod batch;
 pub mod clock;
@@ -12,10 +12,12 @@ pub mod fill;
 pub mod fingerprint;
 pub mod forwarder;
 pub mod index;
+pub mod insert_gate;
 pub mod log;
 pub mod outcome;
 pub mod pipeline;
 pub mod row;
+pub mod segment_hours;
 pub mod store;
 pub mod stored;
 mod table;

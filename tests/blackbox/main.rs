@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod analysts;
+mod audit;
 mod clients;
 mod events;
 mod exactness;
@@ -12,3 +13,4 @@ mod limits;
 mod questions;
 mod rest;
 mod running;
+mod second;
