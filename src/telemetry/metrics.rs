@@ -46,9 +46,14 @@ impl AuditMetrics {
     }
 }
 
-/// The labels of a number of events that a rollup counts wrongly.
-fn wrong(rollup: Rollup, direction: &'static str) -> [KeyValue; 2] {
-    [KeyValue::new("rollup", rollup.as_str()), KeyValue::new("direction", direction)]
+/// Counts events that a rollup counts wrongly.
+fn count_wrong(counter: &Counter<u64>, rollup: Rollup, under: u64, over: u64) {
+    for (events, direction) in [(under, "under"), (over, "over")] {
+        if events > 0 {
+            let labels = [KeyValue::new("rollup", rollup.as_str()), KeyValue::new("direction", direction)];
+            counter.add(events, &labels);
+        }
+    }
 }
 
 impl Metrics {
@@ -111,8 +116,7 @@ impl Metrics {
         for finding in &audited.findings {
             count(finding.result, 1);
             for found in &finding.found {
-                self.audit.found.add(found.under, &wrong(found.rollup, "under"));
-                self.audit.found.add(found.over, &wrong(found.rollup, "over"));
+                count_wrong(&self.audit.found, found.rollup, found.under, found.over);
             }
         }
         self.audit.last.record(u64::try_from(now.millis() / 1_000).unwrap_or_default(), &[]);
@@ -120,8 +124,7 @@ impl Metrics {
 
     /// The audit has added events to a rollup, and taken some away.
     pub fn repaired(&self, rollup: Rollup, added: u64, taken: u64) {
-        self.audit.repaired.add(added, &wrong(rollup, "under"));
-        self.audit.repaired.add(taken, &wrong(rollup, "over"));
+        count_wrong(&self.audit.repaired, rollup, added, taken);
     }
 
     /// Everything, in Prometheus's text format.

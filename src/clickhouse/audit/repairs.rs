@@ -171,7 +171,7 @@ impl AuditStore {
     /// How many repairs of an hour are done, by rollup.
     pub async fn repairs_done(&self, scope: HourScope<'_>, effort: Effort) -> Result<Vec<(String, u64)>, QueryError> {
         let statement = format!(
-            "SELECT rollup, count() FROM audit_repairs WHERE {} AND state = 'done' GROUP BY rollup",
+            "SELECT rollup, count() FROM audit_repairs WHERE {} AND state = 'done' GROUP BY audit_repairs.rollup",
             scope.within("hour")
         );
         Ok(self.read(&statement, scope.org_id, effort).fetch_all().await?)
