@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "tallyhouse/v1/audit.proto",
     "tallyhouse/v1/event.proto",
     "tallyhouse/v1/ingest.proto",
     "tallyhouse/v1/outcome.proto",

@@ -169,6 +169,27 @@ settings! {
     /// Most buckets in one series.
     buckets_max, "TALLYHOUSE_BUCKETS_MAX": u32 = 50_000;
 
+    /// Whether hours that are over are audited in the background.
+    audit_background, "TALLYHOUSE_AUDIT_BACKGROUND": bool = true;
+    /// Whether the background audit repairs the rollups where they differ from
+    /// the events. (An hour that has no events left is only reported.)
+    audit_repair, "TALLYHOUSE_AUDIT_REPAIR": bool = true;
+    /// How long an hour must have been over before it is audited in the
+    /// background, and the shortest time between two audits of the same hour, in
+    /// minutes.
+    audit_after_minutes, "TALLYHOUSE_AUDIT_AFTER_MINUTES": u32 = 10;
+    /// The background audit's pause between two hours, in milliseconds.
+    audit_pause_ms, "TALLYHOUSE_AUDIT_PAUSE_MS": u64 = 5_000;
+    /// The last hours that are audited in the background after a start. (Then
+    /// each that ends, and those that late events touch.)
+    audit_hours, "TALLYHOUSE_AUDIT_HOURS": u32 = 48;
+    /// Longest an hour may be read by the audit, in milliseconds; then it is
+    /// reported as undetermined.
+    audit_wait_ms_max, "TALLYHOUSE_AUDIT_WAIT_MS_MAX": u64 = 120_000;
+    /// Longest the audit holds up inserts to read and repair an hour that
+    /// events keep coming for, in milliseconds. They wait in the log.
+    audit_hold_ms_max, "TALLYHOUSE_AUDIT_HOLD_MS_MAX": u64 = 5_000;
+
     /// Live-tail watchers at a time.
     watchers_max, "TALLYHOUSE_WATCHERS_MAX": usize = 64;
     /// Outcomes a slow watcher may fall behind before it misses some.
@@ -275,7 +296,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 18] = [
+        let bounds: [(&'static str, u64, u64, u64); 22] = [
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
             ("type_bytes_max", self.type_bytes_max as u64, 1, 1 << 10),
             ("text_bytes_max", self.text_bytes_max as u64, 1, 4 << 10),
@@ -293,6 +314,10 @@ impl Config {
             ("inserts_in_flight_max", self.inserts_in_flight_max as u64, 1, 64),
             ("queries_in_flight_max", self.queries_in_flight_max as u64, 1, 1 << 10),
             ("buckets_max", self.buckets_max.into(), 1, 1_000_000),
+            ("audit_after_minutes", self.audit_after_minutes.into(), 0, 10_080),
+            ("audit_pause_ms", self.audit_pause_ms, 1, 86_400_000),
+            ("audit_hours", self.audit_hours.into(), 0, 8_784),
+            ("audit_wait_ms_max", self.audit_wait_ms_max, 1_000, 3_600_000),
             ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
         ];
         for (setting, value, min, max) in bounds {

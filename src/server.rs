@@ -8,7 +8,9 @@ use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{AuditSettings, Auditor};
 use crate::clickhouse::answers::Answers;
+use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
@@ -19,6 +21,7 @@ use crate::ingest::fill::fill;
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::forwarder::{Forwarder, ForwarderSettings};
 use crate::ingest::index::Index;
+use crate::ingest::insert_gate::InsertGate;
 use crate::ingest::log::{Log, LogSettings, OpenError};
 use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
@@ -118,7 +121,11 @@ pub async fn run(
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
     let listen_failed = |source| ServerError::Listen { address, source };
     let log = Arc::clone(&parts.log);
+    let (audits, ends) = (config.audit_background, stop.child_token());
     let app = parts.application(config, &endpoint)?;
+    if audits {
+        app.auditor.start_background(&tasks, &ends);
+    }
     let listener = socket.listen(BACKLOG).map_err(listen_failed)?;
     ready(listener.local_addr().map_err(listen_failed)?);
     let served = transport::serve(app, listener, shutdown).await;
@@ -143,16 +150,20 @@ struct Parts {
     log: Arc<Log>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
+    gate: Arc<InsertGate>,
 }
 
 impl Parts {
     /// With the log as a former run left it, and an empty index.
     async fn new(config: &Config, endpoint: &Endpoint) -> Result<Self, ServerError> {
         let clock = Arc::new(ArrivalClock::default());
+        let log = Arc::new(open_log(config, &clock).await?);
+        let former = log.segments().list().into_iter().map(|segment| segment.id);
         Ok(Self {
+            gate: Arc::new(InsertGate::new(former)),
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
-            log: Arc::new(open_log(config, &clock).await?),
+            log,
             store: Arc::new(ClickHouseStore::new(endpoint)),
             stored_hours: Arc::default(),
             clock,
@@ -166,6 +177,7 @@ impl Parts {
             Arc::clone(&self.index),
             Arc::clone(&self.store),
             Arc::clone(&self.stored_hours),
+            Arc::clone(&self.gate),
         )
     }
 
@@ -179,6 +191,15 @@ impl Parts {
             Arc::new(OutcomeLog::default()),
             Arc::clone(&tail) as Arc<_>,
         ]);
+        let auditor = Auditor::new(
+            audit_settings(&config),
+            AuditStore::new(endpoint),
+            self.gate,
+            Arc::clone(self.log.segments()),
+            Arc::clone(&self.stored_hours),
+            Arc::clone(&self.clock),
+            Arc::clone(&metrics),
+        );
         let queries = Queries::new(
             Answers::new(endpoint),
             cache_settings(&config),
@@ -203,6 +224,7 @@ impl Parts {
             clock: self.clock,
             pipeline,
             queries,
+            auditor,
             log: self.log,
             tail,
             metrics,
@@ -282,6 +304,18 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         wait_max: Duration::from_millis(config.ingest_wait_ms_max),
         look_up_wait_max: Duration::from_millis(config.look_up_wait_ms_max),
         stored_wait_max: Duration::from_millis(config.stored_wait_ms_max),
+    }
+}
+
+const fn audit_settings(config: &Config) -> AuditSettings {
+    AuditSettings {
+        retention_days: config.retention_days,
+        wait_max: Duration::from_millis(config.audit_wait_ms_max),
+        hold_max: Duration::from_millis(config.audit_hold_ms_max),
+        after: Duration::from_secs(config.audit_after_minutes as u64 * 60),
+        pause: Duration::from_millis(config.audit_pause_ms),
+        hours: config.audit_hours,
+        repair: config.audit_repair,
     }
 }
 

@@ -93,7 +93,8 @@ async fn candidates(
     wanted: u64,
 ) -> Result<Vec<Candidate>, QueryError> {
     let statement = format!(
-        "SELECT user_key, toUInt64(sum({})) AS upper, toUInt64(sum({})) AS lower \
+        "SELECT user_key, toUInt64(greatest(sum(toInt32({})), 0)) AS upper, \
+           toUInt64(greatest(sum(toInt32({})), 0)) AS lower \
          FROM user_days WHERE org_id = {{org:String}} AND {} \
          GROUP BY user_key HAVING upper > 0 ORDER BY upper DESC LIMIT {wanted}",
         hours_of_days(window.outwards_to(MILLIS_PER_HOUR)),
@@ -123,7 +124,7 @@ async fn count(
     let mut parts = Vec::new();
     if let Some(hours) = whole_hours(window) {
         parts.push(format!(
-            "SELECT user_id, toUInt64(sum({})) AS n FROM user_days \
+            "SELECT user_id, sum(toInt32({})) AS n FROM user_days \
              WHERE org_id = {{org:String}} AND {} AND user_key IN ({keys}) GROUP BY user_id",
             hours_of_days(hours),
             days(hours),
@@ -131,7 +132,7 @@ async fn count(
     }
     for edge in edges(window) {
         parts.push(format!(
-            "SELECT user_id, sum(events) AS n FROM user_minutes WHERE org_id = {{org:String}} \
+            "SELECT user_id, sum(toInt32(events)) AS n FROM user_minutes WHERE org_id = {{org:String}} \
                AND toStartOfHour(minute) = {hour} AND minute >= {from} AND minute < {to} \
                AND user_id IN (SELECT user_id FROM user_days \
                                WHERE org_id = {{org:String}} AND {days} AND user_key IN ({keys})) \
@@ -143,7 +144,7 @@ async fn count(
         ));
     }
     let statement = format!(
-        "SELECT user_id, sum(n) AS events FROM ({}) GROUP BY user_id HAVING events > 0 \
+        "SELECT user_id, toUInt64(greatest(sum(n), 0)) AS events FROM ({}) GROUP BY user_id HAVING events > 0 \
          ORDER BY events DESC, user_id LIMIT {}",
         parts.join(" UNION ALL "),
         limit.get()

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::index::Index;
+use super::insert_gate::InsertGate;
 use super::log::{FrameError, Log, Segment, SegmentState, open_segment};
 use super::row::{self, Rows};
 use super::store::{EventStore, SegmentInsert, StoreError};
@@ -46,6 +47,7 @@ pub struct Forwarder {
     index: Arc<Index>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
+    gate: Arc<InsertGate>,
 }
 
 impl Forwarder {
@@ -57,8 +59,9 @@ impl Forwarder {
         index: Arc<Index>,
         store: Arc<dyn EventStore>,
         stored_hours: Arc<StoredHours>,
+        gate: Arc<InsertGate>,
     ) -> Arc<Self> {
-        Arc::new(Self { settings, log, index, store, stored_hours })
+        Arc::new(Self { settings, log, index, store, stored_hours, gate })
     }
 
     /// Starts as many tasks as inserts may be under way. They end soon after
@@ -111,6 +114,7 @@ impl Forwarder {
     }
 
     async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
+        let attempt = self.gate.attempt(segment.id).await;
         let reading = read_segment(segment).map_err(|error| match error {
             FrameError::Io(_) => StoreError::Retry(error.to_string()),
             FrameError::Torn | FrameError::Damaged => StoreError::Refused(error.to_string()),
@@ -120,7 +124,10 @@ impl Forwarder {
         tokio::time::timeout(self.settings.insert_wait_max, insert)
             .await
             .unwrap_or_else(|_| Err(StoreError::Retry("the insert took too long".to_owned())))?;
-        reading.touched.await.map_err(|_| StoreError::Retry("the segment was not read to its end".to_owned()))
+        let unread = |_| StoreError::Retry("the segment was not read to its end".to_owned());
+        let touched = reading.touched.await.map_err(unread)?;
+        attempt.stored();
+        Ok(touched)
     }
 
     /// Waits until every segment is stored or parked.
@@ -179,7 +186,7 @@ fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
 
 /// Notes which hours the rows lie in. (Rows of other columns, which another
 /// version wrote, touch nothing: cached answers about them age out instead.)
-fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
+pub(super) fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
     for span in Rows::whole(rows).map_while(Result::ok) {
         // An id begins with the organisation, behind its length: one byte, as
         // organisations are short.

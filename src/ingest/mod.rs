@@ -3,7 +3,7 @@
 //! [`pipeline`] is the path of a batch: validate, deduplicate against the
 //! [`index`], append to the [`log`], acknowledge. The [`forwarder`] carries
 //! sealed segments to the [`store`]. What became of the events leaves through
-//! [`outcome`].
+//! [`outcome`]. The [`insert_gate`] tells the audit what is on its way.
 
 mod batch;
 pub mod clock;
@@ -14,6 +14,7 @@ pub mod forwarder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod index;
+pub mod insert_gate;
 pub mod log;
 mod mark;
 pub mod outcome;
@@ -21,6 +22,7 @@ pub mod pipeline;
 pub mod recall;
 mod recalled;
 pub mod row;
+pub mod segment_hours;
 pub mod store;
 pub mod stored;
 mod table;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod analysts;
+mod audit;
 mod bounds;
 mod clients;
 mod events;
@@ -14,3 +15,4 @@ mod questions;
 mod reflection;
 mod rest;
 mod running;
+mod second;
