@@ -27,6 +27,7 @@ use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::ingest::store::EventStore;
 use crate::ingest::stored::StoredHours;
+use crate::ingest::terms::CurrentTerms;
 use crate::query::{CacheSettings, Queries};
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, LiveTail};
@@ -151,13 +152,15 @@ struct Parts {
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
     gate: Arc<InsertGate>,
+    terms: Arc<CurrentTerms>,
 }
 
 impl Parts {
     /// With the log as a former run left it, and an empty index.
     async fn new(config: &Config, endpoint: &Endpoint) -> Result<Self, ServerError> {
         let clock = Arc::new(ArrivalClock::default());
-        let log = Arc::new(open_log(config, &clock).await?);
+        let terms = Arc::default();
+        let log = Arc::new(open_log(config, &clock, &terms).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         Ok(Self {
             gate: Arc::new(InsertGate::new(former)),
@@ -166,6 +169,7 @@ impl Parts {
             log,
             store: Arc::new(ClickHouseStore::new(endpoint)),
             stored_hours: Arc::default(),
+            terms,
             clock,
         })
     }
@@ -178,6 +182,7 @@ impl Parts {
             Arc::clone(&self.store),
             Arc::clone(&self.stored_hours),
             Arc::clone(&self.gate),
+            Arc::clone(&self.terms),
         )
     }
 
@@ -233,7 +238,7 @@ impl Parts {
     }
 }
 
-async fn open_log(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Log, ServerError> {
+async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<CurrentTerms>) -> Result<Log, ServerError> {
     let settings = LogSettings {
         dir: config.data_dir.join("log"),
         bytes_max: config.log_bytes_max,
@@ -243,18 +248,19 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Log, Ser
         segment_linger: Duration::from_millis(config.segment_linger_ms),
         inserts_in_flight_max: config.inserts_in_flight_max,
     };
-    let clock = Arc::clone(clock);
-    let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock)).await;
+    let (clock, terms) = (Arc::clone(clock), Arc::clone(terms));
+    let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock, terms)).await;
     Ok(opened.map_err(|error| ServerError::Part(error.to_string()))??)
 }
 
 /// Waits for ClickHouse, brings its schema up to date, and fills the index:
 /// from then on the service knows what it must not count again.
 async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
-    let Parts { prints, index, log, store, .. } = parts;
+    let Parts { prints, index, log, store, terms, .. } = parts;
     for attempt in 0_u32.. {
         let attempted = async {
             migrate(endpoint, config.retention_days).await.map_err(|error| error.to_string())?;
+            terms.set(store.terms().await.map_err(|error| error.to_string())?);
             fill(index, *prints, log, &**store, config.index_ids_max).await.map_err(|error| error.to_string())
         };
         match attempted.await {

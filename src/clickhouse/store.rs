@@ -8,11 +8,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::audit::AuditStore;
 use super::client::Endpoint;
 use super::error::{QueryError, insert_error};
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::ingest::row;
 use crate::ingest::store::{EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError};
+use crate::ingest::stored::TouchedHours;
+use crate::ingest::terms::TokenTerms;
 
 /// What makes an insert exact, each said although some are defaults: defaults
 /// have changed between versions of ClickHouse.
@@ -48,6 +51,19 @@ pub(crate) const INSERT_SETTINGS: [(&str, &str); 19] = [
     ("wait_end_of_query", "1"),
 ];
 
+/// The number of these rules. It rises with every change to them, to the
+/// tables' `non_replicated_deduplication_window`, and to what a version of
+/// ClickHouse makes of them: segments that were opened under other rules are
+/// then not inserted again by their tokens alone.
+const INSERT_RULES: u32 = 1;
+
+/// Blocks after which a token may have been forgotten. Every table remembers its
+/// last 10,000; what is counted is the blocks of all of them together.
+const TOKEN_BLOCKS_MAX: u64 = 9_000;
+
+/// The tables that a segment reaches.
+const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
+
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
 
@@ -57,16 +73,17 @@ const STATEMENT_SPARE_BYTES: usize = 1 << 10;
 /// See [`EventStore`].
 pub struct ClickHouseStore {
     client: Client,
+    repairs: AuditStore,
 }
 
 impl ClickHouseStore {
     /// On this server.
     pub fn new(endpoint: &Endpoint) -> Self {
-        Self { client: endpoint.client() }
+        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint) }
     }
 
-    async fn insert_segment(&self, mut segment: SegmentInsert) -> Result<(), StoreError> {
-        let statement = format!("INSERT INTO events ({}) FORMAT RowBinary", segment.columns);
+    async fn insert_rows(&self, table: &str, mut segment: SegmentInsert) -> Result<(), StoreError> {
+        let statement = format!("INSERT INTO {table} ({}) FORMAT RowBinary", segment.columns);
         let mut insert = self.client.insert_formatted_with(statement);
         for (name, value) in INSERT_SETTINGS {
             insert = insert.with_setting(name, value);
@@ -79,6 +96,43 @@ impl ClickHouseStore {
             insert.send(chunk).await.map_err(|error| insert_error(&error))?;
         }
         insert.end().await.map_err(|error| insert_error(&error))
+    }
+
+    async fn read_terms(&self) -> Result<TokenTerms, QueryError> {
+        // Numbers of blocks rise with every insert and are never given twice.
+        let statement = format!(
+            "SELECT toUInt64(sum(blocks)) FROM (SELECT max(max_block_number) AS blocks FROM system.parts \
+             WHERE active AND database = currentDatabase() AND table IN ({TABLES}) GROUP BY table)"
+        );
+        let blocks: u64 = self.client.query_raw(&statement).fetch_one().await?;
+        // An empty database has none; 0 means that it is not known.
+        Ok(TokenTerms { rules: INSERT_RULES, blocks: blocks + 1 })
+    }
+
+    /// The segment goes into a table of its own, and from there what is missing
+    /// goes into `events`, at whatever point the time before was broken off.
+    async fn settle_segment(&self, segment: SegmentInsert) -> Result<(), StoreError> {
+        let staging = format!("settling_{}", segment.token.simple());
+        let columns = segment.columns.clone();
+        let run = async |statement: String| self.client.query_raw(&statement).execute().await.map_err(QueryError::from);
+        run(format!("DROP TABLE IF EXISTS {staging} SYNC")).await?;
+        run(format!("CREATE TABLE {staging} AS events ENGINE = MergeTree ORDER BY tuple()")).await?;
+        self.insert_rows(&staging, segment).await?;
+        let minute = "toStartOfMinute(occurred_at)";
+        let mut settle = self.client.query_raw(&format!(
+            "INSERT INTO events ({columns}) SELECT {columns} FROM {staging} \
+             WHERE (org_id, {minute}, event_id) NOT IN (SELECT org_id, {minute}, event_id FROM events \
+                 WHERE {minute} IN (SELECT {minute} FROM {staging}))"
+        ));
+        for (name, value) in INSERT_SETTINGS {
+            settle = settle.with_setting(name, value);
+        }
+        settle = settle.with_setting("insert_deduplicate", "0").with_setting("deduplicate_insert", "disable");
+        // A query's id is taken while it runs, so that an attempt whose answer
+        // was lost and the next one never both find the same events missing.
+        settle.with_setting("query_id", &staging).execute().await.map_err(QueryError::from)?;
+        run(format!("DROP TABLE {staging} SYNC")).await?;
+        Ok(())
     }
 
     async fn stored_minutes(&self, minutes: &MinuteSet) -> Result<Vec<(Timestamp, u64)>, QueryError> {
@@ -164,8 +218,24 @@ fn quoted(text: &str) -> String {
 }
 
 impl EventStore for ClickHouseStore {
+    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
+        async { Ok(self.read_terms().await?) }.boxed()
+    }
+
+    fn token_blocks_max(&self) -> u64 {
+        TOKEN_BLOCKS_MAX
+    }
+
+    fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async move { Ok(self.repairs.repaired_since(hours, micros).await?) }.boxed()
+    }
+
+    fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.settle_segment(segment).boxed()
+    }
+
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.insert_segment(segment).boxed()
+        self.insert_rows("events", segment).boxed()
     }
 
     fn minutes<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>> {

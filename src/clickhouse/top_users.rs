@@ -237,7 +237,8 @@ mod tests {
     #[test]
     fn who_cannot_be_among_the_first_is_left_out() {
         let candidate = |user_key, upper, lower| Candidate { user_key, upper, lower };
-        let found = [candidate(1, 9, 5), candidate(2, 8, 7), candidate(3, 7, 1), candidate(4, 6, 6), candidate(5, 4, 4)];
+        let found =
+            [candidate(1, 9, 5), candidate(2, 8, 7), candidate(3, 7, 1), candidate(4, 6, 6), candidate(5, 4, 4)];
         let check = |limit, count, left_out| {
             let limit = Limit::new("limit", limit, 1_000).unwrap();
             assert_eq!(contenders(&found, limit), (&found[..count], left_out), "{limit:?}");

@@ -34,8 +34,8 @@ impl InsertGate {
     /// Begins an attempt to insert a segment, as soon as the gate is open.
     pub async fn attempt(&self, segment: Uuid) -> Attempt<'_> {
         let passage = self.passage.read().await;
-        self.unconfirmed.lock().insert(segment);
-        Attempt { gate: self, segment, _passage: passage }
+        let is_first = self.unconfirmed.lock().insert(segment);
+        Attempt { gate: self, segment, is_first, _passage: passage }
     }
 
     /// Closes the gate, once the attempts under way have ended, until the
@@ -55,10 +55,17 @@ impl InsertGate {
 pub struct Attempt<'a> {
     gate: &'a InsertGate,
     segment: Uuid,
+    is_first: bool,
     _passage: RwLockReadGuard<'a, ()>,
 }
 
 impl Attempt<'_> {
+    /// Nobody has attempted the segment before: not this run, and no former
+    /// one.
+    pub const fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     /// The database has said that it has the segment.
     pub fn stored(self) {
         self.gate.unconfirmed.lock().remove(&self.segment);

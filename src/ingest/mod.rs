@@ -26,3 +26,4 @@ pub mod segment_hours;
 pub mod store;
 pub mod stored;
 mod table;
+pub mod terms;

@@ -10,7 +10,7 @@ use super::batch::{Batch, Decided};
 use super::clock::ArrivalClock;
 use super::fingerprint::Fingerprinter;
 use super::index::{Index, SegmentTag};
-use super::log::{AppendError, Log, SegmentState};
+use super::log::{AppendError, Log, Segment, SegmentState};
 use super::outcome::{Outcome, Outcomes};
 use super::recall::Recall;
 use super::store::{EventStore, StoreError};
@@ -264,7 +264,8 @@ fn refusal(error: AppendError) -> Error {
 async fn stored(log: &Log, wait_max: Duration) -> Result<(), Error> {
     let segments = log.segments();
     let mut changes = segments.changes();
-    let ordinals: Vec<u64> = segments.list().iter().map(|segment| segment.ordinal).collect();
+    let has_events = |segment: &&Segment| segment.rows > 0;
+    let ordinals: Vec<u64> = segments.list().iter().filter(has_events).map(|segment| segment.ordinal).collect();
     let all_stored = async {
         for ordinal in ordinals {
             loop {

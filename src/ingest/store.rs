@@ -5,6 +5,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::stored::TouchedHours;
+use super::terms::TokenTerms;
 use crate::domain::{OrgId, Timestamp};
 
 /// The events of a look-up: rows of [`super::row::PAYLOAD_COLUMNS`].
@@ -62,6 +64,22 @@ pub trait EventStore: Send + Sync + 'static {
     /// Inserts a segment as one block under its token. When it returns, every
     /// query sees the segment's events, in the raw table and in the rollups.
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The terms of a token that is given out now.
+    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>>;
+
+    /// How many blocks a table remembers tokens for, at least.
+    fn token_blocks_max(&self) -> u64;
+
+    /// Whether an audit has begun to repair one of these hours since a moment
+    /// (in microseconds since 1970): what was inserted in part before may have
+    /// been completed by that.
+    fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Inserts those events of a segment that are not stored, without relying
+    /// on its token. The rollups may still lack events that the raw table had
+    /// before: the audit must look at the segment's hours.
+    fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// How many events are stored of each of these minutes that has any,
     /// newest first: its first moment, and a number that is not less than that

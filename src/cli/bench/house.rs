@@ -13,8 +13,8 @@ use tonic::transport::{Channel, Endpoint as GrpcEndpoint};
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::migrations::migrate;
 use crate::config::Secret;
-use crate::transport::proto::{self, ListSegmentsRequest};
 use crate::transport::proto::segment_service_client::SegmentServiceClient;
+use crate::transport::proto::{self, ListSegmentsRequest};
 
 /// The database of the baseline: the same tables, beside the service's, and under
 /// a name that the service's user may use.

@@ -15,6 +15,8 @@ use super::*;
 use crate::domain::{Event, EventDraft, OrgId, Timestamp};
 use crate::ingest::log::{Frame, LogSettings};
 use crate::ingest::store::{EventKey, EventReading, MinuteSet, PayloadRows};
+use crate::ingest::stored::TouchedHours;
+use crate::ingest::terms::{CurrentTerms, TokenTerms};
 
 /// What the database does with one insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +36,17 @@ enum Fault {
     Refuse,
 }
 
+/// On which tokens are given out.
+const TERMS: TokenTerms = TokenTerms { rules: 1, blocks: 7 };
+
 #[derive(Default)]
 struct Inserted {
+    /// On which tokens are given out now, if others.
+    terms: Option<TokenTerms>,
+    /// The audit has begun to repair the hours of the segments.
+    is_repaired: bool,
+    /// Attempts that did not rely on the token.
+    settled: usize,
     /// The bytes of each token's insert that was written.
     written: HashMap<Uuid, Vec<u8>>,
     /// The bytes of each token's insert that was read to its end.
@@ -119,6 +130,23 @@ impl FaultyStore {
 }
 
 impl EventStore for FaultyStore {
+    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
+        async { Ok(self.inserted.lock().terms.unwrap_or(TERMS)) }.boxed()
+    }
+
+    fn token_blocks_max(&self) -> u64 {
+        100
+    }
+
+    fn repaired_since<'a>(&'a self, _: &'a TouchedHours, _: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async { Ok(self.inserted.lock().is_repaired) }.boxed()
+    }
+
+    fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inserted.lock().settled += 1;
+        self.take(segment).boxed()
+    }
+
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
         self.take(segment).boxed()
     }
@@ -150,7 +178,7 @@ struct Bench {
     _dir: TempDir,
 }
 
-fn log_in(dir: &Path) -> Arc<Log> {
+fn log_in(dir: &Path, terms: &Arc<CurrentTerms>) -> Arc<Log> {
     let settings = LogSettings {
         dir: dir.to_owned(),
         bytes_max: 1 << 30,
@@ -160,7 +188,7 @@ fn log_in(dir: &Path) -> Arc<Log> {
         segment_linger: Duration::from_millis(1),
         inserts_in_flight_max: INSERTS_IN_FLIGHT,
     };
-    Arc::new(Log::open(settings, Arc::default()).unwrap())
+    Arc::new(Log::open(settings, Arc::default(), Arc::clone(terms)).unwrap())
 }
 
 fn row_of(number: usize, bytes: usize) -> Vec<u8> {
@@ -184,7 +212,9 @@ fn row_of(number: usize, bytes: usize) -> Vec<u8> {
 impl Bench {
     fn new(store: Arc<FaultyStore>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = log_in(dir.path());
+        let terms = Arc::new(CurrentTerms::default());
+        terms.set(TERMS);
+        let log = log_in(dir.path(), &terms);
         let settings = ForwarderSettings {
             inserts_in_flight_max: INSERTS_IN_FLIGHT,
             insert_wait_max: Duration::from_secs(60),
@@ -193,7 +223,8 @@ impl Bench {
         };
         let database: Arc<dyn EventStore> = Arc::<FaultyStore>::clone(&store);
         let index = Arc::new(Index::new(1_000));
-        let forwarder = Forwarder::new(settings, Arc::clone(&log), index, database, Arc::default());
+        let forwarder =
+            Forwarder::new(settings, Arc::clone(&log), index, database, Arc::default(), Arc::default(), terms);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Self { log, forwarder, store, tasks, stop, batches: Vec::new(), _dir: dir }
     }
@@ -255,7 +286,27 @@ async fn every_row_is_written_under_one_token_whatever_fails_for_a_time() {
         assert_eq!(bench.log.segments().parked(), 0, "seed {seed}: only what is refused is parked");
         assert!(bench.log.segments().list().is_empty(), "seed {seed}");
         bench.check_all_written();
+        assert_eq!(bench.store.inserted.lock().settled, 0, "seed {seed}: tokens were relied on");
         bench.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
+    let forgotten = TokenTerms { blocks: TERMS.blocks + 100, ..TERMS };
+    let recut = TokenTerms { rules: 2, ..TERMS };
+    for (terms, is_repaired) in [(Some(forgotten), false), (Some(recut), false), (None, true)] {
+        for seed in 0..20 {
+            let mut bench = Bench::new(FaultyStore::new(seed, &TEMPORARY));
+            bench.store.inserted.lock().terms = terms;
+            bench.store.inserted.lock().is_repaired = is_repaired;
+            bench.append(1).await;
+            bench.start();
+            bench.forwarder.drained().await;
+            let (attempts, settled) = (bench.store.inserted.lock().inserts, bench.store.inserted.lock().settled);
+            assert_eq!(settled, attempts - 1, "seed {seed}: {terms:?}, repaired: {is_repaired}");
+            bench.end().await;
+        }
     }
 }
 

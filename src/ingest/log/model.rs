@@ -95,7 +95,7 @@ fn open_log(dir: &Path) -> Log {
         segment_linger: Duration::from_secs(3_600),
         inserts_in_flight_max: 2,
     };
-    Log::open(settings, Arc::default()).unwrap()
+    Log::open(settings, Arc::default(), Arc::default()).unwrap()
 }
 
 /// The frames of a segment's file, which may just have been sealed.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::frame::{FrameError, SegmentReader};
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
 use super::writer::sync_dir;
+use crate::ingest::terms::TokenTerms;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
@@ -78,6 +79,7 @@ impl SegmentFile {
             rows: content.rows,
             bytes: content.good_bytes,
             opened_at_micros: content.opened_at_micros,
+            terms: content.terms,
             last_error,
             path,
         }))
@@ -102,18 +104,21 @@ struct Content {
     rows: u64,
     good_bytes: u64,
     opened_at_micros: u64,
+    terms: TokenTerms,
     damage: Option<FrameError>,
 }
 
 impl Content {
     fn read(path: &Path) -> io::Result<Self> {
-        let mut content = Self { rows: 0, good_bytes: 0, opened_at_micros: 0, damage: None };
+        let mut content =
+            Self { rows: 0, good_bytes: 0, opened_at_micros: 0, terms: TokenTerms::default(), damage: None };
         let mut reader = match open_segment(path) {
             Ok(reader) => reader,
             Err(FrameError::Io(error)) => return Err(error),
             Err(damage) => return Ok(Self { damage: Some(damage), ..content }),
         };
         content.opened_at_micros = reader.header().opened_at_micros;
+        content.terms = reader.header().terms;
         let mut rows = Vec::new();
         loop {
             rows.clear();
