@@ -211,7 +211,7 @@ async fn a_producer_that_does_not_read_is_held_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_events_wait_for_clickhouse_and_others_do_not() {
+async fn a_late_event_is_taken_once_clickhouse_is_back() {
     let house = House::with(&[
         ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
         ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),
