@@ -13,7 +13,9 @@ const MAGIC_WITHOUT_TERMS: &[u8; 8] = b"TALLYSEG";
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "open" || extension == "sealed")).collect()
+    files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "open" || extension == "sealed"))
+        .collect()
 }
 
 /// The same rows in a segment of another id, as the version before wrote it:

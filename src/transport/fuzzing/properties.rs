@@ -9,10 +9,12 @@ use crate::transport::properties;
 pub(crate) fn run(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     assert!(properties::to_value(text).is_object());
-    let Ok(PropertiesDraft::Canonical(canonical)) = properties::read(text) else { return };
+    let Ok(PropertiesDraft::Canonical(canonical)) = properties::read(text, text.len()) else { return };
     let meant: Value = serde_json::from_str(text).expect("it was read");
     assert_eq!(properties::to_value(&canonical), meant);
-    let Ok(PropertiesDraft::Canonical(again)) = properties::read(&canonical) else { panic!("{canonical}") };
+    let Ok(PropertiesDraft::Canonical(again)) = properties::read(&canonical, canonical.len()) else {
+        panic!("{canonical}")
+    };
     assert_eq!(again, canonical);
 }
 

@@ -71,7 +71,7 @@ pub(super) async fn take(
 ) -> Result<Response, Failure> {
     let bytes = body::read(request, &serving.app.config).await?;
     let body = EventBody::read(&bytes)?;
-    let draft = body.draft();
+    let draft = body.draft(serving.app.config.properties_bytes_max);
     let event_id = draft.event_id;
     let pipeline = &serving.app.pipeline;
     let submission = pipeline.submit(&org_id, vec![draft], bytes.len(), Durability::Logged).await?;

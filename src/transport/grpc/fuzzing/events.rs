@@ -31,7 +31,7 @@ pub(crate) fn run(bytes: &[u8]) {
 
 fn judge(events: Vec<proto::Event>) -> Vec<Verdict> {
     let (org, limits) = (OrgId::default_org(), limits());
-    let (drafts, bytes) = convert::drafts(&events);
+    let (drafts, bytes) = convert::drafts(&events, limits.properties_bytes_max);
     assert!(bytes >= events.len());
     let mut rows = Vec::new();
     let mut spans = Vec::new();

@@ -18,7 +18,7 @@ pub(crate) fn run(bytes: &[u8]) {
         Ok(body) => body,
         Err(error) => return super::check_failure(error, &["body"]),
     };
-    match Event::parse(&org, body.draft(), &limits(), NOW) {
+    match Event::parse(&org, body.draft(limits().properties_bytes_max), &limits(), NOW) {
         Err(rejection) => {
             let faults = EventBody::faults(rejection.errors);
             super::check_failure(crate::domain::Error::invalid(faults), &FIELDS);
@@ -26,7 +26,8 @@ pub(crate) fn run(bytes: &[u8]) {
         Ok(event) => {
             let written = written(&event).to_string();
             let again = EventBody::read(written.as_bytes()).expect("what was read can be written");
-            let again = Event::parse(&org, again.draft(), &limits(), NOW).expect("and is as valid");
+            let again = Event::parse(&org, again.draft(limits().properties_bytes_max), &limits(), NOW)
+                .expect("and is as valid");
             assert_eq!(written, self::written(&again).to_string());
         }
     }
