@@ -267,7 +267,7 @@ async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_r
     let hour = (at - HOUR / 2) / 1_000;
     house.store(clicks("event", 700, at)).await;
     let (right, told) = (totals(&house).await, answers(&house, at).await);
-    let insert = "SETTINGS async_insert = 0, insert_deduplicate = 0";
+    let insert = "SETTINGS insert_deduplicate = 0, deduplicate_insert = 'disable'";
     // Twice, as the same repair must be possible on two days.
     for round in 0..2 {
         merge_everything(&house).await;
