@@ -186,8 +186,8 @@ settings! {
     /// Longest an hour may be read by the audit, in milliseconds; then it is
     /// reported as undetermined.
     audit_wait_ms_max, "TALLYHOUSE_AUDIT_WAIT_MS_MAX": u64 = 120_000;
-    /// Longest the audit holds up inserts to read and repair an hour that
-    /// events keep coming for, in milliseconds. They wait in the log.
+    /// Longest the audit holds up inserts at a time, to read and repair an hour
+    /// that events keep coming for, in milliseconds. They wait in the log.
     audit_hold_ms_max, "TALLYHOUSE_AUDIT_HOLD_MS_MAX": u64 = 5_000;
 
     /// Live-tail watchers at a time.
@@ -296,7 +296,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 22] = [
+        let bounds: [(&'static str, u64, u64, u64); 23] = [
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
             ("type_bytes_max", self.type_bytes_max as u64, 1, 1 << 10),
             ("text_bytes_max", self.text_bytes_max as u64, 1, 4 << 10),
@@ -318,6 +318,7 @@ impl Config {
             ("audit_pause_ms", self.audit_pause_ms, 1, 86_400_000),
             ("audit_hours", self.audit_hours.into(), 0, 8_784),
             ("audit_wait_ms_max", self.audit_wait_ms_max, 1_000, 3_600_000),
+            ("audit_hold_ms_max", self.audit_hold_ms_max, 100, 600_000),
             ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
         ];
         for (setting, value, min, max) in bounds {

@@ -6,9 +6,9 @@
 //!
 //! A difference is believed only when nothing was written into that hour from
 //! before it was first read until after it was last read, and nothing of this
-//! service's own is half-way into it. See `docs/adr/0008-…` for why that is
-//! enough. [`resolve`] does this; [`in_flight`] knows the service's own
-//! segments; [`background`] goes through the hours by itself.
+//! service's own is half-way into it: `resolve` does this, and says why it is
+//! enough. `in_flight` knows the service's own segments; `background` goes
+//! through the hours by itself.
 
 mod background;
 mod in_flight;

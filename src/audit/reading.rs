@@ -67,15 +67,14 @@ mod tests {
             types: sum(events, check.wrapping_add(1)),
             users: sum(2, check.wrapping_add(2)),
         };
-        let mut reading = Reading::default();
-        reading.events = BTreeMap::from([(HOUR, minute(3, 10)), (HOUR + 60, minute(4, u64::MAX))]);
-        reading.rollups = [
+        let events = BTreeMap::from([(HOUR, minute(3, 10)), (HOUR + 60, minute(4, u64::MAX))]);
+        let rollups = [
             BTreeMap::from([(HOUR, sum(1, 10)), (HOUR + 60, sum(1, u64::MAX))]),
             BTreeMap::from([(HOUR, sum(7, 11))]),
             BTreeMap::from([(HOUR, sum(4, 13))]),
             BTreeMap::from([(HOUR, sum(2, 12)), (HOUR + 60, sum(2, 1))]),
         ];
-        reading
+        Reading { events, rollups }
     }
 
     #[test]
@@ -91,7 +90,7 @@ mod tests {
             change(&mut reading);
             assert_eq!(reading.differing(HOUR), expected);
         };
-        check(|reading| _ = reading.rollups[1].clear(), &[(Rollup::TypeHours, vec![HOUR])]);
+        check(|reading| reading.rollups[1].clear(), &[(Rollup::TypeHours, vec![HOUR])]);
         check(
             |reading| _ = reading.rollups[0].insert(HOUR + 30, sum(1, 1)),
             &[(Rollup::CampaignMinutes, vec![HOUR + 30])],

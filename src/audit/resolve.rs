@@ -31,13 +31,13 @@ use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, Rollup};
 use crate::ingest::stored::TouchedHours;
 
 /// Attempts at a reading that stands still.
-const ATTEMPTS_MAX: u32 = 5;
+const ATTEMPTS_MAX: u32 = 4;
 /// Repairs of one hour after each other: each takes so many keys of a rollup,
 /// and the next what is left.
 const REPAIRS_MAX: u32 = 200;
 const REPAIR_KEYS_MAX: u32 = 200_000;
 /// Keys that are listed in a report, of each rollup.
-const LISTED_MAX: usize = 100;
+const LISTED_MAX: u32 = 100;
 /// Longest the inserts of others are waited for, and how often they are looked
 /// at.
 const INSERTS_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -100,7 +100,8 @@ impl Auditor {
                         break (HourResult::Different, REPAIRS_TOO_MANY);
                     }
                 }
-                Attempt::InFlight if attempts > 0 => break (HourResult::InFlight, SEGMENT_ON_ITS_WAY),
+                // Unless it is parked, it is about to be inserted again.
+                Attempt::InFlight if attempts + 1 >= ATTEMPTS_MAX => break (HourResult::InFlight, SEGMENT_ON_ITS_WAY),
                 Attempt::Moved if attempts + 1 >= ATTEMPTS_MAX => break (HourResult::InFlight, OTHERS_WRITE),
                 Attempt::InFlight | Attempt::Moved => {
                     attempts += 1;
@@ -143,7 +144,10 @@ impl Auditor {
         effort: Effort,
         known: &mut Known,
     ) -> Result<Attempt, QueryError> {
-        // Before anything else: a repair that is done later is one of the
+        if self.in_flight.touches(scope).await {
+            return Ok(Attempt::InFlight); // There is no need to read.
+        }
+        // Before anything else is read: a repair that is done later is one of the
         // differences, and must not be taken for one that was done before.
         let done: BTreeMap<String, u64> = self.store.repairs_done(scope, effort).await?.into_iter().collect();
         let state = self.state(scope, effort).await?;
@@ -161,7 +165,7 @@ impl Auditor {
         // The background repairs counts, and does not wipe out what has lost
         // its events.
         let repairs = request.repair && (request.author == AuditAuthor::Command || reading.ids() > 0);
-        let limit = if repairs { REPAIR_KEYS_MAX } else { LISTED_MAX as u32 };
+        let limit = if repairs { REPAIR_KEYS_MAX } else { LISTED_MAX };
         let mut found = Vec::new();
         for (rollup, buckets) in differing {
             let differences = self.store.differences(rollup, scope, &buckets, limit, effort).await?;
@@ -200,13 +204,14 @@ impl Auditor {
     /// Whether the state is still this, after all inserts that were under way
     /// have ended.
     async fn stood_still(&self, scope: HourScope<'_>, before: &State, effort: Effort) -> Result<bool, QueryError> {
-        Ok(self.inserts_have_ended().await? && self.state(scope, effort).await? == *before)
+        Ok(self.inserts_have_ended(effort).await? && self.state(scope, effort).await? == *before)
     }
 
     /// Waits until the inserts under way just now have ended; whether they
     /// have.
-    async fn inserts_have_ended(&self) -> Result<bool, QueryError> {
-        let deadline = tokio::time::Instant::now() + INSERTS_WAIT_MAX;
+    async fn inserts_have_ended(&self, effort: Effort) -> Result<bool, QueryError> {
+        // The rest of the time is for reading.
+        let deadline = tokio::time::Instant::now() + INSERTS_WAIT_MAX.min(effort.wait_max / 2);
         let mut waited_for: BTreeSet<String> = self.store.inserts_running().await?;
         while !waited_for.is_empty() {
             if tokio::time::Instant::now() > deadline {
@@ -236,7 +241,7 @@ impl Auditor {
         self.store.record(record(RepairState::Begun)).await?;
         // From here on, whoever repeats a segment of before finds the record.
         // Whoever began to before has written by now, or is writing.
-        let unmoved = self.inserts_have_ended().await? && {
+        let unmoved = self.inserts_have_ended(effort).await? && {
             let now = self.state(scope, effort).await?;
             let place = Rollup::ALL.iter().position(|other| other == rollup).unwrap_or_default();
             now.mark == before.mark && now.rollups[place] == before.rollups[place]
@@ -279,7 +284,7 @@ impl Known {
     /// is left.
     fn see(&mut self, mut found: Vec<Differences>) {
         for differences in &mut found {
-            differences.listed.truncate(LISTED_MAX);
+            differences.listed.truncate(LISTED_MAX as usize);
         }
         if self.found.is_empty() {
             self.found.clone_from(&found);

@@ -259,7 +259,7 @@ mod tests {
         let summary = proto::AuditSummary { hours: 2, ids: 2_000, consistent: 1, different: 1, ..Default::default() };
         let text = render(&summary, &[hour(proto::HourResult::Different)], false, Paint::plain());
         assert!(text.contains("1970-01-01 02:00  different  1,000  user_minutes     1        0         2"), "{text}");
-        assert!(text.contains("user_minutes  1970-01-01 02:01            ann               3        5"), "{text}");
+        assert!(text.contains("user_minutes  1970-01-01 02:01            ann              3        5"), "{text}");
         assert!(text.contains("2,000 events in 2 hours: 1 consistent, 1 different\n"), "{text}");
         assert!(text.contains("audit --repair"), "{text}");
     }

@@ -5,6 +5,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tallyhouse::clickhouse::audit::AuditStore;
+use tallyhouse::clickhouse::client::Endpoint;
+use tallyhouse::config::Secret;
+use tallyhouse::domain::Timestamp;
+use tallyhouse::ingest::stored::TouchedHours;
 use tallyhouse::transport::proto::audit_response::Step;
 use tallyhouse::transport::proto::audit_service_client::AuditServiceClient;
 use tallyhouse::transport::proto::{self, HourResult, Rollup};
@@ -200,6 +205,59 @@ async fn rows_written_into_the_events_again_are_found_exactly_and_repaired() {
         .map(|rollup| format!("\"{rollup},0,6,\"command\",1,1"))
         .into();
     assert_eq!(house.sql(repairs).await, rows.join("\n"));
+    assert_repaired_since(&house, at).await;
+}
+
+/// What the forwarder asks before it repeats a segment.
+async fn assert_repaired_since(house: &House, at: i64) {
+    let password = std::fs::read_to_string(house.data_dir().join("clickhouse/password")).unwrap();
+    let store = AuditStore::new(&Endpoint {
+        url: house.clickhouse_url.clone(),
+        user: "tallyhouse".to_owned(),
+        password: Secret::new(password.trim().to_owned()),
+        database: "tallyhouse".to_owned(),
+    });
+    let micros = |millis: i64| u64::try_from(millis).unwrap() * 1_000;
+    for (org, millis, since, expected) in [
+        ("default", at, micros(now_millis() - HOUR), true),
+        ("default", at, micros(now_millis() + HOUR), false),
+        ("default", at - HOUR, 0, false),
+        ("another", at, 0, false),
+    ] {
+        let mut hours = TouchedHours::default();
+        hours.touch("default", Timestamp::from_millis(at + 24 * HOUR));
+        hours.touch(org, Timestamp::from_millis(millis));
+        assert_eq!(store.repaired_since(&hours, since).await.unwrap(), expected, "{org} {millis} {since}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_whose_answer_is_lost_lands_once() {
+    let house = House::with(&[NO_BACKGROUND]).await;
+    let at = closed_hour();
+    house.store(clicks("event", 5_000, at)).await;
+    let right = totals(&house).await;
+    let mut cut = 0;
+    for round in 0..6 {
+        house.sql("INSERT INTO events SELECT * FROM events LIMIT 1 BY event_id SETTINGS insert_deduplicate = 0").await;
+        let before = house.sql("SELECT countIf(state = 'begun') FROM audit_repairs").await;
+        let window = window(at - HOUR, at + HOUR);
+        let repairs = try_audit(house.channel().await, window, true);
+        let (repaired, ()) = tokio::join!(repairs, async {
+            // Somewhere between the first record and the last.
+            let begun = format!("SELECT countIf(state = 'begun') > {before} + {} FROM audit_repairs", round % 4);
+            eventually("a repair", || async { house.sql(&begun).await == "1" }).await;
+            signal(house.engine_pid(), "KILL");
+        });
+        cut += usize::from(repaired.is_err());
+        eventually("a repaired hour", || async {
+            try_audit(house.channel().await, window, true).await.is_ok_and(|audited| audited.summary.different == 0)
+        })
+        .await;
+        assert_eq!(totals(&house).await, right, "round {round}");
+        assert_consistent(&house, at).await;
+    }
+    assert!(cut > 0, "no repair was cut off");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +267,7 @@ async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_r
     let hour = (at - HOUR / 2) / 1_000;
     house.store(clicks("event", 700, at)).await;
     let (right, told) = (totals(&house).await, answers(&house, at).await);
-    let insert = "SETTINGS insert_deduplicate = 0";
+    let insert = "SETTINGS insert_deduplicate = 0, deduplicate_insert = 'disable'";
     // Twice, as the same repair must be possible on two days.
     for round in 0..2 {
         merge_everything(&house).await;

@@ -1,8 +1,8 @@
 //! The audit's side of ClickHouse.
 //!
-//! [`sums`] are the checksums by which an hour is compared, [`differences`]
-//! the keys at which it differs, [`repairs`] what is inserted and recorded,
-//! [`quiet`] whether somebody writes meanwhile. When to believe what, and what
+//! `sums` are the checksums by which an hour is compared, `differences` the
+//! keys at which it differs, `repairs` what is inserted and recorded, `quiet`
+//! whether somebody writes meanwhile. When to believe what, and what
 //! to do about it, is decided in [`crate::audit`].
 
 mod differences;

@@ -15,6 +15,7 @@ use crate::clickhouse::answers::seconds;
 use crate::clickhouse::error::{QueryError, insert_error};
 use crate::clickhouse::store::INSERT_SETTINGS;
 use crate::domain::{AuditAuthor, Difference, MILLIS_PER_DAY, MILLIS_PER_HOUR, Rollup, Timestamp};
+use crate::ingest::row::put_string;
 use crate::ingest::store::StoreError;
 use crate::ingest::stored::TouchedHours;
 
@@ -149,16 +150,6 @@ impl Repair<'_> {
             if missing > 0 { (added + size, taken) } else { (added, taken + size) }
         })
     }
-}
-
-fn put_string(buffer: &mut Vec<u8>, text: &str) {
-    let mut rest = text.len();
-    while rest >= 0x80 {
-        buffer.push((rest % 0x80) as u8 | 0x80);
-        rest /= 0x80;
-    }
-    buffer.push((rest % 0x80) as u8);
-    buffer.extend_from_slice(text.as_bytes());
 }
 
 #[derive(Row, Deserialize)]
