@@ -1,6 +1,6 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test demo bench lint
+.PHONY: run test demo bench chaos lint
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
@@ -13,6 +13,12 @@ demo: ## Send a realistic sample to a running Tallyhouse, and show what it count
 
 bench: ## Measure speed and memory against ClickHouse alone
 	cargo run --release -- bench
+
+SEEDS ?= 200
+FROM ?= 1
+
+chaos: ## Live through many seeded bad days: make chaos SEEDS=1000 FROM=1
+	cargo test --release --test chaos -- --seeds $(SEEDS) --from $(FROM)
 
 lint: ## Formatting, lints, documentation, protocol, licences
 	scripts/lint

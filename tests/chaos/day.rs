@@ -19,7 +19,7 @@ use crate::producer::{Field, produce};
 use crate::workload::{BATCH_EVENTS_MAX, Batch, Door, Script};
 
 /// Longest a day may last.
-const DAY_MAX: Duration = Duration::from_secs(90);
+const DAY_MAX: Duration = Duration::from_secs(180);
 /// Most faults of the service that are told of one day.
 const FAULTS_MAX: usize = 8;
 
@@ -37,9 +37,9 @@ pub(crate) struct Report {
 }
 
 /// Lives through the day of a seed.
-pub(crate) async fn live(seed: u64, begins_at: i64, clock: &Path) -> Result<Report> {
+pub(crate) async fn live(seed: u64, begins_at: i64, room: &Path, clock: &Path) -> Result<Report> {
     let begun = Instant::now();
-    let dir = tempfile::Builder::new().prefix(&format!("chaos-{seed}-")).tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let dir = tempfile::Builder::new().prefix(&format!("chaos-{seed}-")).tempdir_in(room)?;
     let tally = Arc::new(Tally::default());
     let mut plan = Plan::of(seed, begins_at);
     let (drafts, scripts) = (std::mem::take(&mut plan.drafts), std::mem::take(&mut plan.scripts));

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 /// Longest a fault waits for the moment it is meant for.
 const MOMENT_WAIT_MAX: Duration = Duration::from_millis(400);
 /// Longest the engine is stopped, and the disk full.
-const STALL_MAX: Duration = Duration::from_millis(2_500);
+const STALL_MAX: Duration = Duration::from_millis(4_000);
 
 /// Injects the faults of a plan, each once the work has come so far. Afterwards
 /// everything runs.

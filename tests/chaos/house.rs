@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::proxy::Proxy;
 
 /// Longest anything of the house may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often something that is awaited is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 

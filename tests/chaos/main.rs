@@ -25,6 +25,7 @@ mod producer;
 mod proxy;
 mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -47,6 +48,8 @@ const SEEDS_FOR_ALL_KINDS: usize = 100;
 struct Args {
     seeds: Vec<u64>,
     jobs: usize,
+    /// Where the days have their directories.
+    room: PathBuf,
     /// When days begin, in milliseconds since 1970.
     begins_at: i64,
     must_reach_all: bool,
@@ -57,7 +60,8 @@ impl Args {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Self>> {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let (mut from, mut count, mut only) = (1_u64, None, Vec::new());
-        let (mut jobs, mut begins_at) = (3, now - now % 60_000);
+        let (mut jobs, mut begins_at) = (2, now - now % 60_000);
+        let mut room = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} wants a value"));
             match word.as_str() {
@@ -65,6 +69,7 @@ impl Args {
                 "--seeds" => count = Some(value()?.parse::<usize>()?),
                 "--from" => from = value()?.parse()?,
                 "--jobs" => jobs = value()?.parse()?,
+                "--dir" => room = value()?.into(),
                 "--now" => {
                     let time = OffsetDateTime::parse(&value()?, &Rfc3339)?;
                     begins_at = i64::try_from(time.unix_timestamp_nanos() / 1_000_000)?;
@@ -85,7 +90,7 @@ impl Args {
             (true, Some(count)) => ((from..).take(count).collect(), count >= SEEDS_FOR_ALL_KINDS),
             (true, None) => (SEEDS.into_iter().chain([rand::random::<u64>() >> 32]).collect(), true),
         };
-        Ok(Some(Self { seeds, jobs, begins_at, must_reach_all }))
+        Ok(Some(Self { seeds, jobs, room, begins_at, must_reach_all }))
     }
 }
 
@@ -107,16 +112,16 @@ fn main() -> ExitCode {
 /// Runs all seeds, some at a time, and says whether all was well.
 async fn run(args: Args) -> Result<bool> {
     let begun = Instant::now();
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let dir = tempfile::tempdir_in(&args.room)?;
     let clock = clock::build(dir.path())?;
     let count = args.seeds.len();
     let places = Arc::new(Semaphore::new(args.jobs));
     let mut days = JoinSet::new();
     for seed in args.seeds {
-        let (places, clock) = (Arc::clone(&places), clock.clone());
+        let (places, room, clock) = (Arc::clone(&places), args.room.clone(), clock.clone());
         days.spawn(async move {
             let _place = places.acquire().await?;
-            day::live(seed, args.begins_at, &clock).await.with_context(|| format!("seed {seed}"))
+            day::live(seed, args.begins_at, &room, &clock).await.with_context(|| format!("seed {seed}"))
         });
     }
     let (total, mut failed) = (Tally::default(), Vec::new());

@@ -24,7 +24,8 @@ pub(crate) enum Told {
 pub(crate) struct Attempt {
     /// Its position in the plan's drafts.
     pub(crate) draft: usize,
-    /// The stream it was sent on, or the producer's calls in a row.
+    /// The stream it was sent on, or the producer's calls to one run of the
+    /// service.
     pub(crate) session: u64,
     /// Before this moment it had not been sent.
     pub(crate) begun: u64,

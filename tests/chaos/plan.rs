@@ -58,10 +58,10 @@ fn settings(random: &mut StdRng, small_index: bool, small_log: bool) -> Vec<(&'s
         ("TALLYHOUSE_SEGMENT_LINGER_MS", one_of(&[5, 20, 60])),
         ("TALLYHOUSE_STREAM_BATCHES_IN_FLIGHT_MAX", one_of(&[2, 8, 32])),
         ("TALLYHOUSE_INSERTS_IN_FLIGHT_MAX", one_of(&[1, 2, 3])),
-        ("TALLYHOUSE_INSERT_WAIT_MS_MAX", one_of(&[300, 500, 800])),
+        ("TALLYHOUSE_INSERT_WAIT_MS_MAX", one_of(&[800, 1_200])),
         ("TALLYHOUSE_INSERT_BACKOFF_MS_MIN", "5".to_owned()),
         ("TALLYHOUSE_INSERT_BACKOFF_MS_MAX", one_of(&[20, 100])),
-        ("TALLYHOUSE_STORED_WAIT_MS_MAX", "1000".to_owned()),
+        ("TALLYHOUSE_STORED_WAIT_MS_MAX", "2000".to_owned()),
         ("TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX", "1500".to_owned()),
     ]
 }

@@ -173,13 +173,16 @@ impl Producer {
     }
 
     async fn unary(&mut self) {
-        let session = self.field.oracle.session();
+        let mut session = self.field.oracle.session();
         let mut client = None;
         while let Some(batch) = self.next().await {
             let begun = self.field.oracle.now();
             let Some(mut connected) = (match client.take() {
                 Some(client) => Some(client),
-                None => self.connect().await,
+                None => {
+                    session = self.field.oracle.session();
+                    self.connect().await
+                }
             }) else {
                 self.todo.push_front(batch);
                 continue;
@@ -205,10 +208,13 @@ impl Producer {
     }
 
     async fn rest(&mut self) {
-        let session = self.field.oracle.session();
+        let (mut session, mut last_url) = (0, String::new());
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WAIT_MAX).build().unwrap();
         while let Some(batch) = self.next().await {
             let url = self.url().await;
+            if url != last_url {
+                (session, last_url) = (self.field.oracle.session(), url.clone());
+            }
             let begun = self.field.oracle.now();
             let body = self.field.drafts[batch.drafts[0]].json();
             let answer = async {
