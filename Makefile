@@ -1,6 +1,6 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test demo bench fuzz lint
+.PHONY: run test demo bench chaos fuzz lint
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
@@ -16,6 +16,12 @@ bench: ## Measure speed and memory against ClickHouse alone
 
 fuzz: ## Feed every decoder with hostile input, SECONDS each (60)
 	FUZZ_SECONDS=$(or $(SECONDS),60) scripts/fuzz
+
+SEEDS ?= 200
+FROM ?= 1
+
+chaos: ## Live through many seeded bad days: make chaos SEEDS=1000 FROM=1
+	cargo test --release --test chaos -- --seeds $(SEEDS) --from $(FROM)
 
 lint: ## Formatting, lints, documentation, protocol, licences
 	scripts/lint

@@ -194,6 +194,10 @@ struct Reading {
 /// taken.
 fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
     let mut reader = open_segment(&segment.path)?;
+    if reader.header().id != segment.id {
+        // A copy: its own token is another.
+        return Err(FrameError::Damaged);
+    }
     let columns = reader.header().columns.clone();
     let is_known = columns == row::COLUMNS;
     let (chunk, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);

@@ -1,0 +1,177 @@
+//! One bad day from its beginning to its judgement.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+
+use crate::check::{check_verdicts, read_stored};
+use crate::counts::{check_answers, check_rollups};
+use crate::fault::{Kind, Tally};
+use crate::faults::inject;
+use crate::house::House;
+use crate::oracle::{Oracle, Told};
+use crate::plan::Plan;
+use crate::producer::{Field, produce};
+use crate::workload::{BATCH_EVENTS_MAX, Batch, Door, Script};
+
+/// Longest a day may last.
+const DAY_MAX: Duration = Duration::from_secs(180);
+/// Most faults of the service that are told of one day.
+const FAULTS_MAX: usize = 8;
+
+/// What became of a day.
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) took: Duration,
+    /// Events sent, different ids, and how many got which verdict.
+    pub(crate) figures: String,
+    /// What was wrong; nothing, if all was well.
+    pub(crate) faults: Vec<String>,
+    /// Where everything of a day that failed is kept.
+    pub(crate) kept: Option<PathBuf>,
+}
+
+/// Lives through the day of a seed.
+pub(crate) async fn live(seed: u64, begins_at: i64, room: &Path, clock: &Path) -> Result<Report> {
+    let begun = Instant::now();
+    let dir = tempfile::Builder::new().prefix(&format!("chaos-{seed}-")).tempdir_in(room)?;
+    let tally = Arc::new(Tally::default());
+    let mut plan = Plan::of(seed, begins_at);
+    let (drafts, scripts) = (std::mem::take(&mut plan.drafts), std::mem::take(&mut plan.scripts));
+    let field = Arc::new(Field { drafts, oracle: Oracle::default(), tally: Arc::clone(&tally) });
+    let day = async {
+        let mut house = House::build(dir.path(), &plan, clock, Arc::clone(&tally)).await?;
+        let lived = work(&mut house, &plan, scripts, &field).await;
+        let judged = match lived {
+            Ok(()) => judge(&mut house, &field).await,
+            Err(error) => Err(error),
+        };
+        let log = house.stderr_of_all_runs();
+        tally.add_many(Kind::InsertTimeOut, log.matches("the insert took too long").count() as u64);
+        tally.add_many(Kind::DiskRefused, log.matches("the disk of the log is full").count() as u64);
+        house.tear_down().await?;
+        judged
+    };
+    let lived = tokio::time::timeout(DAY_MAX, day).await.context("the day did not end").and_then(|lived| lived);
+    let mut faults = lived.unwrap_or_else(|error| vec![format!("{error:#}")]);
+    faults.truncate(FAULTS_MAX);
+    let figures = figures(&field, &tally);
+    let kept = if faults.is_empty() {
+        None
+    } else {
+        let trace: String = trace(&field, &plan, &faults);
+        std::fs::write(dir.path().join("trace.txt"), trace)?;
+        Some(dir.keep())
+    };
+    Ok(Report { seed, tally, took: begun.elapsed(), figures, faults, kept })
+}
+
+/// Producers and faults at once; then everything is brought to rest.
+async fn work(house: &mut House, plan: &Plan, scripts: Vec<Script>, field: &Arc<Field>) -> Result<()> {
+    house.start().await?;
+    let mut producers = JoinSet::new();
+    for script in scripts {
+        producers.spawn(produce(Arc::clone(field), script, house.address()));
+    }
+    inject(house, plan, &field.oracle, &field.tally).await?;
+    while let Some(ended) = producers.join_next().await {
+        ended.context("a producer failed")?;
+    }
+    house.proxy.calm().await;
+    if plan.is_sent_again {
+        // What is known must be known to a new run too, from the log and from
+        // ClickHouse.
+        house.stop().await?;
+        house.start().await?;
+        produce(Arc::clone(field), everything(field), house.address()).await;
+    }
+    house.drained().await
+}
+
+/// All events of the day, as one more producer would send them.
+fn everything(field: &Field) -> Script {
+    let all: Vec<usize> = (0..field.drafts.len()).collect();
+    let batch = |drafts: &[usize]| Batch { drafts: drafts.to_vec(), ..Batch::default() };
+    let batches = all.chunks(BATCH_EVENTS_MAX).map(batch).collect();
+    Script { door: Door::Unary, batches, pause: Duration::ZERO, cuts_after: None }
+}
+
+/// Everything that is wrong.
+async fn judge(house: &mut House, field: &Field) -> Result<Vec<String>> {
+    let mut faults = field.oracle.complaints();
+    let attempts = field.oracle.attempts();
+    let stored = read_stored(house, &mut faults).await?;
+    check_verdicts(&field.drafts, &attempts, &stored, &mut faults);
+    check_rollups(house, &stored, &mut faults).await?;
+    check_answers(house, &stored, &mut faults).await?;
+    house.stop().await?;
+    if house.stderr_of_all_runs().contains("panicked") {
+        faults.push("the service panicked".to_owned());
+    }
+    let left: Vec<PathBuf> = ["open", "sealed", "parked", "cut"]
+        .iter()
+        .map(|state| crate::log_files::segments(&house.log_dir(), state))
+        .collect::<Result<Vec<_>>>()?
+        .concat();
+    if !left.is_empty() {
+        faults.push(format!("the log is empty, but these files are there: {left:?}"));
+    }
+    Ok(faults)
+}
+
+fn figures(field: &Field, tally: &Tally) -> String {
+    let attempts = field.oracle.attempts();
+    let ids: std::collections::HashSet<&str> =
+        attempts.iter().map(|attempt| field.drafts[attempt.draft].id.as_str()).collect();
+    let of = |is: fn(&Option<Told>) -> bool| attempts.iter().filter(|attempt| is(&attempt.told)).count();
+    let concurrent = concurrent_duplicates(field);
+    tally.add_many(Kind::ConcurrentDuplicate, concurrent);
+    format!(
+        "events {} ids {} accepted {} duplicate {} conflict {} rejected {} undecided {} lost {}",
+        attempts.len(),
+        ids.len(),
+        of(|told| *told == Some(Told::Accepted)),
+        of(|told| *told == Some(Told::Duplicate)),
+        of(|told| *told == Some(Told::Conflict)),
+        of(|told| matches!(told, Some(Told::Rejected(_)))),
+        of(|told| *told == Some(Told::Undecided)),
+        of(Option::is_none),
+    )
+}
+
+/// Duplicates that were sent by somebody else while the first was still
+/// unanswered.
+fn concurrent_duplicates(field: &Field) -> u64 {
+    let attempts = field.oracle.attempts();
+    let accepted: std::collections::HashMap<&str, _> = attempts
+        .iter()
+        .filter(|attempt| attempt.told == Some(Told::Accepted))
+        .map(|attempt| (field.drafts[attempt.draft].id.as_str(), attempt))
+        .collect();
+    let is_concurrent = |attempt: &&crate::oracle::Attempt| {
+        let first = accepted.get(field.drafts[attempt.draft].id.as_str());
+        attempt.told == Some(Told::Duplicate)
+            && first.is_some_and(|first| {
+                first.session != attempt.session && attempt.begun < first.ended && first.begun < attempt.ended
+            })
+    };
+    attempts.iter().filter(is_concurrent).count() as u64
+}
+
+/// The course of a day, for a person to read.
+fn trace(field: &Field, plan: &Plan, faults: &[String]) -> String {
+    let mut trace = format!("seed {}\n{:#?}\n{:#?}\n", plan.seed, plan.settings, plan.faults);
+    for fault in faults {
+        let _ = writeln!(trace, "{fault}");
+    }
+    for attempt in field.oracle.attempts() {
+        let draft = &field.drafts[attempt.draft];
+        let _ = writeln!(trace, "{attempt:?} {:?} {:?} {:?}", draft.id, draft.flaw, draft.payload);
+    }
+    trace
+}

@@ -1,0 +1,203 @@
+//! Makes things go wrong, in the order of the plan, and mends them again.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rustix::process::Signal;
+
+use crate::fault::{Fault, Kind, Tally, Tear};
+use crate::house::House;
+use crate::log_files;
+use crate::oracle::Oracle;
+use crate::plan::Plan;
+
+/// Longest a fault waits for the moment it is meant for.
+const MOMENT_WAIT_MAX: Duration = Duration::from_millis(400);
+/// Longest the engine is stopped, and the disk full.
+const STALL_MAX: Duration = Duration::from_millis(4_000);
+
+/// Injects the faults of a plan, each once the work has come so far. Afterwards
+/// everything runs.
+pub(crate) async fn inject(house: &mut House, plan: &Plan, oracle: &Oracle, tally: &Tally) -> Result<()> {
+    let mut injector = Injector { house, oracle, tally, random: StdRng::seed_from_u64(plan.seed ^ 0xFA17) };
+    for (at, fault) in &plan.faults {
+        oracle.settled(*at).await;
+        injector.inject(*fault).await?;
+    }
+    Ok(())
+}
+
+struct Injector<'a> {
+    house: &'a mut House,
+    oracle: &'a Oracle,
+    tally: &'a Tally,
+    random: StdRng,
+}
+
+impl Injector<'_> {
+    async fn inject(&mut self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::Kill { service, engine, in_insert_micros } => self.kill(service, engine, in_insert_micros).await,
+            Fault::StopService => {
+                self.house.stop().await?;
+                self.tally.add(Kind::StopService);
+                self.house.start().await
+            }
+            Fault::StallEngine { repeats } => self.stall(repeats).await,
+            // These are counted when they have met their request.
+            Fault::Insert(fault) => {
+                self.house.proxy.arm_insert(fault);
+                Ok(())
+            }
+            Fault::LookUp { cut } => {
+                self.house.proxy.arm_look_up(cut);
+                Ok(())
+            }
+            Fault::CutFill => {
+                self.house.proxy.arm_fill();
+                self.restart().await
+            }
+            Fault::FullDisk { left } => self.fill_disk(left).await,
+            Fault::TearLog { how } => self.tear(how).await,
+            Fault::FlipSealed => self.flip_sealed().await,
+            Fault::FlipOpen => self.flip_open().await,
+            Fault::StepClock { seconds } => {
+                self.tally.add(if seconds < 0 { Kind::ClockBack } else { Kind::ClockForward });
+                self.house.clock.step(seconds)
+            }
+            Fault::StepClockBetweenRuns { seconds } => {
+                self.house.kill(true, false).await?;
+                let kind = if seconds < 0 { Kind::ClockBackBetweenRuns } else { Kind::ClockForwardBetweenRuns };
+                self.tally.add(kind);
+                self.house.clock.step(seconds)?;
+                self.house.start().await
+            }
+        }
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.house.kill(true, false).await?;
+        self.house.start().await
+    }
+
+    async fn kill(&mut self, service: bool, engine: bool, in_insert_micros: Option<u64>) -> Result<()> {
+        let mut in_insert = false;
+        if let Some(micros) = in_insert_micros {
+            let mut inserts = self.house.proxy.inserts();
+            inserts.mark_unchanged();
+            in_insert = tokio::time::timeout(MOMENT_WAIT_MAX, inserts.changed()).await.is_ok();
+            tokio::time::sleep(Duration::from_micros(micros)).await; // The moment is the point.
+        }
+        self.house.kill(service, engine).await?;
+        self.tally.add(match (service, engine, in_insert) {
+            (true, true, false) => Kind::KillBoth,
+            (true, true, true) => Kind::KillBothInInsert,
+            (true, false, false) => Kind::KillService,
+            (true, false, true) => Kind::KillServiceInInsert,
+            (false, _, false) => Kind::KillEngine,
+            (false, _, true) => Kind::KillEngineInInsert,
+        });
+        if service { self.house.start().await } else { Ok(()) }
+    }
+
+    /// Stops the engine until so many inserts were sent again. With none, it
+    /// goes on before any has been given up.
+    async fn stall(&mut self, repeats: u64) -> Result<()> {
+        let mut repeated = self.house.proxy.repeated();
+        let until = *repeated.borrow_and_update() + repeats;
+        self.house.signal_engine(Signal::STOP).await?;
+        if repeats == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await; // Less than any time-out.
+        } else {
+            let _ = tokio::time::timeout(STALL_MAX, repeated.wait_for(|repeated| *repeated >= until)).await;
+        }
+        self.tally.add(Kind::StallEngine);
+        self.house.signal_engine(Signal::CONT).await
+    }
+
+    /// Leaves the log's disk so few bytes, until the work has stood still for
+    /// a moment.
+    async fn fill_disk(&mut self, left: u64) -> Result<()> {
+        let Some(disk) = &self.house.disk else { return Ok(()) };
+        let filling = disk.fill(left)?;
+        self.tally.add(Kind::FullDisk);
+        let mut before = u64::MAX;
+        let _ = tokio::time::timeout(STALL_MAX, async {
+            while before != self.oracle.progress() {
+                before = self.oracle.progress();
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+        })
+        .await;
+        drop(filling);
+        Ok(())
+    }
+
+    async fn tear(&mut self, how: Tear) -> Result<()> {
+        // The engine stands still, so that there is a log to harm.
+        self.with_a_backlog().await?;
+        let torn = log_files::tear(&self.house.log_dir(), how, &mut self.random)?;
+        self.house.signal_engine(Signal::CONT).await?;
+        self.house.start().await?;
+        if let Some(torn) = torn {
+            self.tally.add(Kind::TearLog);
+            let kept = torn.with_extension("cut");
+            ensure!(kept.exists(), "what was torn ({how:?}) was not cut off and kept");
+            std::fs::remove_file(kept)?;
+        }
+        Ok(())
+    }
+
+    /// Stops the engine, lets the log grow for a moment, and kills the service.
+    async fn with_a_backlog(&mut self) -> Result<()> {
+        self.house.signal_engine(Signal::STOP).await?;
+        let enough = self.oracle.progress() + 30;
+        let _ = tokio::time::timeout(Duration::from_millis(250), self.oracle.settled(enough)).await;
+        self.house.kill(true, false).await
+    }
+
+    /// A bit of a sealed segment flips: the segment must be parked, and said
+    /// to be. When the bit is put right and the segment retried, it is stored.
+    async fn flip_sealed(&mut self) -> Result<()> {
+        self.with_a_backlog().await?;
+        let Some(original) = log_files::flip(&self.house.log_dir(), "sealed", &mut self.random)? else {
+            self.house.signal_engine(Signal::CONT).await?;
+            return self.house.start().await;
+        };
+        // With the engine standing still, the service gets no further than its
+        // log.
+        self.house.launch()?;
+        self.house.says("a sealed segment is damaged; it is parked").await?;
+        ensure!(original.in_state("parked").exists(), "a damaged segment was not parked");
+        self.house.kill(true, false).await?;
+        original.restore("parked")?;
+        self.house.signal_engine(Signal::CONT).await?;
+        self.house.start().await?;
+        ensure!(self.house.retry_parked().await? == 1, "a parked segment was not retried");
+        self.tally.add(Kind::FlipSealed);
+        Ok(())
+    }
+
+    /// The same in the segment that was written to: what lies behind the bit
+    /// must be kept, and said to be.
+    async fn flip_open(&mut self) -> Result<()> {
+        self.with_a_backlog().await?;
+        let Some(original) = log_files::flip(&self.house.log_dir(), "open", &mut self.random)? else {
+            self.house.signal_engine(Signal::CONT).await?;
+            return self.house.start().await;
+        };
+        self.house.launch()?;
+        self.house.says("was cut off").await?;
+        ensure!(original.in_state("cut").exists(), "a damaged segment was cut and the rest not kept");
+        self.house.kill(true, false).await?;
+        std::fs::remove_file(original.in_state("cut"))?;
+        let _ = std::fs::remove_file(original.in_state("sealed")); // Not there when nothing was good.
+        original.restore("open")?;
+        self.house.signal_engine(Signal::CONT).await?;
+        self.house.start().await?;
+        self.tally.add(Kind::FlipOpen);
+        Ok(())
+    }
+}

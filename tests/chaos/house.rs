@@ -1,0 +1,269 @@
+//! The processes of one day: the real service, a real ClickHouse, and the
+//! proxy between them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tallyhouse::clickhouse::engine::{Engine, EngineSettings};
+use tallyhouse::config::Config;
+use tallyhouse::transport::proto::segment_service_client::SegmentServiceClient;
+use tallyhouse::transport::proto::{ListSegmentsRequest, RetryParkedSegmentsRequest, Segment};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::fault::Tally;
+use crate::plan::Plan;
+use crate::proxy::Proxy;
+
+/// Longest anything of the house may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How often something that is awaited is looked at.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// See the module. Dropping it ends everything.
+pub(crate) struct House {
+    dir: PathBuf,
+    settings: Vec<(&'static str, String)>,
+    engine: Engine,
+    pub(crate) proxy: Proxy,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Option<Disk>,
+    service: Option<Child>,
+    /// How often the service was started.
+    runs: usize,
+    url: watch::Sender<Option<String>>,
+    http: reqwest::Client,
+}
+
+impl House {
+    /// Everything but the service.
+    pub(crate) async fn build(dir: &Path, plan: &Plan, clock: &Path, tally: Arc<Tally>) -> Result<Self> {
+        let log_dir = dir.join("data/log");
+        let disk = plan.log_disk_bytes.map(|bytes| Disk::mount(&log_dir, bytes)).transpose()?;
+        let config = Config { data_dir: dir.join("engine"), clickhouse_http_port: 0, ..Config::default() };
+        let executable = PathBuf::from(env!("CARGO_BIN_EXE_tallyhouse"));
+        let engine = Engine::start_with(
+            &config,
+            EngineSettings {
+                backoff_min: Duration::from_millis(10),
+                stop_wait_max: Duration::from_millis(1),
+                ..EngineSettings::with_executable(executable)
+            },
+        );
+        let engine = engine.await?;
+        let port = engine.endpoint().url.rsplit(':').next().context("a port")?.parse()?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            settings: plan.settings.clone(),
+            engine,
+            proxy: Proxy::start(port, tally).await?,
+            clock: Clock::at(clock, dir.join("clock"), plan.begins_at)?,
+            disk,
+            service: None,
+            runs: 0,
+            url: watch::Sender::new(None),
+            http: reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
+        })
+    }
+
+    /// Where the service is, for those who use it.
+    pub(crate) fn address(&self) -> watch::Receiver<Option<String>> {
+        self.url.subscribe()
+    }
+
+    /// Where the service is now.
+    pub(crate) fn url(&self) -> Result<String> {
+        self.url.borrow().clone().context("the service is down")
+    }
+
+    /// The log's directory as this process sees it.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.dir.join("data/log"), Disk::seen_from_outside)
+    }
+
+    fn stderr_path(&self, run: usize) -> PathBuf {
+        self.dir.join(format!("service-{run}.log"))
+    }
+
+    /// What the current run has written to its log.
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(self.stderr_path(self.runs)).unwrap_or_default()
+    }
+
+    /// What all runs have written.
+    pub(crate) fn stderr_of_all_runs(&self) -> String {
+        (1..=self.runs).map(|run| std::fs::read_to_string(self.stderr_path(run)).unwrap_or_default()).collect()
+    }
+
+    fn command(&self) -> Command {
+        // Should this process be killed, so is the service.
+        let words = ["setpriv", "--pdeathsig", "KILL", env!("CARGO_BIN_EXE_tallyhouse"), "serve"];
+        let entrance = self.disk.as_ref().map(Disk::entrance).unwrap_or_default();
+        let mut words = entrance.into_iter().chain(words.map(str::to_owned));
+        let mut command = Command::new(words.next().unwrap_or_default());
+        let endpoint = self.engine.endpoint();
+        command
+            .args(words)
+            .env("TALLYHOUSE_LISTEN", "127.0.0.1:0")
+            .env("TALLYHOUSE_DATA_DIR", self.dir.join("data"))
+            .env("TALLYHOUSE_CLICKHOUSE_URL", &self.proxy.url)
+            .env("TALLYHOUSE_CLICKHOUSE_USER", &endpoint.user)
+            .env("TALLYHOUSE_CLICKHOUSE_PASSWORD", endpoint.password.expose())
+            .env("LD_PRELOAD", &self.clock.library)
+            .env("CHAOS_CLOCK", &self.clock.path)
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts a process of the service, without waiting for anything.
+    pub(crate) fn launch(&mut self) -> Result<()> {
+        self.runs += 1;
+        let stderr = std::fs::File::create(self.stderr_path(self.runs))?;
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);
+        self.service = Some(command.spawn()?);
+        Ok(())
+    }
+
+    /// Starts the service, and returns once it takes events.
+    pub(crate) async fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        let address = self.says("serving gRPC").await?;
+        let address = address.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.context("no address")?.to_owned();
+        self.url.send_replace(Some(format!("http://{address}")));
+        Ok(())
+    }
+
+    /// Waits until the current run has logged a line with this text.
+    pub(crate) async fn says(&mut self, text: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.stderr();
+            // The last line may not be written to its end.
+            let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+            if let Some(line) = whole.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            self.check_runs()?;
+            ensure!(Instant::now() < deadline, "the service never said {text:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// That the service has not ended by itself.
+    pub(crate) fn check_runs(&mut self) -> Result<()> {
+        let status = self.service.as_mut().context("the service is down")?.try_wait()?;
+        if let Some(status) = status {
+            let log = self.stderr();
+            bail!("the service ended by itself ({status}): {}", log.lines().last().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Kills the service, the engine or both, at once.
+    pub(crate) async fn kill(&mut self, service: bool, engine: bool) -> Result<()> {
+        if engine {
+            self.signal_engine(Signal::KILL).await?;
+        }
+        if service {
+            self.check_runs()?;
+            self.url.send_replace(None);
+            let mut child = self.service.take().context("the service is down")?;
+            child.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the service to stop; it must end well.
+    pub(crate) async fn stop(&mut self) -> Result<()> {
+        self.check_runs()?;
+        let mut child = self.service.take().context("the service is down")?;
+        signal(child.id(), Signal::TERM)?;
+        let status = tokio::time::timeout(PATIENCE, child.wait()).await.context("the service does not stop")??;
+        self.url.send_replace(None);
+        ensure!(status.success(), "the service stopped with {status}");
+        Ok(())
+    }
+
+    /// Signals the engine's process, once there is one.
+    pub(crate) async fn signal_engine(&self, wanted: Signal) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // The process may be gone, and that not be known yet.
+            if self.engine.pid().is_some_and(|pid| signal(Some(pid), wanted).is_ok()) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "ClickHouse does not start again");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Asks ClickHouse itself; one row of JSON a line.
+    pub(crate) async fn sql(&self, statement: &str) -> Result<Vec<serde_json::Value>> {
+        let endpoint = self.engine.endpoint();
+        let url = format!("{}/?database=tallyhouse&default_format=JSONCompactEachRow", endpoint.url);
+        let deadline = Instant::now() + PATIENCE;
+        let answer = loop {
+            let request = self
+                .http
+                .post(&url)
+                .header("X-ClickHouse-User", &endpoint.user)
+                .header("X-ClickHouse-Key", endpoint.password.expose())
+                .body(statement.to_owned());
+            match request.send().await {
+                Ok(answer) => break answer,
+                Err(error) => ensure!(Instant::now() < deadline, "ClickHouse does not answer: {error}"),
+            }
+            tokio::time::sleep(LOOK_EVERY).await; // It may just be starting again.
+        };
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{statement}: {text}");
+        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    async fn segments(&self) -> Result<SegmentServiceClient<tonic::transport::Channel>> {
+        Ok(SegmentServiceClient::connect(self.url()?).await?)
+    }
+
+    /// Waits until the log is empty; segments that stay are told.
+    pub(crate) async fn drained(&mut self) -> Result<()> {
+        let mut client = self.segments().await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let segments: Vec<Segment> = client.list_segments(ListSegmentsRequest {}).await?.into_inner().segments;
+            if segments.is_empty() {
+                return Ok(());
+            }
+            self.check_runs()?;
+            ensure!(Instant::now() < deadline, "the log does not get empty: {segments:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Puts parked segments back in line.
+    pub(crate) async fn retry_parked(&self) -> Result<u32> {
+        let answer = self.segments().await?.retry_parked_segments(RetryParkedSegmentsRequest {}).await?;
+        Ok(answer.into_inner().segments)
+    }
+
+    /// Ends everything.
+    pub(crate) async fn tear_down(mut self) -> Result<()> {
+        if let Some(mut service) = self.service.take() {
+            service.kill().await?;
+        }
+        self.engine.stop().await;
+        Ok(())
+    }
+}
+
+fn signal(pid: Option<u32>, signal: Signal) -> Result<()> {
+    let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("no process")?;
+    Ok(kill_process(pid, signal)?)
+}
