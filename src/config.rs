@@ -6,6 +6,8 @@
 //! the file, the file over the default. Everything is read and checked before
 //! any port opens.
 
+mod authentication;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -89,6 +91,39 @@ settings! {
     engine_cache_dir, "TALLYHOUSE_ENGINE_CACHE_DIR": String = String::new();
     /// Memory the embedded engine may use, in bytes.
     engine_memory_bytes_max, "TALLYHOUSE_ENGINE_MEMORY_BYTES_MAX": u64 = 4 << 30;
+
+    /// The ClickHouse user that answers are read as. It sees the rows of one
+    /// organisation at a time; see `docs/security.md`. Empty: the user the
+    /// service works as, without that safeguard. The embedded engine has one.
+    clickhouse_reader_user, "TALLYHOUSE_CLICKHOUSE_READER_USER": String = String::new();
+    /// That user's password.
+    clickhouse_reader_password, "TALLYHOUSE_CLICKHOUSE_READER_PASSWORD": Secret = Secret::default();
+
+    /// The secret that tokens are signed with by HS256, at least 32 bytes. At
+    /// most one of the secret, the file and the URL may be given; without any,
+    /// there is no authentication, and everybody is the organisation `default`.
+    auth_hs256_secret, "TALLYHOUSE_AUTH_HS256_SECRET": Secret = Secret::default();
+    /// A file of public keys (a JSON Web Key Set) that tokens are signed with by
+    /// RS256, ES256 or EdDSA. Read again when it changes.
+    auth_jwks_file, "TALLYHOUSE_AUTH_JWKS_FILE": String = String::new();
+    /// The URL of such a set: https, or http on this machine. Fetched again
+    /// every so often, and when a token names a key that is not known.
+    auth_jwks_url, "TALLYHOUSE_AUTH_JWKS_URL": String = String::new();
+    /// Time between two fetches of that URL, in seconds.
+    auth_jwks_refresh_seconds, "TALLYHOUSE_AUTH_JWKS_REFRESH_SECONDS": u32 = 300;
+    /// The issuer that tokens must name as `iss`. Empty: any, or none.
+    auth_issuer, "TALLYHOUSE_AUTH_ISSUER": String = String::new();
+    /// The audience that tokens must name as `aud`, alone or among others.
+    /// Empty: any, or none.
+    auth_audience, "TALLYHOUSE_AUTH_AUDIENCE": String = String::new();
+    /// How far the clock of whoever makes tokens may differ from this one, in
+    /// seconds.
+    auth_leeway_seconds, "TALLYHOUSE_AUTH_LEEWAY_SECONDS": u32 = 30;
+    /// Whether `/metrics` can be read without a token, when there is
+    /// authentication. If not, it takes the scope `admin`.
+    metrics_open, "TALLYHOUSE_METRICS_OPEN": bool = true;
+    /// The same for gRPC reflection.
+    reflection_open, "TALLYHOUSE_REFLECTION_OPEN": bool = true;
 
     /// Longest event id, in bytes.
     event_id_bytes_max, "TALLYHOUSE_EVENT_ID_BYTES_MAX": usize = 128;
@@ -296,7 +331,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 23] = [
+        let bounds: [(&'static str, u64, u64, u64); 25] = [
+            ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
+            ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
             ("type_bytes_max", self.type_bytes_max as u64, 1, 1 << 10),
             ("text_bytes_max", self.text_bytes_max as u64, 1, 4 << 10),
@@ -336,7 +373,7 @@ impl Config {
             let message = "must be letters, digits and '_'".to_owned();
             return Err(ConfigError::OutOfBounds { setting: "clickhouse_database", message });
         }
-        Ok(())
+        self.check_authentication()
     }
 
     /// The bounds of an event.
@@ -405,6 +442,16 @@ mod tests {
         check("segment_rows_max = 0", "segment_rows_max");
         check("segment_rows_max = \"many\"", "segment_rows_max");
         check("clickhouse_database = \"a b\"", "clickhouse_database");
+        check("auth_hs256_secret = \"too short\"", "auth_hs256_secret");
+        check("auth_jwks_file = \"a\"\nauth_jwks_url = \"https://a/\"", "auth_jwks_url");
+        let secret = "x".repeat(32);
+        check(&format!("auth_hs256_secret = \"{secret}\"\nauth_jwks_file = \"a\""), "auth_jwks_file");
+        check("auth_jwks_url = \"http://keys.example/\"", "auth_jwks_url");
+        check("auth_jwks_url = \"http://127.0.0.1.example/\"", "auth_jwks_url");
+        check("auth_jwks_url = \"keys\"", "auth_jwks_url");
+        check("auth_issuer = \"me\"", "auth_issuer");
+        check("auth_audience = \"me\"", "auth_audience");
+        check("auth_leeway_seconds = 301", "auth_leeway_seconds");
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         // A child process of `dev`: it must not inherit a runtime or telemetry.
         Command::Engine(args) => Ok(run_child(args)),
         Command::Settings(args) => args.run(),
+        Command::Token(args) => args.run(),
         Command::Dev(args) => {
             let config = args.config()?;
             run_service(&config, service::dev(config.clone()))

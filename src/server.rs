@@ -30,7 +30,7 @@ use crate::ingest::stored::StoredHours;
 use crate::ingest::terms::CurrentTerms;
 use crate::query::{CacheSettings, Queries};
 use crate::telemetry::{Metrics, OutcomeLog};
-use crate::transport::{self, Application, LiveTail};
+use crate::transport::{self, Application, Callers, LiveTail};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -85,18 +85,18 @@ pub fn bind(address: SocketAddr) -> Result<TcpSocket, ServerError> {
 /// # Errors
 /// Says what to change.
 pub fn check_is_safe(config: &Config) -> Result<(), ServerError> {
-    if config.listen.ip().is_loopback() {
+    if config.listen.ip().is_loopback() || config.has_authentication() {
         return Ok(());
     }
     Err(ServerError::Refused(format!(
-        "listen is {}, which others can reach, and this version has no authentication: listen on 127.0.0.1, behind \
-         something that authenticates",
+        "listen is {}, which others can reach, and there is no authentication: set one of auth_hs256_secret, \
+         auth_jwks_file and auth_jwks_url, or listen on 127.0.0.1",
         config.listen
     )))
 }
 
 /// Runs the service against a ClickHouse until `shutdown`. `ready` is called
-/// with the address once the port is open.
+/// with the address once the port is open. Answers are read as `reader`.
 ///
 /// # Errors
 /// When a part cannot be started. What was acknowledged stays in the log.
@@ -104,9 +104,11 @@ pub async fn run(
     config: Config,
     socket: TcpSocket,
     endpoint: Endpoint,
+    reader: Endpoint,
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), ServerError> {
+    let callers = Callers::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     let parts = Parts::new(&config, &endpoint).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
@@ -118,12 +120,13 @@ pub async fn run(
     let forwarder = parts.forwarder(&config);
     forwarder.start(&tasks, &stop);
     start_sweeper(&tasks, &stop, &parts);
+    callers.keep_keys_fresh(&tasks, &stop);
 
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
     let listen_failed = |source| ServerError::Listen { address, source };
     let log = Arc::clone(&parts.log);
     let (audits, ends) = (config.audit_background, stop.child_token());
-    let app = parts.application(config, &endpoint)?;
+    let app = parts.application(config, &endpoint, &reader, callers)?;
     if audits {
         app.auditor.start_background(&tasks, &ends);
     }
@@ -187,7 +190,13 @@ impl Parts {
     }
 
     /// What the transports call.
-    fn application(self, config: Config, endpoint: &Endpoint) -> Result<Arc<Application>, ServerError> {
+    fn application(
+        self,
+        config: Config,
+        endpoint: &Endpoint,
+        reader: &Endpoint,
+        callers: Callers,
+    ) -> Result<Arc<Application>, ServerError> {
         let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
         metrics.observe(&self.log, &self.index);
         let tail = Arc::new(LiveTail::new(&config));
@@ -206,7 +215,7 @@ impl Parts {
             Arc::clone(&metrics),
         );
         let queries = Queries::new(
-            Answers::new(endpoint),
+            Answers::new(reader),
             cache_settings(&config),
             config.queries_in_flight_max,
             Duration::from_millis(config.query_wait_ms_max),
@@ -227,6 +236,7 @@ impl Parts {
         Ok(Arc::new(Application {
             config,
             clock: self.clock,
+            callers,
             pipeline,
             queries,
             auditor,

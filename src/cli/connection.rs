@@ -1,10 +1,17 @@
-//! Where the service is, and what to tell a person when it is not there.
+//! Where the service is, who asks, and what to tell a person when it is not
+//! there.
 
 use std::time::Duration;
 
+use anyhow::Context as _;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
+
+use crate::config::Secret;
 
 /// How long a connection may take to open.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -13,22 +20,54 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// like one that is thinking.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where the service is.
+/// A connection that shows the token, if there is one, with every request.
+pub type Connection = InterceptedService<Channel, Bearer>;
+
+/// Where the service is, and who asks.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Address {
     /// Where the tallyhouse is.
     #[arg(long, env = "TALLYHOUSE_ADDRESS", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     address: String,
+    /// The token to show, where the service asks for one.
+    #[arg(long, env = "TALLYHOUSE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<Secret>,
+}
+
+/// Shows a token, if there is one.
+#[derive(Clone, Debug)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    fn new(token: Option<&Secret>) -> anyhow::Result<Self> {
+        let Some(token) = token.map(|token| token.expose().trim()).filter(|token| !token.is_empty()) else {
+            return Ok(Self(None));
+        };
+        let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+        let mut value = value.ok().context("the token has characters that no token has")?;
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Address {
     /// The address, for a program that does not read the command line.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into() }
+        Self { address: address.into(), token: None }
     }
 
     /// Connects. The connection opens itself again when it is cut.
-    pub async fn connect(&self) -> anyhow::Result<Channel> {
+    pub async fn connect(&self) -> anyhow::Result<Connection> {
+        let bearer = Bearer::new(self.token.as_ref())?;
         let address =
             if self.address.contains("://") { self.address.clone() } else { format!("http://{}", self.address) };
         anyhow::ensure!(
@@ -41,13 +80,14 @@ impl Address {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_INTERVAL)
             .keep_alive_while_idle(true);
-        endpoint.connect().await.map_err(|error| {
+        let channel = endpoint.connect().await.map_err(|error| {
             let cause = anyhow::Error::from(error);
             anyhow::anyhow!(
                 "no tallyhouse answers at {address} ({}); start one with `tallyhouse dev`",
                 cause.root_cause()
             )
-        })
+        })?;
+        Ok(InterceptedService::new(channel, bearer))
     }
 }
 
@@ -70,6 +110,7 @@ pub fn explain(status: &Status) -> anyhow::Error {
         (Code::Unimplemented, _) => {
             anyhow::anyhow!("what answers there does not know this request ({message}); is it a tallyhouse of today?")
         }
+        (Code::Unauthenticated, _) => anyhow::anyhow!("{message}: give one with --token or TALLYHOUSE_TOKEN"),
         (_, false) => anyhow::anyhow!("{message}: {}", fields.join("; ")),
         (_, true) => anyhow::anyhow!("{message}"),
     }

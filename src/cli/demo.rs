@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
-use super::connection::Address;
+use super::connection::{Address, Connection};
 use super::moment;
 use super::paint::Paint;
 use super::plot::grouped;
@@ -140,7 +139,7 @@ impl Made {
 
 /// How many events of the sample's campaigns the house has counted in the
 /// sample's window.
-async fn counted(channel: Channel, until: Timestamp) -> anyhow::Result<u64> {
+async fn counted(channel: Connection, until: Timestamp) -> anyhow::Result<u64> {
     let (from, to) = Sample::window(until);
     let answer = top::campaigns(channel, Some(window(from, to)), CAMPAIGNS_MAX).await?;
     let is_ours = |campaign: &&proto::CampaignCount| Sample::campaign_ids().any(|id| id == campaign.campaign_id);
@@ -186,7 +185,7 @@ fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, Stri
     (false, text + " (was part of the sample there before, or does somebody else send, too?)")
 }
 
-async fn look_around(channel: Channel, until: Timestamp, paint: Paint) -> anyhow::Result<()> {
+async fn look_around(channel: Connection, until: Timestamp, paint: Paint) -> anyhow::Result<()> {
     let now = moment::now();
     let end = until.plus_millis(1);
     let day = || window(end.plus_millis(-MILLIS_PER_DAY), end);

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tonic::Code;
-use tonic::transport::Channel;
 
-use super::connection::{Address, explain};
+use super::connection::{Address, Connection, explain};
 use super::moment::{self, Precision, WindowArgs};
 use super::paint::{Paint, printable};
 use super::send::ndjson;
@@ -128,7 +127,7 @@ impl EventArgs {
     }
 }
 
-fn client(channel: Channel) -> QueryServiceClient<Channel> {
+fn client(channel: Connection) -> QueryServiceClient<Connection> {
     QueryServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 

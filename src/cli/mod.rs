@@ -19,6 +19,7 @@ pub mod service;
 pub mod settings;
 pub mod stats;
 pub mod table;
+pub mod token;
 pub mod top;
 pub mod users;
 pub mod watch;
@@ -57,8 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a service with an embedded ClickHouse on this machine.
     ///
-    /// Everything listens on loopback, there is no authentication, and the
-    /// organisation is `default`. The settings are listed by `--help`.
+    /// Everything listens on loopback, there is no authentication (unless a
+    /// setting names keys), and the organisation is `default`. The settings are listed by `--help`.
     Dev(Box<service::ServiceArgs>),
     /// Run the service against a ClickHouse server.
     Serve(Box<service::ServiceArgs>),
@@ -66,6 +67,12 @@ pub enum Command {
     Migrate(Box<service::ServiceArgs>),
     /// Print every setting of the service as a page of Markdown.
     Settings(settings::SettingsArgs),
+    /// Make a token, for development.
+    ///
+    /// Signed with the secret of the settings (auth_hs256_secret), or with a
+    /// private key in a PEM file. Shown with every request by the commands that
+    /// take --token, or TALLYHOUSE_TOKEN.
+    Token(Box<token::TokenArgs>),
     /// Measure speed and memory, each against ClickHouse alone.
     ///
     /// Load generator, service and embedded ClickHouse all run on this machine,

@@ -32,8 +32,8 @@ impl ServiceArgs {
 }
 
 /// Runs the service with an embedded ClickHouse, or the one at a URL, for
-/// people to try: on loopback, without authentication. Ends on SIGTERM and
-/// Ctrl-C.
+/// people to try: on loopback and without authentication, unless there are keys.
+/// Ends on SIGTERM and Ctrl-C.
 ///
 /// # Errors
 /// See [`run`].
@@ -43,12 +43,14 @@ pub async fn dev(config: Config) -> Result<(), ServerError> {
     let shutdown = shutdown_on_signal()?;
     if !config.clickhouse_url.is_empty() {
         let endpoint = Endpoint::configured(&config);
-        return run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
+        let reader = reader_or(&config, &endpoint);
+        return run(config, socket, endpoint.clone(), reader, shutdown, |address| welcome(address, &endpoint)).await;
     }
     let Some(engine) = shutdown.run_until_cancelled(Engine::start(&config)).await else { return Ok(()) };
     let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
     let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
-    let ran = run(config, socket, endpoint.clone(), shutdown, |address| welcome(address, &endpoint)).await;
+    let reader = Endpoint::reader_of_engine(engine.endpoint(), &config);
+    let ran = run(config, socket, endpoint.clone(), reader, shutdown, |address| welcome(address, &endpoint)).await;
     engine.stop().await;
     ran
 }
@@ -62,8 +64,24 @@ pub async fn serve(config: Config) -> Result<(), ServerError> {
     check_is_safe(&config)?;
     let socket = bind(config.listen)?;
     let endpoint = Endpoint::configured(&config);
+    if !config.has_authentication() {
+        tracing::warn!("there is no authentication: everybody on this machine is the organisation 'default'");
+    }
+    let reader = reader_or(&config, &endpoint);
     let ready = |address| tracing::info!(%address, "serving gRPC, grpc-web and REST");
-    run(config, socket, endpoint, shutdown_on_signal()?, ready).await
+    run(config, socket, endpoint, reader, shutdown_on_signal()?, ready).await
+}
+
+/// The user for reading, or else the one for everything.
+fn reader_or(config: &Config, endpoint: &Endpoint) -> Endpoint {
+    Endpoint::configured_reader(config).unwrap_or_else(|| {
+        tracing::warn!(
+            "answers are read as the user {:?}, which sees every organisation: see docs/security.md for \
+             clickhouse_reader_user",
+            endpoint.user
+        );
+        endpoint.clone()
+    })
 }
 
 /// Brings the tables of a ClickHouse server up to date.

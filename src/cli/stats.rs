@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::json;
-use tonic::transport::Channel;
 
-use super::connection::{Address, explain};
+use super::connection::{Address, Connection, explain};
 use super::moment::{self, Precision, WindowArgs};
 use super::paint::{Paint, printable};
 use super::plot;
@@ -111,7 +110,7 @@ impl StatsArgs {
 
 /// Asks for a campaign's counts.
 pub(super) async fn ask(
-    channel: Channel,
+    channel: Connection,
     campaign: &str,
     window: proto::Window,
     granularity: Granularity,

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
-use super::connection::{Address, explain};
+use super::connection::{Address, Connection, explain};
 use super::moment::{self, WindowArgs};
 use super::paint::Paint;
 use super::plot;
@@ -72,7 +71,7 @@ impl TopArgs {
 
 /// Asks for the busiest users. Without a window, of the last 24 hours.
 pub(super) async fn users(
-    channel: Channel,
+    channel: Connection,
     window: Option<proto::Window>,
     limit: u32,
 ) -> anyhow::Result<proto::GetTopUsersResponse> {
@@ -83,7 +82,7 @@ pub(super) async fn users(
 
 /// Asks for the busiest campaigns. Without a window, of the last 24 hours.
 pub(super) async fn campaigns(
-    channel: Channel,
+    channel: Connection,
     window: Option<proto::Window>,
     limit: u32,
 ) -> anyhow::Result<proto::GetTopCampaignsResponse> {

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
-use tonic::transport::Channel;
 
-use super::connection::{Address, explain};
+use super::connection::{Address, Connection, explain};
 use super::moment::{self, WindowArgs};
 use super::paint::Paint;
 use super::plot;
@@ -75,7 +74,10 @@ impl DailyArgs {
 }
 
 /// Asks for the daily active users.
-pub(super) async fn ask(channel: Channel, window: proto::Window) -> anyhow::Result<proto::GetDailyActiveUsersResponse> {
+pub(super) async fn ask(
+    channel: Connection,
+    window: proto::Window,
+) -> anyhow::Result<proto::GetDailyActiveUsersResponse> {
     let request = proto::GetDailyActiveUsersRequest { window: Some(window) };
     let answer = QueryServiceClient::new(channel).get_daily_active_users(request).await;
     Ok(answer.map_err(|status| explain(&status)).context("cannot ask for daily active users")?.into_inner())

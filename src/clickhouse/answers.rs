@@ -2,7 +2,10 @@
 //! raw table.
 //!
 //! Every statement names the organisation, and takes all values as parameters
-//! of the server's, never as text.
+//! of the server's, never as text. Should one forget it, the user that asks
+//! still sees the rows of one organisation only: each query carries it as the
+//! setting `log_comment`, and the server filters by that (see
+//! `docs/security.md`).
 //!
 //! A repair by the audit may have left rows that take something away: a
 //! negative number, as its complement. Sums of UInt64 wrap around and are
@@ -41,9 +44,14 @@ impl Answers {
         Self { client: endpoint.client() }
     }
 
+    /// A client that sees one organisation's rows.
+    fn client_of(&self, org_id: &OrgId) -> Client {
+        self.client.clone().with_setting("log_comment", org_id.as_str())
+    }
+
     /// A statement about an organisation.
     fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
-        self.client.query_raw(statement).param("org", org_id.as_str())
+        self.client_of(org_id).query_raw(statement).param("org", org_id.as_str())
     }
 
     /// A statement about an organisation and a window in whole minutes.
@@ -78,7 +86,7 @@ impl Answers {
         window: Window,
         limit: Limit,
     ) -> Result<Ranking<UserCount>, QueryError> {
-        top_users(&self.client, org_id, window, limit).await
+        top_users(&self.client_of(org_id), org_id, window, limit).await
     }
 
     /// The campaigns with the most events of a window.

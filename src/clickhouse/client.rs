@@ -29,6 +29,25 @@ impl Endpoint {
         }
     }
 
+    /// The same, as the user that the configuration names for reading; none
+    /// when it names none.
+    pub fn configured_reader(config: &Config) -> Option<Self> {
+        (!config.clickhouse_reader_user.is_empty()).then(|| Self {
+            user: config.clickhouse_reader_user.clone(),
+            password: config.clickhouse_reader_password.clone(),
+            ..Self::configured(config)
+        })
+    }
+
+    /// The embedded one, as the user for reading.
+    pub fn reader_of_engine(engine: &engine::Endpoint, config: &Config) -> Self {
+        Self {
+            user: engine.reader_user.clone(),
+            password: engine.reader_password.clone(),
+            ..Self::of_engine(engine, config)
+        }
+    }
+
     /// The embedded one.
     pub fn of_engine(engine: &engine::Endpoint, config: &Config) -> Self {
         Self {

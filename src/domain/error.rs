@@ -24,6 +24,10 @@ impl FieldError {
 pub enum ErrorCode {
     /// The request is wrong, and stays wrong however often it is sent.
     Invalid,
+    /// The caller has not shown who it is.
+    Unauthenticated,
+    /// The caller may not do this.
+    Forbidden,
     /// What was asked for does not exist.
     NotFound,
     /// The request is larger than a limit.
@@ -66,6 +70,16 @@ impl Error {
     /// The request is wrong in one field.
     pub fn invalid_field(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError::new(field, message)])
+    }
+
+    /// The caller has not shown who it is.
+    pub fn unauthenticated(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unauthenticated, message)
+    }
+
+    /// The caller may not do this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Forbidden, message)
     }
 
     /// What was asked for does not exist.

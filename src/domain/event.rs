@@ -11,6 +11,17 @@ use super::{FieldError, MILLIS_PER_MINUTE, Rejection, RejectionCode, Timestamp};
 pub struct OrgId(Arc<str>);
 
 impl OrgId {
+    /// Most bytes of an id.
+    pub const BYTES_MAX: usize = 64;
+    /// What an id may be, in words.
+    pub const EXPECTED: &'static str = "must be 1 to 64 letters, digits, '_', '-' or '.'";
+
+    /// Reads an id; none when it cannot be one. Ids are compared byte by byte.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_token = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        (is_token && (1..=Self::BYTES_MAX).contains(&text.len())).then(|| Self(text.into()))
+    }
+
     /// The organisation of a service that runs without authentication.
     pub fn default_org() -> Self {
         Self("default".into())
@@ -292,6 +303,16 @@ mod tests {
         let expected_fields: Vec<&str> = expected.iter().flat_map(|(_, f)| f.iter().copied()).collect();
         assert_eq!(fields, expected_fields, "{draft:?}");
         assert_eq!(got.map(|r| r.code), expected.map(|(code, _)| code), "{draft:?}");
+    }
+
+    #[test]
+    fn an_organisation_has_a_plain_name() {
+        for good in ["default", "acme", "0199c2f0-7d6c-7a51-9d2b-6a4f3c1e8b77", "A.b_c-9", &"x".repeat(64)] {
+            assert_eq!(OrgId::parse(good).as_ref().map(OrgId::as_str), Some(good));
+        }
+        for bad in ["", "a b", "a/b", "é", "a\n", "a'", &"x".repeat(65)] {
+            assert_eq!(OrgId::parse(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct Names {
 pub(super) const fn names(code: ErrorCode) -> Names {
     let (grpc, http, code) = match code {
         ErrorCode::Invalid => (Code::InvalidArgument, StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR"),
+        ErrorCode::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
+        ErrorCode::Forbidden => (Code::PermissionDenied, StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
         ErrorCode::NotFound => (Code::NotFound, StatusCode::NOT_FOUND, "NOT_FOUND"),
         ErrorCode::TooLarge => (Code::InvalidArgument, StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
         ErrorCode::Exhausted => (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),

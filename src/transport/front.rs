@@ -45,12 +45,20 @@ impl<S: Clone> Layer<S> for FrontLayer {
 }
 
 /// Any origin, since there is nothing that a browser would send by itself: no
-/// cookies, and no authentication in this version. `authorization` must be
-/// named, as `*` does not include it.
+/// cookies, and tokens only where a page has one. `authorization` must be named,
+/// as `*` does not include it.
 fn cors() -> CorsLayer {
     let allowed = ["x-grpc-web", "x-user-agent", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"];
-    let exposed =
-        ["grpc-status", "grpc-message", "grpc-status-details-bin", "x-cache", "x-watermark", "retry-after", "allow"];
+    let exposed = [
+        "grpc-status",
+        "grpc-message",
+        "grpc-status-details-bin",
+        "x-cache",
+        "x-watermark",
+        "retry-after",
+        "allow",
+        "www-authenticate",
+    ];
     let allowed = allowed.map(HeaderName::from_static).into_iter();
     CorsLayer::new()
         .allow_origin(Any)

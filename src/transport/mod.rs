@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub use auth::{AuthError, Callers};
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;
 
@@ -53,6 +54,8 @@ pub struct Application {
     pub config: Config,
     /// The time.
     pub clock: Arc<ArrivalClock>,
+    /// Who may do what.
+    pub callers: Callers,
     /// Events in.
     pub pipeline: Pipeline,
     /// Answers out.

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Application;
-use super::auth::Callers;
 use super::drain::Drain;
 use super::gate::{Gate, Place};
-use crate::domain::{Error, OrgId};
+use crate::domain::Error;
 
 /// How long the caller of a stopping service is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -23,7 +21,6 @@ pub(super) struct Serving {
     pub(super) gate: Arc<Gate>,
     /// When streams end.
     pub(super) drain: Drain,
-    callers: Callers,
 }
 
 /// A stream's place among the requests in flight, and the promise to wait for
@@ -38,12 +35,7 @@ impl Serving {
     pub(super) fn new(app: Arc<Application>) -> Arc<Self> {
         let gate = Gate::new(app.config.requests_in_flight_max);
         let drain = Drain::new(app.config.connection_age_ms_max);
-        Arc::new(Self { app, gate, drain, callers: Callers::unauthenticated() })
-    }
-
-    /// The organisation a request belongs to.
-    pub(super) fn organisation(&self, headers: &HeaderMap) -> Result<OrgId, Error> {
-        self.callers.organisation(headers)
+        Arc::new(Self { app, gate, drain })
     }
 
     /// A place for a stream whose request has just been let in: that one's own

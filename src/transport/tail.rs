@@ -2,11 +2,15 @@
 //!
 //! It never slows ingest down. A watcher that falls behind misses outcomes and
 //! is told how many; without watchers it costs one look at a number per batch.
+//! Each organisation has a channel of its own: nobody sees, misses or waits for
+//! the outcomes of others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -19,31 +23,43 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct LiveTail {
-    outcomes: broadcast::Sender<Arc<Outcome>>,
+    channels: Arc<Channels>,
     watchers: Arc<AtomicUsize>,
     watchers_max: usize,
+    outcomes_max: usize,
 }
+
+/// The channels of the organisations that are watched.
+type Channels = RwLock<HashMap<OrgId, broadcast::Sender<Arc<Outcome>>>>;
 
 impl LiveTail {
     /// A tail for at most [`Config::watchers_max`] watchers, each of which may
     /// fall [`Config::watcher_outcomes_max`] outcomes behind.
     pub fn new(config: &Config) -> Self {
-        let outcomes = broadcast::Sender::new(config.watcher_outcomes_max.max(1));
-        Self { outcomes, watchers: Arc::default(), watchers_max: config.watchers_max }
+        Self {
+            channels: Arc::default(),
+            watchers: Arc::default(),
+            watchers_max: config.watchers_max,
+            outcomes_max: config.watcher_outcomes_max.max(1),
+        }
     }
 
-    /// Watches from now on.
+    /// Watches an organisation from now on.
     ///
     /// # Errors
     /// `Exhausted` when there are too many watchers.
-    pub(super) fn watch(&self) -> Result<Watcher, Error> {
+    pub(super) fn watch(&self, org_id: &OrgId) -> Result<Watcher, Error> {
         let before = self.watchers.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(Arc::clone(&self.watchers));
+        let counted = Counted(Arc::clone(&self.watchers));
         if before >= self.watchers_max {
             let message = format!("at most {} may watch at a time", self.watchers_max);
             return Err(Error::exhausted(message, RETRY_AFTER));
         }
-        Ok(Watcher { outcomes: self.outcomes.subscribe(), _seat: seat })
+        let mut channels = self.channels.write();
+        let channel =
+            channels.entry(org_id.clone()).or_insert_with(|| broadcast::Sender::new(self.outcomes_max)).subscribe();
+        let seat = Seat { channels: Arc::clone(&self.channels), org_id: org_id.clone(), _counted: counted };
+        Ok(Watcher { outcomes: channel, _seat: seat })
     }
 }
 
@@ -55,21 +71,40 @@ impl OutcomeSink for LiveTail {
     }
 
     fn happened(&self, outcomes: &[Arc<Outcome>]) {
-        for outcome in outcomes {
+        // A batch is of one organisation, mostly an unwatched one.
+        let Some(org_id) = outcomes.first().map(|outcome| &outcome.org_id) else { return };
+        let Some(channel) = self.channels.read().get(org_id).cloned() else { return };
+        for outcome in outcomes.iter().filter(|outcome| outcome.org_id == *org_id) {
             // An error means that the last watcher has just gone.
-            if self.outcomes.send(Arc::clone(outcome)).is_err() {
+            if channel.send(Arc::clone(outcome)).is_err() {
                 return;
             }
         }
     }
 }
 
-/// A watcher's place among the watchers, until it is dropped.
-struct Seat(Arc<AtomicUsize>);
+/// A watcher among all watchers, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A watcher's place, until it is dropped, after the watcher's receiver.
+struct Seat {
+    channels: Arc<Channels>,
+    org_id: OrgId,
+    _counted: Counted,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut channels = self.channels.write();
+        if channels.get(&self.org_id).is_some_and(|channel| channel.receiver_count() == 0) {
+            channels.remove(&self.org_id);
+        }
     }
 }
 
@@ -84,6 +119,7 @@ pub(super) enum Report {
 
 /// Somebody who watches, until it is dropped.
 pub(super) struct Watcher {
+    // In this order: the last receiver's end is the channel's.
     outcomes: broadcast::Receiver<Arc<Outcome>>,
     _seat: Seat,
 }
@@ -104,9 +140,13 @@ mod tests {
     use super::*;
     use crate::domain::{Timestamp, Verdict};
 
-    fn outcomes(ids: std::ops::Range<u32>) -> Vec<Arc<Outcome>> {
+    fn org(name: &str) -> OrgId {
+        OrgId::parse(name).expect("an organisation")
+    }
+
+    fn outcomes(org_id: &str, ids: std::ops::Range<u32>) -> Vec<Arc<Outcome>> {
         let outcome = |id: u32| Outcome {
-            org_id: OrgId::default_org(),
+            org_id: org(org_id),
             at: Timestamp::from_millis(0),
             event_id: id.to_string(),
             event_type: "click".to_owned(),
@@ -121,10 +161,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_watcher_is_told_what_it_missed_and_goes_on() {
+    async fn a_slow_watcher_is_told_what_it_missed_of_its_own_and_goes_on() {
         let tail = tail(1);
-        let Ok(mut watcher) = tail.watch() else { panic!("no seat") };
-        tail.happened(&outcomes(0..6));
+        let Ok(mut watcher) = tail.watch(&org("a")) else { panic!("no seat") };
+        tail.happened(&outcomes("b", 0..9));
+        tail.happened(&outcomes("a", 0..6));
         assert!(matches!(watcher.next().await, Some(Report::Missed(2))));
         assert!(matches!(watcher.next().await, Some(Report::Outcome(outcome)) if outcome.event_id == "2"));
     }
@@ -133,11 +174,12 @@ mod tests {
     fn nobody_pays_when_nobody_watches_and_seats_are_bounded() {
         let tail = tail(1);
         assert!(!tail.wants_outcomes());
-        tail.happened(&outcomes(0..1));
-        let watcher = tail.watch().ok();
+        tail.happened(&outcomes("a", 0..1));
+        let watcher = tail.watch(&org("a")).ok();
         assert!(watcher.is_some() && tail.wants_outcomes());
-        assert!(tail.watch().is_err());
+        assert!(tail.watch(&org("a")).is_err());
         drop(watcher);
-        assert!(!tail.wants_outcomes() && tail.watch().is_ok());
+        assert!(!tail.wants_outcomes() && tail.channels.read().is_empty());
+        assert!(tail.watch(&org("a")).is_ok());
     }
 }

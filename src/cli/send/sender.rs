@@ -8,7 +8,6 @@ use futures_util::{StreamExt as _, TryFutureExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -17,7 +16,7 @@ use super::in_flight::InFlight;
 use super::progress::Progress;
 use super::reader::Batch;
 use super::report::{RejectedLine, Report, Summary};
-use crate::cli::connection::explain;
+use crate::cli::connection::{Connection, explain};
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 
@@ -49,7 +48,7 @@ enum Ended {
 
 /// Sends what comes out of a channel.
 pub(super) struct Sender<'a> {
-    client: IngestServiceClient<Channel>,
+    client: IngestServiceClient<Connection>,
     sending: Sending,
     batches: mpsc::Receiver<Batch>,
     has_source_ended: bool,
@@ -67,7 +66,7 @@ pub(super) struct Sender<'a> {
 impl<'a> Sender<'a> {
     /// Sends what comes out of `batches`.
     pub(super) fn new(
-        channel: Channel,
+        channel: Connection,
         sending: Sending,
         batches: mpsc::Receiver<Batch>,
         report: Report,

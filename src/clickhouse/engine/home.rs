@@ -21,6 +21,14 @@ use crate::config::{Config, Secret};
 
 /// The user that the service works as.
 pub(super) const SERVICE_USER: &str = "tallyhouse";
+/// The user that answers are read as.
+pub(super) const READER_USER: &str = "tallyhouse_reader";
+/// What that user sees, in each of these tables: the rows of the organisation
+/// that is named with the query. (Of the settings that a query can carry,
+/// `log_comment` is the one that means nothing to ClickHouse.) Without it,
+/// there are none.
+const READER_TABLES: [&str; 5] = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
+const READER_FILTER: &str = "org_id = getSetting('log_comment')";
 /// As much of what the process printed is worth repeating.
 const OUTPUT_TAIL_BYTES: u64 = 2 << 10;
 
@@ -81,6 +89,12 @@ impl Home {
 
     pub(super) const fn password(&self) -> &Secret {
         &self.password
+    }
+
+    /// The reader's password: made of the service's, from which it follows, but
+    /// not the other way.
+    pub(super) fn reader_password(&self) -> Secret {
+        Secret::new(hex(&Sha256::digest(format!("{READER_USER}:{}", self.password.expose()))))
     }
 
     pub(super) fn lock_path(&self) -> PathBuf {
@@ -184,6 +198,13 @@ impl Home {
     fn users_xml(&self, form: Form) -> String {
         let database = &self.settings.database;
         let password_sha256 = hex(&Sha256::digest(self.password.expose()));
+        let reader_password_sha256 = hex(&Sha256::digest(self.reader_password().expose()));
+        let mut reader_grants = String::new();
+        let mut reader_filters = String::new();
+        for table in READER_TABLES {
+            reader_grants.push_str(&format!("\n        <query>GRANT SELECT ON {database}.{table}</query>"));
+            reader_filters.push_str(&format!("\n          <{table}><filter>{READER_FILTER}</filter></{table}>"));
+        }
         let analyst_memory_bytes_max = self.settings.memory_bytes_max / 4;
         let starter = match form {
             Form::Library => STARTER,
@@ -197,6 +218,10 @@ impl Home {
     <starter>
       <max_sessions_for_user>1</max_sessions_for_user>
     </starter>
+    <reader>
+      <!-- It may set what a query is to be run with, and change nothing else. -->
+      <readonly>2</readonly>
+    </reader>
     <analyst>
       <readonly>1</readonly>
       <max_execution_time>60</max_execution_time>
@@ -223,6 +248,19 @@ impl Home {
         <query>GRANT CREATE TEMPORARY TABLE, KILL QUERY, SYSTEM FLUSH LOGS ON *.*</query>
       </grants>
     </{SERVICE_USER}>
+    <!-- The service, when it answers an organisation: it sees that organisation's rows, whatever the query says. -->
+    <{READER_USER}>
+      <password_sha256_hex>{reader_password_sha256}</password_sha256_hex>
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>reader</profile>
+      <quota>default</quota>
+      <grants>{reader_grants}
+      </grants>
+      <databases>
+        <{database}>{reader_filters}
+        </{database}>
+      </databases>
+    </{READER_USER}>
     <!-- Analysts on this machine: they read the views made for them, within limits. -->
     <analyst>
       <no_password/>

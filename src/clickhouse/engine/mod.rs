@@ -85,6 +85,11 @@ pub struct Endpoint {
     pub user: String,
     /// That user's password.
     pub password: Secret,
+    /// The user that sees the rows of one organisation at a time, see
+    /// [`crate::clickhouse::answers`].
+    pub reader_user: String,
+    /// That user's password.
+    pub reader_password: Secret,
 }
 
 /// Why the engine cannot be started.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::home::{Home, SERVICE_USER};
+use super::home::{Home, READER_USER, SERVICE_USER};
 use super::process::{Launcher, Process};
 use super::source::Source;
 use super::{Endpoint, EngineSettings};
@@ -53,7 +53,8 @@ pub(super) struct Starter {
 impl Starter {
     pub(super) fn new(settings: EngineSettings, source: Source, home: Home) -> io::Result<Self> {
         // A connection kept open would hold up the end of the process.
-        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(QUESTION_WAIT_MAX).build();
+        let client = reqwest::Client::builder().tls_certs_only([]).no_proxy();
+        let client = client.pool_max_idle_per_host(0).timeout(QUESTION_WAIT_MAX).build();
         let client = client.map_err(io::Error::other)?;
         Ok(Self { settings, source, home, launcher: Launcher::new()?, client, port: 0 })
     }
@@ -68,6 +69,8 @@ impl Starter {
             url: format!("http://127.0.0.1:{}", self.port),
             user: SERVICE_USER.to_owned(),
             password: self.home.password().clone(),
+            reader_user: READER_USER.to_owned(),
+            reader_password: self.home.reader_password(),
         }
     }
 

@@ -33,13 +33,14 @@ impl AuditService for Audits {
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<Self::AuditStream>, Status> {
         let serving = &self.serving;
-        let org_id = serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let caller = super::caller(&request)?;
         let AuditRequest { window, repair } = request.into_inner();
         let window = read_window(window.as_ref()).map_err(status::of)?;
         let place = serving.stream_place().map_err(status::of)?;
-        let audit = serving.app.auditor.begin(&org_id, window, repair).map_err(status::of)?;
+        let audit = serving.app.auditor.begin(&caller.org_id, window, repair).map_err(status::of)?;
         let end = Box::pin(serving.drain.end_of_stream());
-        let running = Running { summary: summary(audit.window()), audit, end, _place: place };
+        let expired = Box::pin(caller.expired());
+        let running = Running { summary: summary(audit.window()), audit, end, expired, _place: place };
         let steps = unfold(Some(running), |running| async move {
             let mut running = running?;
             Some(match running.next().await {
@@ -55,7 +56,7 @@ impl AuditService for Audits {
         &self,
         request: Request<GetAuditStatusRequest>,
     ) -> Result<Response<GetAuditStatusResponse>, Status> {
-        let org_id = self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let org_id = super::caller(&request)?.org_id;
         let report = self.serving.app.auditor.status().report();
         let hours = |is_wanted: fn(HourResult) -> bool| {
             let found = report.open.iter().filter(|((_, org), result)| org == org_id.as_str() && is_wanted(**result));
@@ -77,6 +78,7 @@ struct Running {
     audit: Audit,
     summary: proto::AuditSummary,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    expired: Pin<Box<dyn Future<Output = Error> + Send>>,
     _place: StreamPlace,
 }
 
@@ -85,6 +87,7 @@ impl Running {
     async fn next(&mut self) -> Option<Result<proto::AuditedHour, Error>> {
         let audited = tokio::select! {
             () = &mut self.end => return Some(Err(stopping())),
+            error = &mut self.expired => return Some(Err(error)),
             audited = self.audit.next() => audited?,
         };
         Some(audited.map(|audited| {

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{convert, guard, status};
 use crate::domain::{Error, OrgId};
 use crate::ingest::pipeline::{BatchVerdicts, Submission};
+use crate::transport::auth::Caller;
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_server::IngestService;
 use crate::transport::proto::{IngestBatchRequest, IngestBatchResponse, IngestRequest, IngestResponse};
@@ -32,12 +33,12 @@ impl IngestService for Ingest {
 
     async fn ingest(&self, request: Request<Streaming<IngestRequest>>) -> Result<Response<Self::IngestStream>, Status> {
         let serving = &self.serving;
-        let org_id = serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let caller = super::caller(&request)?;
         let place = serving.stream_place().map_err(status::of)?;
         // One more batch is in the hands of the one who answers.
         let in_line_max = serving.app.config.stream_batches_in_flight_max.saturating_sub(1).max(1);
         let (turns, answered) = mpsc::channel(in_line_max);
-        let reader = Reader { serving: Arc::clone(serving), org_id, requests: request.into_inner(), turns };
+        let reader = Reader { serving: Arc::clone(serving), caller, requests: request.into_inner(), turns };
         tokio::spawn(reader.run());
         Ok(Response::new(answers(answered, place).boxed()))
     }
@@ -46,7 +47,7 @@ impl IngestService for Ingest {
         &self,
         request: Request<IngestBatchRequest>,
     ) -> Result<Response<IngestBatchResponse>, Status> {
-        let org_id = self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let org_id = super::caller(&request)?.org_id;
         let IngestBatchRequest { events, durability } = request.into_inner();
         let pending = submit(&self.serving, &org_id, events, durability).await.map_err(status::of)?;
         let (counts, results) = pending.answer().await.map_err(status::of)?;
@@ -98,7 +99,7 @@ enum Turn {
 /// all others wait.
 struct Reader {
     serving: Arc<Serving>,
-    org_id: OrgId,
+    caller: Caller,
     requests: Streaming<IngestRequest>,
     turns: mpsc::Sender<Turn>,
 }
@@ -118,12 +119,14 @@ impl Reader {
     /// gone.
     async fn read(&mut self) -> Option<Turn> {
         let mut end = std::pin::pin!(self.serving.drain.end_of_stream());
+        let mut expired = std::pin::pin!(self.caller.expired());
         loop {
             // Room first: what is read must have a place in line.
             let room = self.turns.reserve().await.ok()?;
             let request = tokio::select! {
                 biased;
                 () = &mut end => return Some(Turn::End),
+                error = &mut expired => return Some(Turn::Fail(status::of(error))),
                 request = self.requests.message() => request,
             };
             let IngestRequest { sequence, events, durability } = match request {
@@ -131,7 +134,7 @@ impl Reader {
                 Ok(None) => return Some(Turn::End),
                 Err(error) => return Some(Turn::Fail(guard::unreadable(&error).map_or(error, status::of))),
             };
-            match submit(&self.serving, &self.org_id, events, durability).await {
+            match submit(&self.serving, &self.caller.org_id, events, durability).await {
                 Ok(pending) => room.send(Turn::Answer(sequence, pending)),
                 Err(error) => return Some(Turn::Fail(status::of(error))),
             }

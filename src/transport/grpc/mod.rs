@@ -8,6 +8,7 @@ pub(super) mod fuzzing;
 pub(super) mod guard;
 pub(super) mod health;
 mod ingest;
+mod needs;
 mod outcome;
 mod query;
 mod segment;
@@ -23,6 +24,7 @@ use tonic::codec::CompressionEncoding::Gzip;
 use tonic::server::NamedService;
 use tower::Service;
 
+use super::auth::Caller;
 use super::proto;
 use super::proto::audit_service_server::AuditServiceServer;
 use super::proto::ingest_service_server::IngestServiceServer;
@@ -31,8 +33,9 @@ use super::proto::query_service_server::QueryServiceServer;
 use super::proto::segment_service_server::SegmentServiceServer;
 use super::serve::ServeError;
 use super::serving::Serving;
+use crate::domain::Error;
 use audit::Audits;
-use guard::GrpcOnly;
+use guard::Guard;
 use health::HealthService;
 use ingest::Ingest;
 use outcome::Outcomes;
@@ -58,14 +61,14 @@ pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<ax
     let segments = SegmentServiceServer::new(Segments::new(shared())).accept_compressed(Gzip);
     let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
     let router = axum::Router::new();
-    let router = route(router, ingest.max_decoding_message_size(bytes_max));
-    let router = route(router, query.max_decoding_message_size(bytes_max));
-    let router = route(router, outcomes.max_decoding_message_size(bytes_max));
-    let router = route(router, segments.max_decoding_message_size(bytes_max));
-    let router = route(router, audits.max_decoding_message_size(bytes_max));
-    let router = route(router, health);
-    let router = route(router, reflection().build_v1()?);
-    Ok(route(router, reflection().build_v1alpha()?))
+    let router = route(router, ingest.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, query.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, outcomes.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, segments.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, audits.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, health, serving);
+    let router = route(router, reflection().build_v1()?, serving);
+    Ok(route(router, reflection().build_v1alpha()?, serving))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -76,11 +79,19 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// Each service is wrapped by itself: around the whole router, grpc-web would
 /// answer 400 to every REST request over HTTP/1.1.
-fn route<S>(router: axum::Router, service: S) -> axum::Router
+fn route<S>(router: axum::Router, service: S, serving: &Arc<Serving>) -> axum::Router
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: NamedService + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    router.route(&format!("/{}/{{*method}}", S::NAME), post_service(GrpcOnly::new(service)))
+    router.route(&format!("/{}/{{*method}}", S::NAME), post_service(Guard::new(service, serving)))
+}
+
+/// Who sent a request.
+///
+/// # Errors
+/// When the method was let through without asking, which no method of ours is.
+fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, tonic::Status> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| status::of(Error::internal()))
 }

@@ -33,13 +33,20 @@ impl OutcomeService for Outcomes {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let serving = &self.serving;
-        let org_id = serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
-        let wanted = Wanted::new(org_id, request.into_inner()).map_err(status::of)?;
+        let caller = super::caller(&request)?;
+        let wanted = Wanted::new(caller.org_id.clone(), request.into_inner()).map_err(status::of)?;
         let place = serving.stream_place().map_err(status::of)?;
-        let watcher = serving.app.tail.watch().map_err(status::of)?;
+        let watcher = serving.app.tail.watch(&caller.org_id).map_err(status::of)?;
         let end = Box::pin(serving.drain.end_of_stream());
-        let watch = Watch { watcher, wanted, end, _place: place };
-        let reports = unfold(watch, |mut watch| async move { Some((Ok(watch.next().await?), watch)) });
+        let expired = Box::pin(caller.expired());
+        let watch = Watch { watcher, wanted, end, expired, _place: place };
+        let reports = unfold(Some(watch), |watch| async move {
+            let mut watch = watch?;
+            match watch.next().await? {
+                Ok(report) => Some((Ok(report), Some(watch))),
+                Err(error) => Some((Err(status::of(error)), None)),
+            }
+        });
         Ok(Response::new(reports.boxed()))
     }
 }
@@ -49,14 +56,18 @@ struct Watch {
     watcher: Watcher,
     wanted: Wanted,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    expired: Pin<Box<dyn Future<Output = Error> + Send>>,
     _place: StreamPlace,
 }
 
 impl Watch {
-    async fn next(&mut self) -> Option<WatchResponse> {
+    /// The next report, or why there are no more; none at the end.
+    async fn next(&mut self) -> Option<Result<WatchResponse, Error>> {
         loop {
             let report = tokio::select! {
+                biased;
                 () = &mut self.end => return None,
+                error = &mut self.expired => return Some(Err(error)),
                 report = self.watcher.next() => report?,
             };
             let report = match report {
@@ -66,7 +77,7 @@ impl Watch {
                 }
                 Report::Outcome(_) => continue,
             };
-            return Some(WatchResponse { report: Some(report) });
+            return Some(Ok(WatchResponse { report: Some(report) }));
         }
     }
 }

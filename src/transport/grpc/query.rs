@@ -34,9 +34,8 @@ impl Query {
         Self { serving }
     }
 
-    fn read<T>(&self, request: Request<T>) -> Result<(OrgId, T), Status> {
-        let org_id = self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
-        Ok((org_id, request.into_inner()))
+    fn read<T>(request: Request<T>) -> Result<(OrgId, T), Status> {
+        Ok((super::caller(&request)?.org_id, request.into_inner()))
     }
 
     fn ranking(&self, window: Option<&proto::Window>, limit: u32) -> Result<(Window, Limit), Error> {
@@ -50,7 +49,7 @@ impl QueryService for Query {
         &self,
         request: Request<GetCampaignStatsRequest>,
     ) -> Result<Response<GetCampaignStatsResponse>, Status> {
-        let (org_id, request) = self.read(request)?;
+        let (org_id, request) = Self::read(request)?;
         let app = &self.serving.app;
         let question = stats_question(request, app.config.buckets_max).map_err(status::of)?;
         let StatsQuestion { campaign_id, window, granularity } = question.clone();
@@ -68,7 +67,7 @@ impl QueryService for Query {
         &self,
         request: Request<GetTopUsersRequest>,
     ) -> Result<Response<GetTopUsersResponse>, Status> {
-        let (org_id, request) = self.read(request)?;
+        let (org_id, request) = Self::read(request)?;
         let (window, limit) = self.ranking(request.window.as_ref(), request.limit).map_err(status::of)?;
         let answer = self.serving.app.queries.top_users(&org_id, window, limit).await.map_err(status::of)?;
         Ok(Response::new(GetTopUsersResponse {
@@ -82,7 +81,7 @@ impl QueryService for Query {
         &self,
         request: Request<GetTopCampaignsRequest>,
     ) -> Result<Response<GetTopCampaignsResponse>, Status> {
-        let (org_id, request) = self.read(request)?;
+        let (org_id, request) = Self::read(request)?;
         let (window, limit) = self.ranking(request.window.as_ref(), request.limit).map_err(status::of)?;
         let answer = self.serving.app.queries.top_campaigns(&org_id, window, limit).await.map_err(status::of)?;
         Ok(Response::new(GetTopCampaignsResponse {
@@ -96,7 +95,7 @@ impl QueryService for Query {
         &self,
         request: Request<GetDailyActiveUsersRequest>,
     ) -> Result<Response<GetDailyActiveUsersResponse>, Status> {
-        let (org_id, request) = self.read(request)?;
+        let (org_id, request) = Self::read(request)?;
         let window = days(request.window.as_ref()).map_err(status::of)?;
         let answer = self.serving.app.queries.daily_active_users(&org_id, window).await.map_err(status::of)?;
         Ok(Response::new(GetDailyActiveUsersResponse {
@@ -107,7 +106,7 @@ impl QueryService for Query {
     }
 
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
-        let (org_id, request) = self.read(request)?;
+        let (org_id, request) = Self::read(request)?;
         let app = &self.serving.app;
         let (filter, limit, after) = events_question(&org_id, request).map_err(status::of)?;
         let answer = app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await.map_err(status::of)?;
@@ -122,7 +121,7 @@ impl QueryService for Query {
     }
 
     async fn get_event(&self, request: Request<GetEventRequest>) -> Result<Response<GetEventResponse>, Status> {
-        let (org_id, GetEventRequest { event_id }) = self.read(request)?;
+        let (org_id, GetEventRequest { event_id }) = Self::read(request)?;
         if event_id.is_empty() {
             return Err(status::of(Error::invalid_field("event_id", "is required")));
         }

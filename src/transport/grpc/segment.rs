@@ -12,6 +12,9 @@ use crate::transport::proto::{
 };
 use crate::transport::serving::Serving;
 
+/// What callers who show a token are told of an error.
+const SEE_LOG: &str = "ClickHouse refused it; the service's log has the cause";
+
 /// See the module.
 pub(super) struct Segments {
     serving: Arc<Serving>,
@@ -29,9 +32,15 @@ impl SegmentService for Segments {
         &self,
         request: Request<ListSegmentsRequest>,
     ) -> Result<Response<ListSegmentsResponse>, Status> {
-        self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        super::caller(&request)?;
         let segments = self.serving.app.log.segments().list();
-        let segments = segments.into_iter().map(convert::segment).collect();
+        let mut segments: Vec<_> = segments.into_iter().map(convert::segment).collect();
+        if self.serving.app.callers.are_authenticated() {
+            // ClickHouse's words may quote events, of whatever organisation.
+            for segment in segments.iter_mut().filter(|segment| !segment.last_error.is_empty()) {
+                SEE_LOG.clone_into(&mut segment.last_error);
+            }
+        }
         Ok(Response::new(ListSegmentsResponse { segments }))
     }
 
@@ -39,7 +48,7 @@ impl SegmentService for Segments {
         &self,
         request: Request<RetryParkedSegmentsRequest>,
     ) -> Result<Response<RetryParkedSegmentsResponse>, Status> {
-        self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        super::caller(&request)?;
         let log = Arc::clone(&self.serving.app.log);
         // It renames files and syncs their directory.
         let retried = tokio::task::spawn_blocking(move || log.retry_parked()).await.map_err(|error| {

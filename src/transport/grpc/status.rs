@@ -52,6 +52,8 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         check(Error::invalid_field("a", "b"), Code::InvalidArgument, "VALIDATION_ERROR", &["a"], None, false);
+        check(Error::unauthenticated("a"), Code::Unauthenticated, "UNAUTHENTICATED", &[], None, false);
+        check(Error::forbidden("a"), Code::PermissionDenied, "PERMISSION_DENIED", &[], None, false);
         check(Error::not_found("a"), Code::NotFound, "NOT_FOUND", &[], None, false);
         check(Error::too_large("a"), Code::InvalidArgument, "TOO_LARGE", &[], None, false);
         check(Error::exhausted("a", second), Code::ResourceExhausted, "OVERLOADED", &[], Some(1), true);

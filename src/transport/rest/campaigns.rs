@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Organisation;
+use super::admission::Organisation;
 use super::answer::answer;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
@@ -54,7 +54,7 @@ impl From<&CampaignCount> for TopCampaign {
 
 /// The campaigns with the most events
 #[utoipa::path(
-    get, path = "/campaigns/top", operation_id = "getTopCampaigns", tag = "Counts",
+    get, path = "/campaigns/top", operation_id = "getTopCampaigns", tag = "Counts", security(("token" = ["read"])),
     params(
         ("from" = Option<String>, Query, format = DateTime, description = "The first moment. RFC 3339, any offset. Together with `to`."),
         ("to" = Option<String>, Query, format = DateTime, description = "The moment after the last; after `from`."),

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
@@ -13,9 +12,11 @@ use bytes::Bytes;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
+use super::admission::Routes;
 use super::failure::Failure;
 use super::openapi::Description;
 use crate::domain::Error;
+use crate::transport::auth::Need;
 
 static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
     let json = Description::openapi().to_json().unwrap_or_else(|error| {
@@ -25,16 +26,17 @@ static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
     Bytes::from(json)
 });
 
-/// Both.
-pub(super) fn routes() -> Router {
+/// Adds both; they are for everybody.
+pub(super) fn add(routes: Routes) -> Routes {
     let config = Arc::new(Config::from("/openapi.json"));
     let at_root = Arc::clone(&config);
-    Router::new()
-        .route("/openapi.json", get(description))
-        .route("/docs", get(async || Redirect::permanent("/docs/")))
-        .route("/docs/", get(async move || page("", at_root)))
+    routes
+        .route("/openapi.json", Need::Nothing, get(description))
+        .route("/docs", Need::Nothing, get(async || Redirect::permanent("/docs/")))
+        .route("/docs/", Need::Nothing, get(async move || page("", at_root)))
         .route(
             "/docs/{*file}",
+            Need::Nothing,
             get(async move |file: Result<Path<String>, PathRejection>| match file {
                 Ok(Path(file)) => page(&file, config),
                 Err(_) => Failure::no_such_path().into_response(),

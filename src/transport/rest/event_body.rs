@@ -47,6 +47,10 @@ pub(super) struct EventBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "user_42")]
     user_id: Text<'a>,
+    /// The organisation; only ever that of the token. It need not be given.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "acme")]
+    org_id: Text<'a>,
     /// Anything else, as one object. At most 16 KiB of JSON.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>)]
@@ -78,6 +82,15 @@ impl<'a> EventBody<'a> {
             Ok(_) => Err(Error::invalid_field("body", "must be one JSON object")),
             Err(error) if error.is_data() && !is_object => Err(Error::invalid_field("body", "must be one JSON object")),
             Err(error) => Err(Error::invalid_field("body", format!("must be one JSON object: {error}"))),
+        }
+    }
+
+    /// The organisation it names. (A name that is no text is no organisation's.)
+    pub(super) fn org_id(&self) -> Option<&str> {
+        match &self.org_id {
+            Text::Given(org_id) => Some(org_id),
+            Text::Wrong => Some(""),
+            Text::Absent => None,
         }
     }
 

@@ -12,13 +12,15 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::admission::Organisation;
 use super::answer::answer;
+use super::body;
 use super::event_body::EventBody;
 use super::failure::{AnyFailure, ErrorBody, Failure};
 use super::params::Params;
-use super::{Organisation, body};
 use crate::domain::{Error, EventFilter, Limit, OrgId, PageKey, StoredEvent, Verdict};
 use crate::ingest::pipeline::Durability;
+use crate::transport::auth::Caller;
 use crate::transport::serving::Serving;
 use crate::transport::{cursor, properties, rfc3339};
 
@@ -54,7 +56,7 @@ pub(super) enum Outcome {
 ///
 /// Answers once the event is durable. Sending again is always safe.
 #[utoipa::path(
-    post, path = "/events", operation_id = "postEvent", tag = "Events",
+    post, path = "/events", operation_id = "postEvent", tag = "Events", security(("token" = ["ingest"])),
     request_body(content = EventBody, description = "The event. Unknown fields are ignored; null is as if left out."),
     responses(
         (status = 202, description = "What became of it.", body = Taken),
@@ -66,15 +68,18 @@ pub(super) enum Outcome {
 )]
 pub(super) async fn take(
     State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, Failure> {
     let bytes = body::read(request, &serving.app.config).await?;
     let body = EventBody::read(&bytes)?;
+    if let Some(org_id) = body.org_id() {
+        caller.must_be(org_id).map_err(|refusal| refusal.error())?;
+    }
     let draft = body.draft(serving.app.config.properties_bytes_max);
     let event_id = draft.event_id;
     let pipeline = &serving.app.pipeline;
-    let submission = pipeline.submit(&org_id, vec![draft], bytes.len(), Durability::Logged).await?;
+    let submission = pipeline.submit(&caller.org_id, vec![draft], bytes.len(), Durability::Logged).await?;
     let made = submission.verdicts().await?;
     let status = match made.verdicts.into_iter().next() {
         Some(Verdict::Accepted) => "accepted",
@@ -156,7 +161,7 @@ pub(super) struct Page {
 
 /// Stored events, newest first
 #[utoipa::path(
-    get, path = "/events", operation_id = "listEvents", tag = "Events",
+    get, path = "/events", operation_id = "listEvents", tag = "Events", security(("token" = ["read"])),
     params(
         ("campaign_id" = Option<String>, Query, description = "Only events of this campaign."),
         ("user_id" = Option<String>, Query, description = "Only events of this user."),
@@ -208,7 +213,7 @@ pub(super) fn question(org_id: &OrgId, mut params: Params) -> Result<(EventFilte
 
 /// One stored event
 #[utoipa::path(
-    get, path = "/events/{event_id}", operation_id = "getEvent", tag = "Events",
+    get, path = "/events/{event_id}", operation_id = "getEvent", tag = "Events", security(("token" = ["read"])),
     params(("event_id" = String, Path, description = "The event's id, percent-encoded.")),
     responses(
         (status = 200, description = "The event.", body = Stored, headers(

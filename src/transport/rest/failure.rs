@@ -118,6 +118,12 @@ pub(super) enum AnyFailure {
     /// Something in the request is wrong: `VALIDATION_ERROR`, with every field at fault.
     #[response(status = 422)]
     Invalid(ErrorBody),
+    /// There is no good token: `UNAUTHENTICATED`. (Not without authentication.)
+    #[response(status = 401, headers(("WWW-Authenticate" = String, description = "What is wrong with the token.")))]
+    Unauthenticated(ErrorBody),
+    /// The token does not allow this, or the request names another organisation than the token: `PERMISSION_DENIED`.
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
     /// The service is at fault: `INTERNAL`.
     #[response(status = 500)]
     Internal(ErrorBody),

@@ -1,5 +1,6 @@
 //! REST: JSON over HTTP, one file per resource.
 
+mod admission;
 mod answer;
 mod body;
 mod campaigns;
@@ -19,30 +20,32 @@ mod users;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request};
-use axum::http::request::Parts;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 pub(super) use failure::Failure;
 
+use super::auth::{Need, Scope};
 use super::protocol::Protocol;
 use super::serving::Serving;
-use crate::domain::OrgId;
+use admission::Routes;
 
-/// Every REST path.
+/// Every REST path, with what it asks of its callers.
 pub(super) fn routes(serving: &Arc<Serving>) -> Router {
-    Router::new()
-        .route("/events", get(events::list).post(events::take))
-        .route("/events/{event_id}", get(events::show))
-        .route("/stats", get(stats::show))
-        .route("/users/top", get(users::top))
-        .route("/campaigns/top", get(campaigns::top))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::show))
-        .with_state(Arc::clone(serving))
-        .merge(docs::routes())
+    let read = Need::Scope(Scope::Read);
+    let metrics = if serving.app.config.metrics_open { Need::Nothing } else { Need::Scope(Scope::Admin) };
+    let routes = Routes::new(serving)
+        .route("/events", read, get(events::list))
+        .route("/events", Need::Scope(Scope::Ingest), post(events::take))
+        .route("/events/{event_id}", read, get(events::show))
+        .route("/stats", read, get(stats::show))
+        .route("/users/top", read, get(users::top))
+        .route("/campaigns/top", read, get(campaigns::top))
+        .route("/healthz", Need::Nothing, get(health::alive))
+        .route("/readyz", Need::Nothing, get(health::ready))
+        .route("/metrics", metrics, get(metrics::show));
+    docs::add(routes).finish()
 }
 
 /// Answers what no path and no method of the router takes.
@@ -63,15 +66,4 @@ async fn no_such_path(request: Request) -> Response {
 async fn no_such_method(request: Request) -> Failure {
     body::drain(request).await;
     Failure::method_not_allowed()
-}
-
-/// The organisation a request belongs to.
-pub(super) struct Organisation(pub(super) OrgId);
-
-impl FromRequestParts<Arc<Serving>> for Organisation {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, serving: &Arc<Serving>) -> Result<Self, Failure> {
-        Ok(Self(serving.organisation(&parts.headers)?))
-    }
 }

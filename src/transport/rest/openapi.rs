@@ -1,6 +1,8 @@
 //! The description of the REST interface.
 
-use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use super::{campaigns, events, health, stats, users};
 
@@ -11,6 +13,7 @@ use super::{campaigns, events, health, stats, users};
         title = "Tallyhouse",
         description = "Counts every event id exactly once.\n\nEvery error has the same body. An unknown path answers \
             404 `NOT_FOUND`, a wrong method 405 `METHOD_NOT_ALLOWED` with `Allow`. Unknown parameters are ignored. \
+            Where the service has authentication, requests show a bearer token, which says their organisation. \
             The same port speaks gRPC and grpc-web; reflection describes it.",
     ),
     servers((url = "/")),
@@ -18,6 +21,7 @@ use super::{campaigns, events, health, stats, users};
         events::take, events::list, events::show, stats::show, users::top, campaigns::top,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
+    modifiers(&BearerToken),
     tags(
         (name = "Events", description = "Events in, and single events out."),
         (name = "Counts", description = "Answers from the rollups."),
@@ -25,6 +29,18 @@ use super::{campaigns, events, health, stats, users};
     ),
 )]
 pub(super) struct Description;
+
+/// Describes the token that requests show.
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, document: &mut Document) {
+        let text = "A JSON Web Token with the claims `org_id`, `scope` (any of `ingest`, `read`, `admin`) and `exp`.";
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(text));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -40,12 +56,12 @@ mod tests {
             let statuses: Vec<&str> = responses.into_iter().flatten().map(|(status, _)| &**status).collect();
             assert_eq!(statuses, expected, "{method} {path}");
         };
-        check("/events", "post", &["202", "408", "413", "415", "422", "500", "503"]);
-        check("/events", "get", &["200", "422", "500", "503"]);
-        check("/events/{event_id}", "get", &["200", "404", "422", "500", "503"]);
-        check("/stats", "get", &["200", "422", "500", "503"]);
-        check("/users/top", "get", &["200", "422", "500", "503"]);
-        check("/campaigns/top", "get", &["200", "422", "500", "503"]);
+        check("/events", "post", &["202", "401", "403", "408", "413", "415", "422", "500", "503"]);
+        check("/events", "get", &["200", "401", "403", "422", "500", "503"]);
+        check("/events/{event_id}", "get", &["200", "401", "403", "404", "422", "500", "503"]);
+        check("/stats", "get", &["200", "401", "403", "422", "500", "503"]);
+        check("/users/top", "get", &["200", "401", "403", "422", "500", "503"]);
+        check("/campaigns/top", "get", &["200", "401", "403", "422", "500", "503"]);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200"]);
@@ -79,6 +95,18 @@ mod tests {
                 "user_id",
             ],
         );
+    }
+
+    #[test]
+    fn every_operation_that_may_be_refused_names_its_scope() {
+        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let paths = description["paths"].as_object().expect("paths");
+        for (path, operation) in paths.iter().flat_map(|(path, methods)| {
+            methods.as_object().into_iter().flat_map(move |methods| methods.values().map(move |method| (path, method)))
+        }) {
+            let scope = operation["security"][0]["token"][0].as_str();
+            assert_eq!(operation["responses"].get("403").is_some(), scope.is_some(), "{path}");
+        }
     }
 
     #[test]

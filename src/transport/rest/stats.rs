@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Organisation;
+use super::admission::Organisation;
 use super::answer::answer;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
@@ -59,7 +59,7 @@ impl From<&CampaignBucket> for Bucket {
 ///
 /// Counted exactly. An unknown campaign has an empty series.
 #[utoipa::path(
-    get, path = "/stats", operation_id = "getStats", tag = "Counts",
+    get, path = "/stats", operation_id = "getStats", tag = "Counts", security(("token" = ["read"])),
     params(
         ("campaign_id" = String, Query, description = "The campaign."),
         ("from" = String, Query, format = DateTime, description = "The first moment. RFC 3339, any offset."),

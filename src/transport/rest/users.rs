@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Organisation;
+use super::admission::Organisation;
 use super::answer::answer;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
@@ -47,7 +47,7 @@ impl From<&UserCount> for TopUser {
 
 /// The users with the most events
 #[utoipa::path(
-    get, path = "/users/top", operation_id = "getTopUsers", tag = "Counts",
+    get, path = "/users/top", operation_id = "getTopUsers", tag = "Counts", security(("token" = ["read"])),
     params(
         ("from" = Option<String>, Query, format = DateTime, description = "The first moment. RFC 3339, any offset. Together with `to`."),
         ("to" = Option<String>, Query, format = DateTime, description = "The moment after the last; after `from`."),

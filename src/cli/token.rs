@@ -1,0 +1,145 @@
+//! `tallyhouse token`: a token for development.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail, ensure};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::Serialize;
+
+use super::service::ServiceArgs;
+use crate::config::Config;
+use crate::domain::OrgId;
+
+/// What the token is to say.
+#[derive(clap::Args)]
+pub struct TokenArgs {
+    /// The organisation.
+    #[arg(long, value_name = "ID")]
+    org: String,
+    /// What it allows: any of ingest, read and admin, separated by spaces.
+    #[arg(long, default_value = "ingest read", value_name = "SCOPES")]
+    scope: String,
+    /// Who it is for.
+    #[arg(long, default_value = "developer", value_name = "NAME")]
+    subject: String,
+    /// How long it is good: a number of s, m, h or d.
+    #[arg(long = "for", default_value = "1h", value_name = "TIME", value_parser = parse_time)]
+    lifetime: Duration,
+    /// A private key in a PEM file, instead of the secret of the settings.
+    #[arg(long, value_name = "FILE", requires = "alg")]
+    key: Option<PathBuf>,
+    /// The algorithm of that key.
+    #[arg(long, requires = "key")]
+    alg: Option<KeyAlgorithm>,
+    /// The name of the key in the set of keys.
+    #[arg(long, value_name = "NAME")]
+    kid: Option<String>,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum KeyAlgorithm {
+    #[value(name = "RS256")]
+    Rs256,
+    #[value(name = "ES256")]
+    Es256,
+    #[value(name = "EdDSA")]
+    EdDsa,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    org_id: &'a str,
+    scope: &'a str,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    iss: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    aud: &'a str,
+}
+
+impl TokenArgs {
+    /// Makes it and prints it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        ensure!(OrgId::parse(&self.org).is_some(), "--org {}", OrgId::EXPECTED);
+        if let Some(unknown) = self.scope.split_whitespace().find(|name| !["ingest", "read", "admin"].contains(name)) {
+            bail!("--scope: there is no scope {unknown:?}; there are ingest, read and admin");
+        }
+        let (algorithm, key) = match self.key.as_deref().zip(self.alg) {
+            Some((path, algorithm)) => {
+                let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+                private_key(algorithm, &pem).with_context(|| format!("{} is no such key", path.display()))?
+            }
+            None => (Algorithm::HS256, None),
+        };
+        let Self { org, scope, subject, lifetime, kid, service, .. } = self;
+        let config = service.config()?;
+        let key = match key {
+            Some(key) => key,
+            None => secret(&config)?,
+        };
+        let iat = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+        let claims = Claims {
+            sub: &subject,
+            org_id: &org,
+            scope: &scope,
+            iat,
+            exp: iat.saturating_add(lifetime.as_secs()),
+            iss: &config.auth_issuer,
+            aud: &config.auth_audience,
+        };
+        let header = Header { kid, ..Header::new(algorithm) };
+        super::print(&(jsonwebtoken::encode(&header, &claims, &key)? + "\n"))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn secret(config: &Config) -> anyhow::Result<EncodingKey> {
+    let secret = config.auth_hs256_secret.expose();
+    ensure!(
+        !secret.is_empty(),
+        "there is nothing to sign with: set TALLYHOUSE_AUTH_HS256_SECRET as the service has it, or name a private key \
+         with --key and --alg"
+    );
+    Ok(EncodingKey::from_secret(secret.as_bytes()))
+}
+
+fn private_key(algorithm: KeyAlgorithm, pem: &[u8]) -> anyhow::Result<(Algorithm, Option<EncodingKey>)> {
+    let (algorithm, key) = match algorithm {
+        KeyAlgorithm::Rs256 => (Algorithm::RS256, EncodingKey::from_rsa_pem(pem)),
+        KeyAlgorithm::Es256 => (Algorithm::ES256, EncodingKey::from_ec_pem(pem)),
+        KeyAlgorithm::EdDsa => (Algorithm::EdDSA, EncodingKey::from_ed_pem(pem)),
+    };
+    Ok((algorithm, Some(key?)))
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let expected = || format!("must be a number of s, m, h or d, as in 90m; it is {text:?}");
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3_600,
+        Some(b'd') => 86_400,
+        _ => return Err(expected()),
+    };
+    let seconds = text[..text.len() - 1].parse::<u32>().map_err(|_| expected())?;
+    Ok(Duration::from_secs(u64::from(seconds) * unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_a_number_and_a_unit() {
+        for (text, seconds) in [("0s", Some(0)), ("90m", Some(5_400)), ("365d", Some(31_536_000)), ("1", None)] {
+            assert_eq!(parse_time(text).ok().map(|time| time.as_secs()), seconds, "{text}");
+        }
+        assert!(parse_time("").is_err() && parse_time("-1h").is_err() && parse_time("é").is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! Which settings of authentication go together.
+
+use std::net::IpAddr;
+
+use super::{Config, ConfigError};
+
+/// Fewest bytes of a secret for HS256: as many as its hash has (RFC 7518, 3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+impl Config {
+    /// What would be less safe than it looks.
+    pub(super) fn check_authentication(&self) -> Result<(), ConfigError> {
+        let wrong = |setting, message: String| Err(ConfigError::OutOfBounds { setting, message });
+        let secret_bytes = self.auth_hs256_secret.expose().len();
+        let given = self.key_settings();
+        if let [first, second, ..] = given[..] {
+            return wrong(second, format!("must not be given together with {first}: keys come from one place"));
+        }
+        if (1..SECRET_BYTES_MIN).contains(&secret_bytes) {
+            let message = format!("must be at least {SECRET_BYTES_MIN} bytes; it has {secret_bytes}");
+            return wrong("auth_hs256_secret", message);
+        }
+        if !self.auth_jwks_url.is_empty() && !is_private_way(&self.auth_jwks_url) {
+            let message = "must be an https:// URL (http:// only on this machine): whoever can change the answer on \
+                           its way can make tokens";
+            return wrong("auth_jwks_url", message.to_owned());
+        }
+        if given.is_empty() {
+            for (setting, value) in [("auth_issuer", &self.auth_issuer), ("auth_audience", &self.auth_audience)] {
+                if !value.is_empty() {
+                    let message = "needs auth_hs256_secret, auth_jwks_file or auth_jwks_url: without keys no token is \
+                                   looked at";
+                    return wrong(setting, message.to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings that were given and name keys.
+    fn key_settings(&self) -> Vec<&'static str> {
+        [
+            ("auth_hs256_secret", self.auth_hs256_secret.expose()),
+            ("auth_jwks_file", &*self.auth_jwks_file),
+            ("auth_jwks_url", &*self.auth_jwks_url),
+        ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(setting, _)| setting)
+        .collect()
+    }
+
+    /// Whether callers must show a token.
+    pub fn has_authentication(&self) -> bool {
+        !self.key_settings().is_empty()
+    }
+}
+
+/// Whether what is fetched from a URL cannot be changed on its way.
+fn is_private_way(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    !host.is_empty() && (url.scheme() == "https" || (url.scheme() == "http" && is_here))
+}

@@ -1,0 +1,200 @@
+//! Who calls. The one place where a request gets its organisation, for every
+//! transport: from its bearer token, and from nothing else.
+//!
+//! Without keys in the configuration there is no authentication: everybody is
+//! the organisation `default` and may do everything. The service then listens
+//! on this machine only (see [`crate::server`]).
+
+mod claims;
+mod keys;
+mod refusal;
+mod scope;
+mod source;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use source::AuthError;
+
+pub(super) use refusal::Refusal;
+pub(super) use scope::{Need, Scope};
+
+use crate::config::Config;
+use crate::domain::{Error, OrgId};
+use claims::Rules;
+use keys::VerifyError;
+use scope::Scopes;
+use source::Source;
+
+/// How often a stream looks at the clock to see whether its token has expired.
+/// (A timer alone would not notice a clock that was put forward.)
+const EXPIRY_LOOK: Duration = Duration::from_secs(10);
+
+/// Tells callers by their tokens.
+pub struct Callers {
+    /// None: there is no authentication.
+    verifier: Option<Arc<Verifier>>,
+}
+
+struct Verifier {
+    source: Source,
+    rules: Rules,
+    last_line_second: AtomicU64,
+}
+
+/// Who calls, and what it may do.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// Its organisation.
+    pub(super) org_id: OrgId,
+    scopes: Scopes,
+    /// When its token expires, leeway included; none without authentication.
+    expires_at: Option<SystemTime>,
+}
+
+impl Callers {
+    /// With the keys that the configuration names.
+    ///
+    /// # Errors
+    /// Names the setting whose keys cannot be had.
+    pub async fn open(config: &Config) -> Result<Self, AuthError> {
+        let rules = Rules {
+            issuer: config.auth_issuer.clone(),
+            audience: config.auth_audience.clone(),
+            leeway: Duration::from_secs(config.auth_leeway_seconds.into()),
+        };
+        let source = Source::open(config).await?;
+        Ok(Self {
+            verifier: source.map(|source| Arc::new(Verifier { source, rules, last_line_second: AtomicU64::new(0) })),
+        })
+    }
+
+    /// Keeps the keys fresh until `stop`.
+    pub fn keep_keys_fresh(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let Some(verifier) = self.verifier.clone() else { return };
+        let stop = stop.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(verifier.source.keep_fresh()).await });
+    }
+
+    /// Whether callers must show a token.
+    pub(super) const fn are_authenticated(&self) -> bool {
+        self.verifier.is_some()
+    }
+
+    /// Who sent a request, provided that it may do what takes this scope.
+    pub(super) async fn caller(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Refusal> {
+        let caller = match &self.verifier {
+            None => Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at: None },
+            Some(verifier) => verifier.verify(bearer_token(headers)?).await?,
+        };
+        if caller.scopes.include(scope) { Ok(caller) } else { Err(Refusal::Scope(scope)) }
+    }
+}
+
+impl Verifier {
+    async fn verify(&self, token: &str) -> Result<Caller, Refusal> {
+        match self.verify_now(token) {
+            Err(VerifyError::UnknownKey) => {
+                self.source.unknown_key().await;
+                self.verify_now(token).map_err(|error| self.logged(error))
+            }
+            verified => verified.map_err(|error| self.logged(error)),
+        }
+    }
+
+    fn verify_now(&self, token: &str) -> Result<Caller, VerifyError> {
+        let no_keys = || VerifyError::Refused(Refusal::NoKeys, String::new());
+        self.source.keys().ok_or_else(no_keys)?.verify(token, &self.rules, SystemTime::now())
+    }
+
+    /// The detail goes to the log, the rest to the caller. At most one line a
+    /// second: whoever sends bad tokens must not flood the log.
+    fn logged(&self, error: VerifyError) -> Refusal {
+        let (refusal, detail) = match error {
+            VerifyError::UnknownKey => (Refusal::Untrusted, "its key is not known".to_owned()),
+            VerifyError::Refused(refusal, detail) => (refusal, detail),
+        };
+        let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if self.last_line_second.swap(second, Ordering::Relaxed) != second {
+            tracing::info!(?refusal, detail, "a token was refused");
+        }
+        refusal
+    }
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750, 2.1).
+fn bearer_token(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(Refusal::Missing)?;
+    if values.next().is_some() {
+        return Err(Refusal::Malformed);
+    }
+    let value = value.to_str().map_err(|_| Refusal::Malformed)?;
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(Refusal::Missing),
+    }
+}
+
+impl Caller {
+    fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires_at.is_some_and(|expires_at| now >= expires_at)
+    }
+
+    /// Refuses to speak for another organisation. (Without authentication,
+    /// names of organisations mean nothing.)
+    pub(super) fn must_be(&self, org_id: &str) -> Result<(), Refusal> {
+        let is_so = self.expires_at.is_none() || self.org_id.as_str() == org_id;
+        if is_so { Ok(()) } else { Err(Refusal::OtherOrganisation) }
+    }
+
+    /// Returns when the token has expired, with what a stream then ends with.
+    pub(super) fn expired(&self) -> impl Future<Output = Error> + Send + 'static {
+        let expires_at = self.expires_at;
+        async move {
+            let Some(expires_at) = expires_at else { return std::future::pending().await };
+            while let Ok(left) = expires_at.duration_since(SystemTime::now()) {
+                // At least a millisecond: timers are no finer.
+                tokio::time::sleep(left.clamp(Duration::from_millis(1), EXPIRY_LOOK)).await;
+            }
+            Refusal::Expired.error()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_found_in_its_header_only() {
+        let check = |values: &[&'static str], expected: Result<&str, Refusal>| {
+            let pairs = values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value)));
+            assert_eq!(bearer_token(&HeaderMap::from_iter(pairs)), expected, "{values:?}");
+        };
+        check(&[], Err(Refusal::Missing));
+        check(&["Basic YTpi"], Err(Refusal::Missing));
+        check(&["Bearer"], Err(Refusal::Missing));
+        check(&["Bearer a.b.c"], Ok("a.b.c"));
+        check(&["bearer  a.b.c "], Ok("a.b.c"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_is_told_when_its_token_has_expired() {
+        let caller = |expires_at| Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at };
+        let over = caller(Some(SystemTime::now())).expired().await;
+        assert_eq!(over, Refusal::Expired.error());
+        let hour = Duration::from_secs(3_600);
+        let never = tokio::time::timeout(hour, caller(None).expired()).await;
+        assert!(never.is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! Why a request is refused: as much of it as its caller is told. The rest is
+//! in the log.
+
+use std::time::Duration;
+
+use super::scope::Scope;
+use crate::domain::Error;
+
+/// How long a caller is told to wait for keys.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::transport) enum Refusal {
+    /// There is no token.
+    Missing,
+    /// What is there is no token.
+    Malformed,
+    /// No key that is known has signed it, by the algorithm of that key.
+    Untrusted,
+    /// Its time is over.
+    Expired,
+    /// Its time has not begun.
+    NotYet,
+    /// A claim is missing, or says what is not accepted here.
+    Claim(&'static str),
+    /// It does not include a scope.
+    Scope(Scope),
+    /// The request names another organisation than the token.
+    OtherOrganisation,
+    /// No keys could be had so far.
+    NoKeys,
+}
+
+impl Refusal {
+    /// The error for the caller.
+    pub(in crate::transport) fn error(self) -> Error {
+        match self {
+            Self::Missing => Error::unauthenticated("a bearer token is needed"),
+            Self::Malformed => Error::unauthenticated("the token is malformed"),
+            Self::Untrusted => Error::unauthenticated("the token's signature cannot be verified"),
+            Self::Expired => Error::unauthenticated("the token has expired"),
+            Self::NotYet => Error::unauthenticated("the token is not valid yet"),
+            Self::Claim(claim) => Error::unauthenticated(format!("the token's claim '{claim}' is not accepted")),
+            Self::Scope(scope) => Error::forbidden(format!("the token does not have the scope '{}'", scope.as_str())),
+            Self::OtherOrganisation => Error::forbidden("the request names another organisation than the token"),
+            Self::NoKeys => Error::unavailable("the keys that tokens are verified with cannot be had", RETRY_AFTER),
+        }
+    }
+
+    /// What REST says in `WWW-Authenticate` (RFC 6750, 3). Who sent no token is
+    /// told no error.
+    pub(in crate::transport) fn challenge(self) -> Option<String> {
+        const REALM: &str = "Bearer realm=\"tallyhouse\"";
+        match self {
+            Self::NoKeys | Self::OtherOrganisation => None,
+            Self::Missing => Some(REALM.to_owned()),
+            Self::Scope(scope) => Some(format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scope.as_str())),
+            Self::Malformed | Self::Untrusted | Self::Expired | Self::NotYet | Self::Claim(_) => {
+                let description = self.error().message;
+                Some(format!("{REALM}, error=\"invalid_token\", error_description=\"{description}\""))
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What each method asks of its callers. A method that is not listed here is
+//! not served.
+
+use super::super::auth::{Need, Scope};
+use crate::config::Config;
+
+/// What a path asks for; none when it is not listed.
+pub(super) fn need(path: &str, config: &Config) -> Option<Need> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let scope = match (service, method) {
+        ("grpc.health.v1.Health", _) => return Some(Need::Nothing),
+        ("grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection", _) => {
+            return Some(if config.reflection_open { Need::Nothing } else { Need::Scope(Scope::Admin) });
+        }
+        ("tallyhouse.v1.IngestService", "Ingest" | "IngestBatch") => Scope::Ingest,
+        (
+            "tallyhouse.v1.QueryService",
+            "GetCampaignStats" | "GetTopUsers" | "GetTopCampaigns" | "GetDailyActiveUsers" | "ListEvents" | "GetEvent",
+        ) => Scope::Read,
+        ("tallyhouse.v1.OutcomeService", "Watch") => Scope::Read,
+        ("tallyhouse.v1.SegmentService", "ListSegments" | "RetryParkedSegments") => Scope::Admin,
+        ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus") => Scope::Admin,
+        _ => return None,
+    };
+    Some(Need::Scope(scope))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::transport::proto;
+
+    #[test]
+    fn every_method_of_ours_takes_a_scope() {
+        let files = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
+        let mut methods = 0;
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    assert!(matches!(need(&path, &Config::default()), Some(Need::Scope(_))), "{path}");
+                    methods += 1;
+                }
+            }
+        }
+        assert_eq!(methods, 13);
+        assert_eq!(need("/tallyhouse.v1.IngestService/Other", &Config::default()), None);
+        assert_eq!(need("/tallyhouse.v1.OtherService/Ingest", &Config::default()), None);
+    }
+
+    #[test]
+    fn reflection_can_be_closed() {
+        let config = Config { reflection_open: false, ..Config::default() };
+        let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        assert_eq!(need(path, &config), Some(Need::Scope(Scope::Admin)));
+        assert_eq!(need(path, &Config::default()), Some(Need::Nothing));
+    }
+}

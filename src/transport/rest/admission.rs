@@ -1,0 +1,96 @@
+//! Who may call which route, and for which organisation.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{HeaderValue, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+
+use super::body;
+use super::failure::Failure;
+use super::params::Params;
+use crate::domain::{Error, OrgId};
+use crate::transport::auth::{Caller, Need, Refusal, Scope};
+use crate::transport::serving::Serving;
+
+/// Routes. There is no way to add one without saying what it asks of its
+/// callers.
+pub(super) struct Routes {
+    router: Router<Arc<Serving>>,
+    serving: Arc<Serving>,
+}
+
+impl Routes {
+    pub(super) fn new(serving: &Arc<Serving>) -> Self {
+        Self { router: Router::new(), serving: Arc::clone(serving) }
+    }
+
+    /// Adds methods of a path that ask for the same.
+    pub(super) fn route(self, path: &str, need: Need, methods: MethodRouter<Arc<Serving>>) -> Self {
+        let Self { router, serving } = self;
+        let methods = match need {
+            Need::Nothing => methods,
+            Need::Scope(scope) => methods.route_layer(from_fn_with_state((Arc::clone(&serving), scope), admit)),
+        };
+        Self { router: router.route(path, methods), serving }
+    }
+
+    pub(super) fn finish(self) -> Router {
+        self.router.with_state(self.serving)
+    }
+}
+
+/// Lets a request through, with its caller.
+async fn admit(State((serving, scope)): State<(Arc<Serving>, Scope)>, mut request: Request, next: Next) -> Response {
+    let caller = serving.app.callers.caller(request.headers(), scope).await;
+    match caller.and_then(|caller| speaks_for_itself(&request, &caller).map(|()| caller)) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => {
+            body::drain(request).await;
+            refused(refusal)
+        }
+    }
+}
+
+/// A request may name its organisation, but no other.
+fn speaks_for_itself(request: &Request, caller: &Caller) -> Result<(), Refusal> {
+    if request.uri().query().is_none() {
+        return Ok(());
+    }
+    Params::read(request.uri()).all("org_id").iter().try_for_each(|org_id| caller.must_be(org_id))
+}
+
+fn refused(refusal: Refusal) -> Response {
+    let mut response = Failure::from(refusal.error()).into_response();
+    if let Some(challenge) = refusal.challenge().and_then(|challenge| HeaderValue::try_from(challenge).ok()) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        // A route that asks for nothing has no caller.
+        Ok(parts.extensions.get::<Self>().cloned().ok_or_else(Error::internal)?)
+    }
+}
+
+/// The organisation a request belongs to.
+pub(super) struct Organisation(pub(super) OrgId);
+
+impl<S: Sync> FromRequestParts<S> for Organisation {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        Ok(Self(Caller::from_request_parts(parts, state).await?.org_id))
+    }
+}
