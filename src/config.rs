@@ -325,7 +325,9 @@ impl Config {
                     .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })?
             }
         };
-        let config = args.over(from_file).over_defaults();
+        let args = args.over(from_file);
+        args.check_keys_are_not_empty()?;
+        let config = args.over_defaults();
         config.check()?;
         Ok(config)
     }
@@ -449,6 +451,7 @@ mod tests {
         check("auth_jwks_url = \"http://keys.example/\"", "auth_jwks_url");
         check("auth_jwks_url = \"http://127.0.0.1.example/\"", "auth_jwks_url");
         check("auth_jwks_url = \"keys\"", "auth_jwks_url");
+        check("auth_hs256_secret = \"\"", "auth_hs256_secret");
         check("auth_issuer = \"me\"", "auth_issuer");
         check("auth_audience = \"me\"", "auth_audience");
         check("auth_leeway_seconds = 301", "auth_leeway_seconds");

@@ -2,10 +2,29 @@
 
 use std::net::IpAddr;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigArgs, ConfigError};
 
 /// Fewest bytes of a secret for HS256: as many as its hash has (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
+
+impl ConfigArgs {
+    /// A key that was meant to be given and is empty, as from a variable that
+    /// was not filled in, must not mean that there is no authentication.
+    pub(super) fn check_keys_are_not_empty(&self) -> Result<(), ConfigError> {
+        let secret = self.auth_hs256_secret.as_ref().map(|secret| secret.expose());
+        for (setting, value) in [
+            ("auth_hs256_secret", secret),
+            ("auth_jwks_file", self.auth_jwks_file.as_deref()),
+            ("auth_jwks_url", self.auth_jwks_url.as_deref()),
+        ] {
+            if value.is_some_and(str::is_empty) {
+                let message = "must not be empty: leave it out to run without authentication".to_owned();
+                return Err(ConfigError::OutOfBounds { setting, message });
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Config {
     /// What would be less safe than it looks.

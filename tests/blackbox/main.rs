@@ -5,11 +5,14 @@
 
 mod analysts;
 mod audit;
+mod auth;
 mod bounds;
 mod clients;
 mod events;
 mod exactness;
 mod house;
+mod isolation;
+mod keys;
 mod late;
 mod limits;
 mod questions;
@@ -18,3 +21,4 @@ mod rest;
 mod running;
 mod second;
 mod settling;
+mod tokens;

@@ -1,0 +1,366 @@
+//! Every RPC and every route refuses every bad token, and says so exactly.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use jsonwebtoken::Algorithm;
+use prost::Message;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tallyhouse::transport::proto;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::events::{click, now_millis, timestamp, window};
+use crate::house::House;
+use crate::tokens::{Signer, changed, channel, claims, key_set, now, unsigned};
+
+const MISSING: &str = "a bearer token is needed";
+const MALFORMED: &str = "the token is malformed";
+const UNTRUSTED: &str = "the token's signature cannot be verified";
+const EXPIRED: &str = "the token has expired";
+const NOT_YET: &str = "the token is not valid yet";
+
+/// Every RPC, what it takes, and a request that it can answer.
+fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
+    let day = || window(now_millis() - 3_600_000, now_millis());
+    let batch = || vec![click("rpc", now_millis())];
+    let stats = proto::GetCampaignStatsRequest { campaign_id: "c".to_owned(), window: day(), ..Default::default() };
+    let users = proto::GetDailyActiveUsersRequest { window: day() };
+    let audit = proto::AuditRequest { window: day(), repair: false };
+    let event = proto::GetEventRequest { event_id: "known".to_owned() };
+    let stream = proto::IngestRequest { events: batch(), ..Default::default() };
+    let unary = proto::IngestBatchRequest { events: batch(), ..Default::default() };
+    vec![
+        ("tallyhouse.v1.IngestService/Ingest", Some("ingest"), stream.encode_to_vec()),
+        ("tallyhouse.v1.IngestService/IngestBatch", Some("ingest"), unary.encode_to_vec()),
+        ("tallyhouse.v1.QueryService/GetCampaignStats", Some("read"), stats.encode_to_vec()),
+        ("tallyhouse.v1.QueryService/GetTopUsers", Some("read"), vec![]),
+        ("tallyhouse.v1.QueryService/GetTopCampaigns", Some("read"), vec![]),
+        ("tallyhouse.v1.QueryService/GetDailyActiveUsers", Some("read"), users.encode_to_vec()),
+        ("tallyhouse.v1.QueryService/ListEvents", Some("read"), vec![]),
+        ("tallyhouse.v1.QueryService/GetEvent", Some("read"), event.encode_to_vec()),
+        ("tallyhouse.v1.OutcomeService/Watch", Some("read"), vec![]),
+        ("tallyhouse.v1.SegmentService/ListSegments", Some("admin"), vec![]),
+        ("tallyhouse.v1.SegmentService/RetryParkedSegments", Some("admin"), vec![]),
+        ("tallyhouse.v1.AuditService/Audit", Some("admin"), audit.encode_to_vec()),
+        ("tallyhouse.v1.AuditService/GetAuditStatus", Some("admin"), vec![]),
+        ("grpc.health.v1.Health/Check", None, vec![]),
+        ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, vec![]),
+    ]
+}
+
+/// Every route, what it takes, and a request that it can answer.
+fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
+    let stats = "/stats?campaign_id=c&from=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z";
+    vec![
+        (Method::POST, "/events", Some("ingest"), "/events"),
+        (Method::GET, "/events", Some("read"), "/events"),
+        (Method::GET, "/events/{event_id}", Some("read"), "/events/known"),
+        (Method::GET, "/stats", Some("read"), stats),
+        (Method::GET, "/users/top", Some("read"), "/users/top"),
+        (Method::GET, "/campaigns/top", Some("read"), "/campaigns/top"),
+        (Method::GET, "/healthz", None, "/healthz"),
+        (Method::GET, "/readyz", None, "/readyz"),
+        (Method::GET, "/metrics", None, "/metrics"),
+        (Method::GET, "/openapi.json", None, "/openapi.json"),
+    ]
+}
+
+struct Keys {
+    rsa: Signer,
+    ec: Signer,
+    ed: Signer,
+}
+
+impl Keys {
+    fn new() -> Self {
+        Self { rsa: Signer::rsa("r"), ec: Signer::ec("e"), ed: Signer::ed("d") }
+    }
+
+    async fn house(&self, dir: &tempfile::TempDir) -> House {
+        let path = dir.path().join("keys.json");
+        std::fs::write(&path, key_set(&[&self.rsa, &self.ec, &self.ed])).unwrap();
+        let settings = [
+            ("TALLYHOUSE_AUTH_JWKS_FILE", path.to_str().unwrap()),
+            ("TALLYHOUSE_AUTH_ISSUER", "https://issuer"),
+            ("TALLYHOUSE_AUTH_AUDIENCE", "tallyhouse"),
+        ];
+        House::with(&settings).await
+    }
+
+    /// Tokens that are refused whatever they are shown for, and what is said.
+    fn bad_tokens(&self) -> Vec<(&'static str, Option<String>, String)> {
+        let good = || full_claims("acme", "ingest read admin");
+        let with = |claim: &str, value: Option<Value>| Some(self.rsa.sign(&changed(good(), claim, value)));
+        let public = self.rsa.jwk();
+        let confused = |secret: &str| Some(Signer::secret(secret).named("r").sign(&good()));
+        let claim = |name: &str| format!("the token's claim '{name}' is not accepted");
+        let all = vec![
+            ("no token", None, MISSING.to_owned()),
+            ("garbage", Some("garbage".to_owned()), MALFORMED.to_owned()),
+            ("three parts of garbage", Some("a.b.c".to_owned()), MALFORMED.to_owned()),
+            ("too long", Some("a".repeat(10_000)), MALFORMED.to_owned()),
+            ("expired", with("exp", Some(json!(now() - 60))), EXPIRED.to_owned()),
+            ("not yet valid", with("nbf", Some(json!(now() + 300))), NOT_YET.to_owned()),
+            ("wrong key", Some(Signer::rsa("r").sign(&good())), UNTRUSTED.to_owned()),
+            ("unknown key", Some(Signer::ec("other").sign(&good())), UNTRUSTED.to_owned()),
+            ("another key's name", Some(Signer::ec("r").sign(&good())), UNTRUSTED.to_owned()),
+            ("wrong algorithm", Some(self.rsa.by(Algorithm::RS512).sign(&good())), UNTRUSTED.to_owned()),
+            ("none", Some(unsigned(&good(), "r")), UNTRUSTED.to_owned()),
+            ("RS/HS confusion: the key", confused(&public.to_string()), UNTRUSTED.to_owned()),
+            ("RS/HS confusion: n", confused(public["n"].as_str().unwrap()), UNTRUSTED.to_owned()),
+            ("RS/HS confusion: nothing", confused(""), UNTRUSTED.to_owned()),
+            ("no org_id", with("org_id", None), claim("org_id")),
+            ("a wrong org_id", with("org_id", Some(json!("a b"))), claim("org_id")),
+            ("no exp", with("exp", None), claim("exp")),
+            ("wrong issuer", with("iss", Some(json!("https://other"))), claim("iss")),
+            ("wrong audience", with("aud", Some(json!(["other"]))), claim("aud")),
+        ];
+        // A signature that was changed on its way.
+        let mut cut = self.ed.sign(&good());
+        let last = if cut.ends_with('A') { 'Q' } else { 'A' };
+        cut.pop();
+        cut.push(last);
+        let cut = ("a changed signature", Some(cut), UNTRUSTED.to_owned());
+        all.into_iter().chain([cut]).collect()
+    }
+}
+
+fn full_claims(org_id: &str, scope: &str) -> Value {
+    let claims = changed(claims(org_id, scope), "iss", Some(json!("https://issuer")));
+    changed(claims, "aud", Some(json!("tallyhouse")))
+}
+
+/// Every scope but this one.
+fn other_scopes(scope: &str) -> String {
+    ["ingest", "read", "admin"].into_iter().filter(|other| *other != scope).collect::<Vec<_>>().join(" ")
+}
+
+/// Calls by gRPC or grpc-web, and returns the status: that of a refusal, which
+/// is in the headers, or of an answer's end. A stream without an end is OK.
+async fn call(house: &House, web: bool, rpc: &str, message: &[u8], token: Option<&str>) -> Status {
+    // Reading the system's certificates takes longer than a call.
+    let client = reqwest::Client::builder().tls_certs_only([]);
+    let client = if web { client } else { client.http2_prior_knowledge() }.build().unwrap();
+    let mut body = vec![0];
+    body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend_from_slice(message);
+    let content_type = if web { "application/grpc-web+proto" } else { "application/grpc" };
+    let request =
+        client.post(format!("{}/{rpc}", house.url)).header("content-type", content_type).header("te", "trailers");
+    let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+    let answer = request.body(body).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{rpc}");
+    if let Some(status) = Status::from_header_map(answer.headers()) {
+        return status;
+    }
+    if !web || rpc.ends_with("/Watch") {
+        return Status::ok("");
+    }
+    let body = answer.bytes().await.unwrap();
+    let text = String::from_utf8_lossy(&body);
+    let code = text.rsplit("grpc-status:").next().unwrap().trim_start().chars().take_while(char::is_ascii_digit);
+    let code: String = code.collect();
+    Status::new(Code::from(code.parse::<i32>().unwrap()), text.into_owned())
+}
+
+fn assert_refused(status: &Status, code: Code, reason: &str, message: &str, what: &str) {
+    let details = status.get_error_details();
+    let info = details.error_info().map(|info| (info.reason.clone(), info.domain.clone()));
+    assert_eq!((status.code(), status.message()), (code, message), "{what}");
+    assert_eq!(info, Some((reason.to_owned(), "tallyhouse".to_owned())), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_refuses_every_bad_token() {
+    let (keys, dir) = (Keys::new(), tempfile::tempdir().unwrap());
+    let house = keys.house(&dir).await;
+    let all: BTreeSet<String> = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS)
+        .unwrap()
+        .file
+        .iter()
+        .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)))
+        .flat_map(|(package, service)| {
+            service.method.iter().map(move |method| (package, service.name(), method.name()))
+        })
+        .map(|(package, service, method)| format!("{package}.{service}/{method}"))
+        .collect();
+    let listed = rpcs().into_iter().map(|(rpc, ..)| rpc.to_owned()).filter(|rpc| rpc.starts_with("tallyhouse"));
+    assert_eq!(listed.collect::<BTreeSet<_>>(), all, "a new RPC needs a place in this test");
+
+    let known = proto::IngestBatchRequest {
+        events: vec![click("known", now_millis())],
+        durability: proto::Durability::Stored.into(),
+    };
+    let token = keys.rsa.sign(&full_claims("acme", "ingest"));
+    let stored =
+        call(&house, true, "tallyhouse.v1.IngestService/IngestBatch", &known.encode_to_vec(), Some(&token)).await;
+    assert_eq!(stored.code(), Code::Ok);
+    for (rpc, scope, message) in rpcs() {
+        for web in [false, true] {
+            let Some(scope) = scope else {
+                let status = call(&house, web, rpc, &message, Some("garbage")).await;
+                assert_eq!(status.code(), Code::Ok, "{rpc}");
+                continue;
+            };
+            for (what, token, said) in keys.bad_tokens() {
+                let status = call(&house, web, rpc, &message, token.as_deref()).await;
+                let what = format!("{rpc}, web: {web}, {what}");
+                assert_refused(&status, Code::Unauthenticated, "UNAUTHENTICATED", &said, &what);
+            }
+            let token = keys.ec.sign(&full_claims("acme", &other_scopes(scope)));
+            let status = call(&house, web, rpc, &message, Some(&token)).await;
+            let said = format!("the token does not have the scope '{scope}'");
+            assert_refused(&status, Code::PermissionDenied, "PERMISSION_DENIED", &said, rpc);
+            for signer in [&keys.rsa, &keys.ec, &keys.ed] {
+                let token = signer.sign(&full_claims("acme", scope));
+                // Only one audit runs at a time, and the last one may not have ended.
+                crate::house::eventually(rpc, || async {
+                    let status = call(&house, web, rpc, &message, Some(&token)).await;
+                    let is_busy = rpc.ends_with("/Audit") && status.code() == Code::ResourceExhausted;
+                    assert!(status.code() == Code::Ok || is_busy, "{rpc}, web: {web}: {status}");
+                    !is_busy
+                })
+                .await;
+            }
+        }
+    }
+    let status = call(&house, true, "tallyhouse.v1.QueryService/Other", &[], None).await;
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+fn body(id: &str, org_id: Option<&str>) -> Value {
+    let occurred_at = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
+    let mut body =
+        json!({ "event_id": id, "type": "click", "campaign_id": "c", "source": "web", "occurred_at": occurred_at });
+    if let Some(org_id) = org_id {
+        body["org_id"] = json!(org_id);
+    }
+    body
+}
+
+/// Status, `WWW-Authenticate` and body.
+async fn ask(house: &House, method: &Method, path: &str, token: Option<&str>) -> (u16, String, Value) {
+    let request = house.http.request(method.clone(), format!("{}{path}", house.url));
+    let request = if *method == Method::POST { request.json(&body("rest", None)) } else { request };
+    let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+    let answer = request.send().await.unwrap();
+    let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+    let status = answer.status().as_u16();
+    // Metrics are no JSON.
+    let body = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default();
+    (status, challenge.unwrap_or_default(), body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_refuses_every_bad_token() {
+    let (keys, dir) = (Keys::new(), tempfile::tempdir().unwrap());
+    let house = keys.house(&dir).await;
+    let (_, description) = house.get("/openapi.json").await;
+    let all: BTreeSet<(String, String)> = description["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(|m| (m.to_uppercase(), path.clone())))
+        .collect();
+    let listed = routes().into_iter().map(|(method, path, ..)| (method.to_string(), path.to_owned()));
+    assert_eq!(listed.collect::<BTreeSet<_>>(), all, "a new route needs a place in this test");
+
+    let mut ingest = proto::ingest_service_client::IngestServiceClient::new(
+        channel(&house, &keys.rsa.sign(&full_claims("acme", "ingest"))).await,
+    );
+    let request = proto::IngestBatchRequest {
+        events: vec![click("known", now_millis())],
+        durability: proto::Durability::Stored.into(),
+    };
+    ingest.ingest_batch(request).await.unwrap();
+
+    for (method, path, scope, url) in routes() {
+        let Some(scope) = scope else {
+            for token in [None, Some("garbage")] {
+                assert_eq!(ask(&house, &method, url, token).await.0, 200, "{path}");
+            }
+            continue;
+        };
+        let said = |code: &str, message: &str| json!({ "error": { "code": code, "message": message, "details": [] } });
+        for (what, token, message) in keys.bad_tokens() {
+            let (status, challenge, text) = ask(&house, &method, url, token.as_deref()).await;
+            assert_eq!((status, text), (401, said("UNAUTHENTICATED", &message)), "{method} {path}, {what}");
+            let expected = match token {
+                None => "Bearer realm=\"tallyhouse\"".to_owned(),
+                Some(_) => {
+                    format!("Bearer realm=\"tallyhouse\", error=\"invalid_token\", error_description=\"{message}\"")
+                }
+            };
+            assert_eq!(challenge, expected, "{method} {path}, {what}");
+        }
+        let token = keys.ed.sign(&full_claims("acme", &other_scopes(scope)));
+        let (status, challenge, text) = ask(&house, &method, url, Some(&token)).await;
+        let message = format!("the token does not have the scope '{scope}'");
+        assert_eq!((status, text), (403, said("PERMISSION_DENIED", &message)), "{method} {path}");
+        assert_eq!(challenge, format!("Bearer realm=\"tallyhouse\", error=\"insufficient_scope\", scope=\"{scope}\""));
+
+        let joint = if url.contains('?') { '&' } else { '?' };
+        let token = keys.ed.sign(&full_claims("acme", scope));
+        for (org_id, is_own) in [("acme", true), ("beta", false), ("", false), ("acme&org_id=beta", false)] {
+            let (status, _, text) = ask(&house, &method, &format!("{url}{joint}org_id={org_id}"), Some(&token)).await;
+            assert_eq!(status < 300, is_own, "{method} {path} of {org_id}: {text}");
+            if !is_own {
+                let message = "the request names another organisation than the token";
+                assert_eq!((status, text), (403, said("PERMISSION_DENIED", message)));
+            }
+        }
+    }
+    let token = keys.ed.sign(&full_claims("acme", "ingest"));
+    for (org_id, expected) in [(Some("acme"), 202), (Some("beta"), 403), (Some(""), 403), (None, 202)] {
+        let request = house.http.post(format!("{}/events", house.url)).bearer_auth(&token);
+        assert_eq!(request.json(&body("body", org_id)).send().await.unwrap().status(), expected, "{org_id:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_token_expires() {
+    let secret = crate::tokens::SECRET;
+    let house = House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", secret), ("TALLYHOUSE_AUTH_LEEWAY_SECONDS", "0")]).await;
+    let short = changed(claims("acme", "ingest read"), "exp", Some(json!(now() + 3)));
+    let channel = channel(&house, &Signer::secret(secret).sign(&short)).await;
+    let mut tail = proto::outcome_service_client::OutcomeServiceClient::new(channel.clone());
+    let mut outcomes = tail.watch(proto::WatchRequest::default()).await.unwrap().into_inner();
+    let (requests, received) = tokio::sync::mpsc::channel(4);
+    let mut ingest = proto::ingest_service_client::IngestServiceClient::new(channel);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(received);
+    let mut answers = ingest.ingest(stream).await.unwrap().into_inner();
+    let request = proto::IngestRequest { events: vec![click("e", now_millis())], ..Default::default() };
+    requests.send(request).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().counts.unwrap().accepted, 1);
+    assert!(outcomes.message().await.unwrap().is_some());
+    let patience = std::time::Duration::from_secs(15);
+    let ended = tokio::time::timeout(patience, answers.message()).await.expect("an end").expect_err("refused");
+    assert_refused(&ended, Code::Unauthenticated, "UNAUTHENTICATED", EXPIRED, "ingest");
+    let ended = tokio::time::timeout(patience, outcomes.message()).await.expect("an end").expect_err("refused");
+    assert_refused(&ended, Code::Unauthenticated, "UNAUTHENTICATED", EXPIRED, "watch");
+    assert!(timestamp(now_millis()).seconds >= short["exp"].as_i64().unwrap());
+}
+
+#[test]
+fn serve_refuses_what_is_not_safe_and_names_the_setting() {
+    let check = |settings: &[(&str, &str)], named: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_tallyhouse"))
+            .args(["serve", "--listen", "0.0.0.0:0", "--data-dir"])
+            .arg(dir.path())
+            .env("TALLYHOUSE_CLICKHOUSE_URL", "http://127.0.0.1:9")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(named) && !said.contains("panicked"), "{said}");
+    };
+    check(&[], "auth_hs256_secret, auth_jwks_file and auth_jwks_url");
+    check(&[("TALLYHOUSE_AUTH_HS256_SECRET", "short")], "auth_hs256_secret must be at least 32 bytes");
+    check(&[("TALLYHOUSE_AUTH_HS256_SECRET", "")], "auth_hs256_secret must not be empty");
+    check(&[("TALLYHOUSE_AUTH_JWKS_URL", "http://192.0.2.1/keys")], "auth_jwks_url must be an https:// URL");
+}
