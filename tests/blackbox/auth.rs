@@ -46,7 +46,8 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
         ("tallyhouse.v1.AuditService/Audit", Some("admin"), audit.encode_to_vec()),
         ("tallyhouse.v1.AuditService/GetAuditStatus", Some("admin"), vec![]),
         ("grpc.health.v1.Health/Check", None, vec![]),
-        ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, vec![]),
+        // Field 7, list_services.
+        ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, vec![0x3a, 1, b'*']),
     ]
 }
 
