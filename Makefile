@@ -1,6 +1,6 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test demo bench chaos lint
+.PHONY: run test demo bench chaos fuzz lint
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
@@ -13,6 +13,9 @@ demo: ## Send a realistic sample to a running Tallyhouse, and show what it count
 
 bench: ## Measure speed and memory against ClickHouse alone
 	cargo run --release -- bench
+
+fuzz: ## Feed every decoder with hostile input, SECONDS each (60)
+	FUZZ_SECONDS=$(or $(SECONDS),60) scripts/fuzz
 
 SEEDS ?= 200
 FROM ?= 1

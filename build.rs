@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "tallyhouse/v1/audit.proto",
     "tallyhouse/v1/event.proto",
     "tallyhouse/v1/ingest.proto",
     "tallyhouse/v1/outcome.proto",
@@ -16,6 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     // For the reflection service.
     std::fs::write(out_dir.join("tallyhouse.binpb"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::transport::grpc::codec::CountingCodec")
+        .compile_fds(descriptors)?;
     Ok(())
 }

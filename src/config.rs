@@ -14,6 +14,9 @@ use serde::Deserialize;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
 
+/// Most events that `batch_events_max` can allow.
+pub(crate) const BATCH_EVENTS_BOUND: usize = 100_000;
+
 /// Declares each setting once: its documentation, name, environment variable,
 /// type and default.
 macro_rules! settings {
@@ -116,6 +119,9 @@ settings! {
     /// Longest a batch waits for room among them, in milliseconds; then it is
     /// refused.
     ingest_wait_ms_max, "TALLYHOUSE_INGEST_WAIT_MS_MAX": u64 = 1_000;
+    /// Longest an event whose minute is no longer in memory waits for ClickHouse
+    /// to be asked about it, in milliseconds; then it is undecided.
+    look_up_wait_ms_max, "TALLYHOUSE_LOOK_UP_WAIT_MS_MAX": u64 = 10_000;
     /// Longest an answer waits for ClickHouse when a caller asked for
     /// DURABILITY_STORED, in milliseconds.
     stored_wait_ms_max, "TALLYHOUSE_STORED_WAIT_MS_MAX": u64 = 30_000;
@@ -162,6 +168,27 @@ settings! {
     queries_in_flight_max, "TALLYHOUSE_QUERIES_IN_FLIGHT_MAX": usize = 32;
     /// Most buckets in one series.
     buckets_max, "TALLYHOUSE_BUCKETS_MAX": u32 = 50_000;
+
+    /// Whether hours that are over are audited in the background.
+    audit_background, "TALLYHOUSE_AUDIT_BACKGROUND": bool = true;
+    /// Whether the background audit repairs the rollups where they differ from
+    /// the events. (An hour that has no events left is only reported.)
+    audit_repair, "TALLYHOUSE_AUDIT_REPAIR": bool = true;
+    /// How long an hour must have been over before it is audited in the
+    /// background, and the shortest time between two audits of the same hour, in
+    /// minutes.
+    audit_after_minutes, "TALLYHOUSE_AUDIT_AFTER_MINUTES": u32 = 10;
+    /// The background audit's pause between two hours, in milliseconds.
+    audit_pause_ms, "TALLYHOUSE_AUDIT_PAUSE_MS": u64 = 5_000;
+    /// The last hours that are audited in the background after a start. (Then
+    /// each that ends, and those that late events touch.)
+    audit_hours, "TALLYHOUSE_AUDIT_HOURS": u32 = 48;
+    /// Longest an hour may be read by the audit, in milliseconds; then it is
+    /// reported as undetermined.
+    audit_wait_ms_max, "TALLYHOUSE_AUDIT_WAIT_MS_MAX": u64 = 120_000;
+    /// Longest the audit holds up inserts at a time, to read and repair an hour
+    /// that events keep coming for, in milliseconds. They wait in the log.
+    audit_hold_ms_max, "TALLYHOUSE_AUDIT_HOLD_MS_MAX": u64 = 5_000;
 
     /// Live-tail watchers at a time.
     watchers_max, "TALLYHOUSE_WATCHERS_MAX": usize = 64;
@@ -269,14 +296,14 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 18] = [
+        let bounds: [(&'static str, u64, u64, u64); 23] = [
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
             ("type_bytes_max", self.type_bytes_max as u64, 1, 1 << 10),
             ("text_bytes_max", self.text_bytes_max as u64, 1, 4 << 10),
             ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
             ("retention_days", self.retention_days.into(), 1, 36_500),
             ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
-            ("batch_events_max", self.batch_events_max as u64, 1, 100_000),
+            ("batch_events_max", self.batch_events_max as u64, 1, BATCH_EVENTS_BOUND as u64),
             ("message_bytes_max", self.message_bytes_max as u64, 1 << 10, 64 << 20),
             ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),
             ("stream_batches_in_flight_max", self.stream_batches_in_flight_max as u64, 1, 1 << 10),
@@ -287,6 +314,11 @@ impl Config {
             ("inserts_in_flight_max", self.inserts_in_flight_max as u64, 1, 64),
             ("queries_in_flight_max", self.queries_in_flight_max as u64, 1, 1 << 10),
             ("buckets_max", self.buckets_max.into(), 1, 1_000_000),
+            ("audit_after_minutes", self.audit_after_minutes.into(), 0, 10_080),
+            ("audit_pause_ms", self.audit_pause_ms, 1, 86_400_000),
+            ("audit_hours", self.audit_hours.into(), 0, 8_784),
+            ("audit_wait_ms_max", self.audit_wait_ms_max, 1_000, 3_600_000),
+            ("audit_hold_ms_max", self.audit_hold_ms_max, 100, 600_000),
             ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
         ];
         for (setting, value, min, max) in bounds {

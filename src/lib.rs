@@ -16,14 +16,20 @@
 //!    Materialized views count the block into the rollups.
 //! 6. The [`query`] room answers from the rollups, through a cache that knows
 //!    when a stored event outdates an answer.
+//! 7. The [`audit`] compares the rollups with the events, hour by hour, and
+//!    repairs them.
 //!
 //! [`server`] wires all this together, from a [`config::Config`]. The [`cli`]
 //! is the one binary around it.
 
+pub mod audit;
 pub mod cli;
 pub mod clickhouse;
 pub mod config;
 pub mod domain;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ingest;
 pub mod query;
 pub mod server;

@@ -8,7 +8,9 @@ use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{AuditSettings, Auditor};
 use crate::clickhouse::answers::Answers;
+use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
@@ -19,11 +21,13 @@ use crate::ingest::fill::fill;
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::forwarder::{Forwarder, ForwarderSettings};
 use crate::ingest::index::Index;
+use crate::ingest::insert_gate::InsertGate;
 use crate::ingest::log::{Log, LogSettings, OpenError};
 use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::ingest::store::EventStore;
 use crate::ingest::stored::StoredHours;
+use crate::ingest::terms::CurrentTerms;
 use crate::query::{CacheSettings, Queries};
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, LiveTail};
@@ -118,7 +122,11 @@ pub async fn run(
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
     let listen_failed = |source| ServerError::Listen { address, source };
     let log = Arc::clone(&parts.log);
+    let (audits, ends) = (config.audit_background, stop.child_token());
     let app = parts.application(config, &endpoint)?;
+    if audits {
+        app.auditor.start_background(&tasks, &ends);
+    }
     let listener = socket.listen(BACKLOG).map_err(listen_failed)?;
     ready(listener.local_addr().map_err(listen_failed)?);
     let served = transport::serve(app, listener, shutdown).await;
@@ -143,18 +151,25 @@ struct Parts {
     log: Arc<Log>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
+    gate: Arc<InsertGate>,
+    terms: Arc<CurrentTerms>,
 }
 
 impl Parts {
     /// With the log as a former run left it, and an empty index.
     async fn new(config: &Config, endpoint: &Endpoint) -> Result<Self, ServerError> {
         let clock = Arc::new(ArrivalClock::default());
+        let terms = Arc::default();
+        let log = Arc::new(open_log(config, &clock, &terms).await?);
+        let former = log.segments().list().into_iter().map(|segment| segment.id);
         Ok(Self {
+            gate: Arc::new(InsertGate::new(former)),
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
-            log: Arc::new(open_log(config, &clock).await?),
+            log,
             store: Arc::new(ClickHouseStore::new(endpoint)),
             stored_hours: Arc::default(),
+            terms,
             clock,
         })
     }
@@ -166,6 +181,8 @@ impl Parts {
             Arc::clone(&self.index),
             Arc::clone(&self.store),
             Arc::clone(&self.stored_hours),
+            Arc::clone(&self.gate),
+            Arc::clone(&self.terms),
         )
     }
 
@@ -179,6 +196,15 @@ impl Parts {
             Arc::new(OutcomeLog::default()),
             Arc::clone(&tail) as Arc<_>,
         ]);
+        let auditor = Auditor::new(
+            audit_settings(&config),
+            AuditStore::new(endpoint),
+            self.gate,
+            Arc::clone(self.log.segments()),
+            Arc::clone(&self.stored_hours),
+            Arc::clone(&self.clock),
+            Arc::clone(&metrics),
+        );
         let queries = Queries::new(
             Answers::new(endpoint),
             cache_settings(&config),
@@ -203,6 +229,7 @@ impl Parts {
             clock: self.clock,
             pipeline,
             queries,
+            auditor,
             log: self.log,
             tail,
             metrics,
@@ -211,7 +238,7 @@ impl Parts {
     }
 }
 
-async fn open_log(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Log, ServerError> {
+async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<CurrentTerms>) -> Result<Log, ServerError> {
     let settings = LogSettings {
         dir: config.data_dir.join("log"),
         bytes_max: config.log_bytes_max,
@@ -221,18 +248,19 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Log, Ser
         segment_linger: Duration::from_millis(config.segment_linger_ms),
         inserts_in_flight_max: config.inserts_in_flight_max,
     };
-    let clock = Arc::clone(clock);
-    let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock)).await;
+    let (clock, terms) = (Arc::clone(clock), Arc::clone(terms));
+    let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock, terms)).await;
     Ok(opened.map_err(|error| ServerError::Part(error.to_string()))??)
 }
 
 /// Waits for ClickHouse, brings its schema up to date, and fills the index:
 /// from then on the service knows what it must not count again.
 async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
-    let Parts { prints, index, log, store, .. } = parts;
+    let Parts { prints, index, log, store, terms, .. } = parts;
     for attempt in 0_u32.. {
         let attempted = async {
             migrate(endpoint, config.retention_days).await.map_err(|error| error.to_string())?;
+            terms.set(store.terms().await.map_err(|error| error.to_string())?);
             fill(index, *prints, log, &**store, config.index_ids_max).await.map_err(|error| error.to_string())
         };
         match attempted.await {
@@ -280,7 +308,20 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         batch_events_max: config.batch_events_max,
         bytes_in_flight_max: config.ingest_bytes_in_flight_max,
         wait_max: Duration::from_millis(config.ingest_wait_ms_max),
+        look_up_wait_max: Duration::from_millis(config.look_up_wait_ms_max),
         stored_wait_max: Duration::from_millis(config.stored_wait_ms_max),
+    }
+}
+
+const fn audit_settings(config: &Config) -> AuditSettings {
+    AuditSettings {
+        retention_days: config.retention_days,
+        wait_max: Duration::from_millis(config.audit_wait_ms_max),
+        hold_max: Duration::from_millis(config.audit_hold_ms_max),
+        after: Duration::from_secs(config.audit_after_minutes as u64 * 60),
+        pause: Duration::from_millis(config.audit_pause_ms),
+        hours: config.audit_hours,
+        repair: config.audit_repair,
     }
 }
 

@@ -4,6 +4,7 @@
 //! settings here; [`crate::server`] runs them. The others are clients: they
 //! know the protocol and an address, and nothing of the service's inside.
 
+pub mod audit;
 pub mod bench;
 pub mod connection;
 pub mod demo;
@@ -30,7 +31,7 @@ use clap::{Parser, Subcommand};
 use crate::clickhouse::engine::ChildArgs;
 
 /// The exit code when the question was answered with "no": some lines were
-/// rejected, or there is no such event.
+/// rejected, or there is no such event, or an hour is not known to be right.
 pub const EXIT_NEGATIVE: u8 = 1;
 /// The exit code when a command could not do its work; also of a wrong command
 /// line.
@@ -125,6 +126,15 @@ pub enum ClientCommand {
     Event(events::EventArgs),
     /// Follow the verdicts as they are made, until Ctrl-C.
     Watch(watch::WatchArgs),
+    /// Compare what was counted with the events, hour by hour.
+    ///
+    /// Without a window: of the last 24 hours that are over. A window is taken
+    /// outwards to whole hours of UTC. With --repair, counts that are wrong
+    /// are made right.
+    ///
+    /// Exit codes: 0 everything is right, or has been repaired; 1 something is
+    /// wrong, or could not be judged; 2 failure.
+    Audit(audit::AuditArgs),
     /// Show what of the log is not in ClickHouse yet, or retry what it refused.
     Segments(segments::SegmentsArgs),
 }
@@ -142,6 +152,7 @@ impl ClientCommand {
             Self::Events(args) => args.run().await,
             Self::Event(args) => args.run().await,
             Self::Watch(args) => args.run().await,
+            Self::Audit(args) => args.run().await,
             Self::Segments(args) => args.run().await,
         }
     }

@@ -1,9 +1,14 @@
 //! What ClickHouse's errors mean for us.
 
+use std::time::Duration;
+
 use clickhouse::error::Error as ClientError;
 
+use crate::domain::Error;
 use crate::ingest::store::StoreError;
 
+/// How long a caller is told to wait when ClickHouse does not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Codes that say that these rows cannot go into this table: repeating the
 /// insert changes nothing. All other codes are retried, those included that a
 /// person must mend (access, missing tables), since mending them is enough
@@ -71,6 +76,17 @@ impl From<ClientError> for QueryError {
                 Self::Overloaded(text)
             }
             _ => Self::Failed(text),
+        }
+    }
+}
+
+/// What a caller is told; ClickHouse's own words are for the log.
+impl From<QueryError> for Error {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Unreachable(_) => Self::unavailable("ClickHouse cannot be reached", RETRY_AFTER),
+            QueryError::Overloaded(_) => Self::exhausted("ClickHouse is overloaded", RETRY_AFTER),
+            QueryError::Failed(_) => Self::internal(),
         }
     }
 }

@@ -19,7 +19,7 @@ macro_rules! migrations {
 
 /// Name and statements of each file. The first makes the table that records
 /// them.
-const MIGRATIONS: [(&str, &str); 7] = migrations![
+const MIGRATIONS: [(&str, &str); 9] = migrations![
     "0001_create_database",
     "0002_create_events",
     "0003_create_campaign_minutes",
@@ -27,6 +27,8 @@ const MIGRATIONS: [(&str, &str); 7] = migrations![
     "0005_create_user_days",
     "0006_create_user_minutes",
     "0007_create_analytics_views",
+    "0008_create_audit_repairs",
+    "0009_replace_analytics_views",
 ];
 
 /// Brings the schema up to date, and sets the retention time.

@@ -2,6 +2,7 @@
 //! engine. The only room that speaks SQL.
 
 pub mod answers;
+pub mod audit;
 pub mod client;
 pub mod engine;
 pub mod error;

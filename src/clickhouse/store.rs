@@ -2,17 +2,20 @@
 
 use std::fmt::Write as _;
 
-use bytes::Bytes;
 use clickhouse::Client;
+use clickhouse::query::Query;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::audit::AuditStore;
 use super::client::Endpoint;
 use super::error::{QueryError, insert_error};
-use crate::domain::{MILLIS_PER_MINUTE, OrgId};
+use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::ingest::row;
-use crate::ingest::store::{EventKey, EventStore, PayloadRows, SegmentInsert, StoreError};
+use crate::ingest::store::{EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError};
+use crate::ingest::stored::TouchedHours;
+use crate::ingest::terms::TokenTerms;
 
 /// What makes an insert exact, each said although some are defaults: defaults
 /// have changed between versions of ClickHouse.
@@ -48,22 +51,39 @@ pub(crate) const INSERT_SETTINGS: [(&str, &str); 19] = [
     ("wait_end_of_query", "1"),
 ];
 
+/// The number of these rules. It rises with every change to them, to the
+/// tables' `non_replicated_deduplication_window`, and to what a version of
+/// ClickHouse makes of them: segments that were opened under other rules are
+/// then not inserted again by their tokens alone.
+const INSERT_RULES: u32 = 1;
+
+/// Blocks after which a token may have been forgotten. Every table remembers its
+/// last 10,000; what is counted is the blocks of all of them together.
+const TOKEN_BLOCKS_MAX: u64 = 9_000;
+
+/// The tables that a segment reaches.
+const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
+
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
+
+/// Room left above a statement's own size: the crate appends the format.
+const STATEMENT_SPARE_BYTES: usize = 1 << 10;
 
 /// See [`EventStore`].
 pub struct ClickHouseStore {
     client: Client,
+    repairs: AuditStore,
 }
 
 impl ClickHouseStore {
     /// On this server.
     pub fn new(endpoint: &Endpoint) -> Self {
-        Self { client: endpoint.client() }
+        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint) }
     }
 
-    async fn insert_segment(&self, mut segment: SegmentInsert) -> Result<(), StoreError> {
-        let statement = format!("INSERT INTO events ({}) FORMAT RowBinary", segment.columns);
+    async fn insert_rows(&self, table: &str, mut segment: SegmentInsert) -> Result<(), StoreError> {
+        let statement = format!("INSERT INTO {table} ({}) FORMAT RowBinary", segment.columns);
         let mut insert = self.client.insert_formatted_with(statement);
         for (name, value) in INSERT_SETTINGS {
             insert = insert.with_setting(name, value);
@@ -78,24 +98,56 @@ impl ClickHouseStore {
         insert.end().await.map_err(|error| insert_error(&error))
     }
 
-    async fn stored_minutes(&self) -> Result<Vec<(i64, u64)>, QueryError> {
-        let minutes = self.client.query_raw(
-            "SELECT toInt64(toUnixTimestamp(toStartOfMinute(occurred_at))) * 1000 AS minute, count() AS events \
-             FROM events GROUP BY minute ORDER BY minute DESC",
+    async fn read_terms(&self) -> Result<TokenTerms, QueryError> {
+        // Numbers of blocks rise with every insert and are never given twice.
+        let statement = format!(
+            "SELECT toUInt64(sum(blocks)) FROM (SELECT max(max_block_number) AS blocks FROM system.parts \
+             WHERE active AND database = currentDatabase() AND table IN ({TABLES}) GROUP BY table)"
         );
-        Ok(minutes.fetch_all().await?)
+        let blocks: u64 = self.client.query_raw(&statement).fetch_one().await?;
+        // An empty database has none; 0 means that it is not known.
+        Ok(TokenTerms { rules: INSERT_RULES, blocks: blocks + 1 })
     }
 
-    async fn read(&self, millis: i64) -> Result<mpsc::Receiver<Result<Bytes, StoreError>>, QueryError> {
-        // Without a bound the condition must not be there: it would have to be
-        // turned into a minute, which not every number can be.
-        let since = if millis == i64::MIN {
-            String::new()
-        } else {
-            format!("WHERE toStartOfMinute(occurred_at) >= fromUnixTimestamp64Milli({millis})")
-        };
-        let statement = format!("SELECT {} FROM events {since}", row::PAYLOAD_COLUMNS);
-        let mut answer = self.client.query_raw(&statement).fetch_bytes("RowBinary")?;
+    /// The segment goes into a table of its own, and from there what is missing
+    /// goes into `events`, at whatever point the time before was broken off.
+    async fn settle_segment(&self, segment: SegmentInsert) -> Result<(), StoreError> {
+        let staging = format!("settling_{}", segment.token.simple());
+        let columns = segment.columns.clone();
+        let run = async |statement: String| self.client.query_raw(&statement).execute().await.map_err(QueryError::from);
+        run(format!("DROP TABLE IF EXISTS {staging} SYNC")).await?;
+        run(format!("CREATE TABLE {staging} AS events ENGINE = MergeTree ORDER BY tuple()")).await?;
+        self.insert_rows(&staging, segment).await?;
+        let minute = "toStartOfMinute(occurred_at)";
+        let mut settle = self.client.query_raw(&format!(
+            "INSERT INTO events ({columns}) SELECT {columns} FROM {staging} \
+             WHERE (org_id, {minute}, event_id) NOT IN (SELECT org_id, {minute}, event_id FROM events \
+                 WHERE {minute} IN (SELECT {minute} FROM {staging}))"
+        ));
+        for (name, value) in INSERT_SETTINGS {
+            settle = settle.with_setting(name, value);
+        }
+        settle = settle.with_setting("insert_deduplicate", "0").with_setting("deduplicate_insert", "disable");
+        // A query's id is taken while it runs, so that an attempt whose answer
+        // was lost and the next one never both find the same events missing.
+        settle.with_setting("query_id", &staging).execute().await.map_err(QueryError::from)?;
+        run(format!("DROP TABLE {staging} SYNC")).await?;
+        Ok(())
+    }
+
+    async fn stored_minutes(&self, minutes: &MinuteSet) -> Result<Vec<(Timestamp, u64)>, QueryError> {
+        let statement = format!(
+            "SELECT toInt64(toUnixTimestamp(toStartOfMinute(occurred_at))) * 1000 AS minute, count() AS events \
+             FROM events {} GROUP BY minute ORDER BY minute DESC",
+            condition(minutes)
+        );
+        let rows: Vec<(i64, u64)> = self.long_query(&statement).fetch_all().await?;
+        Ok(rows.into_iter().map(|(millis, events)| (Timestamp::from_millis(millis), events)).collect())
+    }
+
+    async fn read_minutes(&self, minutes: &MinuteSet) -> Result<EventReading, QueryError> {
+        let statement = format!("SELECT {} FROM events {}", row::PAYLOAD_COLUMNS, condition(minutes));
+        let mut answer = self.long_query(&statement).fetch_bytes("RowBinary")?;
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         tokio::spawn(async move {
             loop {
@@ -112,6 +164,13 @@ impl ClickHouseStore {
         Ok(pieces)
     }
 
+    /// A statement that may hold thousands of constants.
+    fn long_query(&self, statement: &str) -> Query {
+        self.client
+            .query_raw(statement)
+            .with_setting("max_query_size", (statement.len() + STATEMENT_SPARE_BYTES).to_string())
+    }
+
     async fn find(&self, org_id: &OrgId, keys: &[EventKey<'_>]) -> Result<PayloadRows, QueryError> {
         let mut tuples = String::with_capacity(keys.len() * 64);
         for key in keys {
@@ -124,12 +183,31 @@ impl ClickHouseStore {
              WHERE org_id = {{org:String}} AND (toStartOfMinute(occurred_at), event_id) IN ({tuples})",
             row::PAYLOAD_COLUMNS
         );
-        let query = self
-            .client
-            .query_raw(&statement)
-            .param("org", org_id.as_str())
-            .with_setting("max_query_size", (statement.len() + (1 << 10)).to_string());
+        let query = self.long_query(&statement).param("org", org_id.as_str());
         Ok(query.fetch_bytes("RowBinary")?.collect().await?.into())
+    }
+}
+
+/// The `WHERE` that holds for the events of these minutes. (Without a bound there
+/// is none: it would have to be a time, which not every number can be.)
+fn condition(minutes: &MinuteSet) -> String {
+    let seconds = |minute: &Timestamp| minute.millis() / 1_000;
+    match minutes {
+        MinuteSet::All => String::new(),
+        MinuteSet::Since(minute) => format!("WHERE toStartOfMinute(occurred_at) >= toDateTime({})", seconds(minute)),
+        MinuteSet::These(minutes) => {
+            let (first, last) = (minutes.iter().min().map_or(0, seconds), minutes.iter().max().map_or(0, seconds));
+            let mut list = String::with_capacity(minutes.len() * 11);
+            for minute in minutes {
+                let comma = if list.is_empty() { "" } else { "," };
+                let _ = write!(list, "{comma}{}", seconds(minute)); // A String takes everything.
+            }
+            // The bounds leave out whole months, which the list does not.
+            format!(
+                "WHERE toStartOfMinute(occurred_at) IN ({list}) \
+                   AND occurred_at >= toDateTime({first}) AND occurred_at < toDateTime({last}) + 60"
+            )
+        }
     }
 }
 
@@ -140,16 +218,32 @@ fn quoted(text: &str) -> String {
 }
 
 impl EventStore for ClickHouseStore {
+    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
+        async { Ok(self.read_terms().await?) }.boxed()
+    }
+
+    fn token_blocks_max(&self) -> u64 {
+        TOKEN_BLOCKS_MAX
+    }
+
+    fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async move { Ok(self.repairs.repaired_since(hours, micros).await?) }.boxed()
+    }
+
+    fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.settle_segment(segment).boxed()
+    }
+
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.insert_segment(segment).boxed()
+        self.insert_rows("events", segment).boxed()
     }
 
-    fn minutes(&self) -> BoxFuture<'_, Result<Vec<(i64, u64)>, StoreError>> {
-        async { Ok(self.stored_minutes().await?) }.boxed()
+    fn minutes<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>> {
+        async { Ok(self.stored_minutes(minutes).await?) }.boxed()
     }
 
-    fn read_since(&self, millis: i64) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Bytes, StoreError>>, StoreError>> {
-        async move { Ok(self.read(millis).await?) }.boxed()
+    fn read<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>> {
+        async { Ok(self.read_minutes(minutes).await?) }.boxed()
     }
 
     fn look_up<'a>(

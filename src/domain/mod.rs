@@ -1,15 +1,17 @@
 //! What Tallyhouse is about, without any machinery: events, verdicts,
-//! questions, answers and errors.
+//! questions, answers, errors and what an audit finds.
 //!
 //! Nothing here knows a wire format, a database or a runtime, and nothing
 //! here reads a clock: the time is always handed in.
 
+mod audit;
 mod error;
 mod event;
 mod query;
 mod time;
 mod verdict;
 
+pub use audit::{AuditAuthor, AuditedHour, Difference, Differences, HourFinding, HourResult, Rollup, RollupKey};
 pub use error::{Error, ErrorCode, FieldError};
 pub use event::{Event, EventDraft, EventLimits, OrgId, PropertiesDraft};
 pub use query::{

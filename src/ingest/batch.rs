@@ -169,6 +169,56 @@ impl<'a> Batch<'a> {
         self.is_refused
     }
 
+    /// How many events of each minute are below the index's floor.
+    pub(super) fn late_minutes(&self) -> HashMap<Minute, u64> {
+        let mut minutes = HashMap::new();
+        for late in &self.late {
+            *minutes.entry(late.claimed.minute).or_default() += 1;
+        }
+        minutes
+    }
+
+    /// Takes in what memory knows of late events since their minutes may have
+    /// been recalled.
+    pub(super) fn resolve_recalled(&mut self) {
+        let mut given_back = HashSet::new();
+        let mut left = Vec::new();
+        for late in std::mem::take(&mut self.late) {
+            let claimed = late.claimed;
+            match self.claims.index.reclaim(claimed.id, claimed.minute) {
+                Claim::Known(payload) => {
+                    self.verdicts[claimed.position] = repeated(payload == claimed.payload);
+                    given_back.insert(claimed.position);
+                }
+                Claim::New => self.keep(late.row),
+                _ => left.push(late),
+            }
+        }
+        self.late = left;
+        self.give_back(&given_back);
+    }
+
+    /// The late event with this row turned out to be new.
+    fn keep(&mut self, row: Range<usize>) {
+        self.rows.extend_from_slice(&self.late_rows[row]);
+        self.row_count += 1;
+    }
+
+    /// These claimed ones turned out to be known.
+    fn give_back(&mut self, positions: &HashSet<usize>) {
+        if positions.is_empty() {
+            return;
+        }
+        let Claims { index, ids, .. } = &mut self.claims;
+        ids.retain(|claimed| {
+            let goes = positions.contains(&claimed.position);
+            if goes {
+                index.release(claimed.id);
+            }
+            !goes
+        });
+    }
+
     /// The events that ClickHouse must be asked about.
     pub(super) fn late_keys(&self) -> Vec<EventKey<'a>> {
         self.late
@@ -183,8 +233,11 @@ impl<'a> Batch<'a> {
     /// Takes in what ClickHouse answered; nothing when it could not be asked.
     pub(super) fn resolve_late(&mut self, stored: Option<&[u8]>) {
         let rows = stored.unwrap_or_default();
+        let spans: Result<Vec<RowSpan>, _> = Rows::payloads(rows).collect();
+        // An answer that breaks off says nothing about the ids it leaves out.
+        let stored = stored.filter(|_| spans.is_ok());
         let mut found = HashMap::new();
-        for span in Rows::payloads(rows).map_while(Result::ok) {
+        for span in spans.unwrap_or_default() {
             // Should the table hold an id twice, any of them makes it known.
             found.insert(self.prints.id(&rows[span.id]), self.prints.payload(&rows[span.payload]));
         }
@@ -194,16 +247,14 @@ impl<'a> Batch<'a> {
                 (None, _) => Verdict::Undecided,
                 (Some(_), Some(payload)) => repeated(*payload == claimed.payload),
                 (Some(_), None) => {
-                    self.rows.extend_from_slice(&self.late_rows[row]);
-                    self.row_count += 1;
+                    self.keep(row);
                     continue;
                 }
             };
             self.verdicts[claimed.position] = verdict;
-            self.claims.index.release(claimed.id);
             given_back.insert(claimed.position);
         }
-        self.claims.ids.retain(|claimed| !given_back.contains(&claimed.position));
+        self.give_back(&given_back);
         self.claims.fate.found(found);
     }
 
@@ -211,5 +262,43 @@ impl<'a> Batch<'a> {
     pub(super) fn decided(self) -> Decided {
         let frame = (self.row_count > 0).then(|| Frame::seal(self.rows, self.row_count));
         Decided { claims: self.claims, verdicts: self.verdicts, shared: self.shared, frame }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventDraft, MILLIS_PER_MINUTE, OrgId, Timestamp};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_770_757_800_000);
+
+    fn event<'a>(org: &'a OrgId, event_id: &'a str) -> Event<'a> {
+        let limits = crate::config::Config::default().event_limits();
+        let draft = EventDraft { event_id, event_type: "click", occurred_at: Some(NOW), ..EventDraft::default() };
+        Event::parse(org, draft, &limits, NOW).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_leaves_late_events_undecided() {
+        let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
+        let index = Arc::new(Index::new(1_000));
+        index.raise_floor(Minute::of(NOW.plus_millis(MILLIS_PER_MINUTE)));
+        let mut rows = Vec::new();
+        let span = row::encode(&event(&org, "known"), 1, &mut rows);
+        let answer = &rows[..span.payload.end];
+        for bytes in 0..=answer.len() {
+            let mut batch = Batch::new(Arc::clone(&index), prints, 2, 100);
+            batch.add(event(&org, "new"), 2);
+            batch.add(event(&org, "known"), 3);
+            assert_eq!(batch.late_keys().len(), 2);
+            batch.resolve_late(Some(&answer[..bytes]));
+            let expected = match bytes {
+                0 => [Verdict::Accepted, Verdict::Accepted],
+                _ if bytes == answer.len() => [Verdict::Accepted, Verdict::Duplicate],
+                _ => [Verdict::Undecided, Verdict::Undecided],
+            };
+            assert_eq!(batch.decided().verdicts, expected, "{bytes} of {} bytes", answer.len());
+            assert_eq!(index.ids(), 0, "nothing stays claimed");
+        }
     }
 }

@@ -7,8 +7,8 @@ use super::fingerprint::Fingerprinter;
 use super::index::{Index, Minute, SegmentTag};
 use super::log::{Log, open_segment};
 use super::row::{RowSpan, Rows};
-use super::store::{EventStore, StoreError};
-use crate::domain::Timestamp;
+use super::store::{EventStore, MinuteSet, StoreError};
+use crate::domain::{MILLIS_PER_MINUTE, Timestamp};
 
 /// How full the index is made from ClickHouse, in percent: new events need
 /// room.
@@ -26,21 +26,21 @@ pub async fn fill(
     let (log_index, log) = (Arc::clone(index), Arc::clone(log));
     let logged_rows = log.segments().rows();
     let ids_for_stored = (ids_max as u64 * FILL_PERCENT / 100).saturating_sub(logged_rows);
-    let floor = floor_for(&store.minutes().await?, ids_for_stored);
+    let floor = floor_for(&store.minutes(&MinuteSet::All).await?, ids_for_stored);
     index.raise_floor(floor.map_or(Minute::FIRST, Minute::of));
     let from_log = tokio::task::spawn_blocking(move || fill_from_log(&log_index, prints, &log));
-    fill_from_store(index, prints, store, floor).await?;
+    restore_all(index, prints, store, &floor.map_or(MinuteSet::All, MinuteSet::Since)).await?;
     from_log.await.map_err(|error| StoreError::Refused(error.to_string()))
 }
 
 /// The first moment from which on everything fits; none when all does.
-fn floor_for(minutes_newest_first: &[(i64, u64)], ids_max: u64) -> Option<Timestamp> {
+fn floor_for(minutes_newest_first: &[(Timestamp, u64)], ids_max: u64) -> Option<Timestamp> {
     let mut ids = 0;
-    for (millis, count) in minutes_newest_first {
+    for (minute, count) in minutes_newest_first {
         ids += count;
         if ids > ids_max {
             // This minute does not fit, and so the next is the first that does.
-            return Some(Timestamp::from_millis(millis + crate::domain::MILLIS_PER_MINUTE));
+            return Some(Timestamp::from_millis(minute.millis() + MILLIS_PER_MINUTE));
         }
     }
     None
@@ -60,14 +60,16 @@ fn fill_from_log(index: &Index, prints: Fingerprinter, log: &Log) {
     }
 }
 
-async fn fill_from_store(
+/// Takes in the stored ids of these minutes, and counts them.
+pub(super) async fn restore_all(
     index: &Index,
     prints: Fingerprinter,
     store: &dyn EventStore,
-    floor: Option<Timestamp>,
-) -> Result<(), StoreError> {
-    let mut pieces = store.read_since(floor.map_or(i64::MIN, Timestamp::millis)).await?;
+    minutes: &MinuteSet,
+) -> Result<usize, StoreError> {
+    let mut pieces = store.read(minutes).await?;
     let mut rows: Vec<u8> = Vec::new();
+    let mut ids = 0;
     while let Some(piece) = pieces.recv().await {
         rows.extend_from_slice(&piece?);
         let mut end = 0;
@@ -75,10 +77,11 @@ async fn fill_from_store(
         while let Some(Ok(span)) = walk.next() {
             restore(index, prints, &rows, &span, None);
             end = walk.position();
+            ids += 1;
         }
         rows.drain(..end);
     }
-    if rows.is_empty() { Ok(()) } else { Err(StoreError::Retry("the answer ended within a row".to_owned())) }
+    if rows.is_empty() { Ok(ids) } else { Err(StoreError::Retry("the answer ended within a row".to_owned())) }
 }
 
 fn restore(index: &Index, prints: Fingerprinter, rows: &[u8], span: &RowSpan, unstored_in: Option<SegmentTag>) {
@@ -93,8 +96,8 @@ mod tests {
 
     #[test]
     fn the_floor_is_the_first_minute_from_which_all_fits() {
-        let minute = crate::domain::MILLIS_PER_MINUTE;
-        let minutes = [(3 * minute, 10), (2 * minute, 10), (minute, 10)];
+        let minute = MILLIS_PER_MINUTE;
+        let minutes = [3, 2, 1].map(|n| (Timestamp::from_millis(n * minute), 10));
         assert_eq!(floor_for(&minutes, 30), None);
         assert_eq!(floor_for(&minutes, 29), Some(Timestamp::from_millis(2 * minute)));
         assert_eq!(floor_for(&minutes, 10), Some(Timestamp::from_millis(3 * minute)));

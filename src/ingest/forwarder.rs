@@ -15,10 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::index::Index;
+use super::insert_gate::InsertGate;
 use super::log::{FrameError, Log, Segment, SegmentState, open_segment};
 use super::row::{self, Rows};
+use super::segment_hours::{SegmentHours, read_hours};
 use super::store::{EventStore, SegmentInsert, StoreError};
 use super::stored::{StoredHours, TouchedHours};
+use super::terms::CurrentTerms;
 
 /// Rows are handed over in pieces of about this size.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -46,6 +49,8 @@ pub struct Forwarder {
     index: Arc<Index>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
+    gate: Arc<InsertGate>,
+    terms: Arc<CurrentTerms>,
 }
 
 impl Forwarder {
@@ -57,8 +62,10 @@ impl Forwarder {
         index: Arc<Index>,
         store: Arc<dyn EventStore>,
         stored_hours: Arc<StoredHours>,
+        gate: Arc<InsertGate>,
+        terms: Arc<CurrentTerms>,
     ) -> Arc<Self> {
-        Arc::new(Self { settings, log, index, store, stored_hours })
+        Arc::new(Self { settings, log, index, store, stored_hours, gate, terms })
     }
 
     /// Starts as many tasks as inserts may be under way. They end soon after
@@ -75,6 +82,7 @@ impl Forwarder {
         loop {
             while let Some(segment) = self.log.take_sealed() {
                 self.forward(&segment).await;
+                self.keep_terms().await;
             }
             if changes.changed().await.is_err() {
                 return;
@@ -92,7 +100,7 @@ impl Forwarder {
                     // gone must not be given an answer from before.
                     self.stored_hours.stored(touched);
                     self.log.stored(segment);
-                    self.index.forget_stored(self.log.segments().tags());
+                    self.index.forget_stored(|| self.log.segments().tags());
                     return;
                 }
                 Err(StoreError::Refused(error)) => {
@@ -111,16 +119,55 @@ impl Forwarder {
     }
 
     async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
+        let attempt = self.gate.attempt(segment.id).await;
+        let is_known_by_token = attempt.is_first() || self.token_holds(segment).await?;
         let reading = read_segment(segment).map_err(|error| match error {
             FrameError::Io(_) => StoreError::Retry(error.to_string()),
             FrameError::Torn | FrameError::Damaged => StoreError::Refused(error.to_string()),
         })?;
-        let insert =
-            self.store.insert(SegmentInsert { token: segment.id, columns: reading.columns, chunks: reading.chunks });
+        let rows = SegmentInsert { token: segment.id, columns: reading.columns, chunks: reading.chunks };
+        let insert = if is_known_by_token {
+            self.store.insert(rows)
+        } else {
+            tracing::warn!(segment = %segment.id, "a segment is settled: its token may be forgotten");
+            self.store.settle(rows)
+        };
         tokio::time::timeout(self.settings.insert_wait_max, insert)
             .await
             .unwrap_or_else(|_| Err(StoreError::Retry("the insert took too long".to_owned())))?;
-        reading.touched.await.map_err(|_| StoreError::Retry("the segment was not read to its end".to_owned()))
+        let unread = |_| StoreError::Retry("the segment was not read to its end".to_owned());
+        let touched = reading.touched.await.map_err(unread)?;
+        attempt.stored();
+        Ok(touched)
+    }
+
+    /// Whether a segment that may have been inserted before, in whole or in
+    /// part, can be inserted again under its token.
+    async fn token_holds(&self, segment: &Segment) -> Result<bool, StoreError> {
+        let now = self.store.terms().await?;
+        if !segment.terms.hold(now, self.store.token_blocks_max()) {
+            return Ok(false);
+        }
+        let reading = segment.clone();
+        let hours = tokio::task::spawn_blocking(move || read_hours(&reading)).await;
+        match hours.map_err(|error| StoreError::Retry(error.to_string()))? {
+            Ok(SegmentHours::Known(hours)) => Ok(!self.store.repaired_since(&hours, segment.opened_at_micros).await?),
+            // Of another version: it may lie in any hour.
+            Ok(SegmentHours::Unknown) => Ok(false),
+            Err(error) => Err(StoreError::Retry(error.to_string())),
+        }
+    }
+
+    /// Notes the terms for the segments to come, now and then.
+    async fn keep_terms(&self) {
+        if !self.terms.are_old() {
+            return;
+        }
+        match self.store.terms().await {
+            Ok(terms) => self.terms.set(terms),
+            // The old ones are on the safe side.
+            Err(error) => tracing::debug!(%error, "the terms of tokens could not be read"),
+        }
     }
 
     /// Waits until every segment is stored or parked.
@@ -147,6 +194,10 @@ struct Reading {
 /// taken.
 fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
     let mut reader = open_segment(&segment.path)?;
+    if reader.header().id != segment.id {
+        // A copy: its own token is another.
+        return Err(FrameError::Damaged);
+    }
     let columns = reader.header().columns.clone();
     let is_known = columns == row::COLUMNS;
     let (chunk, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
@@ -179,7 +230,7 @@ fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
 
 /// Notes which hours the rows lie in. (Rows of other columns, which another
 /// version wrote, touch nothing: cached answers about them age out instead.)
-fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
+pub(super) fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
     for span in Rows::whole(rows).map_while(Result::ok) {
         // An id begins with the organisation, behind its length: one byte, as
         // organisations are short.
@@ -209,6 +260,9 @@ impl Backoff {
         pause.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 }
+
+#[cfg(test)]
+mod faults;
 
 #[cfg(test)]
 mod tests {

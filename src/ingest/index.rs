@@ -3,14 +3,17 @@
 //! It holds the fingerprint of every id whose event time is at or after a
 //! *floor*. Memory is bounded: when the index is nearly full, the ids of the
 //! oldest minutes go and the floor rises. Above the floor, what is not found
-//! is new. Below it nothing is assumed: the caller must ask ClickHouse.
+//! is new. Below it nothing is assumed: the caller must ask ClickHouse, or
+//! first bring the minute's ids back into memory (see [`super::recall`]); such
+//! a minute is *recalled*, and there too what is not found is new.
 //!
 //! An id is in one of three places:
 //!
 //! - *pending*: claimed by a batch that is not durable yet. Whoever repeats it
 //!   waits for that batch and shares its fate.
-//! - *table*: durable, and remembered until the floor rises over it.
-//! - *cold*: durable, below the floor, and perhaps not in ClickHouse yet.
+//! - *table*: durable, and remembered until the floor rises over it or its
+//!   recalled minute is let go.
+//! - *cold*: durable, of neither, and perhaps not in ClickHouse yet.
 //!   It is remembered until its segment is stored, since until then ClickHouse
 //!   would answer that it does not know it.
 
@@ -23,8 +26,10 @@ use tokio::sync::Notify;
 
 use super::fate::Fate;
 use super::fingerprint::{IdFingerprint, PayloadFingerprint};
+use super::mark::Mark;
+pub use super::mark::{Minute, SegmentTag, SegmentTags};
+use super::recalled::Recalled;
 use super::table::{Entry, Table};
-use crate::domain::{MILLIS_PER_MINUTE, Timestamp};
 
 const SHARDS: usize = 256;
 /// A sweep is due when the index is fuller than this, in percent.
@@ -33,81 +38,9 @@ const SWEEP_PERCENT: usize = 95;
 const SWEPT_PERCENT: usize = 85;
 /// The same when a batch found no room: it needs more than that.
 const SWEPT_PERCENT_WHEN_SHORT: usize = 50;
-
-/// The minute of an event, as the index counts it: minutes since 1970, at
-/// least 1. (Earlier times all fall into the first minute, which is as good a
-/// bucket as any.) Fits 26 bits until the year 2097.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Minute(u32);
-
-impl Minute {
-    const LAST: u32 = (1 << 26) - 1;
-
-    /// The minute of a moment.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 26 bits")]
-    pub fn of(moment: Timestamp) -> Self {
-        Self((moment.millis() / MILLIS_PER_MINUTE).clamp(1, Self::LAST.into()) as u32)
-    }
-
-    /// The lowest: with it as the floor, nothing lies below.
-    pub const FIRST: Self = Self(1);
-
-    const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-/// Stands for a segment in 6 bits: one of 63 tags, given out in turn, or none.
-/// Segments may share a tag; an id counts as unstored while any segment with
-/// its tag is unstored, which errs on the safe side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentTag(u8);
-
-impl SegmentTag {
-    const STORED: Self = Self(0);
-
-    /// The tag of the segment with this ordinal.
-    #[allow(clippy::cast_possible_truncation, reason = "less than 64")]
-    pub const fn of(ordinal: u64) -> Self {
-        Self(1 + (ordinal % 63) as u8)
-    }
-}
-
-/// A set of segment tags.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SegmentTags(u64);
-
-impl SegmentTags {
-    const fn contains(self, tag: SegmentTag) -> bool {
-        self.0 & (1 << tag.0) != 0
-    }
-}
-
-impl FromIterator<SegmentTag> for SegmentTags {
-    fn from_iter<I: IntoIterator<Item = SegmentTag>>(tags: I) -> Self {
-        Self(tags.into_iter().fold(0, |set, tag| set | 1 << tag.0))
-    }
-}
-
-/// A minute and a segment tag in 32 bits: what an entry carries beside its
-/// fingerprints.
-#[derive(Clone, Copy)]
-struct Mark(u32);
-
-impl Mark {
-    const fn new(minute: Minute, tag: SegmentTag) -> Self {
-        Self(minute.0 << 6 | tag.0 as u32)
-    }
-
-    const fn minute(self) -> Minute {
-        Minute(self.0 >> 6)
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "6 bits")]
-    const fn tag(self) -> SegmentTag {
-        SegmentTag((self.0 & 63) as u8)
-    }
-}
+/// Recalled minutes take at most so much of the index, in percent, while newer
+/// ids could use the room.
+const RECALLED_PERCENT: usize = 40;
 
 /// What the index says of an id.
 #[derive(Debug)]
@@ -127,6 +60,7 @@ pub enum Claim {
 
 struct Cold {
     payload: PayloadFingerprint,
+    minute: Minute,
     tag: SegmentTag,
 }
 
@@ -141,6 +75,7 @@ struct Shard {
 pub struct Index {
     shards: Box<[Mutex<Shard>]>,
     floor: AtomicU32,
+    recalled: Recalled,
     /// Ids in all three places, over all shards.
     len: AtomicUsize,
     /// Ids in cold places: usually none, and then nothing needs to be searched
@@ -150,6 +85,11 @@ pub struct Index {
     sweep_due: Notify,
     /// Somebody found no room since the last sweep.
     is_short: AtomicBool,
+    /// Ids of recalled minutes, as of the last sweep and what was recalled
+    /// since.
+    recalled_len: AtomicUsize,
+    /// Ids that wait for room to be recalled.
+    recalls_wanted: AtomicUsize,
 }
 
 impl Index {
@@ -164,6 +104,9 @@ impl Index {
             ids_max,
             sweep_due: Notify::new(),
             is_short: AtomicBool::new(false),
+            recalled: Recalled::default(),
+            recalled_len: AtomicUsize::new(0),
+            recalls_wanted: AtomicUsize::new(0),
         }
     }
 
@@ -210,7 +153,31 @@ impl Index {
             }
         }
         shard.pending.insert(id.words, Arc::clone(fate));
-        if minute < self.floor() { Claim::BelowFloor } else { Claim::New }
+        if self.is_complete(minute) { Claim::New } else { Claim::BelowFloor }
+    }
+
+    /// Asks again for an id that was [`Claim::BelowFloor`] and is still
+    /// pending, after its minute may have been recalled. Unchanged when it was
+    /// not.
+    pub fn reclaim(&self, id: IdFingerprint, minute: Minute) -> Claim {
+        let shard = self.shard(id).lock();
+        match shard.table.get(id.words) {
+            Some(entry) => Claim::Known(entry.payload),
+            None if self.is_complete(minute) => Claim::New,
+            None => Claim::BelowFloor,
+        }
+    }
+
+    /// Whether an id of this minute that is not in its shard, which the caller
+    /// holds locked, is new. (What is let go is so only after this has become
+    /// false, and under the shard's lock.)
+    fn is_complete(&self, minute: Minute) -> bool {
+        minute >= self.floor() || self.recalled.is_complete(minute)
+    }
+
+    /// Whether ids of this minute must be kept in the table.
+    fn keeps(&self, minute: Minute) -> bool {
+        minute >= self.floor() || self.recalled.keeps(minute)
     }
 
     /// The payload of an id that is known, if it is.
@@ -258,26 +225,81 @@ impl Index {
         minute: Minute,
         tag: SegmentTag,
     ) {
-        if minute < self.floor() {
-            shard.cold.insert(id.words, Cold { payload, tag });
-            self.cold_len.fetch_add(1, Ordering::Relaxed);
+        if self.keeps(minute) {
+            let is_new = shard.table.insert(Entry { words: id.words, payload, mark: Mark::new(minute, tag).0 });
+            if !is_new {
+                // A recall has found it in ClickHouse before its batch knew.
+                self.len.fetch_sub(1, Ordering::Relaxed);
+            }
         } else {
-            shard.table.insert(Entry { words: id.words, payload, mark: Mark::new(minute, tag).0 });
+            shard.cold.insert(id.words, Cold { payload, minute, tag });
+            self.cold_len.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Segments have been stored; `unstored` are the tags of those that have
+    /// Whether there is room to recall so many ids. When not, some will be
+    /// made.
+    pub fn has_room_to_recall(&self, ids: usize) -> bool {
+        let is_share = self.recalled_len.load(Ordering::Relaxed) + ids <= self.recalled_max();
+        let has_room = is_share && (self.ids() + ids) * 100 <= self.ids_max * SWEEP_PERCENT;
+        if !has_room && ids <= self.recalled_max() {
+            self.recalls_wanted.fetch_max(ids, Ordering::Relaxed);
+            self.sweep_due.notify_one();
+        }
+        has_room
+    }
+
+    const fn recalled_max(&self) -> usize {
+        self.ids_max * RECALLED_PERCENT / 100
+    }
+
+    /// Keeps all ids of these minutes from now on: whatever ClickHouse is
+    /// asked for after this call and [restored](Index::restore) makes the
+    /// minutes complete, which [`Index::recalled`] says.
+    pub fn begin_recall(&self, minutes: &[Minute]) {
+        self.recalled.begin(minutes);
+    }
+
+    /// All stored ids of these minutes, so many, have been restored.
+    pub fn recalled(&self, minutes: &[Minute], ids: usize) {
+        self.recalled.complete(minutes);
+        self.recalled_len.fetch_add(ids, Ordering::Relaxed);
+    }
+
+    /// These minutes could not be recalled. (What has been restored of them
+    /// goes with the next sweep.)
+    pub fn break_off_recall(&self, minutes: &[Minute]) {
+        self.recalled.forget(minutes);
+    }
+
+    /// Segments have been stored; `unstored` tells the tags of those that have
     /// not. Forgets the cold ids that ClickHouse has now.
-    pub fn forget_stored(&self, unstored: SegmentTags) {
+    ///
+    /// The tags are read anew for each shard, under its lock: an id that is
+    /// found in the shard was settled before, so its segment is among them
+    /// unless it is stored. Read earlier, they would miss a segment that was
+    /// begun meanwhile, and its ids would be forgotten before ClickHouse has
+    /// them.
+    pub fn forget_stored(&self, unstored: impl Fn() -> SegmentTags) {
         if self.cold_len.load(Ordering::Relaxed) == 0 {
             return;
         }
         for shard in &self.shards {
-            let cold = &mut shard.lock().cold;
-            let before = cold.len();
-            cold.retain(|_, cold| unstored.contains(cold.tag));
-            self.cold_len.fetch_sub(before - cold.len(), Ordering::Relaxed);
-            self.len.fetch_sub(before - cold.len(), Ordering::Relaxed);
+            let Shard { table, cold, .. } = &mut *shard.lock();
+            let unstored = unstored();
+            let (ids, colds) = (table.len() + cold.len(), cold.len());
+            cold.retain(|words, cold| {
+                let is_unstored = unstored.contains(cold.tag);
+                // A recall that has begun meanwhile counts on what it may have
+                // been too early to read.
+                if !is_unstored && self.keeps(cold.minute) {
+                    let mark = Mark::new(cold.minute, SegmentTag::STORED).0;
+                    table.insert(Entry { words: *words, payload: cold.payload, mark });
+                }
+                is_unstored
+            });
+            self.cold_len.fetch_sub(colds - cold.len(), Ordering::Relaxed);
+            self.len.fetch_sub(ids - table.len() - cold.len(), Ordering::Relaxed);
         }
     }
 
@@ -286,56 +308,86 @@ impl Index {
         self.sweep_due.notified().await;
     }
 
-    /// Makes room: raises the floor so far that the index is less full, and
-    /// lets go of what lies below it, except for ids in segments that are not
-    /// stored. Other threads go on meanwhile.
+    /// Makes room: lets recalled minutes go and raises the floor so far that
+    /// the index is less full, except for ids in segments that are not stored.
+    /// Other threads go on meanwhile.
     pub fn sweep(&self, unstored: impl Fn() -> SegmentTags) {
         let was_short = self.is_short.swap(false, Ordering::Relaxed);
+        let wanted = self.recalls_wanted.swap(0, Ordering::Relaxed);
         let percent = if was_short { SWEPT_PERCENT_WHEN_SHORT } else { SWEPT_PERCENT };
-        let excess = self.ids().saturating_sub(self.ids_max * percent / 100);
-        let Some(floor) = self.floor_that_frees(excess) else { return };
-        // First the floor, then the entries: whoever misses an entry that has
-        // gone sees, under the same shard's lock, the floor that tells them
-        // to ask.
-        self.raise_floor(floor);
-        // The tags are read after that: a segment that is missing from them is
-        // stored, and ClickHouse knows its ids.
-        let unstored = unstored();
-        for shard in &self.shards {
-            self.sweep_shard(&mut shard.lock(), floor, unstored);
+        let excess = (self.ids() + wanted).saturating_sub(self.ids_max * percent / 100);
+        let by_minute = self.ids_by_minute();
+        let floor = self.floor();
+        let recalled_ids: usize = by_minute.range(..floor).map(|(_, ids)| ids).sum();
+        let over_share = (recalled_ids + wanted).saturating_sub(self.recalled_max());
+        if excess == 0 && over_share == 0 {
+            return;
         }
+        // First what recalled minutes hold beyond their share, then the oldest
+        // ids above the floor, then recalled minutes again.
+        let mut recalled = self.recalled.idle_longest_first().into_iter();
+        let ids_of = |minute: &Minute| by_minute.get(minute).copied().unwrap_or_default();
+        let (mut going, mut freed) = (Vec::new(), 0);
+        while freed < over_share
+            && let Some(minute) = recalled.next()
+        {
+            freed += ids_of(&minute);
+            going.push(minute);
+        }
+        let mut new_floor = floor;
+        for (minute, ids) in by_minute.range(floor..) {
+            if freed >= excess {
+                break;
+            }
+            freed += ids;
+            new_floor = minute.next();
+        }
+        while freed < excess
+            && let Some(minute) = recalled.next()
+        {
+            freed += ids_of(&minute);
+            going.push(minute);
+        }
+        // First what is said of them, then the entries: whoever misses an
+        // entry that has gone sees, under the same shard's lock, that they
+        // must ask.
+        self.recalled.forget(&going);
+        self.raise_floor(new_floor);
+        self.let_go(unstored);
+        let gone: usize = going.iter().map(ids_of).sum();
+        self.recalled_len.store(recalled_ids - gone, Ordering::Relaxed);
     }
 
-    /// The lowest floor under which lie at least so many ids.
-    fn floor_that_frees(&self, excess: usize) -> Option<Minute> {
-        let mut minutes: BTreeMap<u32, usize> = BTreeMap::new();
+    fn ids_by_minute(&self) -> BTreeMap<Minute, usize> {
+        let mut minutes = BTreeMap::new();
         for shard in &self.shards {
             for entry in shard.lock().table.iter() {
-                *minutes.entry(Mark(entry.mark).minute().0).or_default() += 1;
+                *minutes.entry(Mark(entry.mark).minute()).or_default() += 1;
             }
         }
-        let mut freed = 0;
         minutes
-            .into_iter()
-            .take_while(|(_, ids)| {
-                let goes = freed < excess;
-                freed += ids;
-                goes
-            })
-            .last()
-            .map(|(minute, _)| Minute(minute).next())
     }
 
-    fn sweep_shard(&self, shard: &mut Shard, floor: Minute, unstored: SegmentTags) {
+    /// Lets go of all ids that need not be kept.
+    fn let_go(&self, unstored: impl Fn() -> SegmentTags) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            // As in `forget_stored`, under the lock.
+            let unstored = unstored();
+            self.sweep_shard(&mut shard, unstored);
+        }
+    }
+
+    fn sweep_shard(&self, shard: &mut Shard, unstored: SegmentTags) {
         let Shard { table, cold, .. } = shard;
         let (ids, colds) = (table.len() + cold.len(), cold.len());
         table.retain(|entry| {
             let mark = Mark(entry.mark);
             let tag = if unstored.contains(mark.tag()) { mark.tag() } else { SegmentTag::STORED };
             entry.mark = Mark::new(mark.minute(), tag).0;
-            let keep = mark.minute() >= floor;
+            let keep = self.keeps(mark.minute());
             if !keep && tag != SegmentTag::STORED {
-                cold.insert(entry.words, Cold { payload: entry.payload, tag });
+                cold.insert(entry.words, Cold { payload: entry.payload, minute: mark.minute(), tag });
             }
             keep
         });
@@ -343,6 +395,9 @@ impl Index {
         self.cold_len.fetch_add(cold.len() - colds, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -418,7 +473,7 @@ mod tests {
         bench.index.sweep(|| unstored);
         assert!(matches!(bench.claim(0, 1), Claim::Known(7)), "unstored ids are remembered below the floor");
         assert!(matches!(bench.claim(1_000, 200), Claim::Full), "so there is no room");
-        bench.index.forget_stored(SegmentTags::default());
+        bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor), "once stored, ClickHouse is asked");
         assert!(matches!(bench.claim(1_000, 200), Claim::New));
     }
@@ -429,22 +484,9 @@ mod tests {
         bench.index.raise_floor(Minute(50));
         bench.take(1, 5, 4);
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored([SegmentTag::of(4)].into_iter().collect());
+        bench.index.forget_stored(|| [SegmentTag::of(4)].into_iter().collect());
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
-        bench.index.forget_stored(SegmentTags::default());
+        bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(1, 5), Claim::BelowFloor));
-    }
-
-    #[test]
-    fn the_mark_of_an_entry_keeps_minute_and_tag() {
-        for minute in [1, 2, Minute::LAST] {
-            for ordinal in 0..130 {
-                let mark = Mark::new(Minute(minute), SegmentTag::of(ordinal));
-                assert_eq!((mark.minute(), mark.tag()), (Minute(minute), SegmentTag::of(ordinal)));
-                assert_ne!(mark.0, 0);
-            }
-        }
-        assert_eq!(Minute::of(Timestamp::from_millis(-1)), Minute::FIRST);
-        assert_eq!(Minute::of(Timestamp::from_millis(i64::MAX)), Minute(Minute::LAST));
     }
 }

@@ -3,7 +3,7 @@
 //! [`pipeline`] is the path of a batch: validate, deduplicate against the
 //! [`index`], append to the [`log`], acknowledge. The [`forwarder`] carries
 //! sealed segments to the [`store`]. What became of the events leaves through
-//! [`outcome`].
+//! [`outcome`]. The [`insert_gate`] tells the audit what is on its way.
 
 mod batch;
 pub mod clock;
@@ -11,11 +11,19 @@ mod fate;
 pub mod fill;
 pub mod fingerprint;
 pub mod forwarder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod index;
+pub mod insert_gate;
 pub mod log;
+mod mark;
 pub mod outcome;
 pub mod pipeline;
+pub mod recall;
+mod recalled;
 pub mod row;
+pub mod segment_hours;
 pub mod store;
 pub mod stored;
 mod table;
+pub mod terms;

@@ -10,9 +10,10 @@ use super::batch::{Batch, Decided};
 use super::clock::ArrivalClock;
 use super::fingerprint::Fingerprinter;
 use super::index::{Index, SegmentTag};
-use super::log::{AppendError, Log, SegmentState};
+use super::log::{AppendError, Log, Segment, SegmentState};
 use super::outcome::{Outcome, Outcomes};
-use super::store::EventStore;
+use super::recall::Recall;
+use super::store::{EventStore, StoreError};
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Verdict, VerdictCounts};
 
 /// What a batch is counted as at least, in bytes, when room is given out: what
@@ -43,6 +44,8 @@ pub struct PipelineSettings {
     pub bytes_in_flight_max: u32,
     /// Longest a batch waits for room among them.
     pub wait_max: Duration,
+    /// Longest a late event waits for ClickHouse.
+    pub look_up_wait_max: Duration,
     /// Longest an answer waits for ClickHouse.
     pub stored_wait_max: Duration,
 }
@@ -80,6 +83,7 @@ pub struct Pipeline {
     index: Arc<Index>,
     log: Arc<Log>,
     store: Arc<dyn EventStore>,
+    recall: Recall,
     outcomes: Outcomes,
     room: Arc<Semaphore>,
 }
@@ -97,7 +101,21 @@ impl Pipeline {
         outcomes: Outcomes,
     ) -> Self {
         let room = Arc::new(Semaphore::new(settings.bytes_in_flight_max as usize));
-        Self { settings, clock, prints, index, log, store, outcomes, room }
+        let recall = Recall::new(Arc::clone(&index), prints, Arc::clone(&store));
+        Self { settings, clock, prints, index, log, store, recall, outcomes, room }
+    }
+
+    /// Refuses a batch of too many events: worth asking before drafts are made
+    /// of them.
+    ///
+    /// # Errors
+    /// `TooLarge`.
+    pub fn check_count(&self, events: usize) -> Result<(), Error> {
+        let max = self.settings.batch_events_max;
+        if events <= max {
+            return Ok(());
+        }
+        Err(Error::too_large(format!("a batch may hold at most {max} events; this one has {events}")))
     }
 
     /// Takes a batch of about `bytes` bytes as far as its place in the log's
@@ -113,10 +131,7 @@ impl Pipeline {
         bytes: usize,
         durability: Durability,
     ) -> Result<Submission, Error> {
-        if drafts.len() > self.settings.batch_events_max {
-            let (got, max) = (drafts.len(), self.settings.batch_events_max);
-            return Err(Error::too_large(format!("a batch may hold at most {max} events; this one has {got}")));
-        }
+        self.check_count(drafts.len())?;
         let room = self.room_for(bytes).await?;
         let watched = self.outcomes.wanted().then(|| self.sketch(org_id, &drafts));
         let decided = self.deduplicate(org_id, drafts, bytes).await?;
@@ -181,15 +196,34 @@ impl Pipeline {
             let message = "the index is full of events that ClickHouse has not taken yet";
             return Err(Error::exhausted(message, RETRY_AFTER));
         }
-        let keys = batch.late_keys();
-        if !keys.is_empty() {
-            let stored = self.store.look_up(org_id, &keys).await;
-            if let Err(error) = &stored {
-                tracing::warn!(%error, events = keys.len(), "late events could not be looked up");
-            }
-            batch.resolve_late(stored.as_deref().ok());
-        }
+        self.decide_late(org_id, &mut batch).await;
         Ok(batch.decided())
+    }
+
+    /// Decides about the events below the index's floor: from memory, where
+    /// their minutes could be recalled, else by asking ClickHouse for each. What
+    /// it does not answer in time stays undecided.
+    async fn decide_late(&self, org_id: &OrgId, batch: &mut Batch<'_>) {
+        let minutes = batch.late_minutes();
+        if minutes.is_empty() {
+            return;
+        }
+        let deadline = tokio::time::Instant::now() + self.settings.look_up_wait_max;
+        let recalled = tokio::time::timeout_at(deadline, self.recall.consider(&minutes)).await;
+        if let Ok(Err(error)) = recalled {
+            tracing::warn!(%error, minutes = minutes.len(), "late events' minutes could not be recalled");
+        }
+        batch.resolve_recalled();
+        let keys = batch.late_keys();
+        if keys.is_empty() {
+            return;
+        }
+        let stored = tokio::time::timeout_at(deadline, self.store.look_up(org_id, &keys)).await;
+        let stored = stored.unwrap_or_else(|_| Err(StoreError::Retry("the look-up took too long".to_owned())));
+        if let Err(error) = &stored {
+            tracing::warn!(%error, events = keys.len(), "late events could not be looked up");
+        }
+        batch.resolve_late(stored.as_deref().ok());
     }
 
     /// What will be reported, but for the verdicts.
@@ -230,7 +264,8 @@ fn refusal(error: AppendError) -> Error {
 async fn stored(log: &Log, wait_max: Duration) -> Result<(), Error> {
     let segments = log.segments();
     let mut changes = segments.changes();
-    let ordinals: Vec<u64> = segments.list().iter().map(|segment| segment.ordinal).collect();
+    let has_events = |segment: &&Segment| segment.rows > 0;
+    let ordinals: Vec<u64> = segments.list().iter().filter(has_events).map(|segment| segment.ordinal).collect();
     let all_stored = async {
         for ordinal in ordinals {
             loop {

@@ -64,7 +64,8 @@ pub fn encode(event: &Event<'_>, arrival: u64, buffer: &mut Vec<u8>) -> RowSpan 
     RowSpan { id, payload, occurred_at: event.occurred_at() }
 }
 
-fn put_string(buffer: &mut Vec<u8>, text: &str) {
+/// Appends a text, behind its length.
+pub(crate) fn put_string(buffer: &mut Vec<u8>, text: &str) {
     let mut rest = text.len();
     while rest >= 0x80 {
         #[allow(clippy::cast_possible_truncation, reason = "seven bits at a time")]

@@ -5,7 +5,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::domain::OrgId;
+use super::stored::TouchedHours;
+use super::terms::TokenTerms;
+use crate::domain::{OrgId, Timestamp};
 
 /// The events of a look-up: rows of [`super::row::PAYLOAD_COLUMNS`].
 pub type PayloadRows = Vec<u8>;
@@ -30,6 +32,21 @@ pub struct EventKey<'a> {
     pub occurred_at_millis: i64,
 }
 
+/// A reading of events, in pieces of bytes that may end within a row: rows of
+/// [`super::row::PAYLOAD_COLUMNS`].
+pub type EventReading = mpsc::Receiver<Result<Bytes, StoreError>>;
+
+/// Which events to read, by the minutes they occurred in.
+#[derive(Clone, Debug)]
+pub enum MinuteSet {
+    /// All.
+    All,
+    /// Those that begin at or after this moment.
+    Since(Timestamp),
+    /// These: their first moments.
+    These(Vec<Timestamp>),
+}
+
 /// Why the database did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -48,14 +65,29 @@ pub trait EventStore: Send + Sync + 'static {
     /// query sees the segment's events, in the raw table and in the rollups.
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// How many events are stored of each minute, newest first: the minute's
-    /// first moment in milliseconds since 1970, and a number that is not less
-    /// than that of its ids.
-    fn minutes(&self) -> BoxFuture<'_, Result<Vec<(i64, u64)>, StoreError>>;
+    /// The terms of a token that is given out now.
+    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>>;
 
-    /// Reads all events that occurred at or after a time, in pieces of bytes
-    /// that may end within a row: rows of [`super::row::PAYLOAD_COLUMNS`].
-    fn read_since(&self, millis: i64) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Bytes, StoreError>>, StoreError>>;
+    /// How many blocks a table remembers tokens for, at least.
+    fn token_blocks_max(&self) -> u64;
+
+    /// Whether an audit has begun to repair one of these hours since a moment
+    /// (in microseconds since 1970): what was inserted in part before may have
+    /// been completed by that.
+    fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Inserts those events of a segment that are not stored, without relying
+    /// on its token. The rollups may still lack events that the raw table had
+    /// before: the audit must look at the segment's hours.
+    fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// How many events are stored of each of these minutes that has any,
+    /// newest first: its first moment, and a number that is not less than that
+    /// of its ids.
+    fn minutes<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>>;
+
+    /// Reads all events of these minutes.
+    fn read<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>>;
 
     /// Finds those of these events of an organisation that are stored.
     fn look_up<'a>(

@@ -4,7 +4,7 @@
 //! since it was worked out. This keeps, for each organisation and hour, the
 //! number of the last store that touched it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::RwLock;
 
@@ -34,6 +34,16 @@ impl TouchedHours {
         }
         self.by_org.entry(org_id.into()).or_default().insert(hour, 0);
         self.last = Some((org_id.into(), hour));
+    }
+
+    /// Whether an event of this hour is among them; of this organisation, or
+    /// of any.
+    pub fn touches(&self, org_id: Option<&str>, hour: Timestamp) -> bool {
+        let hour = hour_of(hour);
+        match org_id {
+            Some(org_id) => self.by_org.get(org_id).is_some_and(|hours| hours.contains_key(&hour)),
+            None => self.by_org.values().any(|hours| hours.contains_key(&hour)),
+        }
     }
 }
 
@@ -70,6 +80,19 @@ impl StoredHours {
             *hours = 0;
             *unlisted = *last;
         }
+    }
+
+    /// The last store of all.
+    pub fn last_store(&self) -> StoreNumber {
+        self.state.read().last
+    }
+
+    /// The hours that were touched after a store, of all organisations. Those
+    /// of a store that has been forgotten are missing.
+    pub fn touched_after(&self, store: StoreNumber) -> BTreeSet<Timestamp> {
+        let state = self.state.read();
+        let hours = state.by_org.values().flatten().filter(|(_, last)| **last > store);
+        hours.map(|(hour, _)| Timestamp::from_millis(hour * MILLIS_PER_HOUR)).collect()
     }
 
     /// The last store that may have touched this organisation and window. As

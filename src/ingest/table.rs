@@ -61,8 +61,9 @@ impl Table {
         (entry.mark != 0 && entry.words == words).then_some(entry)
     }
 
-    /// Remembers an id. One that is there already stays as it is.
-    pub(super) fn insert(&mut self, entry: Entry) {
+    /// Remembers an id, and says whether it was new. One that is there already
+    /// stays as it is.
+    pub(super) fn insert(&mut self, entry: Entry) -> bool {
         debug_assert_ne!(entry.mark, 0);
         if (self.len + 1) * 10 > self.homes * TENTHS_FULL_MAX {
             self.spread(self.homes + self.homes / GROWTH);
@@ -70,14 +71,14 @@ impl Table {
         loop {
             let at = self.position(entry.words);
             match self.cells.get(at) {
-                Some(found) if found.mark != 0 && found.words == entry.words => return,
+                Some(found) if found.mark != 0 && found.words == entry.words => return false,
                 _ => {}
             }
             if let Some(gap) = self.gap_from(at) {
                 self.cells.copy_within(at..gap, at + 1);
                 self.cells[at] = entry;
                 self.len += 1;
-                return;
+                return true;
             }
             // The last cells are all full.
             self.spread(self.homes + self.homes / GROWTH);

@@ -24,7 +24,7 @@ use crate::ingest::stored::StoredHours;
 
 /// Longest window of daily active users, in days.
 const DAYS_MAX: i64 = 3_660;
-/// How long a caller is told to wait when ClickHouse does not answer.
+/// How long a caller is told to wait when ClickHouse is slow.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers questions about one organisation at a time.
@@ -159,11 +159,7 @@ impl Queries {
             let _room = self.room.acquire().await.map_err(|_| Error::internal())?; // It is never closed.
             answer.await.map_err(|error| {
                 tracing::error!(%error, "a query failed");
-                match error {
-                    QueryError::Unreachable(_) => Error::unavailable("ClickHouse cannot be reached", RETRY_AFTER),
-                    QueryError::Overloaded(_) => Error::exhausted("ClickHouse is overloaded", RETRY_AFTER),
-                    QueryError::Failed(_) => Error::internal(),
-                }
+                Error::from(error)
             })
         };
         tokio::time::timeout(self.wait_max, bounded)

@@ -1,9 +1,11 @@
 //! Page tokens: where a list goes on, as an opaque text.
 //!
 //! URL-safe base64 of a version, a hash of the organisation and the filters,
-//! and the last event's time and id. The hash makes sure that a token is used
-//! with the filters it was made for. It is not a signature: a forged token
-//! shows nothing that its caller could not have asked for.
+//! the last event's time and id, and a checksum of all that. The hash makes
+//! sure that a token is used with the filters it was made for, the checksum
+//! that a token which was altered on its way is refused. Neither is a
+//! signature: a forged token shows nothing that its caller could not have
+//! asked for.
 
 use std::hash::Hasher;
 
@@ -13,19 +15,21 @@ use siphasher::sip::SipHasher13;
 
 use crate::domain::{Error, EventFilter, OrgId, PageKey, Timestamp};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Version, hash, time.
 const HEAD_BYTES: usize = 1 + 8 + 8;
+const CHECKSUM_BYTES: usize = 4;
 /// Longest token that is looked at, in bytes. Event ids have at most 1 KiB.
 const TOKEN_BYTES_MAX: usize = 2 << 10;
 
 /// The token that goes on after `key`.
 pub(super) fn write(org_id: &OrgId, filter: &EventFilter, key: &PageKey) -> String {
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + key.event_id.len());
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + key.event_id.len() + CHECKSUM_BYTES);
     bytes.push(VERSION);
     bytes.extend_from_slice(&hash(org_id, filter).to_be_bytes());
     bytes.extend_from_slice(&key.occurred_at.millis().to_be_bytes());
     bytes.extend_from_slice(key.event_id.as_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -48,10 +52,11 @@ fn decode(text: &str) -> Option<(u64, PageKey)> {
         return None;
     }
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (bytes, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
     let (version, rest) = bytes.split_first()?;
     let (hashed, rest) = rest.split_first_chunk::<8>()?;
     let (millis, event_id) = rest.split_first_chunk::<8>()?;
-    if *version != VERSION || event_id.is_empty() {
+    if *version != VERSION || event_id.is_empty() || crc32c::crc32c(bytes).to_be_bytes() != *checksum {
         return None;
     }
     let event_id = str::from_utf8(event_id).ok()?.to_owned();

@@ -10,6 +10,8 @@ mod cursor;
 mod drain;
 mod error;
 mod front;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod grpc;
 mod incoming;
@@ -28,6 +30,7 @@ use tokio::sync::watch;
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;
 
+use crate::audit::Auditor;
 use crate::config::Config;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
@@ -54,6 +57,8 @@ pub struct Application {
     pub pipeline: Pipeline,
     /// Answers out.
     pub queries: Queries,
+    /// Whether the rollups are right.
+    pub auditor: Arc<Auditor>,
     /// The segments that are not in ClickHouse yet.
     pub log: Arc<Log>,
     /// Verdicts as they are made, for those who watch. The same tail must be

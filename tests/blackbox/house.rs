@@ -55,6 +55,12 @@ impl House {
         house
     }
 
+    /// Changes a setting for the next start.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(other, _)| other != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// The directory of the log and of the engine.
     pub(crate) fn data_dir(&self) -> &Path {
         self.dir.path()
@@ -257,8 +263,8 @@ impl House {
             ("distinct ids", "SELECT uniqExact(event_id) FROM events"),
             ("campaign minutes", "SELECT sum(events) FROM campaign_minutes"),
             ("type hours", "SELECT sum(events) FROM type_hours"),
-            ("user days", "SELECT sum(c00) FROM user_days"),
-            ("user minutes", "SELECT sum(events) FROM user_minutes"),
+            ("user days", "SELECT sum(toInt32(c00)) FROM user_days"),
+            ("user minutes", "SELECT sum(toInt32(events)) FROM user_minutes"),
         ] {
             assert_eq!(self.sql(statement).await, events.to_string(), "{what}");
         }

@@ -16,6 +16,24 @@ async fn send(house: &House, events: Vec<proto::Event>) -> Result<proto::IngestB
     house.ingest().await.ingest_batch(request).await.map(tonic::Response::into_inner)
 }
 
+/// A valid event as REST has it.
+fn rest_event(event_id: &str, millis: i64) -> serde_json::Value {
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap();
+    let occurred_at = time.format(&time::format_description::well_known::Rfc3339).unwrap();
+    json!({"event_id": event_id, "type": "click", "campaign_id": "c", "source": "s", "user_id": "u", "occurred_at": occurred_at})
+}
+
+/// Asserts that REST says what the contract has for overload.
+async fn assert_overloaded(answer: reqwest::Response, message: &str) {
+    assert_eq!(answer.status(), 503);
+    let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait} seconds");
+    let body: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "OVERLOADED", "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains(message), "{body}");
+    assert_eq!(body["error"]["details"], json!([]), "{body}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_event_is_rejected_alone_with_every_field_named() {
     let house = House::with(&[("TALLYHOUSE_RETENTION_DAYS", "10"), ("TALLYHOUSE_TEXT_BYTES_MAX", "20")]).await;
@@ -116,6 +134,19 @@ async fn a_log_at_its_bound_refuses_and_recovers() {
     assert_eq!(refusal.code(), Code::ResourceExhausted);
     assert!(refusal.message().contains("200000 bytes"), "{refusal}");
     assert!(refusal.get_error_details().retry_info().unwrap().retry_delay.is_some());
+    // The same over REST. (A few events may find the room that a batch did not.)
+    let (mut large, mut sent) = (rest_event("large-0", now), 0);
+    large["metadata"] = json!({"x": "y".repeat(10_000)});
+    let refusal = loop {
+        large["event_id"] = format!("large-{sent}").into();
+        let answer = house.http.post(format!("{}/events", house.url)).json(&large).send().await.unwrap();
+        if answer.status() != 202 {
+            break answer;
+        }
+        sent += 1;
+        assert!(sent < 100, "the bound does not hold");
+    };
+    assert_overloaded(refusal, "200000 bytes").await;
     // What is wrong is still told from what is refused, and duplicates are still recognised.
     let event = json!({"event_id": "one", "type": "click", "campaign_id": "c", "source": "s",
         "user_id": "u", "occurred_at": "2999-01-01T00:00:00Z"});
@@ -125,7 +156,7 @@ async fn a_log_at_its_bound_refuses_and_recovers() {
     signal(engine, "CONT");
     let refused = clicks(&format!("fill-{}", accepted.len()), 200, now);
     house.store(refused).await;
-    house.assert_counted((accepted.len() + 1) * 200).await;
+    house.assert_counted((accepted.len() + 1) * 200 + sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +211,7 @@ async fn a_producer_that_does_not_read_is_held_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_events_wait_for_clickhouse_and_others_do_not() {
+async fn a_late_event_is_taken_once_clickhouse_is_back() {
     let house = House::with(&[
         ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
         ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),

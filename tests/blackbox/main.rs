@@ -4,11 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod analysts;
+mod audit;
+mod bounds;
 mod clients;
 mod events;
 mod exactness;
 mod house;
+mod late;
 mod limits;
 mod questions;
+mod reflection;
 mod rest;
 mod running;
+mod second;
+mod settling;

@@ -56,6 +56,13 @@ impl Generator {
         }
     }
 
+    /// Puts events in any order.
+    pub(super) fn shuffle(&mut self, events: &mut [proto::Event]) {
+        for at in (1..events.len()).rev() {
+            events.swap(at, self.random.random_range(0..=at));
+        }
+    }
+
     /// Batches of `batch` events, `duplicates` of each hundred of which repeat
     /// an earlier one of the same batch or the one before.
     pub(super) fn batches(

@@ -2,7 +2,7 @@
 //! in a directory that goes when the benchmark is over.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tonic::transport::{Channel, Endpoint as GrpcEndpoint};
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::migrations::migrate;
 use crate::config::Secret;
-use crate::transport::proto::ListSegmentsRequest;
 use crate::transport::proto::segment_service_client::SegmentServiceClient;
+use crate::transport::proto::{self, ListSegmentsRequest};
 
 /// The database of the baseline: the same tables, beside the service's, and under
 /// a name that the service's user may use.
@@ -30,6 +30,7 @@ const RETENTION_DAYS: u32 = 730;
 pub(super) struct House {
     service: Child,
     dir: PathBuf,
+    settings: Vec<(String, String)>,
     /// The address of gRPC and REST.
     pub(super) url: String,
     /// How to reach the service's tables.
@@ -39,19 +40,12 @@ pub(super) struct House {
 }
 
 impl House {
-    /// Starts the service and makes the baseline's tables.
-    pub(super) async fn start(dir: PathBuf) -> anyhow::Result<Self> {
+    /// Starts the service with these settings (as environment variables), and
+    /// makes the baseline's tables.
+    pub(super) async fn start(dir: PathBuf, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&dir)?;
-        let mut service = Command::new(std::env::current_exe()?)
-            .args(["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--log-filter", "warn"])
-            .arg("--data-dir")
-            .arg(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the service")?;
-        let stdout = service.stdout.take().context("no output of the service")?;
-        let (url, clickhouse_url) = tokio::task::spawn_blocking(move || read_addresses(stdout)).await??;
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (service, url, clickhouse_url) = start_service(&dir, &settings).await?;
         let password = std::fs::read_to_string(dir.join("clickhouse/password"))?;
         let endpoint = Endpoint {
             url: clickhouse_url,
@@ -61,7 +55,85 @@ impl House {
         };
         let baseline = Endpoint { database: BASELINE.to_owned(), ..endpoint.clone() };
         migrate(&baseline, RETENTION_DAYS).await?;
-        Ok(Self { service, dir, url, endpoint, baseline })
+        Ok(Self { service, dir, settings, url, endpoint, baseline })
+    }
+
+    /// Ends the service as an operator would, and starts it again: it fills
+    /// its index from what is stored.
+    pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.service);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let ended = self.service.wait()?;
+        anyhow::ensure!(ended.success(), "the service ended with {ended}");
+        let (service, url, clickhouse_url) = start_service(&self.dir, &self.settings).await?;
+        self.service = service;
+        self.url = url;
+        self.endpoint.url.clone_from(&clickhouse_url);
+        self.baseline.url = clickhouse_url;
+        Ok(())
+    }
+
+    /// Stops ClickHouse, as a machine that hangs would, until the answer is
+    /// dropped.
+    pub(super) fn stop_engine(&self) -> anyhow::Result<StoppedEngine> {
+        let pids = children(self.service.id());
+        let pids: Vec<_> =
+            pids.into_iter().filter_map(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).collect();
+        anyhow::ensure!(!pids.is_empty(), "the engine was not found");
+        for pid in &pids {
+            rustix::process::kill_process(*pid, rustix::process::Signal::STOP)?;
+        }
+        Ok(StoppedEngine { pids })
+    }
+
+    /// Events that are logged and not stored.
+    pub(super) async fn unstored_events(&self) -> anyhow::Result<u64> {
+        let mut segments = SegmentServiceClient::new(self.channel().await?);
+        let segments = segments.list_segments(ListSegmentsRequest {}).await?.into_inner().segments;
+        Ok(segments.iter().map(|segment| segment.rows).sum())
+    }
+
+    /// Rows of the service's raw table.
+    pub(super) async fn count_events(&self) -> anyhow::Result<u64> {
+        Ok(self.clickhouse().query_raw("SELECT count() FROM events").fetch_one().await?)
+    }
+
+    /// So many of the events that were filled in for a day that ended `ago`,
+    /// as a producer would send them again.
+    pub(super) async fn stored_events(&self, events: usize, ago: Duration) -> anyhow::Result<Vec<proto::Event>> {
+        #[derive(clickhouse::Row, serde::Deserialize)]
+        struct Stored {
+            event_id: String,
+            r#type: String,
+            campaign_id: String,
+            creative_id: String,
+            source: String,
+            user_id: String,
+            millis: i64,
+        }
+        let statement = format!(
+            "SELECT event_id, toString(type) AS type, toString(campaign_id) AS campaign_id, \
+             toString(creative_id) AS creative_id, toString(source) AS source, user_id, \
+             toUnixTimestamp64Milli(occurred_at) AS millis \
+             FROM events WHERE occurred_at < now() - {} ORDER BY sipHash64(event_id) LIMIT {events}",
+            ago.as_secs()
+        );
+        let stored: Vec<Stored> = self.clickhouse().query_raw(&statement).fetch_all().await?;
+        let event = |stored: Stored| proto::Event {
+            event_id: stored.event_id,
+            r#type: stored.r#type,
+            campaign_id: stored.campaign_id,
+            creative_id: stored.creative_id,
+            source: stored.source,
+            user_id: stored.user_id,
+            occurred_at: Some(prost_types::Timestamp {
+                seconds: stored.millis.div_euclid(1_000),
+                nanos: i32::try_from(stored.millis.rem_euclid(1_000)).unwrap_or_default() * 1_000_000,
+            }),
+            seq: 0,
+            properties: String::new(),
+        };
+        Ok(stored.into_iter().map(event).collect())
     }
 
     /// A connection of its own.
@@ -79,8 +151,10 @@ impl House {
     }
 
     /// Puts rows into the service's tables without the service, spread over
-    /// the last 24 hours. They are made by ClickHouse, so it is quick.
-    pub(super) async fn preload(&self, rows: u64) -> anyhow::Result<()> {
+    /// the time `span` that ended `ago`. They are made by ClickHouse, so it is
+    /// quick. The service knows of them after its next start.
+    pub(super) async fn preload(&self, rows: u64, ago: Duration, span: Duration) -> anyhow::Result<()> {
+        let (ago, span) = (ago.as_millis(), span.as_millis());
         for first in (0..rows.div_ceil(PRELOAD_BLOCK)).map(|block| block * PRELOAD_BLOCK) {
             let statement = format!(
                 "INSERT INTO events ({}) SELECT 'default', toString(generateUUIDv7(number)), \
@@ -88,10 +162,11 @@ impl House {
                  'campaign_' || toString(toUInt32(pow(randCanonical(1), 2) * 1000)), \
                  'creative_' || toString(rand(2) % 200), ['web', 'ios', 'android', 'exchange'][1 + rand(3) % 4], \
                  'user_' || toString(rand(4) % 500000), \
-                 now64(3, 'UTC') - toIntervalMillisecond(toUInt64({first} + number) * 86000000 / {rows}), \
+                 now64(3, 'UTC') - toIntervalMillisecond({ago} + toUInt64({first} + number) * {span} / {rows}), \
                  0, '', 0, 18446744073709551615 - toUnixTimestamp64Micro(now64(6)) - number \
-                 FROM numbers({PRELOAD_BLOCK})",
-                crate::ingest::row::COLUMNS
+                 FROM numbers({})",
+                crate::ingest::row::COLUMNS,
+                PRELOAD_BLOCK.min(rows - first),
             );
             let insert = self.clickhouse().query_raw(&statement).with_setting("insert_deduplicate", "0");
             insert.with_setting("max_insert_threads", "2").execute().await?;
@@ -109,6 +184,37 @@ impl House {
         let service = self.service.id();
         (resident_mb(service), children(service).into_iter().map(resident_mb).sum())
     }
+}
+
+/// The engine, standing still.
+pub(super) struct StoppedEngine {
+    pids: Vec<rustix::process::Pid>,
+}
+
+impl Drop for StoppedEngine {
+    fn drop(&mut self) {
+        for pid in &self.pids {
+            // It may have been ended meanwhile.
+            let _ = rustix::process::kill_process(*pid, rustix::process::Signal::CONT);
+        }
+    }
+}
+
+/// Starts the service in this directory; with the addresses of the service and
+/// of its ClickHouse.
+async fn start_service(dir: &Path, settings: &[(String, String)]) -> anyhow::Result<(Child, String, String)> {
+    let mut service = Command::new(std::env::current_exe()?)
+        .args(["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--log-filter", "warn"])
+        .arg("--data-dir")
+        .arg(dir)
+        .envs(settings.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the service")?;
+    let stdout = service.stdout.take().context("no output of the service")?;
+    let (url, clickhouse_url) = tokio::task::spawn_blocking(move || read_addresses(stdout)).await??;
+    Ok((service, url, clickhouse_url))
 }
 
 impl Drop for House {

@@ -23,6 +23,8 @@ const STREAMS: usize = 2;
 pub(super) const BATCH: usize = 1_000;
 /// Of a hundred events, so many repeat another one.
 const DUPLICATES: u32 = 5;
+/// Other shares of duplicates that are measured.
+const DUPLICATES_TOO: [u32; 2] = [0, 50];
 /// Batches that a stream sends ahead of its answers.
 const AHEAD: usize = 8;
 /// Rows of a block of the baseline.
@@ -50,9 +52,19 @@ pub(super) async fn measure(house: &House, rounds: usize, events: usize, report:
     Ok(())
 }
 
+/// Streams events of which other shares are duplicates.
+pub(super) async fn measure_duplicates(house: &House, events: usize, report: &mut Report) -> anyhow::Result<()> {
+    for duplicates in DUPLICATES_TOO {
+        let batches = Generator::new(u64::from(duplicates) + 100).batches(events, BATCH, duplicates, SystemTime::now());
+        let (rate, _) = stream(house, batches, events).await?;
+        report.add(&format!("ingest.events_per_second_{duplicates}_percent_duplicates"), rate, "events/s");
+    }
+    Ok(())
+}
+
 /// Streams the batches, and waits until they are all stored: the rate counts
 /// nothing that is still on its way.
-async fn stream(
+pub(super) async fn stream(
     house: &House,
     batches: Vec<Vec<crate::transport::proto::Event>>,
     events: usize,

@@ -7,6 +7,9 @@
 mod events;
 mod house;
 mod ingest;
+mod late;
+mod load;
+mod outage;
 mod questions;
 mod report;
 mod single;
@@ -26,6 +29,9 @@ const ROUNDS: usize = 3;
 /// the run goes to streaming on a machine of two cores.
 const EVENTS_PER_SECOND: u64 = 10_000;
 
+/// Over how long a time the rows are spread that are filled in before.
+const PRELOAD_SPAN: Duration = Duration::from_secs(24 * 3_600);
+
 /// Measures speed and memory, each against its baseline.
 #[derive(clap::Args)]
 pub struct BenchArgs {
@@ -40,6 +46,10 @@ pub struct BenchArgs {
     /// it is when much is stored.
     #[arg(long, default_value_t = 0)]
     preload: u64,
+    /// Stop ClickHouse for so many seconds under a load of 10,000 events a
+    /// second.
+    #[arg(long, default_value_t = 0)]
+    outage: u64,
     /// Print the figures as one JSON object.
     #[arg(long)]
     json: bool,
@@ -53,13 +63,19 @@ impl BenchArgs {
     /// Runs the benchmark.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let house = House::start(parent.join(format!("tallyhouse-bench-{}", std::process::id()))).await?;
+        let dir = parent.join(format!("tallyhouse-bench-{}", std::process::id()));
+        let mut house = House::start(dir.join("house"), &[]).await?;
         let mut report = Report::default();
         if self.preload > 0 {
             say("filling the tables");
-            house.preload(self.preload).await?;
+            house.preload(self.preload, Duration::ZERO, PRELOAD_SPAN).await?;
+            house.restart().await?; // It learns what is stored.
         }
         self.measure(&house, &mut report).await?;
+        drop(house);
+        say("late events");
+        late::measure(&dir, self.events()? / 2, &mut report).await?;
+        std::fs::remove_dir_all(&dir)?;
         if self.json {
             super::print_json(&report.json())?;
         } else {
@@ -68,8 +84,12 @@ impl BenchArgs {
         Ok(ExitCode::SUCCESS)
     }
 
+    fn events(&self) -> anyhow::Result<usize> {
+        Ok(self.events.unwrap_or(usize::try_from(self.seconds * EVENTS_PER_SECOND)?))
+    }
+
     async fn measure(&self, house: &House, report: &mut Report) -> anyhow::Result<()> {
-        let events = self.events.unwrap_or(usize::try_from(self.seconds * EVENTS_PER_SECOND)?);
+        let events = self.events()?;
         // A fiftieth of the run is the share of one way of one round.
         let share = Duration::from_secs(self.seconds) / 50;
         say("streaming, in turns with bare inserts");
@@ -79,8 +99,14 @@ impl BenchArgs {
         house.settled().await?;
         say("questions, in turns with grouping the raw events");
         questions::measure(house, share, report).await?;
+        say("other shares of duplicates");
+        ingest::measure_duplicates(house, events, report).await?;
         say("freshness at 10,000 events a second");
         questions::measure_freshness(house, share * 8, report).await?;
+        if self.outage > 0 {
+            say("an outage of ClickHouse");
+            outage::measure(house, Duration::from_secs(self.outage), report).await?;
+        }
         let (service, engine) = house.memory_mb();
         report.add("service_rss_mb", service, "MB");
         report.add("engine_rss_mb", engine, "MB");

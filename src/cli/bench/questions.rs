@@ -3,13 +3,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
 use rand::RngExt as _;
 use tonic::transport::Channel;
 
 use super::events::Generator;
 use super::house::House;
-use super::ingest::BATCH;
+use super::load::Load;
 use super::report::{Report, Times};
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 use crate::transport::proto::query_service_client::QueryServiceClient;
@@ -17,8 +16,6 @@ use crate::transport::proto::{GetCampaignStatsRequest, GetTopUsersRequest, Granu
 
 const HOUR_SECONDS: i64 = 3_600;
 const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
-/// Events a second while freshness is measured.
-const FRESHNESS_RATE: u64 = 10_000;
 /// Pause between two looks whether an event counts.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for an event to count.
@@ -117,10 +114,10 @@ impl Asker<'_> {
     }
 }
 
-/// While events stream in at a steady rate, sends single ones and looks how
+/// While 10,000 events a second stream in, sends single ones and looks how
 /// long after its acknowledgement each is counted.
 pub(super) async fn measure_freshness(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let load = tokio::spawn(steady_load(IngestServiceClient::new(house.channel().await?), share));
+    let load = Load::begin(house, 9_000_000).await?;
     let mut ingest = IngestServiceClient::new(house.channel().await?);
     let mut query = QueryServiceClient::new(house.channel().await?);
     let mut events = Generator::new(u64::MAX);
@@ -143,20 +140,8 @@ pub(super) async fn measure_freshness(house: &House, share: Duration, report: &m
         }
         times.add(acknowledged.elapsed());
     }
-    load.await.context("the load")??;
+    let acks = load.end().await?;
     report.add_times("freshness", &times);
-    Ok(())
-}
-
-async fn steady_load(mut client: IngestServiceClient<Channel>, share: Duration) -> anyhow::Result<()> {
-    let mut events = Generator::new(u64::MAX - 1);
-    let mut ticks = tokio::time::interval(Duration::from_millis(1_000 * BATCH as u64 / FRESHNESS_RATE));
-    let begun = Instant::now();
-    while begun.elapsed() < share {
-        ticks.tick().await;
-        let now = SystemTime::now();
-        let events = (0..BATCH).map(|_| events.event(now, Duration::from_secs(1))).collect();
-        client.ingest_batch(IngestBatchRequest { events, durability: 0 }).await?;
-    }
+    report.add_times("load.ack", &acks);
     Ok(())
 }

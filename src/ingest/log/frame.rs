@@ -1,21 +1,26 @@
 //! The format of a segment file.
 //!
 //! ```text
-//! header:  "TALLYSEG" · length u32 · crc32c u32 · body
-//! body:    segment id (16 bytes) · opened at, microseconds u64 · column names, comma-separated
+//! header:  "TALLYSG2" · length u32 · crc32c u32 · body
+//! body:    segment id (16 bytes) · opened at, microseconds u64 · rules u32 · blocks u64 · column names, comma-separated
 //! frame:   length u32 · crc32c u32 · rows u32 · RowBinary rows        (any number of frames)
 //! ```
 //!
 //! Numbers are little-endian. A length counts the bytes after the checksum's
-//! field; a frame's checksum covers its number of rows and its rows.
+//! field; a frame's checksum covers its number of rows and its rows. "TALLYSEG" is
+//! the version before, without rules and blocks.
 
 use std::io::{self, Read};
 
 use uuid::Uuid;
 
-const MAGIC: &[u8; 8] = b"TALLYSEG";
+use crate::ingest::terms::TokenTerms;
+
+const MAGIC: &[u8; 8] = b"TALLYSG2";
+const MAGIC_WITHOUT_TERMS: &[u8; 8] = b"TALLYSEG";
 /// Bytes of a header's body before the column names.
-const BODY_FIXED_BYTES: usize = 16 + 8;
+const BODY_FIXED_BYTES: usize = 16 + 8 + 4 + 8;
+const BODY_FIXED_BYTES_WITHOUT_TERMS: usize = 16 + 8;
 /// Longest column list that is believed.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a frame before its rows.
@@ -30,6 +35,8 @@ pub struct SegmentHeader {
     pub id: Uuid,
     /// When its first event arrived, in microseconds since 1970.
     pub opened_at_micros: u64,
+    /// For how long its token can be relied on.
+    pub terms: TokenTerms,
     /// The columns of its rows, comma-separated.
     pub columns: String,
 }
@@ -40,6 +47,8 @@ impl SegmentHeader {
         let mut body = Vec::with_capacity(BODY_FIXED_BYTES + self.columns.len());
         body.extend_from_slice(self.id.as_bytes());
         body.extend_from_slice(&self.opened_at_micros.to_le_bytes());
+        body.extend_from_slice(&self.terms.rules.to_le_bytes());
+        body.extend_from_slice(&self.terms.blocks.to_le_bytes());
         body.extend_from_slice(self.columns.as_bytes());
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&length(body.len()).to_le_bytes());
@@ -48,12 +57,18 @@ impl SegmentHeader {
         bytes
     }
 
-    fn decode(reader: &mut impl Read) -> Result<Self, FrameError> {
+    /// The header, and how many bytes it takes.
+    fn decode(reader: &mut impl Read) -> Result<(Self, u64), FrameError> {
         let mut head = [0; 16];
         read_all(reader, &mut head)?;
         let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
         let crc = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
-        if &head[..8] != MAGIC || !(BODY_FIXED_BYTES..=BODY_BYTES_MAX).contains(&length) {
+        let fixed_bytes = match &head[..8] {
+            magic if magic == MAGIC => BODY_FIXED_BYTES,
+            magic if magic == MAGIC_WITHOUT_TERMS => BODY_FIXED_BYTES_WITHOUT_TERMS,
+            _ => return Err(FrameError::Damaged),
+        };
+        if !(fixed_bytes..=BODY_BYTES_MAX).contains(&length) {
             return Err(FrameError::Damaged);
         }
         let mut body = vec![0; length];
@@ -61,13 +76,29 @@ impl SegmentHeader {
         if crc32c::crc32c(&body) != crc {
             return Err(FrameError::Damaged);
         }
-        let (fixed, columns) = body.split_at(BODY_FIXED_BYTES);
-        Ok(Self {
+        let (fixed, columns) = body.split_at(fixed_bytes);
+        let terms = match &fixed[24..] {
+            [] => TokenTerms::default(),
+            terms => TokenTerms { rules: u32_at(terms, 0)?, blocks: u64_at(terms, 4)? },
+        };
+        let header = Self {
             id: Uuid::from_slice(&fixed[..16]).map_err(|_| FrameError::Damaged)?,
-            opened_at_micros: u64::from_le_bytes(fixed[16..].try_into().map_err(|_| FrameError::Damaged)?),
+            opened_at_micros: u64_at(fixed, 16)?,
+            terms,
             columns: String::from_utf8(columns.to_vec()).map_err(|_| FrameError::Damaged)?,
-        })
+        };
+        Ok((header, (head.len() + length) as u64))
     }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, FrameError> {
+    let bytes = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u32::from_le_bytes).ok_or(FrameError::Damaged)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64, FrameError> {
+    let bytes = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_le_bytes).ok_or(FrameError::Damaged)
 }
 
 /// Rows of one batch, on their way into a segment: the bytes of one frame.
@@ -143,8 +174,7 @@ pub struct SegmentReader<R> {
 impl<R: Read> SegmentReader<R> {
     /// Reads the header.
     pub fn new(mut reader: R) -> Result<Self, FrameError> {
-        let header = SegmentHeader::decode(&mut reader)?;
-        let good_bytes = header.encode().len() as u64;
+        let (header, good_bytes) = SegmentHeader::decode(&mut reader)?;
         Ok(Self { header, reader, good_bytes })
     }
 
@@ -200,7 +230,8 @@ mod tests {
     use super::*;
 
     fn segment(frames: &[Vec<u8>]) -> Vec<u8> {
-        let header = SegmentHeader { id: Uuid::now_v7(), opened_at_micros: 7, columns: "a,b".to_owned() };
+        let terms = TokenTerms { rules: 1, blocks: 9 };
+        let header = SegmentHeader { id: Uuid::now_v7(), opened_at_micros: 7, terms, columns: "a,b".to_owned() };
         let mut bytes = header.encode();
         for frame in frames {
             let mut buffer = Frame::buffer(0);
@@ -222,6 +253,22 @@ mod tests {
                 Err(_) => return (frames, false, reader.good_bytes()),
             }
         }
+    }
+
+    #[test]
+    fn a_header_of_the_version_before_is_read() {
+        let id = Uuid::now_v7();
+        let mut body = id.as_bytes().to_vec();
+        body.extend_from_slice(&7_u64.to_le_bytes());
+        body.extend_from_slice(b"a,b");
+        let mut bytes = MAGIC_WITHOUT_TERMS.to_vec();
+        bytes.extend_from_slice(&length(body.len()).to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        let reader = SegmentReader::new(&*bytes).unwrap();
+        let terms = TokenTerms::default();
+        let header = SegmentHeader { id, opened_at_micros: 7, terms, columns: "a,b".to_owned() };
+        assert_eq!((reader.header(), reader.good_bytes()), (&header, bytes.len() as u64));
     }
 
     proptest! {

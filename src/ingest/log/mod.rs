@@ -8,6 +8,10 @@
 //! The log knows rows as bytes. It knows neither ClickHouse nor deduplication.
 
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod model;
 mod recovery;
 mod segment;
 mod writer;
@@ -27,6 +31,7 @@ pub use recovery::open_segment;
 pub use segment::{Ordinal, Segment, SegmentState, Segments};
 
 use super::clock::ArrivalClock;
+use super::terms::CurrentTerms;
 use writer::{Command, Writer, sync_dir};
 
 /// The log's bounds. See the settings of the same names in
@@ -108,7 +113,7 @@ pub struct Log {
 impl Log {
     /// Opens the log, cutting off a torn end. Every segment that a former run
     /// left is sealed or parked.
-    pub fn open(settings: LogSettings, clock: Arc<ArrivalClock>) -> Result<Self, OpenError> {
+    pub fn open(settings: LogSettings, clock: Arc<ArrivalClock>, terms: Arc<CurrentTerms>) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Io { dir: settings.dir.clone(), source };
         std::fs::create_dir_all(&settings.dir).map_err(failed)?;
         let lock = File::create(settings.dir.join("lock")).map_err(failed)?;
@@ -124,7 +129,7 @@ impl Log {
             segments.put(segment);
         }
         let (commands, received) = mpsc::channel();
-        let writer = Writer::new(settings.clone(), Arc::clone(&segments), clock, next_ordinal, received);
+        let writer = Writer::new(settings.clone(), Arc::clone(&segments), clock, terms, next_ordinal, received);
         let thread =
             std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(failed)?;
         Ok(Self {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::frame::{FrameError, SegmentReader};
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
 use super::writer::sync_dir;
+use crate::ingest::terms::TokenTerms;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
@@ -49,7 +50,13 @@ impl SegmentFile {
     fn recover(self, dir: &Path, ordinal: Ordinal) -> io::Result<Option<Segment>> {
         let content = Content::read(&self.path)?;
         let mut last_error = None;
+        let is_renamed = content.id.is_some_and(|id| id != self.id);
         let state = match (self.state, content.damage) {
+            _ if is_renamed => {
+                tracing::error!(segment = %self.id, "a segment's file has another's name; it is parked");
+                last_error = Some("the file is not named after the segment in it: it may be a copy".to_owned());
+                SegmentState::Parked
+            }
             (SegmentState::Open, damage) => {
                 if damage.is_some() {
                     self.cut(dir, content.good_bytes)?;
@@ -78,6 +85,7 @@ impl SegmentFile {
             rows: content.rows,
             bytes: content.good_bytes,
             opened_at_micros: content.opened_at_micros,
+            terms: content.terms,
             last_error,
             path,
         }))
@@ -99,21 +107,27 @@ impl SegmentFile {
 
 /// What a segment file holds.
 struct Content {
+    /// As the file says; none when it cannot be read so far.
+    id: Option<Uuid>,
     rows: u64,
     good_bytes: u64,
     opened_at_micros: u64,
+    terms: TokenTerms,
     damage: Option<FrameError>,
 }
 
 impl Content {
     fn read(path: &Path) -> io::Result<Self> {
-        let mut content = Self { rows: 0, good_bytes: 0, opened_at_micros: 0, damage: None };
+        let mut content =
+            Self { id: None, rows: 0, good_bytes: 0, opened_at_micros: 0, terms: TokenTerms::default(), damage: None };
         let mut reader = match open_segment(path) {
             Ok(reader) => reader,
             Err(FrameError::Io(error)) => return Err(error),
             Err(damage) => return Ok(Self { damage: Some(damage), ..content }),
         };
+        content.id = Some(reader.header().id);
         content.opened_at_micros = reader.header().opened_at_micros;
+        content.terms = reader.header().terms;
         let mut rows = Vec::new();
         loop {
             rows.clear();

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::domain::Timestamp;
 use crate::ingest::index::{SegmentTag, SegmentTags};
+use crate::ingest::terms::TokenTerms;
 
 /// A segment's place among those this process knows, from 0.
 pub type Ordinal = u64;
@@ -53,6 +54,8 @@ pub struct Segment {
     pub bytes: u64,
     /// When its first event arrived, in microseconds since 1970.
     pub opened_at_micros: u64,
+    /// For how long its token can be relied on.
+    pub terms: TokenTerms,
     /// What ClickHouse last said against it.
     pub last_error: Option<String>,
     /// Its file.
@@ -153,9 +156,10 @@ impl Segments {
     ///
     /// `now` must have been read before the call. An event acknowledged by
     /// then is in a segment that either has gone to ClickHouse or is seen
-    /// here, with a first event that arrived before the acknowledgement.
+    /// here, with rows, and opened before the acknowledgement.
     pub fn watermark(&self, now: Timestamp) -> Timestamp {
-        let oldest = self.by_ordinal.lock().values().map(|segment| segment.opened_at_micros).min();
+        let acknowledged = |segment: &&Segment| segment.rows > 0;
+        let oldest = self.by_ordinal.lock().values().filter(acknowledged).map(|segment| segment.opened_at_micros).min();
         let oldest = oldest.and_then(|micros| i64::try_from(micros / 1_000).ok());
         oldest.map_or(now, |millis| now.min(Timestamp::from_millis(millis - 1)))
     }

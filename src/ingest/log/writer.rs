@@ -20,6 +20,7 @@ use super::segment::{Ordinal, Segment, SegmentState, Segments, segment_path};
 use super::{AppendError, LogSettings};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::row;
+use crate::ingest::terms::CurrentTerms;
 
 /// Most bytes of one write.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -53,6 +54,7 @@ pub(super) struct Writer {
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,
     pub(super) clock: Arc<ArrivalClock>,
+    pub(super) terms: Arc<CurrentTerms>,
     pub(super) next_ordinal: Ordinal,
     commands: Receiver<Command>,
     open: Option<OpenSegment>,
@@ -69,6 +71,7 @@ impl Writer {
         settings: LogSettings,
         segments: Arc<Segments>,
         clock: Arc<ArrivalClock>,
+        terms: Arc<CurrentTerms>,
         next_ordinal: Ordinal,
         commands: Receiver<Command>,
     ) -> Self {
@@ -76,6 +79,7 @@ impl Writer {
             settings,
             segments,
             clock,
+            terms,
             next_ordinal,
             commands,
             open: None,
@@ -275,7 +279,8 @@ impl Writer {
     fn create_segment(&mut self) -> io::Result<OpenSegment> {
         let id = Uuid::now_v7();
         let opened_at_micros = self.clock.micros();
-        let header = SegmentHeader { id, opened_at_micros, columns: row::COLUMNS.to_owned() }.encode();
+        let terms = self.terms.get();
+        let header = SegmentHeader { id, opened_at_micros, terms, columns: row::COLUMNS.to_owned() }.encode();
         let path = segment_path(&self.settings.dir, id, SegmentState::Open);
         // Appending, so that after a cut the next write goes to the new end.
         let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
@@ -288,7 +293,17 @@ impl Writer {
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
         let state = SegmentState::Open;
-        self.segments.put(Segment { id, ordinal, state, rows: 0, bytes, opened_at_micros, last_error: None, path });
+        self.segments.put(Segment {
+            id,
+            ordinal,
+            state,
+            rows: 0,
+            bytes,
+            opened_at_micros,
+            terms,
+            last_error: None,
+            path,
+        });
         Ok(OpenSegment { file, id, ordinal, rows: 0, durable_bytes: bytes })
     }
 

@@ -16,13 +16,13 @@ const EVENT_BYTES: usize = 64;
 const TIME_EXPECTED: &str = "must lie in the years 0000 to 9999, with 0 to 999,999,999 nanos";
 
 /// Drafts of a batch's events, and about how many bytes they hold.
-pub(super) fn drafts(events: &[proto::Event]) -> (Vec<EventDraft<'_>>, usize) {
+pub(super) fn drafts(events: &[proto::Event], properties_bytes_max: usize) -> (Vec<EventDraft<'_>>, usize) {
     let mut bytes = 0;
     let drafts = events
         .iter()
         .map(|event| {
             bytes += size(event);
-            draft(event)
+            draft(event, properties_bytes_max)
         })
         .collect();
     (drafts, bytes)
@@ -39,7 +39,7 @@ const fn size(event: &proto::Event) -> usize {
         + event.properties.len()
 }
 
-fn draft(event: &proto::Event) -> EventDraft<'_> {
+fn draft(event: &proto::Event, properties_bytes_max: usize) -> EventDraft<'_> {
     let mut unreadable = Vec::new();
     let occurred_at = event.occurred_at.as_ref().and_then(|time| {
         let read = rfc3339::from_parts(time.seconds, time.nanos);
@@ -48,7 +48,7 @@ fn draft(event: &proto::Event) -> EventDraft<'_> {
         }
         read
     });
-    let properties = properties::read(&event.properties).unwrap_or_else(|message| {
+    let properties = properties::read(&event.properties, properties_bytes_max).unwrap_or_else(|message| {
         unreadable.push(FieldError::new("properties", message));
         PropertiesDraft::None
     });

@@ -75,7 +75,8 @@ async fn submit(
     durability: i32,
 ) -> Result<Pending, Error> {
     let durability = convert::durability(durability)?;
-    let (drafts, bytes) = convert::drafts(&events);
+    serving.app.pipeline.check_count(events.len())?;
+    let (drafts, bytes) = convert::drafts(&events, serving.app.config.properties_bytes_max);
     let submission = serving.app.pipeline.submit(org_id, drafts, bytes, durability).await?;
     let event_ids = events.into_iter().map(|event| event.event_id).collect();
     Ok(Pending { event_ids, submission })

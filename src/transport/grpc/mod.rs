@@ -1,6 +1,10 @@
 //! gRPC and grpc-web: one file per service.
 
+mod audit;
+pub(super) mod codec;
 mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 pub(super) mod guard;
 pub(super) mod health;
 mod ingest;
@@ -20,12 +24,14 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use super::proto;
+use super::proto::audit_service_server::AuditServiceServer;
 use super::proto::ingest_service_server::IngestServiceServer;
 use super::proto::outcome_service_server::OutcomeServiceServer;
 use super::proto::query_service_server::QueryServiceServer;
 use super::proto::segment_service_server::SegmentServiceServer;
 use super::serve::ServeError;
 use super::serving::Serving;
+use audit::Audits;
 use guard::GrpcOnly;
 use health::HealthService;
 use ingest::Ingest;
@@ -34,11 +40,12 @@ use query::Query;
 use segment::Segments;
 
 /// The names of our services, as health and routes have them.
-const SERVICE_NAMES: [&str; 4] = [
+const SERVICE_NAMES: [&str; 5] = [
     IngestServiceServer::<Ingest>::NAME,
     QueryServiceServer::<Query>::NAME,
     OutcomeServiceServer::<Outcomes>::NAME,
     SegmentServiceServer::<Segments>::NAME,
+    AuditServiceServer::<Audits>::NAME,
 ];
 
 /// Every gRPC method.
@@ -49,11 +56,13 @@ pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<ax
     let query = QueryServiceServer::new(Query::new(shared())).accept_compressed(Gzip);
     let outcomes = OutcomeServiceServer::new(Outcomes::new(shared())).accept_compressed(Gzip);
     let segments = SegmentServiceServer::new(Segments::new(shared())).accept_compressed(Gzip);
+    let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
     let router = axum::Router::new();
     let router = route(router, ingest.max_decoding_message_size(bytes_max));
     let router = route(router, query.max_decoding_message_size(bytes_max));
     let router = route(router, outcomes.max_decoding_message_size(bytes_max));
     let router = route(router, segments.max_decoding_message_size(bytes_max));
+    let router = route(router, audits.max_decoding_message_size(bytes_max));
     let router = route(router, health);
     let router = route(router, reflection().build_v1()?);
     Ok(route(router, reflection().build_v1alpha()?))

@@ -72,7 +72,7 @@ impl Watch {
 }
 
 /// What a watcher wants to see.
-struct Wanted {
+pub(super) struct Wanted {
     org_id: OrgId,
     /// Empty: all.
     verdicts: Vec<Verdict>,
@@ -81,7 +81,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(org_id: OrgId, request: WatchRequest) -> Result<Self, Error> {
+    pub(super) fn new(org_id: OrgId, request: WatchRequest) -> Result<Self, Error> {
         let read = |verdict: i32| match Verdict::try_from(verdict) {
             Ok(Verdict::Unspecified) | Err(_) => None,
             Ok(verdict) => Some(verdict),

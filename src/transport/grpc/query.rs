@@ -39,15 +39,8 @@ impl Query {
         Ok((org_id, request.into_inner()))
     }
 
-    /// The window and the limit of a ranking.
     fn ranking(&self, window: Option<&proto::Window>, limit: u32) -> Result<(Window, Limit), Error> {
-        let mut errors = Vec::new();
-        let window = match window {
-            None => Some(Window::last_day(self.serving.app.clock.now())),
-            Some(_) => convert::window(window, &mut errors),
-        };
-        let limit = convert::limit("limit", limit, Limit::RANKING_MAX, Limit::RANKING_DEFAULT, &mut errors);
-        window.zip(limit).ok_or_else(|| Error::invalid(errors))
+        ranking(self.serving.app.clock.now(), window, limit)
     }
 }
 
@@ -141,7 +134,18 @@ impl QueryService for Query {
     }
 }
 
-fn stats_question(request: GetCampaignStatsRequest, buckets_max: u32) -> Result<StatsQuestion, Error> {
+/// The window and the limit of a ranking.
+pub(super) fn ranking(now: Timestamp, window: Option<&proto::Window>, limit: u32) -> Result<(Window, Limit), Error> {
+    let mut errors = Vec::new();
+    let window = match window {
+        None => Some(Window::last_day(now)),
+        Some(_) => convert::window(window, &mut errors),
+    };
+    let limit = convert::limit("limit", limit, Limit::RANKING_MAX, Limit::RANKING_DEFAULT, &mut errors);
+    window.zip(limit).ok_or_else(|| Error::invalid(errors))
+}
+
+pub(super) fn stats_question(request: GetCampaignStatsRequest, buckets_max: u32) -> Result<StatsQuestion, Error> {
     let mut errors = Vec::new();
     let window = convert::window(request.window.as_ref(), &mut errors);
     let granularity = convert::granularity(request.granularity);
@@ -160,7 +164,7 @@ fn stats_question(request: GetCampaignStatsRequest, buckets_max: u32) -> Result<
 }
 
 /// A window of whole days.
-fn days(window: Option<&proto::Window>) -> Result<Window, Error> {
+pub(super) fn days(window: Option<&proto::Window>) -> Result<Window, Error> {
     let mut errors = Vec::new();
     let Some(window) = convert::window(window, &mut errors) else { return Err(Error::invalid(errors)) };
     let days = window.buckets(MILLIS_PER_DAY);
@@ -170,7 +174,10 @@ fn days(window: Option<&proto::Window>) -> Result<Window, Error> {
     Ok(window.outwards_to(MILLIS_PER_DAY))
 }
 
-fn events_question(org_id: &OrgId, request: ListEventsRequest) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
+pub(super) fn events_question(
+    org_id: &OrgId,
+    request: ListEventsRequest,
+) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
     let mut errors = Vec::new();
     let window = match &request.window {
         None => None,

@@ -56,7 +56,7 @@ pub(super) async fn drain(request: Request) {
     drain_body(body, &parts.headers).await;
 }
 
-fn check_kind(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_kind(headers: &HeaderMap) -> Result<(), Failure> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !is_json(content_type) {
         return Err(Failure::unsupported_media_type("the content type must be application/json"));

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::domain::{Error, EventDraft, FieldError, PropertiesDraft, Timestamp};
@@ -48,9 +48,9 @@ pub(super) struct EventBody<'a> {
     #[schema(value_type = Option<String>, example = "user_42")]
     user_id: Text<'a>,
     /// Anything else, as one object. At most 16 KiB of JSON.
-    #[serde(default)]
+    #[serde(borrow, default)]
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Value>,
+    metadata: Option<&'a RawValue>,
 }
 
 /// The types of events this resource takes.
@@ -81,8 +81,9 @@ impl<'a> EventBody<'a> {
         }
     }
 
-    /// The event it means. What is wrong so far is in the draft.
-    pub(super) fn draft(&self) -> EventDraft<'_> {
+    /// The event it means, whose metadata may have so many bytes. What is wrong
+    /// so far is in the draft.
+    pub(super) fn draft(&self, metadata_bytes_max: usize) -> EventDraft<'_> {
         let mut faults = Faults::default();
         let event_id = faults.required("event_id", &self.event_id);
         let event_type = faults.required("type", &self.event_type);
@@ -100,7 +101,7 @@ impl<'a> EventBody<'a> {
             user_id,
             occurred_at: faults.time("occurred_at", occurred_at),
             seq: 0,
-            properties: faults.object("metadata", self.metadata.as_ref()),
+            properties: faults.object("metadata", self.metadata, metadata_bytes_max),
             unreadable: faults.0,
         }
     }
@@ -164,10 +165,10 @@ impl Faults {
         time
     }
 
-    fn object(&mut self, field: &str, value: Option<&Value>) -> PropertiesDraft<'static> {
-        let read = value.map_or(Ok(PropertiesDraft::None), properties::from_value);
+    fn object(&mut self, field: &str, value: Option<&RawValue>, bytes_max: usize) -> PropertiesDraft<'static> {
+        let read = value.map_or(Ok(PropertiesDraft::None), |value| properties::read(value.get(), bytes_max));
         read.unwrap_or_else(|message| {
-            self.add(field, message);
+            self.add(field, &message);
             PropertiesDraft::None
         })
     }
@@ -264,7 +265,7 @@ mod tests {
             Ok(body) => {
                 let org = OrgId::default_org();
                 let now = Timestamp::from_millis(1_770_757_800_000);
-                let parsed = Event::parse(&org, body.draft(), &LIMITS, now);
+                let parsed = Event::parse(&org, body.draft(LIMITS.properties_bytes_max), &LIMITS, now);
                 EventBody::faults(parsed.err().map(|rejection| rejection.errors).unwrap_or_default())
             }
         };
@@ -369,7 +370,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = EventBody::read(&bytes).map(|body| body.draft().unreadable.len());
+            let _ = EventBody::read(&bytes).map(|body| body.draft(64).unreadable.len());
         }
 
         #[test]

@@ -71,7 +71,7 @@ pub(super) async fn take(
 ) -> Result<Response, Failure> {
     let bytes = body::read(request, &serving.app.config).await?;
     let body = EventBody::read(&bytes)?;
-    let draft = body.draft();
+    let draft = body.draft(serving.app.config.properties_bytes_max);
     let event_id = draft.event_id;
     let pipeline = &serving.app.pipeline;
     let submission = pipeline.submit(&org_id, vec![draft], bytes.len(), Durability::Logged).await?;
@@ -188,7 +188,7 @@ pub(super) async fn list(
     Ok(answer(page, found.watermark, found.cached))
 }
 
-fn question(org_id: &OrgId, mut params: Params) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
+pub(super) fn question(org_id: &OrgId, mut params: Params) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
     let filter = EventFilter {
         window: params.open_window(),
         campaign_id: params.filter("campaign_id"),

@@ -8,6 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::failure::{ErrorBody, Failure};
+use crate::audit::StatusReport;
+use crate::domain::HourResult;
+use crate::transport::rfc3339;
 use crate::transport::serving::{Serving, stopping};
 
 /// The process runs.
@@ -39,6 +42,40 @@ pub(super) struct Ready {
     clickhouse: &'static str,
     /// What of the log is not in ClickHouse yet.
     segments: Waiting,
+    /// What the audit of the rollups has found.
+    audit: Audited,
+}
+
+/// What the audit of the rollups has found since the service started. Differences do not make the service unready.
+#[derive(Serialize, ToSchema)]
+struct Audited {
+    /// When the background audit last looked at an hour.
+    #[schema(example = "2026-02-10T21:00:00Z")]
+    last_audit_at: Option<String>,
+    /// Hours that it has looked at.
+    hours: u64,
+    /// Hours that were repaired.
+    repaired: u64,
+    /// Hours of organisations in which a rollup is wrong.
+    different: u64,
+    /// Hours of organisations that could not be judged yet.
+    undecided: u64,
+    /// Why the background audit could not look at its last hour. Empty: it could.
+    last_error: &'static str,
+}
+
+impl From<StatusReport> for Audited {
+    fn from(report: StatusReport) -> Self {
+        let different = report.count(HourResult::Different);
+        Self {
+            last_audit_at: report.last_at.map(rfc3339::write),
+            hours: report.hours,
+            repaired: report.repaired,
+            different,
+            undecided: report.open.len() as u64 - different,
+            last_error: report.last_error,
+        }
+    }
 }
 
 /// What of the log is not in ClickHouse yet.
@@ -67,7 +104,8 @@ pub(super) async fn ready(State(serving): State<Arc<Serving>>) -> Result<Json<Re
     }
     let segments = serving.app.log.segments();
     let segments = Waiting { waiting: segments.backlog(), parked: segments.parked(), rows: segments.rows() };
+    let audit = serving.app.auditor.status().report().into();
     let is_up = *serving.app.clickhouse_up.borrow();
     let status = if is_up && segments.parked == 0 { "ready" } else { "degraded" };
-    Ok(Json(Ready { status, clickhouse: if is_up { "up" } else { "away" }, segments }))
+    Ok(Json(Ready { status, clickhouse: if is_up { "up" } else { "away" }, segments, audit }))
 }

@@ -7,6 +7,8 @@ mod docs;
 mod event_body;
 mod events;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod health;
 mod metrics;
 mod openapi;

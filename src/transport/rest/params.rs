@@ -27,7 +27,7 @@ impl<S: Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    fn read(uri: &axum::http::Uri) -> Self {
+    pub(super) fn read(uri: &axum::http::Uri) -> Self {
         match Query::try_from_uri(uri) {
             Ok(Query(pairs)) => Self { pairs, errors: Vec::new() },
             Err(_) => Self { pairs: Vec::new(), errors: vec![FieldError::new("query", "cannot be read")] },

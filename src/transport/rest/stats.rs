@@ -92,7 +92,7 @@ pub(super) async fn show(
     Ok(answer(stats, found.watermark, found.cached))
 }
 
-fn question(mut params: Params, buckets_max: u32) -> Result<StatsQuestion, Error> {
+pub(super) fn question(mut params: Params, buckets_max: u32) -> Result<StatsQuestion, Error> {
     let campaign_id = params.filter("campaign_id");
     let window = params.window();
     let granularity = match params.text("granularity") {

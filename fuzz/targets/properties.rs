@@ -1,0 +1,3 @@
+#![no_main]
+
+tallyhouse_fuzz::target!("properties");

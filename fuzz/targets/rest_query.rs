@@ -1,0 +1,3 @@
+#![no_main]
+
+tallyhouse_fuzz::target!("rest_query");

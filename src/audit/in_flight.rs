@@ -1,0 +1,80 @@
+//! Which hours this service's own segments may be half-way into.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::RwLockWriteGuard;
+use uuid::Uuid;
+
+use crate::clickhouse::audit::HourScope;
+use crate::ingest::insert_gate::InsertGate;
+use crate::ingest::log::{Segment, Segments};
+use crate::ingest::segment_hours::{SegmentHours, read_hours};
+
+/// A segment's file may get another name while it is looked for.
+const ATTEMPTS: u32 = 3;
+
+/// See the module.
+pub(super) struct InFlight {
+    gate: Arc<InsertGate>,
+    segments: Arc<Segments>,
+    /// Of the unconfirmed segments only.
+    hours: Mutex<BTreeMap<Uuid, Arc<SegmentHours>>>,
+}
+
+impl InFlight {
+    /// Of the segments that pass this gate.
+    pub(super) fn new(gate: Arc<InsertGate>, segments: Arc<Segments>) -> Self {
+        Self { gate, segments, hours: Mutex::default() }
+    }
+
+    /// Closes the gate: nothing of this service's is inserted until the answer
+    /// is dropped.
+    pub(super) async fn hold(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.hold().await
+    }
+
+    /// Whether a segment that was attempted and is not confirmed has events in
+    /// this hour.
+    pub(super) async fn touches(&self, scope: HourScope<'_>) -> bool {
+        let unconfirmed = self.gate.unconfirmed();
+        self.hours.lock().retain(|id, _| unconfirmed.contains(id));
+        for id in unconfirmed {
+            let touches = match self.hours_of(id).await.as_deref() {
+                Some(SegmentHours::Known(hours)) => hours.touches(scope.org_id, scope.hour),
+                Some(SegmentHours::Unknown) => true,
+                // Either it has been stored since, or it cannot be read.
+                None => self.gate.unconfirmed().contains(&id),
+            };
+            if touches {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The hours of a segment; none when it cannot be read.
+    async fn hours_of(&self, id: Uuid) -> Option<Arc<SegmentHours>> {
+        if let Some(hours) = self.hours.lock().get(&id) {
+            return Some(Arc::clone(hours));
+        }
+        for _ in 0..ATTEMPTS {
+            let segment = self.segments.list().into_iter().find(|segment| segment.id == id)?;
+            match read(segment).await {
+                Ok(hours) => {
+                    let hours = Arc::new(hours);
+                    self.hours.lock().insert(id, Arc::clone(&hours));
+                    return Some(hours);
+                }
+                Err(error) => tracing::debug!(segment = %id, error, "a segment's hours could not be read"),
+            }
+        }
+        None
+    }
+}
+
+async fn read(segment: Segment) -> Result<SegmentHours, String> {
+    let read = tokio::task::spawn_blocking(move || read_hours(&segment)).await;
+    read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}

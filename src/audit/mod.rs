@@ -1,0 +1,336 @@
+//! The audit: do the rollups say what the events say?
+//!
+//! The truth is the raw table with the first row of each id. Per organisation
+//! and hour its checksums are compared with those of every rollup; where they
+//! differ, the exact keys are found, and repaired by inserting the difference.
+//!
+//! A difference is believed only when nothing was written into that hour from
+//! before it was first read until after it was last read, and nothing of this
+//! service's own is half-way into it: `resolve` does this, and says why it is
+//! enough. `in_flight` knows the service's own segments; `background` goes
+//! through the hours by itself.
+
+mod background;
+mod in_flight;
+mod reading;
+mod resolve;
+mod schedule;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+
+pub use status::{AuditStatus, StatusReport};
+
+use crate::clickhouse::audit::{AuditStore, Effort, HourScope};
+use crate::clickhouse::error::QueryError;
+use crate::domain::{
+    AuditAuthor, AuditedHour, Error, HourFinding, HourResult, MILLIS_PER_DAY, MILLIS_PER_HOUR, OrgId, Rollup,
+    Timestamp, Window,
+};
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::insert_gate::InsertGate;
+use crate::ingest::log::Segments;
+use crate::ingest::stored::StoredHours;
+use crate::telemetry::Metrics;
+use in_flight::InFlight;
+use reading::Reading;
+
+/// Most hours of one audit by command: a leap year.
+pub const HOURS_MAX: i64 = 366 * 24;
+/// Hours of an audit that names no window.
+const HOURS_DEFAULT: i64 = 24;
+/// How long a caller is told to wait while another audit runs.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How the audit goes about it. See the settings of the same names in
+/// [`crate::config::Config`].
+#[derive(Clone, Copy, Debug)]
+pub struct AuditSettings {
+    /// Days for which events are kept: what is older cannot be audited.
+    pub retention_days: u32,
+    /// Longest an hour may be read.
+    pub wait_max: Duration,
+    /// Longest the service's own inserts are held up for an hour.
+    pub hold_max: Duration,
+    /// How long an hour must have been over before the background audits it.
+    pub after: Duration,
+    /// The background's pause between two hours.
+    pub pause: Duration,
+    /// The last hours that the background audits after a start.
+    pub hours: u32,
+    /// Whether the background repairs what it finds.
+    pub repair: bool,
+}
+
+/// See the module.
+pub struct Auditor {
+    settings: AuditSettings,
+    store: AuditStore,
+    in_flight: InFlight,
+    stored_hours: Arc<StoredHours>,
+    clock: Arc<ArrivalClock>,
+    metrics: Arc<Metrics>,
+    status: AuditStatus,
+    /// One command at a time.
+    commands: Arc<Semaphore>,
+    /// One hour at a time, whoever asks.
+    hours: Mutex<()>,
+}
+
+/// What to audit an hour for.
+#[derive(Clone, Debug)]
+struct HourRequest {
+    /// None: all organisations.
+    org_id: Option<String>,
+    hour: Timestamp,
+    repair: bool,
+    author: AuditAuthor,
+}
+
+impl Auditor {
+    /// Audits the database behind this store.
+    pub fn new(
+        settings: AuditSettings,
+        store: AuditStore,
+        gate: Arc<InsertGate>,
+        segments: Arc<Segments>,
+        stored_hours: Arc<StoredHours>,
+        clock: Arc<ArrivalClock>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            store,
+            in_flight: InFlight::new(gate, segments),
+            stored_hours,
+            clock,
+            metrics,
+            status: AuditStatus::default(),
+            commands: Arc::new(Semaphore::new(1)),
+            hours: Mutex::new(()),
+        })
+    }
+
+    /// What was found so far.
+    pub const fn status(&self) -> &AuditStatus {
+        &self.status
+    }
+
+    /// Begins an audit of an organisation: of a window, taken outwards to
+    /// whole hours, or of the last 24 hours that are over.
+    ///
+    /// # Errors
+    /// `Invalid` for a window that is too long, or that lies where nothing can
+    /// be audited; `Exhausted` while another audit runs.
+    pub fn begin(self: &Arc<Self>, org_id: &OrgId, window: Option<Window>, repair: bool) -> Result<Audit, Error> {
+        let window = auditable(window, self.clock.now(), self.settings.retention_days)?;
+        let busy = |_| Error::exhausted("another audit is running", RETRY_AFTER);
+        let permit = Arc::clone(&self.commands).try_acquire_owned().map_err(busy)?;
+        Ok(Audit {
+            auditor: Arc::clone(self),
+            org_id: org_id.as_str().to_owned(),
+            window,
+            next: window.from(),
+            repair,
+            permit: Arc::new(permit),
+        })
+    }
+
+    /// Audits one hour.
+    async fn audit_hour(&self, request: HourRequest) -> Result<AuditedHour, QueryError> {
+        let _turn = self.hours.lock().await;
+        let scope = HourScope { org_id: request.org_id.as_deref(), hour: request.hour };
+        let effort = self.effort(request.author);
+        let looked = tokio::time::timeout(self.settings.wait_max, self.look(scope, effort)).await;
+        let audited = match looked {
+            Ok(readings) => self.judge(&request, readings?).await?,
+            Err(_) => took_too_long(&request),
+        };
+        self.status.audited(&audited, request.author, self.clock.now());
+        self.metrics.audited(&audited, self.clock.now());
+        Ok(audited)
+    }
+
+    /// Looks closer at the organisations whose hour is not plainly consistent.
+    async fn judge(
+        &self,
+        request: &HourRequest,
+        readings: BTreeMap<String, Reading>,
+    ) -> Result<AuditedHour, QueryError> {
+        let mut audited = AuditedHour { organisations: readings.len() as u64, ..nothing(request.hour) };
+        for (org_id, reading) in readings {
+            audited.ids += reading.ids();
+            let scope = HourScope { org_id: Some(&org_id), hour: request.hour };
+            if reading.differing(second(request.hour)).is_empty() && !self.in_flight.touches(scope).await {
+                continue;
+            }
+            let finding = self.resolve(scope, request).await?;
+            if finding.result != HourResult::Consistent {
+                audited.findings.push(finding);
+            }
+        }
+        Ok(audited)
+    }
+
+    /// Reads an hour's sums, by organisation.
+    async fn look(&self, scope: HourScope<'_>, effort: Effort) -> Result<BTreeMap<String, Reading>, QueryError> {
+        let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
+        for ((org_id, minute), sums) in self.store.event_sums(scope, effort).await? {
+            readings.entry(org_id).or_default().events.insert(minute, sums);
+        }
+        for (place, rollup) in Rollup::ALL.into_iter().enumerate() {
+            for ((org_id, bucket), sum) in self.store.rollup_sums(rollup, scope, effort).await? {
+                readings.entry(org_id).or_default().rollups[place].insert(bucket, sum);
+            }
+        }
+        Ok(readings)
+    }
+
+    const fn effort(&self, author: AuditAuthor) -> Effort {
+        let threads = match author {
+            AuditAuthor::Background => 1,
+            AuditAuthor::Command => 0,
+        };
+        Effort { threads, wait_max: self.settings.wait_max }
+    }
+}
+
+/// An audit by command, hour by hour. Dropping it ends it after the hour that
+/// is under way.
+pub struct Audit {
+    auditor: Arc<Auditor>,
+    org_id: String,
+    window: Window,
+    next: Timestamp,
+    repair: bool,
+    permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Audit {
+    /// The window, in whole hours.
+    pub const fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Audits the next hour; none after the last.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer.
+    pub async fn next(&mut self) -> Option<Result<AuditedHour, Error>> {
+        let hour = self.next;
+        if hour >= self.window.to() {
+            return None;
+        }
+        let (auditor, permit) = (Arc::clone(&self.auditor), Arc::clone(&self.permit));
+        let request =
+            HourRequest { org_id: Some(self.org_id.clone()), hour, repair: self.repair, author: AuditAuthor::Command };
+        // By itself, so that a repair is not broken off when nobody waits.
+        let audited = tokio::spawn(async move {
+            let audited = auditor.audit_hour(request).await;
+            drop(permit);
+            audited
+        });
+        self.next = hour.plus_millis(MILLIS_PER_HOUR);
+        Some(match audited.await {
+            Ok(Ok(audited)) => Ok(audited),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "an audit failed");
+                Err(error.into())
+            }
+            Err(error) => {
+                tracing::error!(%error, "an audit broke down");
+                Err(Error::internal())
+            }
+        })
+    }
+}
+
+/// The whole hours to audit.
+fn auditable(window: Option<Window>, now: Timestamp, retention_days: u32) -> Result<Window, Error> {
+    let this_hour = now.floor_to(MILLIS_PER_HOUR);
+    let asked = match window {
+        Some(window) => window.outwards_to(MILLIS_PER_HOUR),
+        None => Window::new(this_hour.plus_millis(-HOURS_DEFAULT * MILLIS_PER_HOUR), this_hour)?,
+    };
+    let from = asked.from().max(oldest_hour(now, retention_days));
+    // Events may be a little ahead of the clock.
+    let to = asked.to().min(this_hour.plus_millis(2 * MILLIS_PER_HOUR));
+    let window = Window::new(from, to)
+        .map_err(|_| Error::invalid_field("window", "must lie within the retention time, and not in the future"))?;
+    let hours = window.buckets(MILLIS_PER_HOUR);
+    if hours > HOURS_MAX {
+        return Err(Error::invalid_field("window", format!("has {hours} hours; at most {HOURS_MAX} are allowed")));
+    }
+    Ok(window)
+}
+
+/// The first hour of which all events are kept still. What is older is deleted
+/// from the raw table and stays in the rollups, which is no difference.
+fn oldest_hour(now: Timestamp, retention_days: u32) -> Timestamp {
+    let kept = now.plus_millis(-i64::from(retention_days) * MILLIS_PER_DAY);
+    kept.max(Timestamp::from_millis(0)).ceil_to(MILLIS_PER_HOUR).plus_millis(MILLIS_PER_HOUR)
+}
+
+const fn nothing(hour: Timestamp) -> AuditedHour {
+    AuditedHour { hour, ids: 0, organisations: 0, findings: Vec::new() }
+}
+
+/// Of all organisations when none was named: nothing is known of any.
+fn took_too_long(request: &HourRequest) -> AuditedHour {
+    let finding = HourFinding {
+        org_id: request.org_id.clone().unwrap_or_default(),
+        hour: request.hour,
+        result: HourResult::Undetermined,
+        rows: 0,
+        ids: 0,
+        reason: "it took longer to read than audit_wait_ms_max",
+        found: Vec::new(),
+        left: Vec::new(),
+    };
+    AuditedHour { findings: vec![finding], ..nothing(request.hour) }
+}
+
+/// Seconds since 1970.
+fn second(moment: Timestamp) -> u32 {
+    u32::try_from(moment.millis() / 1_000).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_millis(hour * MILLIS_PER_HOUR)
+    }
+
+    #[test]
+    fn only_hours_whose_events_are_kept_are_audited() {
+        let now = at(1_000 * DAY).plus_millis(5);
+        let check = |window: Option<(i64, i64)>, expected: Option<(i64, i64)>| {
+            let window = window.map(|(from, to)| Window::new(at(from), at(to).plus_millis(-1)).unwrap());
+            let audited = auditable(window, now, 30).ok().map(|window| (window.from(), window.to()));
+            assert_eq!(audited, expected.map(|(from, to)| (at(from), at(to))), "{window:?}");
+        };
+        let (today, oldest) = (1_000 * DAY, 970 * DAY + 2);
+        check(None, Some((today - 24, today)));
+        check(Some((today - 3, today - 1)), Some((today - 3, today - 1)));
+        check(Some((0, today - 1)), Some((oldest, today - 1)));
+        check(Some((today, today + 100)), Some((today, today + 2)));
+        check(Some((0, 100)), None);
+        check(Some((today + 50, today + 51)), None);
+    }
+
+    #[test]
+    fn an_audit_has_a_longest_window() {
+        let now = at(1_000 * DAY);
+        let window = Some(Window::new(at(0), now).unwrap());
+        assert!(auditable(window, now, 36_500).is_err());
+        assert!(auditable(window, now, 366).is_ok());
+    }
+}

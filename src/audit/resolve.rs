@@ -1,0 +1,294 @@
+//! One hour of one organisation that did not look consistent: read again until
+//! the reading can be believed, and repaired.
+//!
+//! A reading is believed when the state it was made of stood still:
+//!
+//! 1. The sums of the rollups and a mark of the events are read, then the
+//!    events, then the keys that differ.
+//! 2. No segment of this service's that was attempted and not confirmed
+//!    touches the hour.
+//! 3. Every insert that was under way then has ended, whoever sent it.
+//! 4. The sums and the mark are read again, and are the same.
+//!
+//! An insert that reached some of the tables before 1 and the others after it
+//! has either ended by 4, and changed what is compared there; or it was broken
+//! off and will be repeated, which is what 2 is about. (Another service's
+//! broken-off segment cannot be seen. That service finds our repair in the
+//! record before it repeats the segment.)
+//!
+//! The first attempt leaves the service's own inserts alone, which is enough
+//! for hours that are over. If the hour moved, the gate is held for the next.
+
+use std::array::from_fn;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::reading::{Buckets, Reading};
+use super::{Auditor, HourRequest, second};
+use crate::clickhouse::audit::{Effort, HourScope, Mark, Repair, RepairRecord, RepairState};
+use crate::clickhouse::error::QueryError;
+use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, Rollup};
+use crate::ingest::stored::TouchedHours;
+
+/// Attempts at a reading that stands still.
+const ATTEMPTS_MAX: u32 = 4;
+/// Repairs of one hour after each other: each takes so many keys of a rollup,
+/// and the next what is left.
+const REPAIRS_MAX: u32 = 200;
+const REPAIR_KEYS_MAX: u32 = 200_000;
+/// Keys that are listed in a report, of each rollup.
+const LISTED_MAX: u32 = 100;
+/// Longest the inserts of others are waited for, and how often they are looked
+/// at.
+const INSERTS_WAIT_MAX: Duration = Duration::from_secs(10);
+const INSERTS_PAUSE: Duration = Duration::from_millis(20);
+/// Pause before a reading that moved is made again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What stands still while a reading is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    mark: Mark,
+    /// In the order of [`Rollup::ALL`].
+    rollups: [Buckets; 4],
+}
+
+/// What one attempt saw.
+enum Attempt {
+    Consistent,
+    /// A segment of this service's is half-way in.
+    InFlight,
+    /// Somebody wrote meanwhile.
+    Moved,
+    Different(Vec<Differences>),
+    /// It was different, and the difference, or the first keys of it, has been
+    /// inserted.
+    Repaired(Vec<Differences>),
+}
+
+/// What is known of an hour so far.
+#[derive(Default)]
+struct Known {
+    rows: u64,
+    ids: u64,
+    found: Vec<Differences>,
+    left: Vec<Differences>,
+}
+
+impl Auditor {
+    /// See the module.
+    pub(super) async fn resolve(&self, scope: HourScope<'_>, request: &HourRequest) -> Result<HourFinding, QueryError> {
+        let mut known = Known::default();
+        let mut attempts = 0;
+        let mut repairs = 0;
+        let (result, reason) = loop {
+            let holds = attempts > 0;
+            let Some(attempt) = self.attempt_in_time(scope, request, holds, &mut known).await? else {
+                break (HourResult::Undetermined, if holds { HOLD_TOO_SHORT } else { WAIT_TOO_SHORT });
+            };
+            match attempt {
+                Attempt::Consistent if known.found.is_empty() => break (HourResult::Consistent, ""),
+                Attempt::Consistent => break (HourResult::Repaired, ""),
+                Attempt::Different(found) => {
+                    known.see(found);
+                    break (HourResult::Different, if request.repair { EVENTS_GONE } else { "" });
+                }
+                Attempt::Repaired(found) => {
+                    known.see(found);
+                    repairs += 1;
+                    if repairs > REPAIRS_MAX {
+                        break (HourResult::Different, REPAIRS_TOO_MANY);
+                    }
+                }
+                // Unless it is parked, it is about to be inserted again.
+                Attempt::InFlight if attempts + 1 >= ATTEMPTS_MAX => break (HourResult::InFlight, SEGMENT_ON_ITS_WAY),
+                Attempt::Moved if attempts + 1 >= ATTEMPTS_MAX => break (HourResult::InFlight, OTHERS_WRITE),
+                Attempt::InFlight | Attempt::Moved => {
+                    attempts += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        };
+        if result.is_right() {
+            known.left.clear();
+        }
+        let Known { rows, ids, found, left } = known;
+        Ok(HourFinding { org_id: request_org(scope), hour: scope.hour, result, rows, ids, reason, found, left })
+    }
+
+    /// One attempt, within the time it may take; none when that was not
+    /// enough.
+    async fn attempt_in_time(
+        &self,
+        scope: HourScope<'_>,
+        request: &HourRequest,
+        holds: bool,
+        known: &mut Known,
+    ) -> Result<Option<Attempt>, QueryError> {
+        let wait_max = if holds { self.settings.hold_max } else { self.settings.wait_max };
+        let effort = Effort { wait_max, ..self.effort(request.author) };
+        let attempt = async {
+            let _held = if holds { Some(self.in_flight.hold().await) } else { None };
+            self.attempt(scope, request, effort, known).await
+        };
+        match tokio::time::timeout(wait_max, attempt).await {
+            Ok(attempt) => attempt.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        scope: HourScope<'_>,
+        request: &HourRequest,
+        effort: Effort,
+        known: &mut Known,
+    ) -> Result<Attempt, QueryError> {
+        if self.in_flight.touches(scope).await {
+            return Ok(Attempt::InFlight); // There is no need to read.
+        }
+        // Before anything else is read: a repair that is done later is one of the
+        // differences, and must not be taken for one that was done before.
+        let done: BTreeMap<String, u64> = self.store.repairs_done(scope, effort).await?.into_iter().collect();
+        let state = self.state(scope, effort).await?;
+        let events = self.store.event_sums(scope, effort).await?;
+        let events = events.into_iter().map(|((_, minute), sums)| (minute, sums)).collect();
+        let reading = Reading { events, rollups: state.rollups.clone() };
+        (known.rows, known.ids) = (state.mark.rows, reading.ids());
+        let differing = reading.differing(second(scope.hour));
+        if self.in_flight.touches(scope).await {
+            return Ok(Attempt::InFlight);
+        }
+        if differing.is_empty() {
+            return Ok(Attempt::Consistent);
+        }
+        // The background repairs counts, and does not wipe out what has lost
+        // its events.
+        let repairs = request.repair && (request.author == AuditAuthor::Command || reading.ids() > 0);
+        let limit = if repairs { REPAIR_KEYS_MAX } else { LISTED_MAX };
+        let mut found = Vec::new();
+        for (rollup, buckets) in differing {
+            let differences = self.store.differences(rollup, scope, &buckets, limit, effort).await?;
+            if differences.keys == 0 {
+                return Ok(Attempt::Moved);
+            }
+            found.push(differences);
+        }
+        if !self.stood_still(scope, &state, effort).await? {
+            return Ok(Attempt::Moved);
+        }
+        if !repairs {
+            return Ok(Attempt::Different(found));
+        }
+        for differences in &found {
+            let done_before = done.get(differences.rollup.as_str()).copied().unwrap_or_default();
+            if !self.repair(scope, request.author, differences, done_before, &state, effort).await? {
+                return Ok(Attempt::Moved);
+            }
+        }
+        Ok(Attempt::Repaired(found))
+    }
+
+    /// What must stand still.
+    async fn state(&self, scope: HourScope<'_>, effort: Effort) -> Result<State, QueryError> {
+        let mut rollups: [Buckets; 4] = from_fn(|_| Buckets::new());
+        for (sums, rollup) in rollups.iter_mut().zip(Rollup::ALL) {
+            let read = self.store.rollup_sums(rollup, scope, effort).await?;
+            // Rows that come to nothing may be merged away meanwhile.
+            let something = read.into_iter().filter(|(_, sum)| *sum != Default::default());
+            *sums = something.map(|((_, bucket), sum)| (bucket, sum)).collect();
+        }
+        Ok(State { mark: self.store.mark(scope, effort).await?, rollups })
+    }
+
+    /// Whether the state is still this, after all inserts that were under way
+    /// have ended.
+    async fn stood_still(&self, scope: HourScope<'_>, before: &State, effort: Effort) -> Result<bool, QueryError> {
+        Ok(self.inserts_have_ended(effort).await? && self.state(scope, effort).await? == *before)
+    }
+
+    /// Waits until the inserts under way just now have ended; whether they
+    /// have.
+    async fn inserts_have_ended(&self, effort: Effort) -> Result<bool, QueryError> {
+        // The rest of the time is for reading.
+        let deadline = tokio::time::Instant::now() + INSERTS_WAIT_MAX.min(effort.wait_max / 2);
+        let mut waited_for: BTreeSet<String> = self.store.inserts_running().await?;
+        while !waited_for.is_empty() {
+            if tokio::time::Instant::now() > deadline {
+                return Ok(false);
+            }
+            tokio::time::sleep(INSERTS_PAUSE).await;
+            let running = self.store.inserts_running().await?;
+            waited_for.retain(|id| running.contains(id));
+        }
+        Ok(true)
+    }
+
+    /// Records and inserts a repair; false when somebody wrote in between.
+    async fn repair(
+        &self,
+        scope: HourScope<'_>,
+        author: AuditAuthor,
+        differences: &Differences,
+        done_before: u64,
+        before: &State,
+        effort: Effort,
+    ) -> Result<bool, QueryError> {
+        let org_id = request_org(scope);
+        let Differences { rollup, listed, .. } = differences;
+        let repair = Repair { org_id: &org_id, hour: scope.hour, rollup: *rollup, differences: listed, done_before };
+        let record = |state| RepairRecord { repair, state, author, at_micros: self.clock.micros() };
+        self.store.record(record(RepairState::Begun)).await?;
+        // From here on, whoever repeats a segment of before finds the record.
+        // Whoever began to before has written by now, or is writing.
+        let unmoved = self.inserts_have_ended(effort).await? && {
+            let now = self.state(scope, effort).await?;
+            let place = Rollup::ALL.iter().position(|other| other == rollup).unwrap_or_default();
+            now.mark == before.mark && now.rollups[place] == before.rollups[place]
+        };
+        if !unmoved {
+            return Ok(false);
+        }
+        let applied = self.store.apply(repair).await;
+        // Also when it may not be there: a question too many does no harm.
+        let mut touched = TouchedHours::default();
+        touched.touch(&org_id, scope.hour);
+        self.stored_hours.stored(touched);
+        if let Err(error) = applied {
+            tracing::warn!(%error, rollup = rollup.as_str(), "a repair failed, and may or may not be there");
+            return Ok(false);
+        }
+        let (added, taken) = repair.added_and_taken();
+        let hour_ms = scope.hour.millis();
+        tracing::info!(org_id, hour_ms, rollup = rollup.as_str(), keys = listed.len(), added, taken, "repaired");
+        self.metrics.repaired(*rollup, added, taken);
+        self.store.record(record(RepairState::Done)).await?;
+        Ok(true)
+    }
+}
+
+const SEGMENT_ON_ITS_WAY: &str = "a segment of this service is on its way into it";
+const OTHERS_WRITE: &str = "others keep writing into it";
+const EVENTS_GONE: &str = "it has no events left, so only a command repairs it";
+const REPAIRS_TOO_MANY: &str = "too much differs for one audit; audit it again";
+const WAIT_TOO_SHORT: &str = "it took longer to read than audit_wait_ms_max";
+const HOLD_TOO_SHORT: &str = "events keep coming, and it took longer to read than audit_hold_ms_max";
+
+/// The organisation of a scope that has one.
+fn request_org(scope: HourScope<'_>) -> String {
+    scope.org_id.unwrap_or_default().to_owned()
+}
+
+impl Known {
+    /// Notes what an attempt found: the first is what was wrong, the last what
+    /// is left.
+    fn see(&mut self, mut found: Vec<Differences>) {
+        for differences in &mut found {
+            differences.listed.truncate(LISTED_MAX as usize);
+        }
+        if self.found.is_empty() {
+            self.found.clone_from(&found);
+        }
+        self.left = found;
+    }
+}

@@ -1,0 +1,275 @@
+//! `tallyhouse audit`: do the rollups say what the events say?
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::EXIT_NEGATIVE;
+use super::connection::{Address, explain};
+use super::moment::{self, Precision, WindowArgs};
+use super::paint::Paint;
+use super::plot::grouped;
+use super::table::Table;
+use crate::transport::proto;
+use crate::transport::proto::audit_response::Step;
+use crate::transport::proto::audit_service_client::AuditServiceClient;
+
+/// Keys shown of each rollup and hour.
+const KEYS_SHOWN: usize = 5;
+
+/// What to audit.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    address: Address,
+    #[command(flatten)]
+    window: WindowArgs,
+    /// Make the counts right where they are wrong.
+    #[arg(long)]
+    repair: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl AuditArgs {
+    /// Asks, shows the progress, and then the outcome.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let window = self.window.window(moment::now())?;
+        let mut client = AuditServiceClient::new(self.address.connect().await?);
+        let request = proto::AuditRequest { window, repair: self.repair };
+        let answer = client.audit(request).await;
+        let mut steps = answer.map_err(|status| explain(&status)).context("cannot audit")?.into_inner();
+        let bar = bar();
+        let mut hours = Vec::new();
+        let mut summary = None;
+        while let Some(step) = steps.message().await.map_err(|status| explain(&status)).context("the audit ended")? {
+            match step.step {
+                Some(Step::Hour(hour)) => {
+                    bar.set_length(hour.hours_total.into());
+                    bar.set_position(hour.hours_done.into());
+                    if hour.result() != proto::HourResult::Consistent {
+                        hours.push(hour);
+                    }
+                }
+                Some(Step::Summary(last)) => summary = Some(last),
+                None => {}
+            }
+        }
+        bar.finish_and_clear();
+        let summary = summary.context("the audit ended without a summary; audit again")?;
+        if self.json {
+            super::print_json(&to_json(&summary, &hours))?;
+        } else {
+            super::print(&render(&summary, &hours, self.repair, Paint::stdout()))?;
+        }
+        Ok(if is_right(&summary) { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NEGATIVE) })
+    }
+}
+
+/// On standard error, and only on a terminal.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} hours, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+const fn is_right(summary: &proto::AuditSummary) -> bool {
+    summary.different == 0 && summary.in_flight == 0 && summary.undetermined == 0
+}
+
+const fn result_name(result: proto::HourResult) -> &'static str {
+    match result {
+        proto::HourResult::Unspecified => "",
+        proto::HourResult::Consistent => "consistent",
+        proto::HourResult::Repaired => "repaired",
+        proto::HourResult::Different => "different",
+        proto::HourResult::InFlight => "in flight",
+        proto::HourResult::Undetermined => "undetermined",
+    }
+}
+
+const fn rollup_name(rollup: proto::Rollup) -> &'static str {
+    match rollup {
+        proto::Rollup::Unspecified => "",
+        proto::Rollup::CampaignMinutes => "campaign_minutes",
+        proto::Rollup::TypeHours => "type_hours",
+        proto::Rollup::UserDays => "user_days",
+        proto::Rollup::UserMinutes => "user_minutes",
+    }
+}
+
+fn readable(at: Option<&prost_types::Timestamp>) -> String {
+    at.map(|at| moment::readable(moment::from_proto(at), Precision::Minute)).unwrap_or_default()
+}
+
+fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], repair: bool, paint: Paint) -> String {
+    let mut text =
+        format!("{}\n", paint.bold(&format!("audit of {}", moment::readable_window(summary.window.as_ref()))));
+    if !hours.is_empty() {
+        text.push_str(&table(hours).render(paint));
+    }
+    for hour in hours.iter().filter(|hour| !hour.reason.is_empty()) {
+        text.push_str(&format!("{}: {}\n", readable(hour.hour.as_ref()), hour.reason));
+    }
+    let keys = keys(hours);
+    if !keys.is_empty() {
+        text.push_str(&format!("\n{}", keys.render(paint)));
+    }
+    text.push_str(&format!("\n{} events in {}: ", grouped(summary.ids), plural(summary.hours, "hour")));
+    let counts = [
+        (summary.consistent, "consistent"),
+        (summary.repaired, "repaired"),
+        (summary.different, "different"),
+        (summary.in_flight, "in flight"),
+        (summary.undetermined, "undetermined"),
+    ];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    let line = counts.join(", ");
+    text.push_str(&if is_right(summary) { paint.green(&line) } else { paint.red(&line) });
+    text.push('\n');
+    if summary.different > 0 && !repair {
+        text.push_str("`tallyhouse audit --repair` makes the counts right\n");
+    }
+    text
+}
+
+fn plural(count: u32, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", grouped(count.into())) }
+}
+
+/// What was found, by hour and rollup.
+fn table(hours: &[proto::AuditedHour]) -> Table {
+    let mut table = Table::new().text("hour (UTC)").text("result").number("ids").text("rollup").number("keys");
+    table = table.number("too few").number("too many");
+    for hour in hours {
+        let mut row = |rollup: &str, numbers: [String; 3]| {
+            let [keys, under, over] = numbers;
+            let (at, result) = (readable(hour.hour.as_ref()), result_name(hour.result()).to_owned());
+            table.row([at, result, grouped(hour.ids), rollup.to_owned(), keys, under, over]);
+        };
+        for found in &hour.found {
+            row(rollup_name(found.rollup()), [grouped(found.keys), grouped(found.under), grouped(found.over)]);
+        }
+        if hour.found.is_empty() {
+            row("", Default::default());
+        }
+    }
+    table
+}
+
+/// The first keys that are, or were, wrong.
+fn keys(hours: &[proto::AuditedHour]) -> Table {
+    let mut table = Table::new().text("rollup").text("at (UTC)").text("campaign").text("user").text("type");
+    table = table.number("events").number("counted");
+    for found in hours.iter().flat_map(|hour| &hour.found) {
+        for key in found.differences.iter().take(KEYS_SHOWN) {
+            table.row([
+                rollup_name(found.rollup()).to_owned(),
+                readable(key.bucket.as_ref()),
+                key.campaign_id.clone(),
+                key.user_id.clone(),
+                key.r#type.clone(),
+                key.expected.to_string(),
+                key.actual.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+fn to_json(summary: &proto::AuditSummary, hours: &[proto::AuditedHour]) -> Value {
+    let window = summary.window.as_ref();
+    json!({
+        "from": window.and_then(|window| window.from.as_ref()).map(moment::rfc3339),
+        "to": window.and_then(|window| window.to.as_ref()).map(moment::rfc3339),
+        "hours": summary.hours,
+        "ids": summary.ids,
+        "consistent": summary.consistent,
+        "repaired": summary.repaired,
+        "different": summary.different,
+        "in_flight": summary.in_flight,
+        "undetermined": summary.undetermined,
+        "findings": hours.iter().map(hour_json).collect::<Vec<_>>(),
+    })
+}
+
+fn hour_json(hour: &proto::AuditedHour) -> Value {
+    json!({
+        "hour": hour.hour.as_ref().map(moment::rfc3339),
+        "result": result_name(hour.result()),
+        "reason": hour.reason,
+        "rows": hour.rows,
+        "ids": hour.ids,
+        "found": hour.found.iter().map(rollup_json).collect::<Vec<_>>(),
+        "left": hour.left.iter().map(rollup_json).collect::<Vec<_>>(),
+    })
+}
+
+fn rollup_json(found: &proto::RollupDifferences) -> Value {
+    let differences = found.differences.iter().map(|key| {
+        json!({
+            "bucket": key.bucket.as_ref().map(moment::rfc3339),
+            "campaign_id": key.campaign_id,
+            "user_id": key.user_id,
+            "type": key.r#type,
+            "expected": key.expected,
+            "actual": key.actual,
+        })
+    });
+    json!({
+        "rollup": rollup_name(found.rollup()),
+        "keys": found.keys,
+        "under": found.under,
+        "over": found.over,
+        "differences": differences.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hour(result: proto::HourResult) -> proto::AuditedHour {
+        let key = proto::KeyDifference {
+            bucket: Some(prost_types::Timestamp { seconds: 7_260, nanos: 0 }),
+            user_id: "ann".to_owned(),
+            expected: 3,
+            actual: 5,
+            ..Default::default()
+        };
+        let found = proto::RollupDifferences {
+            rollup: proto::Rollup::UserMinutes.into(),
+            keys: 1,
+            under: 0,
+            over: 2,
+            differences: vec![key],
+        };
+        let hour = Some(prost_types::Timestamp { seconds: 7_200, nanos: 0 });
+        proto::AuditedHour { hour, ids: 1_000, result: result.into(), found: vec![found], ..Default::default() }
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_with_what_to_do() {
+        let summary = proto::AuditSummary { hours: 2, ids: 2_000, consistent: 1, different: 1, ..Default::default() };
+        let text = render(&summary, &[hour(proto::HourResult::Different)], false, Paint::plain());
+        assert!(text.contains("1970-01-01 02:00  different  1,000  user_minutes     1        0         2"), "{text}");
+        assert!(text.contains("user_minutes  1970-01-01 02:01            ann              3        5"), "{text}");
+        assert!(text.contains("2,000 events in 2 hours: 1 consistent, 1 different\n"), "{text}");
+        assert!(text.contains("audit --repair"), "{text}");
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_right_is_right() {
+        let check = |summary: proto::AuditSummary, expected: bool| assert_eq!(is_right(&summary), expected);
+        check(proto::AuditSummary { consistent: 3, repaired: 1, ..Default::default() }, true);
+        check(proto::AuditSummary { different: 1, ..Default::default() }, false);
+        check(proto::AuditSummary { in_flight: 1, ..Default::default() }, false);
+        check(proto::AuditSummary { undetermined: 1, ..Default::default() }, false);
+    }
+}

@@ -1,0 +1,64 @@
+//! How fast events stream in that occurred long ago: below the floor of the
+//! index, where memory does not know the ids.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::events::Generator;
+use super::house::House;
+use super::ingest::{BATCH, stream};
+use super::report::Report;
+
+/// Ids that the index of this measurement may hold. More are stored, so its
+/// floor lies in the newest events.
+const INDEX_IDS_MAX: u64 = 4_000_000;
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// Days ago: where nothing is stored, and where there is.
+const EMPTY_DAYS_AGO: u32 = 20;
+const STORED_DAYS_AGO: u32 = 10;
+/// Rows stored of the old day, for each hundred events sent into it.
+const STORED_PERCENT: u64 = 200;
+/// Of a hundred events sent into the old day, so many are stored already.
+const REPEATED_PERCENT: usize = 20;
+
+/// Sends `events` events into an old day of which nothing is stored, and then
+/// into one of which there is.
+pub(super) async fn measure(dir: &Path, events: usize, report: &mut Report) -> anyhow::Result<()> {
+    let ids_max = INDEX_IDS_MAX.to_string();
+    let mut house = House::start(dir.join("late"), &[("TALLYHOUSE_INDEX_IDS_MAX", &ids_max)]).await?;
+    house.preload(INDEX_IDS_MAX, Duration::ZERO, DAY).await?;
+    house.preload(events as u64 * STORED_PERCENT / 100, DAY * STORED_DAYS_AGO, DAY).await?;
+    let stored = house.stored_events(events * REPEATED_PERCENT / 100, DAY * STORED_DAYS_AGO).await?;
+    house.restart().await?; // It learns what is stored.
+
+    let ends = |days_ago: u32| SystemTime::now() - DAY * days_ago;
+    let mut generator = Generator::new(7_000_000);
+    let history: Vec<_> = (0..events).map(|_| generator.event(ends(EMPTY_DAYS_AGO), DAY)).collect();
+    let (rate, acks) = stream(&house, batches(history), events).await?;
+    report.add("late.history_events_per_second", rate, "events/s");
+    report.add_times("late.history_ack", &acks);
+
+    let mut into_stored: Vec<_> = (stored.len()..events).map(|_| generator.event(ends(STORED_DAYS_AGO), DAY)).collect();
+    let repeated = stored.len();
+    into_stored.extend(stored);
+    generator.shuffle(&mut into_stored);
+    let before = house.count_events().await?;
+    let (rate, acks) = stream(&house, batches(into_stored), events).await?;
+    let added = house.count_events().await? - before;
+    anyhow::ensure!(
+        added == (events - repeated) as u64,
+        "{added} events were added; {repeated} of {events} were stored before"
+    );
+    report.add("late.stored_day_events_per_second", rate, "events/s");
+    report.add_times("late.stored_day_ack", &acks);
+    Ok(())
+}
+
+fn batches(events: Vec<crate::transport::proto::Event>) -> Vec<Vec<crate::transport::proto::Event>> {
+    let mut events = events.into_iter();
+    std::iter::from_fn(|| {
+        let next: Vec<_> = events.by_ref().take(BATCH).collect();
+        (!next.is_empty()).then_some(next)
+    })
+    .collect()
+}

@@ -1,0 +1,148 @@
+//! The audit's side of ClickHouse.
+//!
+//! `sums` are the checksums by which an hour is compared, `differences` the
+//! keys at which it differs, `repairs` what is inserted and recorded, `quiet`
+//! whether somebody writes meanwhile. When to believe what, and what
+//! to do about it, is decided in [`crate::audit`].
+
+mod differences;
+mod quiet;
+mod repairs;
+mod sums;
+
+use std::time::Duration;
+
+use clickhouse::Client;
+use clickhouse::query::Query;
+
+pub use repairs::{Repair, RepairRecord, RepairState};
+pub use sums::{EventSums, Mark, RollupSums, Sum};
+
+use super::client::Endpoint;
+use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Timestamp};
+
+/// Memory of one grouping, in bytes; beyond it goes to disk.
+const GROUPING_BYTES_MAX: u64 = 1 << 30;
+
+/// How much of ClickHouse an audit may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Threads of a query. 0: as ClickHouse likes.
+    pub threads: u32,
+    /// Longest a query may take.
+    pub wait_max: Duration,
+}
+
+/// One hour, of one organisation or of all.
+#[derive(Clone, Copy, Debug)]
+pub struct HourScope<'a> {
+    /// The organisation, as the tables name it; none: all.
+    pub org_id: Option<&'a str>,
+    /// The hour's first moment.
+    pub hour: Timestamp,
+}
+
+/// Reads and repairs, as the audit needs it.
+pub struct AuditStore {
+    client: Client,
+    database: String,
+}
+
+impl AuditStore {
+    /// On this server.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        Self { client: endpoint.client(), database: endpoint.database.clone() }
+    }
+
+    /// A reading, with bounds.
+    fn read(&self, statement: &str, org_id: Option<&str>, effort: Effort) -> Query {
+        let seconds = effort.wait_max.as_secs().max(1).to_string();
+        let mut query = self
+            .client
+            .query_raw(statement)
+            .with_setting("max_execution_time", seconds)
+            .with_setting("max_bytes_before_external_group_by", GROUPING_BYTES_MAX.to_string())
+            .with_setting("do_not_merge_across_partitions_select_final", "1");
+        if effort.threads > 0 {
+            query = query.with_setting("max_threads", effort.threads.to_string());
+        }
+        match org_id {
+            Some(org_id) => query.param("org", org_id),
+            None => query,
+        }
+    }
+}
+
+impl HourScope<'_> {
+    /// The condition on the organisation.
+    const fn of_org(&self) -> &'static str {
+        if self.org_id.is_some() { "org_id = {org:String} AND" } else { "" }
+    }
+
+    /// The hour's first second, since 1970.
+    fn second(&self) -> u32 {
+        super::answers::seconds(self.hour)
+    }
+
+    /// The rows of `events` in the hour.
+    fn events(&self) -> String {
+        let (org, from) = (self.of_org(), self.second());
+        let to = from.saturating_add(3_600);
+        format!(
+            "{org} toStartOfMinute(occurred_at) >= toDateTime({from}, 'UTC') \
+             AND toStartOfMinute(occurred_at) < toDateTime({to}, 'UTC') \
+             AND occurred_at >= toDateTime({from}, 'UTC') AND occurred_at < toDateTime({to}, 'UTC')"
+        )
+    }
+
+    /// The rows of a rollup in the hour, by its column of time.
+    fn within(&self, column: &str) -> String {
+        let (org, from) = (self.of_org(), self.second());
+        let to = from.saturating_add(3_600);
+        format!("{org} {column} >= toDateTime({from}, 'UTC') AND {column} < toDateTime({to}, 'UTC')")
+    }
+
+    /// The rows of `campaign_minutes` in the hour: the day comes first in its
+    /// sorting key.
+    fn campaign_minutes(&self) -> String {
+        format!("{} AND toDate(minute) = toDate(toDateTime({}, 'UTC'))", self.within("minute"), self.second())
+    }
+
+    /// The rows of `user_minutes` in the hour, likewise.
+    fn user_minutes(&self) -> String {
+        format!("{} AND toStartOfHour(minute) = toDateTime({}, 'UTC')", self.within("minute"), self.second())
+    }
+
+    /// The rows of `user_days` that count something in the hour.
+    fn user_days(&self) -> String {
+        let hours = self.hour_of_day();
+        let any = if hours == 23 { "c23 != 0".to_owned() } else { format!("c{hours:02} != c{:02}", hours + 1) };
+        format!("{} day = toDate(toDateTime({}, 'UTC')) AND {any}", self.of_org(), self.second())
+    }
+
+    /// What a row of `user_days` counts in the hour. Counts wrap around, as
+    /// they do when they are summed.
+    fn user_days_count(&self) -> String {
+        match self.hour_of_day() {
+            23 => "toInt32(c23)".to_owned(),
+            hour => format!("toInt32(c{hour:02} - c{:02})", hour + 1),
+        }
+    }
+
+    const fn hour_of_day(&self) -> i64 {
+        self.hour.millis().rem_euclid(MILLIS_PER_DAY) / MILLIS_PER_HOUR
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_hour_of_a_day_has_no_column_behind_it() {
+        let scope = |hour: i64| HourScope { org_id: None, hour: Timestamp::from_millis(hour * MILLIS_PER_HOUR) };
+        assert_eq!(scope(24 + 7).user_days_count(), "toInt32(c07 - c08)");
+        assert_eq!(scope(23).user_days_count(), "toInt32(c23)");
+        assert!(scope(23).user_days().ends_with("c23 != 0"));
+    }
+}

@@ -1,0 +1,263 @@
+//! Repairs: inserted exactly once, and recorded.
+//!
+//! A repair is one insert of one block into one rollup's table. Its token is
+//! made from what it changes: sent again, by whomever, it is taken once. The
+//! same change may be due again another day, so the number of repairs that are
+//! done in this hour and rollup is part of the token.
+
+use bytes::Bytes;
+use clickhouse::Row;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{AuditStore, Effort, HourScope};
+use crate::clickhouse::answers::seconds;
+use crate::clickhouse::error::{QueryError, insert_error};
+use crate::clickhouse::store::INSERT_SETTINGS;
+use crate::domain::{AuditAuthor, Difference, MILLIS_PER_DAY, MILLIS_PER_HOUR, Rollup, Timestamp};
+use crate::ingest::row::put_string;
+use crate::ingest::store::StoreError;
+use crate::ingest::stored::TouchedHours;
+
+/// How far the clocks of two services may be apart, in microseconds.
+const CLOCKS_APART_MICROS: u64 = 60_000_000;
+/// Hours in a day, and columns in a row of `user_days`.
+const HOURS: u32 = 24;
+
+/// What is to be added to a rollup, in an hour of one organisation.
+#[derive(Clone, Copy, Debug)]
+pub struct Repair<'a> {
+    /// The organisation, as the tables name it.
+    pub org_id: &'a str,
+    /// The hour's first moment.
+    pub hour: Timestamp,
+    /// The rollup.
+    pub rollup: Rollup,
+    /// The keys that are wrong.
+    pub differences: &'a [Difference],
+    /// How many repairs of this hour and rollup were done before the
+    /// differences were read.
+    pub done_before: u64,
+}
+
+/// Where a repair is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairState {
+    /// It is about to be inserted.
+    Begun,
+    /// ClickHouse has said that it has it.
+    Done,
+}
+
+/// A line in the record of repairs.
+#[derive(Clone, Copy, Debug)]
+pub struct RepairRecord<'a> {
+    /// The repair.
+    pub repair: Repair<'a>,
+    /// Where it is.
+    pub state: RepairState,
+    /// Who asked for it.
+    pub author: AuditAuthor,
+    /// Now, in microseconds since 1970.
+    pub at_micros: u64,
+}
+
+impl Repair<'_> {
+    /// The insert's token, and the repair's id.
+    pub fn token(&self) -> String {
+        let mut hash = Sha256::new();
+        // Each text ends where the next number begins: lengths go first.
+        let mut text = |text: &str| {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        };
+        text(self.rollup.as_str());
+        text(self.org_id);
+        text(&format!("{} {}", self.hour.millis(), self.done_before));
+        for Difference { key, expected, actual } in self.differences {
+            text(&key.campaign_id);
+            text(&key.event_type);
+            text(&key.user_id);
+            text(&format!("{} {} {expected} {actual}", key.bucket.millis(), key.user_key));
+        }
+        hash.finalize().iter().take(16).fold("repair-".to_owned(), |token, byte| format!("{token}{byte:02x}"))
+    }
+
+    /// The table's columns.
+    fn columns(&self) -> String {
+        match self.rollup {
+            Rollup::CampaignMinutes => "org_id, campaign_id, minute, type, events".to_owned(),
+            Rollup::TypeHours => "org_id, hour, type, events".to_owned(),
+            Rollup::UserDays => (0..HOURS)
+                .fold("org_id, day, user_key, user_id".to_owned(), |columns, hour| format!("{columns}, c{hour:02}")),
+            Rollup::UserMinutes => "org_id, minute, user_id, events".to_owned(),
+        }
+    }
+
+    /// The rows, in RowBinary. A count that is taken away is the complement of
+    /// the number, in the width of the column.
+    fn rows(&self) -> Vec<u8> {
+        let mut rows = Vec::with_capacity(self.differences.len() * 64);
+        for difference in self.differences {
+            self.put_row(difference, &mut rows);
+        }
+        rows
+    }
+
+    fn put_row(&self, difference: &Difference, rows: &mut Vec<u8>) {
+        let key = &difference.key;
+        let missing = difference.missing();
+        // What does not fit is left for the next repair.
+        let narrow = i32::try_from(missing).unwrap_or(if missing < 0 { i32::MIN } else { i32::MAX });
+        put_string(rows, self.org_id);
+        match self.rollup {
+            Rollup::CampaignMinutes => {
+                put_string(rows, &key.campaign_id);
+                rows.extend_from_slice(&seconds(key.bucket).to_le_bytes());
+                put_string(rows, &key.event_type);
+                rows.extend_from_slice(&missing.to_le_bytes());
+            }
+            Rollup::TypeHours => {
+                rows.extend_from_slice(&seconds(key.bucket).to_le_bytes());
+                put_string(rows, &key.event_type);
+                rows.extend_from_slice(&missing.to_le_bytes());
+            }
+            Rollup::UserDays => {
+                let day = u16::try_from(self.hour.millis().div_euclid(MILLIS_PER_DAY)).unwrap_or_default();
+                rows.extend_from_slice(&day.to_le_bytes());
+                rows.extend_from_slice(&key.user_key.to_le_bytes());
+                put_string(rows, &key.user_id);
+                // An event of an hour counts in its column and in all before.
+                let of_day = self.hour.millis().rem_euclid(MILLIS_PER_DAY) / MILLIS_PER_HOUR;
+                for hour in 0..i64::from(HOURS) {
+                    let count = if hour <= of_day { narrow } else { 0 };
+                    rows.extend_from_slice(&count.to_le_bytes());
+                }
+            }
+            Rollup::UserMinutes => {
+                rows.extend_from_slice(&seconds(key.bucket).to_le_bytes());
+                put_string(rows, &key.user_id);
+                rows.extend_from_slice(&narrow.to_le_bytes());
+            }
+        }
+    }
+
+    /// Events added, and events taken away.
+    pub fn added_and_taken(&self) -> (u64, u64) {
+        self.differences.iter().fold((0, 0), |(added, taken), difference| {
+            let missing = difference.missing();
+            let size = missing.unsigned_abs();
+            if missing > 0 { (added + size, taken) } else { (added, taken + size) }
+        })
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct RepairedHour {
+    org_id: String,
+    hour: u32,
+}
+
+impl AuditStore {
+    /// How many repairs of an hour are done, by rollup.
+    pub async fn repairs_done(&self, scope: HourScope<'_>, effort: Effort) -> Result<Vec<(String, u64)>, QueryError> {
+        let statement = format!(
+            "SELECT rollup, count() FROM audit_repairs WHERE {} AND state = 'done' GROUP BY audit_repairs.rollup",
+            scope.within("hour")
+        );
+        Ok(self.read(&statement, scope.org_id, effort).fetch_all().await?)
+    }
+
+    /// Writes a line into the record of repairs.
+    pub async fn record(&self, record: RepairRecord<'_>) -> Result<(), QueryError> {
+        let repair = record.repair;
+        let (added, taken) = repair.added_and_taken();
+        let state = match record.state {
+            RepairState::Begun => "begun",
+            RepairState::Done => "done",
+        };
+        let statement = format!(
+            "INSERT INTO audit_repairs (org_id, hour, rollup, repair_id, state, at, keys, added, taken, author) \
+             SELECT {{org:String}}, toDateTime({}, 'UTC'), '{}', '{}', '{state}', \
+               fromUnixTimestamp64Micro({}, 'UTC'), {}, {added}, {taken}, '{}'",
+            seconds(repair.hour),
+            repair.rollup.as_str(),
+            repair.token(),
+            record.at_micros,
+            repair.differences.len(),
+            record.author.as_str(),
+        );
+        let insert = self.client.query_raw(&statement).param("org", repair.org_id).with_setting("async_insert", "0");
+        Ok(insert.execute().await?)
+    }
+
+    /// Inserts a repair. An error says nothing about whether it is there.
+    pub async fn apply(&self, repair: Repair<'_>) -> Result<(), StoreError> {
+        let statement = format!("INSERT INTO {} ({}) FORMAT RowBinary", repair.rollup.as_str(), repair.columns());
+        let mut insert = self.client.insert_formatted_with(statement);
+        for (name, value) in INSERT_SETTINGS {
+            insert = insert.with_setting(name, value);
+        }
+        insert = insert.with_setting("insert_deduplication_token", repair.token());
+        insert.send(Bytes::from(repair.rows())).await.map_err(|error| insert_error(&error))?;
+        insert.end().await.map_err(|error| insert_error(&error))
+    }
+
+    /// Whether the audit has begun to repair one of these hours since a moment
+    /// (in microseconds since 1970). Whatever was inserted in part before may
+    /// have been completed by that, and must not simply be inserted again.
+    pub async fn repaired_since(&self, hours: &TouchedHours, since_micros: u64) -> Result<bool, QueryError> {
+        let since = since_micros.saturating_sub(CLOCKS_APART_MICROS);
+        let statement = format!(
+            "SELECT DISTINCT org_id, toUnixTimestamp(hour) AS hour FROM audit_repairs \
+             WHERE at >= fromUnixTimestamp64Micro({since}, 'UTC')"
+        );
+        let repaired: Vec<RepairedHour> = self.client.query_raw(&statement).fetch_all().await?;
+        let moment = |second: u32| Timestamp::from_millis(i64::from(second) * 1_000);
+        Ok(repaired.iter().any(|row| hours.touches(Some(&row.org_id), moment(row.hour))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::RollupKey;
+
+    fn difference(user: &str, expected: i64, actual: i64) -> Difference {
+        let key = RollupKey { user_id: user.to_owned(), user_key: 7, ..RollupKey::default() };
+        Difference { key, expected, actual }
+    }
+
+    fn repair(rollup: Rollup, differences: &[Difference]) -> Repair<'_> {
+        let hour = Timestamp::from_millis(MILLIS_PER_DAY + 2 * MILLIS_PER_HOUR);
+        Repair { org_id: "default", hour, rollup, differences, done_before: 0 }
+    }
+
+    #[test]
+    fn a_token_names_one_change_at_one_time() {
+        let differences = [difference("ann", 5, 3), difference("ben", 1, 2)];
+        let token = repair(Rollup::UserMinutes, &differences).token();
+        assert_eq!(token, repair(Rollup::UserMinutes, &differences.clone()).token());
+        assert_ne!(token, repair(Rollup::UserDays, &differences).token());
+        assert_ne!(token, repair(Rollup::UserMinutes, &differences[..1]).token());
+        assert_ne!(token, repair(Rollup::UserMinutes, &[difference("ann", 6, 4), differences[1].clone()]).token());
+        assert_ne!(token, Repair { done_before: 1, ..repair(Rollup::UserMinutes, &differences) }.token());
+    }
+
+    #[test]
+    fn a_days_row_counts_in_its_hour_and_all_before() {
+        let differences = [difference("a", 0, 1)];
+        let rows = repair(Rollup::UserDays, &differences).rows();
+        let counts: Vec<i32> =
+            rows[rows.len() - 96..].chunks(4).map(|bytes| i32::from_le_bytes(bytes.try_into().unwrap())).collect();
+        assert_eq!(counts[..4], [-1, -1, -1, 0]);
+        assert!(counts[4..].iter().all(|count| *count == 0));
+        assert_eq!(rows[..10], [7, b'd', b'e', b'f', b'a', b'u', b'l', b't', 1, 0], "the organisation, the day");
+    }
+
+    #[test]
+    fn what_is_added_and_what_is_taken_are_told_apart() {
+        let differences = [difference("ann", 5, 3), difference("ben", 1, 5), difference("cid", 9, 8)];
+        assert_eq!(repair(Rollup::UserMinutes, &differences).added_and_taken(), (3, 4));
+    }
+}

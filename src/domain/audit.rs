@@ -1,0 +1,169 @@
+//! What an audit finds: where the rollups do not say what the events say.
+
+use super::Timestamp;
+
+/// A table of counts that is kept up to date as events are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rollup {
+    /// Events per campaign, minute and type.
+    CampaignMinutes,
+    /// Events per hour and type.
+    TypeHours,
+    /// Events per user and hour, as a row per user and day.
+    UserDays,
+    /// Events per user and minute.
+    UserMinutes,
+}
+
+impl Rollup {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::CampaignMinutes, Self::TypeHours, Self::UserDays, Self::UserMinutes];
+
+    /// The table's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CampaignMinutes => "campaign_minutes",
+            Self::TypeHours => "type_hours",
+            Self::UserDays => "user_days",
+            Self::UserMinutes => "user_minutes",
+        }
+    }
+}
+
+/// What a rollup counts by, within one organisation. What it does not count by
+/// is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RollupKey {
+    /// The first moment of the minute or hour.
+    pub bucket: Timestamp,
+    /// The campaign.
+    pub campaign_id: String,
+    /// The user.
+    pub user_id: String,
+    /// The hash of the user that is part of the key of `user_days`; else 0.
+    pub user_key: u64,
+    /// The event type.
+    pub event_type: String,
+}
+
+/// A key whose count is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: RollupKey,
+    /// The distinct ids among the events.
+    pub expected: i64,
+    /// What the rollup says.
+    pub actual: i64,
+}
+
+impl Difference {
+    /// What is missing from the rollup; negative when it counts too many.
+    pub const fn missing(&self) -> i64 {
+        self.expected.saturating_sub(self.actual)
+    }
+}
+
+/// The wrong counts of one rollup, in one hour of one organisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Differences {
+    /// The rollup.
+    pub rollup: Rollup,
+    /// Keys whose count is wrong.
+    pub keys: u64,
+    /// Events that are missing, over all keys that count too few.
+    pub under: u64,
+    /// Events that are too many, over all keys that count too many.
+    pub over: u64,
+    /// The first of the keys, in order of time.
+    pub listed: Vec<Difference>,
+}
+
+/// What became of an hour of an organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HourResult {
+    /// Every rollup says what the events say.
+    Consistent,
+    /// A rollup was wrong, and is right now.
+    Repaired,
+    /// A rollup is wrong.
+    Different,
+    /// Something is being written there, so nothing can be said yet.
+    InFlight,
+    /// It could not be read in the time that is allowed.
+    Undetermined,
+}
+
+impl HourResult {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Consistent, Self::Repaired, Self::Different, Self::InFlight, Self::Undetermined];
+
+    /// Its name in metrics, JSON and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consistent => "consistent",
+            Self::Repaired => "repaired",
+            Self::Different => "different",
+            Self::InFlight => "in flight",
+            Self::Undetermined => "undetermined",
+        }
+    }
+
+    /// Whether the rollups are known to be right.
+    pub const fn is_right(self) -> bool {
+        matches!(self, Self::Consistent | Self::Repaired)
+    }
+}
+
+/// An hour of an organisation that was not simply consistent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HourFinding {
+    /// The organisation, as the tables name it.
+    pub org_id: String,
+    /// The hour's first moment.
+    pub hour: Timestamp,
+    /// What became of it.
+    pub result: HourResult,
+    /// Rows among its events. 0 when they were not counted.
+    pub rows: u64,
+    /// Distinct ids among them.
+    pub ids: u64,
+    /// Why nothing can be said, or nothing was repaired, in words.
+    pub reason: &'static str,
+    /// What was wrong when it was found, by rollup.
+    pub found: Vec<Differences>,
+    /// What is wrong now, by rollup.
+    pub left: Vec<Differences>,
+}
+
+/// One audited hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditedHour {
+    /// The hour's first moment.
+    pub hour: Timestamp,
+    /// Distinct ids among its events.
+    pub ids: u64,
+    /// Organisations that have events or counts in it.
+    pub organisations: u64,
+    /// Those of them that are not simply consistent.
+    pub findings: Vec<HourFinding>,
+}
+
+/// Who asked for an audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditAuthor {
+    /// The service itself.
+    Background,
+    /// A person or program.
+    Command,
+}
+
+impl AuditAuthor {
+    /// The name in the record of repairs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Background => "background",
+            Self::Command => "command",
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The forwarder in front of a database that fails in every way there is.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{Event, EventDraft, OrgId, Timestamp};
+use crate::ingest::log::{Frame, LogSettings};
+use crate::ingest::store::{EventKey, EventReading, MinuteSet, PayloadRows};
+use crate::ingest::stored::TouchedHours;
+use crate::ingest::terms::{CurrentTerms, TokenTerms};
+
+/// What the database does with one insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Fails without having read anything.
+    Before,
+    /// Fails after some of the chunks.
+    Between,
+    /// Has it all, writes it, and says that it failed.
+    AfterWriting,
+    /// Says nothing for longer than anybody waits, having written it or not.
+    Hang {
+        writes: bool,
+    },
+    /// Will not have it, until somebody retries by command.
+    Refuse,
+}
+
+/// On which tokens are given out.
+const TERMS: TokenTerms = TokenTerms { rules: 1, blocks: 7 };
+
+#[derive(Default)]
+struct Inserted {
+    /// On which tokens are given out now, if others.
+    terms: Option<TokenTerms>,
+    /// The audit has begun to repair the hours of the segments.
+    is_repaired: bool,
+    /// Attempts that did not rely on the token.
+    settled: usize,
+    /// The bytes of each token's insert that was written.
+    written: HashMap<Uuid, Vec<u8>>,
+    /// The bytes of each token's insert that was read to its end.
+    read: HashMap<Uuid, Vec<u8>>,
+    refused: HashSet<Uuid>,
+    inserts: usize,
+    under_way: usize,
+    under_way_most: usize,
+}
+
+/// A database that keeps what it is given, under tokens, and fails on a plan.
+struct FaultyStore {
+    plan: Mutex<StdRng>,
+    faults: &'static [Fault],
+    inserted: Mutex<Inserted>,
+}
+
+/// Counts an insert as under way until it is dropped, too.
+struct UnderWay<'a>(&'a Mutex<Inserted>);
+
+impl<'a> UnderWay<'a> {
+    fn new(inserted: &'a Mutex<Inserted>) -> Self {
+        let mut counts = inserted.lock();
+        counts.inserts += 1;
+        counts.under_way += 1;
+        counts.under_way_most = counts.under_way_most.max(counts.under_way);
+        drop(counts);
+        Self(inserted)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.lock().under_way -= 1;
+    }
+}
+
+impl FaultyStore {
+    fn new(seed: u64, faults: &'static [Fault]) -> Arc<Self> {
+        Arc::new(Self { plan: Mutex::new(StdRng::seed_from_u64(seed)), faults, inserted: Mutex::default() })
+    }
+
+    async fn take(&self, mut segment: SegmentInsert) -> Result<(), StoreError> {
+        let _under_way = UnderWay::new(&self.inserted);
+        let fault = {
+            let mut plan = self.plan.lock();
+            self.faults[plan.random_range(0..self.faults.len())]
+        };
+        let token = segment.token;
+        if fault == Fault::Before {
+            return Err(StoreError::Retry("down".to_owned()));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = segment.chunks.recv().await {
+            bytes.extend_from_slice(&chunk.map_err(|error| StoreError::Refused(error.to_string()))?);
+            if fault == Fault::Between {
+                return Err(StoreError::Retry("broken off".to_owned()));
+            }
+        }
+        self.keep(token, bytes, fault);
+        match fault {
+            Fault::Refuse => Err(StoreError::Refused("no such column".to_owned())),
+            Fault::AfterWriting => Err(StoreError::Retry("the answer was lost".to_owned())),
+            Fault::Hang { .. } => std::future::pending().await,
+            Fault::None | Fault::Before | Fault::Between => Ok(()),
+        }
+    }
+
+    /// Notes an insert that was read to its end, and writes it or not.
+    fn keep(&self, token: Uuid, bytes: Vec<u8>, fault: Fault) {
+        let mut inserted = self.inserted.lock();
+        let before = inserted.read.entry(token).or_insert_with(|| bytes.clone());
+        assert_eq!(*before, bytes, "the same bytes under the same token");
+        if matches!(fault, Fault::None | Fault::AfterWriting | Fault::Hang { writes: true }) {
+            inserted.written.insert(token, bytes);
+        }
+        if fault == Fault::Refuse {
+            inserted.refused.insert(token);
+        }
+    }
+}
+
+impl EventStore for FaultyStore {
+    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
+        async { Ok(self.inserted.lock().terms.unwrap_or(TERMS)) }.boxed()
+    }
+
+    fn token_blocks_max(&self) -> u64 {
+        100
+    }
+
+    fn repaired_since<'a>(&'a self, _: &'a TouchedHours, _: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async { Ok(self.inserted.lock().is_repaired) }.boxed()
+    }
+
+    fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inserted.lock().settled += 1;
+        self.take(segment).boxed()
+    }
+
+    fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.take(segment).boxed()
+    }
+
+    fn minutes<'a>(&'a self, _: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn read<'a>(&'a self, _: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>> {
+        async { Err(StoreError::Retry("not asked here".to_owned())) }.boxed()
+    }
+
+    fn look_up<'a>(&'a self, _: &'a OrgId, _: &'a [EventKey<'a>]) -> BoxFuture<'a, Result<PayloadRows, StoreError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+const INSERTS_IN_FLIGHT: usize = 2;
+
+/// A log with a forwarder, and what was put into it.
+struct Bench {
+    log: Arc<Log>,
+    forwarder: Arc<Forwarder>,
+    store: Arc<FaultyStore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Every batch, and in the order of the log.
+    batches: Vec<Vec<u8>>,
+    _dir: TempDir,
+}
+
+fn log_in(dir: &Path, terms: &Arc<CurrentTerms>) -> Arc<Log> {
+    let settings = LogSettings {
+        dir: dir.to_owned(),
+        bytes_max: 1 << 30,
+        free_bytes_min: 0,
+        segment_rows_max: 3,
+        segment_bytes_max: 2 << 20,
+        segment_linger: Duration::from_millis(1),
+        inserts_in_flight_max: INSERTS_IN_FLIGHT,
+    };
+    Arc::new(Log::open(settings, Arc::default(), Arc::clone(terms)).unwrap())
+}
+
+fn row_of(number: usize, bytes: usize) -> Vec<u8> {
+    let org = OrgId::default_org();
+    let limits = crate::config::Config::default().event_limits();
+    let limits = crate::domain::EventLimits { text_bytes_max: usize::MAX, ..limits };
+    let now = Timestamp::from_millis(1_770_757_800_000);
+    let (event_id, source) = (number.to_string(), "x".repeat(bytes));
+    let draft = EventDraft {
+        event_id: &event_id,
+        event_type: "click",
+        source: &source,
+        occurred_at: Some(now),
+        ..EventDraft::default()
+    };
+    let mut row = Vec::new();
+    row::encode(&Event::parse(&org, draft, &limits, now).unwrap(), 1, &mut row);
+    row
+}
+
+impl Bench {
+    fn new(store: Arc<FaultyStore>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let terms = Arc::new(CurrentTerms::default());
+        terms.set(TERMS);
+        let log = log_in(dir.path(), &terms);
+        let settings = ForwarderSettings {
+            inserts_in_flight_max: INSERTS_IN_FLIGHT,
+            insert_wait_max: Duration::from_secs(60),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+        };
+        let database: Arc<dyn EventStore> = Arc::<FaultyStore>::clone(&store);
+        let index = Arc::new(Index::new(1_000));
+        let forwarder =
+            Forwarder::new(settings, Arc::clone(&log), index, database, Arc::default(), Arc::default(), terms);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        Self { log, forwarder, store, tasks, stop, batches: Vec::new(), _dir: dir }
+    }
+
+    /// So many batches, of which some are large.
+    async fn append(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let number = self.batches.len();
+            let rows = row_of(number, if number % 7 == 3 { CHUNK_BYTES * 3 / 2 } else { 10 });
+            let mut buffer = Frame::buffer(rows.len());
+            buffer.extend_from_slice(&rows);
+            self.log.append(Frame::seal(buffer, 1)).await.unwrap().unwrap();
+            self.batches.push(rows);
+        }
+        self.log.seal().await;
+    }
+
+    fn start(&self) {
+        self.forwarder.start(&self.tasks, &self.stop);
+    }
+
+    /// Everything is written, once: the segments' bytes are the batches'.
+    fn check_all_written(&self) {
+        let inserted = self.store.inserted.lock();
+        // Tokens are in the order in which their segments were begun.
+        let mut written: Vec<_> = inserted.written.iter().collect();
+        written.sort_by_key(|(token, _)| **token);
+        let bytes: Vec<u8> = written.into_iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        assert!(bytes == self.batches.concat(), "every row is written once, under one token");
+        assert!(inserted.under_way_most <= INSERTS_IN_FLIGHT);
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        assert_eq!(self.store.inserted.lock().under_way, 0);
+    }
+}
+
+const TEMPORARY: [Fault; 7] = [
+    Fault::None,
+    Fault::Before,
+    Fault::Between,
+    Fault::AfterWriting,
+    Fault::Hang { writes: false },
+    Fault::Hang { writes: true },
+    Fault::Before,
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_row_is_written_under_one_token_whatever_fails_for_a_time() {
+    for seed in 0..60 {
+        let mut bench = Bench::new(FaultyStore::new(seed, &TEMPORARY));
+        bench.append(8).await;
+        bench.start();
+        bench.append(12).await;
+        bench.forwarder.drained().await;
+        assert_eq!(bench.log.segments().parked(), 0, "seed {seed}: only what is refused is parked");
+        assert!(bench.log.segments().list().is_empty(), "seed {seed}");
+        bench.check_all_written();
+        assert_eq!(bench.store.inserted.lock().settled, 0, "seed {seed}: tokens were relied on");
+        bench.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
+    let forgotten = TokenTerms { blocks: TERMS.blocks + 100, ..TERMS };
+    let recut = TokenTerms { rules: 2, ..TERMS };
+    for (terms, is_repaired) in [(Some(forgotten), false), (Some(recut), false), (None, true)] {
+        for seed in 0..20 {
+            let mut bench = Bench::new(FaultyStore::new(seed, &TEMPORARY));
+            bench.store.inserted.lock().terms = terms;
+            bench.store.inserted.lock().is_repaired = is_repaired;
+            bench.append(1).await;
+            bench.start();
+            bench.forwarder.drained().await;
+            let (attempts, settled) = (bench.store.inserted.lock().inserts, bench.store.inserted.lock().settled);
+            assert_eq!(settled, attempts - 1, "seed {seed}: {terms:?}, repaired: {is_repaired}");
+            bench.end().await;
+        }
+    }
+}
+
+const ALSO_REFUSING: [Fault; 5] =
+    [Fault::None, Fault::Refuse, Fault::Before, Fault::AfterWriting, Fault::Hang { writes: true }];
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_parked_kept_and_written_when_it_is_retried() {
+    for seed in 0..40 {
+        let mut bench = Bench::new(FaultyStore::new(seed, &ALSO_REFUSING));
+        bench.start();
+        bench.append(20).await;
+        // As often as it takes.
+        for _ in 0..1_000 {
+            bench.forwarder.drained().await;
+            let parked = bench.log.segments().list();
+            assert!(parked.iter().all(|segment| bench.store.inserted.lock().refused.contains(&segment.id)));
+            assert!(parked.iter().all(|segment| segment.last_error.as_deref() == Some("no such column")));
+            if bench.log.retry_parked() == 0 {
+                break;
+            }
+        }
+        bench.check_all_written();
+        bench.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_it_is_stopped_and_what_was_under_way_stays() {
+    for fault in [&[Fault::Hang { writes: true }], &[Fault::Hang { writes: false }], &[Fault::Before]] {
+        let mut bench = Bench::new(FaultyStore::new(1, fault));
+        bench.append(9).await;
+        bench.start();
+        while bench.store.inserted.lock().inserts < 4 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let before = bench.log.segments().list();
+        assert_eq!(before.iter().map(|segment| segment.rows).sum::<u64>(), 9);
+        assert!(before.iter().all(|segment| segment.state != SegmentState::Parked && segment.path.exists()));
+        bench.end().await;
+    }
+}

@@ -1,0 +1,23 @@
+//! Targets of fuzzing: what is on the disk.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
+
+pub(crate) mod recovery;
+pub(crate) mod segment;
+
+use uuid::Uuid;
+
+use super::frame::{Frame, SegmentHeader};
+use crate::ingest::terms::TokenTerms;
+
+/// A segment of these frames.
+fn written(id: Uuid, frames: &[&[u8]]) -> Vec<u8> {
+    let header = SegmentHeader { id, opened_at_micros: 7, terms: TokenTerms::default(), columns: "a,b".to_owned() };
+    let mut bytes = header.encode();
+    for frame in frames {
+        let mut buffer = Frame::buffer(frame.len());
+        buffer.extend_from_slice(frame);
+        bytes.extend_from_slice(Frame::seal(buffer, 1).bytes());
+    }
+    bytes
+}

@@ -1,0 +1,75 @@
+//! What a run finds in its directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::written;
+use crate::ingest::log::frame::SegmentReader;
+use crate::ingest::log::recovery::recover;
+use crate::ingest::log::{Segment, SegmentState};
+
+/// The rows of all frames of a file up to the first bad one.
+fn rows(bytes: &[u8]) -> Vec<u8> {
+    let mut rows = Vec::new();
+    if let Ok(mut reader) = SegmentReader::new(bytes) {
+        while let Ok(Some(_)) = reader.next_frame(&mut rows) {}
+    }
+    rows
+}
+
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).expect("a directory").flatten();
+    entries
+        .map(|entry| (entry.file_name().into_string().expect("a name"), std::fs::read(entry.path()).expect("a file")))
+        .collect()
+}
+
+/// A file of any bytes in any state, beside a good one: the good one is there,
+/// no row is lost or made up, and a second start changes nothing.
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (good, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let good_bytes = written(good, &[b"good"]);
+    let extension = ["open", "sealed", "parked"][usize::from(kind % 3)];
+    std::fs::write(dir.path().join(format!("{good}.sealed")), &good_bytes).expect("written");
+    std::fs::write(dir.path().join(format!("{other}.{extension}")), bytes).expect("written");
+    std::fs::write(dir.path().join("lost+found"), bytes).expect("written");
+
+    let segments = recover(dir.path()).expect("recovered");
+    let first: &Segment = segments.first().expect("the good one");
+    assert_eq!((first.id, first.state, first.rows, first.ordinal), (good, SegmentState::Sealed, 1, 0));
+    assert_eq!(std::fs::read(&first.path).ok(), Some(good_bytes));
+    let kept = segments.get(1).map(|segment| std::fs::read(&segment.path).expect("its file")).unwrap_or_default();
+    assert_eq!(rows(&kept), rows(bytes), "no row is lost or made up");
+    if let Some(segment) = segments.get(1) {
+        assert_eq!((segment.id, segment.ordinal), (other, 1));
+        if segment.state == SegmentState::Sealed {
+            assert_eq!(segment.bytes, kept.len() as u64, "what will be inserted is whole");
+        }
+    }
+    let cut = std::fs::read(dir.path().join(format!("{other}.cut"))).unwrap_or_default();
+    if extension == "open" && SegmentReader::new(bytes).is_ok() {
+        let found = if kept.is_empty() && cut.is_empty() { bytes.to_vec() } else { [kept, cut].concat() };
+        assert!(rows(bytes).is_empty() || found == bytes, "what is cut is kept beside");
+    }
+
+    let before = files(dir.path());
+    let again = recover(dir.path()).expect("recovered again");
+    assert_eq!(files(dir.path()), before);
+    let names = |segments: &[Segment]| segments.iter().map(|s| (s.id, s.state, s.rows)).collect::<Vec<_>>();
+    assert_eq!(names(&again), names(&segments));
+}
+
+/// Files in each state.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for kind in 0..3 {
+        for segment in super::segment::seeds() {
+            seeds.push([vec![kind], segment].concat());
+        }
+    }
+    seeds
+}

@@ -1,0 +1,178 @@
+//! Audits, on demand.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, unfold};
+use tonic::{Request, Response, Status};
+
+use super::{convert, status};
+use crate::audit::Audit;
+use crate::domain::{AuditedHour, Difference, Differences, Error, HourResult, MILLIS_PER_HOUR, Rollup, Window};
+use crate::transport::proto;
+use crate::transport::proto::audit_response::Step;
+use crate::transport::proto::audit_service_server::AuditService;
+use crate::transport::proto::{AuditRequest, AuditResponse, GetAuditStatusRequest, GetAuditStatusResponse};
+use crate::transport::serving::{Serving, StreamPlace, stopping};
+
+/// See the module.
+pub(super) struct Audits {
+    serving: Arc<Serving>,
+}
+
+impl Audits {
+    pub(super) const fn new(serving: Arc<Serving>) -> Self {
+        Self { serving }
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Audits {
+    type AuditStream = BoxStream<'static, Result<AuditResponse, Status>>;
+
+    async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<Self::AuditStream>, Status> {
+        let serving = &self.serving;
+        let org_id = serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let AuditRequest { window, repair } = request.into_inner();
+        let window = read_window(window.as_ref()).map_err(status::of)?;
+        let place = serving.stream_place().map_err(status::of)?;
+        let audit = serving.app.auditor.begin(&org_id, window, repair).map_err(status::of)?;
+        let end = Box::pin(serving.drain.end_of_stream());
+        let running = Running { summary: summary(audit.window()), audit, end, _place: place };
+        let steps = unfold(Some(running), |running| async move {
+            let mut running = running?;
+            Some(match running.next().await {
+                Some(Ok(hour)) => (Ok(step(Step::Hour(hour))), Some(running)),
+                Some(Err(error)) => (Err(status::of(error)), None),
+                None => (Ok(step(Step::Summary(running.summary))), None),
+            })
+        });
+        Ok(Response::new(steps.boxed()))
+    }
+
+    async fn get_audit_status(
+        &self,
+        request: Request<GetAuditStatusRequest>,
+    ) -> Result<Response<GetAuditStatusResponse>, Status> {
+        let org_id = self.serving.organisation(request.metadata().as_ref()).map_err(status::of)?;
+        let report = self.serving.app.auditor.status().report();
+        let hours = |is_wanted: fn(HourResult) -> bool| {
+            let found = report.open.iter().filter(|((_, org), result)| org == org_id.as_str() && is_wanted(**result));
+            found.map(|((hour, _), _)| convert::time(*hour)).collect()
+        };
+        Ok(Response::new(GetAuditStatusResponse {
+            last_audit_at: report.last_at.map(convert::time),
+            last_hour: report.last_hour.map(convert::time),
+            hours: report.hours,
+            different: hours(|result| result == HourResult::Different),
+            undecided: hours(|result| result != HourResult::Different),
+            last_error: report.last_error.to_owned(),
+        }))
+    }
+}
+
+/// One audit's stream.
+struct Running {
+    audit: Audit,
+    summary: proto::AuditSummary,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _place: StreamPlace,
+}
+
+impl Running {
+    /// The next hour; none after the last.
+    async fn next(&mut self) -> Option<Result<proto::AuditedHour, Error>> {
+        let audited = tokio::select! {
+            () = &mut self.end => return Some(Err(stopping())),
+            audited = self.audit.next() => audited?,
+        };
+        Some(audited.map(|audited| {
+            let mut hour = hour(audited);
+            let summary = &mut self.summary;
+            summary.hours += 1;
+            summary.ids += hour.ids;
+            *match hour.result() {
+                proto::HourResult::Unspecified | proto::HourResult::Consistent => &mut summary.consistent,
+                proto::HourResult::Repaired => &mut summary.repaired,
+                proto::HourResult::Different => &mut summary.different,
+                proto::HourResult::InFlight => &mut summary.in_flight,
+                proto::HourResult::Undetermined => &mut summary.undetermined,
+            } += 1;
+            hour.hours_done = summary.hours;
+            hour.hours_total = u32::try_from(self.audit.window().buckets(MILLIS_PER_HOUR)).unwrap_or(u32::MAX);
+            hour
+        }))
+    }
+}
+
+fn read_window(window: Option<&proto::Window>) -> Result<Option<Window>, Error> {
+    if window.is_none() {
+        return Ok(None);
+    }
+    let mut errors = Vec::new();
+    match convert::window(window, &mut errors) {
+        Some(window) => Ok(Some(window)),
+        None => Err(Error::invalid(errors)),
+    }
+}
+
+const fn step(step: Step) -> AuditResponse {
+    AuditResponse { step: Some(step) }
+}
+
+fn summary(window: Window) -> proto::AuditSummary {
+    proto::AuditSummary { window: convert::window_answered(window), ..Default::default() }
+}
+
+/// An hour of one organisation.
+fn hour(audited: AuditedHour) -> proto::AuditedHour {
+    let mut hour = proto::AuditedHour {
+        hour: Some(convert::time(audited.hour)),
+        ids: audited.ids,
+        result: proto::HourResult::Consistent.into(),
+        ..Default::default()
+    };
+    for finding in audited.findings {
+        hour.result = result(finding.result).into();
+        finding.reason.clone_into(&mut hour.reason);
+        (hour.rows, hour.ids) = (finding.rows, hour.ids.max(finding.ids));
+        hour.found = finding.found.into_iter().map(differences).collect();
+        hour.left = finding.left.into_iter().map(differences).collect();
+    }
+    hour
+}
+
+const fn result(result: HourResult) -> proto::HourResult {
+    match result {
+        HourResult::Consistent => proto::HourResult::Consistent,
+        HourResult::Repaired => proto::HourResult::Repaired,
+        HourResult::Different => proto::HourResult::Different,
+        HourResult::InFlight => proto::HourResult::InFlight,
+        HourResult::Undetermined => proto::HourResult::Undetermined,
+    }
+}
+
+fn differences(differences: Differences) -> proto::RollupDifferences {
+    let Differences { rollup, keys, under, over, listed } = differences;
+    let rollup = match rollup {
+        Rollup::CampaignMinutes => proto::Rollup::CampaignMinutes,
+        Rollup::TypeHours => proto::Rollup::TypeHours,
+        Rollup::UserDays => proto::Rollup::UserDays,
+        Rollup::UserMinutes => proto::Rollup::UserMinutes,
+    };
+    let differences = listed.into_iter().map(difference).collect();
+    proto::RollupDifferences { rollup: rollup.into(), keys, under, over, differences }
+}
+
+fn difference(difference: Difference) -> proto::KeyDifference {
+    let Difference { key, expected, actual } = difference;
+    proto::KeyDifference {
+        bucket: Some(convert::time(key.bucket)),
+        campaign_id: key.campaign_id,
+        user_id: key.user_id,
+        r#type: key.event_type,
+        expected,
+        actual,
+    }
+}

@@ -1,0 +1,121 @@
+//! Messages from and to bytes.
+//!
+//! A message's own size does not bound what it costs: an empty event takes two
+//! bytes of it and two hundred of memory, so that 4 MiB become 400 and, as drafts, 800. Batches
+//! are therefore counted before they are decoded.
+
+use std::any::TypeId;
+use std::marker::PhantomData;
+
+use bytes::Buf;
+use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use tonic::Status;
+use tonic::codec::{DecodeBuf, Decoder};
+use tonic_prost::{ProstCodec, ProstEncoder};
+
+use super::status;
+use crate::config::BATCH_EVENTS_BOUND;
+use crate::domain::Error;
+use crate::transport::proto::{IngestBatchRequest, IngestRequest};
+
+/// tonic's codec for prost, with a look at each message before it is decoded.
+pub(in crate::transport) struct CountingCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for CountingCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> tonic::codec::Codec for CountingCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = CountingDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        CountingDecoder(PhantomData)
+    }
+}
+
+/// See [`CountingCodec`].
+pub(in crate::transport) struct CountingDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default + 'static> Decoder for CountingDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // A message lies in one piece.
+        if bytes.chunk().len() == bytes.remaining() {
+            check_count::<U>(bytes.chunk())?;
+        }
+        decode(bytes).map(Some)
+    }
+}
+
+/// Reads a message as the services do.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read<U: Message + Default + 'static>(bytes: &[u8]) -> Result<U, Status> {
+    check_count::<U>(bytes)?;
+    decode(bytes)
+}
+
+fn decode<U: Message + Default>(bytes: impl Buf) -> Result<U, Status> {
+    U::decode(bytes).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Refuses a batch of more events than any configuration allows.
+fn check_count<U: 'static>(bytes: &[u8]) -> Result<(), Status> {
+    let is_batch = [TypeId::of::<IngestRequest>(), TypeId::of::<IngestBatchRequest>()].contains(&TypeId::of::<U>());
+    if !is_batch || parts(bytes) <= BATCH_EVENTS_BOUND {
+        return Ok(());
+    }
+    let message = format!("a batch may hold at most {BATCH_EVENTS_BOUND} events, whatever is configured");
+    Err(status::of(Error::too_large(message)))
+}
+
+/// How many messages the message has in it, up to where it can be read.
+fn parts(mut bytes: &[u8]) -> usize {
+    let mut parts = 0;
+    while let Ok((tag, wire_type)) = decode_key(&mut bytes) {
+        parts += usize::from(wire_type == WireType::LengthDelimited);
+        if skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).is_err() {
+            break;
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::proto::Event;
+
+    #[test]
+    fn a_batch_of_countless_events_is_refused_before_it_is_decoded() {
+        let check = |events: usize, is_read: bool| {
+            let request = IngestBatchRequest { events: vec![Event::default(); events], durability: 0 };
+            let read = read::<IngestBatchRequest>(&request.encode_to_vec());
+            assert_eq!(read.as_ref().ok(), is_read.then_some(&request), "{events}");
+            if let Err(error) = read {
+                assert_eq!(error.code(), tonic::Code::InvalidArgument);
+            }
+            let events = request.events;
+            let request = IngestRequest { sequence: 1, events, durability: 0 };
+            assert_eq!(super::read::<IngestRequest>(&request.encode_to_vec()).is_ok(), is_read);
+        };
+        check(0, true);
+        check(BATCH_EVENTS_BOUND, true);
+        check(BATCH_EVENTS_BOUND + 1, false);
+    }
+}

@@ -1,0 +1,91 @@
+//! Questions, and every other request that is no batch of events.
+
+use prost::Message;
+
+use crate::config::Config;
+use crate::domain::{Error, OrgId};
+use crate::transport::fuzzing::NOW;
+use crate::transport::grpc::outcome::Wanted;
+use crate::transport::grpc::{codec, convert, query, status};
+use crate::transport::proto::{
+    GetCampaignStatsRequest, GetDailyActiveUsersRequest, GetEventRequest, GetTopCampaignsRequest, GetTopUsersRequest,
+    ListEventsRequest, WatchRequest, Window,
+};
+
+/// A request is read as a question within its bounds, or refused by field. The
+/// first byte says which request the rest is.
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let org = OrgId::default_org();
+    match kind % 7 {
+        0 => with(bytes, |request: GetCampaignStatsRequest| {
+            let question = check(query::stats_question(request, Config::default().buckets_max));
+            let buckets = question.map(|question| question.window.buckets(question.granularity.millis()));
+            assert!(
+                buckets.is_none_or(|buckets| (1..=i64::from(Config::default().buckets_max) + 1).contains(&buckets))
+            );
+        }),
+        1 => with(bytes, |request: GetTopUsersRequest| ranking(request.window.as_ref(), request.limit)),
+        2 => with(bytes, |request: GetTopCampaignsRequest| ranking(request.window.as_ref(), request.limit)),
+        3 => with(bytes, |request: GetDailyActiveUsersRequest| {
+            check(query::days(request.window.as_ref()));
+        }),
+        4 => with(bytes, |request: ListEventsRequest| {
+            check(query::events_question(&org, request));
+        }),
+        5 => with(bytes, |_: GetEventRequest| {}),
+        _ => with(bytes, |request: WatchRequest| {
+            check(Wanted::new(org, request));
+        }),
+    }
+}
+
+fn with<M: Message + Default + PartialEq + std::fmt::Debug + 'static>(bytes: &[u8], read: impl FnOnce(M)) {
+    let Ok(message) = codec::read::<M>(bytes) else { return };
+    assert_eq!(codec::read::<M>(&message.encode_to_vec()).ok().as_ref(), Some(&message));
+    read(message);
+}
+
+fn ranking(window: Option<&Window>, limit: u32) {
+    if let Some((window, limit)) = check(query::ranking(NOW, window, limit)) {
+        assert!(window.from() < window.to() && (1..=1_000).contains(&limit.get()));
+    }
+}
+
+/// A refusal names the fields at fault, and is the caller's fault.
+fn check<T>(question: Result<T, Error>) -> Option<T> {
+    question
+        .map_err(|error| {
+            assert!(!error.fields.is_empty(), "{error:?}");
+            assert_eq!(status::of(error).code(), tonic::Code::InvalidArgument);
+        })
+        .ok()
+}
+
+/// One of each.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let window = Some(Window { from: Some(convert::time(NOW.plus_millis(-3_600_000))), to: Some(convert::time(NOW)) });
+    let far = prost_types::Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 };
+    let long =
+        Some(Window { from: Some(prost_types::Timestamp { seconds: -62_167_219_200, nanos: 0 }), to: Some(far) });
+    let campaign_id = "camp_1".to_owned();
+    let stats = GetCampaignStatsRequest { campaign_id: campaign_id.clone(), window, granularity: 2 };
+    let list = ListEventsRequest {
+        window,
+        campaign_id,
+        user_id: "u".to_owned(),
+        types: vec!["click".to_owned(); 21],
+        page_size: 501,
+        page_token: "AgAA".to_owned(),
+    };
+    let requests = [
+        stats.encode_to_vec(),
+        GetTopUsersRequest { window, limit: 10 }.encode_to_vec(),
+        GetTopCampaignsRequest { window: long, limit: 0 }.encode_to_vec(),
+        GetDailyActiveUsersRequest { window: long }.encode_to_vec(),
+        list.encode_to_vec(),
+        GetEventRequest { event_id: "e".to_owned() }.encode_to_vec(),
+        WatchRequest::default().encode_to_vec(),
+    ];
+    (0_u8..).zip(requests).map(|(kind, request)| [vec![kind], request].concat()).collect()
+}

@@ -1,0 +1,95 @@
+//! What is under way at a time is bounded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tallyhouse::transport::proto::{self, IngestBatchRequest};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::events::{click, clicks, now_millis};
+use crate::house::{House, eventually, signal};
+
+const DAY: i64 = 86_400_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through() {
+    let house = House::with(&[
+        ("TALLYHOUSE_INGEST_BYTES_IN_FLIGHT_MAX", "1048576"),
+        ("TALLYHOUSE_INGEST_WAIT_MS_MAX", "50"),
+        ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
+        ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),
+    ])
+    .await;
+    let now = now_millis();
+    // More than the index holds, so that older events must be looked up.
+    for minute in 0..5 {
+        house.store(clicks(&format!("old-{minute}"), 250, now - DAY + minute * 60_000)).await;
+    }
+    let engine = house.engine_pid();
+    signal(engine, "STOP");
+    // A batch that takes all the room, and keeps it while ClickHouse does not answer.
+    let mut late = clicks("late", 100, now - 2 * DAY);
+    late.iter_mut().for_each(|event| event.properties = format!("{{\"x\":\"{}\"}}", "y".repeat(12_000)));
+    let mut ingest = house.ingest().await;
+    let waiting =
+        tokio::spawn(async move { ingest.ingest_batch(IngestBatchRequest { events: late, durability: 0 }).await });
+    let probe = IngestBatchRequest { events: vec![click("probe", now)], durability: 0 };
+    let refusal = std::sync::Mutex::new(None);
+    eventually("a refusal", || async {
+        let refused = house.ingest().await.ingest_batch(probe.clone()).await.err();
+        let is_refused = refused.is_some();
+        *refusal.lock().unwrap() = refused;
+        is_refused
+    })
+    .await;
+    let refusal: tonic::Status = refusal.into_inner().unwrap().unwrap();
+    assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+    assert!(refusal.message().contains("1048576 bytes"), "{refusal}");
+    assert!(refusal.get_error_details().retry_info().unwrap().retry_delay.is_some());
+    signal(engine, "CONT");
+    let counts = waiting.await.unwrap().unwrap().into_inner().counts.unwrap();
+    assert_eq!(counts.accepted, 100, "{counts:?}");
+    house.store(probe.events).await;
+    house.assert_counted(5 * 250 + 100 + 1).await;
+}
+
+/// The most queries of the service's that ClickHouse was seen to work on at a
+/// time, while 16 callers ask all the time.
+async fn most_queries_at_a_time(queries_in_flight_max: &str) -> u32 {
+    let house = Arc::new(House::with(&[("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", queries_in_flight_max)]).await);
+    for part in 0..5 {
+        house.store(clicks(&format!("part-{part}"), 10_000, now_millis())).await;
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let (house, is_over) = (Arc::clone(&house), Arc::clone(&is_over));
+            tokio::spawn(async move {
+                let mut query = house.query().await;
+                // Lists are not cached; this one reads everything to find nothing.
+                let request = proto::ListEventsRequest { user_id: "nobody".to_owned(), ..Default::default() };
+                while !is_over.load(Ordering::Relaxed) {
+                    query.list_events(request.clone()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    for _ in 0..200 {
+        let seen = house.sql("SELECT count() FROM system.processes WHERE query LIKE 'SELECT event_id, type%'").await;
+        most = most.max(seen.parse().unwrap());
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_queries_than_allowed_are_in_clickhouse_at_a_time() {
+    assert_eq!(most_queries_at_a_time("1").await, 1, "all wait for one");
+    let most = most_queries_at_a_time("4").await;
+    assert!((2..=4).contains(&most), "{most} of 4");
+}

@@ -1,0 +1,89 @@
+//! Events whose ids have left memory, or never were in it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tallyhouse::transport::proto::{IngestBatchRequest, Verdict};
+
+use crate::events::{click, clicks, now_millis};
+use crate::house::{House, signal};
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+
+/// A house whose index holds 4,000 ids, with 12,000 stored over six hours.
+async fn full_house(settings: &[(&str, &str)]) -> House {
+    let small = [("TALLYHOUSE_INDEX_IDS_MAX", "4000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "1000")];
+    let house = House::with(&[&small, settings].concat()).await;
+    for hour in (0..6).rev() {
+        for part in 0..2 {
+            let counts = house.store(stored(hour, part)).await.counts.unwrap();
+            assert_eq!(counts.accepted + counts.duplicate, 1_000, "{counts:?}");
+        }
+    }
+    house
+}
+
+/// A thousand clicks within one minute of an hour ago.
+fn stored(hours_ago: i64, part: i64) -> Vec<tallyhouse::transport::proto::Event> {
+    let minute = now_millis() / HOUR * HOUR - hours_ago * HOUR + part * 7 * MINUTE;
+    clicks(&format!("stored-{hours_ago}-{part}"), 1_000, minute + 30_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_events_count_once_whether_memory_or_clickhouse_knows_them() {
+    let house = full_house(&[]).await;
+    // Old hours again and again, in turns, so that they are read back into
+    // memory and pushed out of it by each other; each time with new events
+    // between those that are stored.
+    for round in 0..4 {
+        for hour in [5, 3, 4, 2] {
+            let mut events = stored(hour, round / 2);
+            let minute = events[0].occurred_at.unwrap().seconds * 1_000;
+            events.truncate(500);
+            events.extend(clicks(&format!("new-{hour}-{}", round / 2), 300, minute + 900));
+            let counts = house.store(events).await.counts.unwrap();
+            let new = if round % 2 == 0 { 300 } else { 0 };
+            assert_eq!((counts.accepted, counts.duplicate), (new, 800 - new), "round {round}, hour {hour}: {counts:?}");
+        }
+    }
+    // History of which nothing is stored, each event in another minute.
+    let history: Vec<_> =
+        (0..900).map(|n| click(&format!("history-{n}"), now_millis() - 30 * 24 * HOUR - n * MINUTE)).collect();
+    assert_eq!(house.store(history.clone()).await.counts.unwrap().accepted, 900);
+    assert_eq!(house.store(history.clone()).await.counts.unwrap().duplicate, 900);
+    let mut changed = history[17].clone();
+    changed.source = "another".to_owned();
+    assert_eq!(house.store(vec![changed]).await.results[0].verdict(), Verdict::Conflict);
+    house.assert_counted(12_000 + 8 * 300 + 900).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
+    let house = full_house(&[("TALLYHOUSE_LOOK_UP_WAIT_MS_MAX", "300")]).await;
+    let engine = house.engine_pid();
+    signal(engine, "STOP");
+    let (late, fresh) = (click("late", now_millis() - 48 * HOUR), click("fresh", now_millis()));
+    let mut ingest = house.ingest().await;
+    let begun = Instant::now();
+    let request = IngestBatchRequest { events: vec![late.clone(), fresh], durability: 0 };
+    let answer = ingest.ingest_batch(request).await.unwrap().into_inner();
+    assert!(begun.elapsed() < Duration::from_secs(10), "the wait has its bound");
+    assert_eq!(answer.counts.unwrap().accepted, 1);
+    assert_eq!(answer.results.len(), 1);
+    assert_eq!((answer.results[0].event_id.as_str(), answer.results[0].verdict()), ("late", Verdict::Undecided));
+
+    let body = json!({
+        "event_id": "late", "type": "click", "campaign_id": "camp_1", "creative_id": "creative_1", "source": "test",
+        "user_id": "user_1", "occurred_at": "2026-01-01T00:00:00Z",
+    });
+    let answer = house.http.post(format!("{}/events", house.url)).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    let body: serde_json::Value = answer.json().await.unwrap();
+    assert!(body["error"]["code"].is_string() && body["error"]["message"].is_string(), "{body}");
+
+    signal(engine, "CONT");
+    assert_eq!(house.store(vec![late]).await.counts.unwrap().accepted, 1, "sent again, it is taken");
+    house.assert_counted(12_000 + 2).await;
+}
