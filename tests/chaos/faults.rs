@@ -59,6 +59,12 @@ impl Injector<'_> {
                 self.house.proxy.arm_fill();
                 self.restart().await
             }
+            Fault::Audit => {
+                if self.house.audit().await? {
+                    self.tally.add(Kind::Audit);
+                }
+                Ok(())
+            }
             Fault::FullDisk { left } => self.fill_disk(left).await,
             Fault::TearLog { how } => self.tear(how).await,
             Fault::FlipSealed => self.flip_sealed().await,
@@ -118,9 +124,10 @@ impl Injector<'_> {
     }
 
     /// Leaves the log's disk so few bytes, until the work has stood still for
-    /// a moment.
+    /// a moment. Meanwhile the engine takes nothing away.
     async fn fill_disk(&mut self, left: u64) -> Result<()> {
         let Some(disk) = &self.house.disk else { return Ok(()) };
+        self.house.signal_engine(Signal::STOP).await?;
         let filling = disk.fill(left)?;
         self.tally.add(Kind::FullDisk);
         let mut before = u64::MAX;
@@ -131,6 +138,7 @@ impl Injector<'_> {
             }
         })
         .await;
+        self.house.signal_engine(Signal::CONT).await?;
         drop(filling);
         Ok(())
     }
