@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::audit::AuditStore;
-use super::client::Endpoint;
+use super::client::{Endpoint, STATEMENT_SPARE_BYTES, quoted};
 use super::error::{QueryError, insert_error};
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::ingest::row;
@@ -66,9 +66,6 @@ const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', '
 
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
-
-/// Room left above a statement's own size: the crate appends the format.
-const STATEMENT_SPARE_BYTES: usize = 1 << 10;
 
 /// See [`EventStore`].
 pub struct ClickHouseStore {
@@ -209,12 +206,6 @@ fn condition(minutes: &MinuteSet) -> String {
             )
         }
     }
-}
-
-/// A text as a constant of ClickHouse's. (Parameters travel in the request's
-/// address, which has no room for thousands of ids.)
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 impl EventStore for ClickHouseStore {
