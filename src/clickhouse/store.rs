@@ -199,10 +199,14 @@ fn condition(minutes: &MinuteSet) -> String {
                 let comma = if list.is_empty() { "" } else { "," };
                 let _ = write!(list, "{comma}{}", seconds(minute)); // A String takes everything.
             }
-            // The bounds leave out whole months, which the list does not.
+            // The bounds leave out whole months, which the list does not. They
+            // are given in milliseconds, as the column is: against whole
+            // seconds, ClickHouse leaves out a part all of whose events lie in
+            // the last second before the bound (26.7).
+            let end = last + MILLIS_PER_MINUTE / 1_000;
             format!(
                 "WHERE toStartOfMinute(occurred_at) IN ({list}) \
-                   AND occurred_at >= toDateTime({first}) AND occurred_at < toDateTime({last}) + 60"
+                   AND occurred_at >= toDateTime64({first}, 3) AND occurred_at < toDateTime64({end}, 3)"
             )
         }
     }

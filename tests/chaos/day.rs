@@ -107,13 +107,16 @@ async fn judge(house: &mut House, field: &Field) -> Result<Vec<String>> {
     let attempts = field.oracle.attempts();
     let stored = read_stored(house, &mut faults).await?;
     check_verdicts(&field.drafts, &attempts, &stored, &mut faults);
+    // Before the rollups: an audit must not make good what went wrong.
+    let repairs = house.sql("SELECT hour, rollup, state, keys, added, taken, author FROM audit_repairs").await?;
+    faults.extend(repairs.iter().map(|repair| format!("the audit repaired what was not wrong: {repair}")));
     check_rollups(house, &stored, &mut faults).await?;
     check_answers(house, &stored, &mut faults).await?;
     house.stop().await?;
     if house.stderr_of_all_runs().contains("panicked") {
         faults.push("the service panicked".to_owned());
     }
-    let left: Vec<PathBuf> = ["open", "sealed", "parked", "cut"]
+    let left: Vec<PathBuf> = ["open", "sealed", "parked"]
         .iter()
         .map(|state| crate::log_files::segments(&house.log_dir(), state))
         .collect::<Result<Vec<_>>>()?

@@ -63,6 +63,11 @@ fn settings(random: &mut StdRng, small_index: bool, small_log: bool) -> Vec<(&'s
         ("TALLYHOUSE_INSERT_BACKOFF_MS_MAX", one_of(&[20, 100])),
         ("TALLYHOUSE_STORED_WAIT_MS_MAX", "2000".to_owned()),
         ("TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX", "1500".to_owned()),
+        ("TALLYHOUSE_QUERY_WAIT_MS_MAX", one_of(&[500, 10_000])),
+        // The audit repairs in the background, and must find nothing to repair.
+        ("TALLYHOUSE_AUDIT_AFTER_MINUTES", "0".to_owned()),
+        ("TALLYHOUSE_AUDIT_PAUSE_MS", one_of(&[1, 30, 60_000])),
+        ("TALLYHOUSE_AUDIT_HOLD_MS_MAX", one_of(&[100, 2_000])),
     ]
 }
 
@@ -71,6 +76,9 @@ fn faults(random: &mut StdRng, sends: u64, own_disk: bool, small_index: bool) ->
     let mut faults = Vec::new();
     for _ in 0..random.random_range(2..=4) {
         faults.push(of_processes(random, own_disk));
+    }
+    if random.random_bool(0.3) {
+        faults.push(Fault::Audit);
     }
     for _ in 0..random.random_range(2..=6) {
         faults.push(Fault::Insert(of_inserts(random)));
