@@ -89,7 +89,7 @@ fn faults(random: &mut StdRng, sends: u64, own_disk: bool, small_index: bool) ->
         }
     }
     if own_disk {
-        faults.push(Fault::FullDisk { left: random.random_range(0..8_000) });
+        faults.push(Fault::FullDisk { left: left(random) });
     }
     let mut planned: Vec<(u64, Fault)> =
         faults.into_iter().map(|fault| (random.random_range(sends / 20..sends * 19 / 20), fault)).collect();
@@ -106,7 +106,7 @@ fn of_processes(random: &mut StdRng, own_disk: bool) -> Fault {
         }
         40..45 => Fault::StopService,
         45..55 => Fault::StallEngine { repeats: random.random_range(0..3) },
-        55..65 if own_disk => Fault::FullDisk { left: random.random_range(0..8_000) },
+        55..65 if own_disk => Fault::FullDisk { left: left(random) },
         55..67 => {
             let hows = [Tear::Garbage, Tear::Zeros, Tear::HalfFrame, Tear::FlippedFrame, Tear::HalfHeader];
             Fault::TearLog { how: hows[random.random_range(0..hows.len())] }
@@ -117,6 +117,11 @@ fn of_processes(random: &mut StdRng, own_disk: bool) -> Fault {
         84..92 => Fault::StepClock { seconds: step(random) },
         _ => Fault::StepClockBetweenRuns { seconds: step(random) },
     }
+}
+
+/// Often nothing: then a write fails that seemed to have room.
+fn left(random: &mut StdRng) -> u64 {
+    random.random_range(0..8_000_u64).saturating_sub(5_000)
 }
 
 /// Up to an hour, either way.
