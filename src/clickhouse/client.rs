@@ -72,3 +72,12 @@ impl Endpoint {
             .with_product_info("tallyhouse", env!("CARGO_PKG_VERSION"))
     }
 }
+
+/// Room left above a statement's own size: the crate appends the format.
+pub(super) const STATEMENT_SPARE_BYTES: usize = 1 << 10;
+
+/// A text as a constant of ClickHouse's. (Parameters travel in the request's
+/// address, which has no room for thousands of ids.)
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}

@@ -19,7 +19,7 @@ macro_rules! migrations {
 
 /// Name and statements of each file. The first makes the table that records
 /// them.
-const MIGRATIONS: [(&str, &str); 9] = migrations![
+const MIGRATIONS: [(&str, &str); 10] = migrations![
     "0001_create_database",
     "0002_create_events",
     "0003_create_campaign_minutes",
@@ -29,6 +29,7 @@ const MIGRATIONS: [(&str, &str); 9] = migrations![
     "0007_create_analytics_views",
     "0008_create_audit_repairs",
     "0009_replace_analytics_views",
+    "0010_tune_user_rollups",
 ];
 
 /// Brings the schema up to date, and sets the retention time.

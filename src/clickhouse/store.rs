@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::audit::AuditStore;
-use super::client::Endpoint;
+use super::client::{Endpoint, STATEMENT_SPARE_BYTES, quoted};
 use super::error::{QueryError, insert_error};
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::ingest::row;
@@ -66,9 +66,6 @@ const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', '
 
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
-
-/// Room left above a statement's own size: the crate appends the format.
-const STATEMENT_SPARE_BYTES: usize = 1 << 10;
 
 /// See [`EventStore`].
 pub struct ClickHouseStore {
@@ -202,19 +199,17 @@ fn condition(minutes: &MinuteSet) -> String {
                 let comma = if list.is_empty() { "" } else { "," };
                 let _ = write!(list, "{comma}{}", seconds(minute)); // A String takes everything.
             }
-            // The bounds leave out whole months, which the list does not.
+            // The bounds leave out whole months, which the list does not. They
+            // are given in milliseconds, as the column is: against whole
+            // seconds, ClickHouse leaves out a part all of whose events lie in
+            // the last second before the bound (26.7).
+            let end = last + MILLIS_PER_MINUTE / 1_000;
             format!(
                 "WHERE toStartOfMinute(occurred_at) IN ({list}) \
-                   AND occurred_at >= toDateTime({first}) AND occurred_at < toDateTime({last}) + 60"
+                   AND occurred_at >= toDateTime64({first}, 3) AND occurred_at < toDateTime64({end}, 3)"
             )
         }
     }
-}
-
-/// A text as a constant of ClickHouse's. (Parameters travel in the request's
-/// address, which has no room for thousands of ids.)
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 impl EventStore for ClickHouseStore {

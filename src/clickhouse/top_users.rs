@@ -14,11 +14,13 @@
 //! (The threshold idea of Fagin, Lotem and Naor, "Optimal aggregation
 //! algorithms for middleware", 2001.)
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use clickhouse::{Client, Row};
 use serde::Deserialize;
 
+use super::client::{STATEMENT_SPARE_BYTES, quoted};
 use super::error::QueryError;
 use crate::domain::{Limit, MILLIS_PER_DAY, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
 
@@ -28,6 +30,8 @@ const CANDIDATES_MIN: u64 = 1_000;
 const CANDIDATES_PER_USER: u64 = 10;
 /// Each further attempt takes so many times more.
 const CANDIDATES_GROWTH: u64 = 16;
+/// Users that are named in a question, at most.
+const NAMED_MAX: usize = 2_000;
 
 /// A user's key, and between what bounds its events in the window are. (Two
 /// users who share a key have bounds that are too high; the exact counts will
@@ -42,7 +46,7 @@ struct Candidate {
 #[derive(Row, Deserialize)]
 struct UserRow {
     user_id: String,
-    events: u64,
+    events: i64,
 }
 
 /// Ranks the users of a window in whole minutes; users with as many events, by
@@ -98,8 +102,7 @@ async fn candidates(
          FROM user_days WHERE org_id = {{org:String}} AND {} \
          GROUP BY user_key HAVING upper > 0 ORDER BY upper DESC LIMIT {wanted}",
         hours_of_days(window.outwards_to(MILLIS_PER_HOUR)),
-        whole_hours(window)
-            .map_or_else(|| "0".to_owned(), |hours| format!("if({}, {}, 0)", days(hours), hours_of_days(hours))),
+        in_whole_hours(window),
         days(window),
     );
     Ok(client.query_raw(&statement).param("org", org_id.as_str()).fetch_all().await?)
@@ -121,39 +124,71 @@ async fn count(
         let _ = write!(keys, "{comma}{}", candidate.user_key); // Writing to a String cannot fail.
         keys
     });
-    let mut parts = Vec::new();
-    if let Some(hours) = whole_hours(window) {
-        parts.push(format!(
-            "SELECT user_id, sum(toInt32({})) AS n FROM user_days \
-             WHERE org_id = {{org:String}} AND {} AND user_key IN ({keys}) GROUP BY user_id",
-            hours_of_days(hours),
-            days(hours),
-        ));
-    }
-    for edge in edges(window) {
-        parts.push(format!(
-            "SELECT user_id, sum(toInt32(events)) AS n FROM user_minutes WHERE org_id = {{org:String}} \
-               AND toStartOfHour(minute) = {hour} AND minute >= {from} AND minute < {to} \
-               AND user_id IN (SELECT user_id FROM user_days \
-                               WHERE org_id = {{org:String}} AND {days} AND user_key IN ({keys})) \
-             GROUP BY user_id",
-            hour = date_time(edge.from().floor_to(MILLIS_PER_HOUR)),
-            from = date_time(edge.from()),
-            to = date_time(edge.to()),
-            days = days(edge),
-        ));
-    }
     let statement = format!(
-        "SELECT user_id, toUInt64(greatest(sum(n), 0)) AS events FROM ({}) GROUP BY user_id HAVING events > 0 \
-         ORDER BY events DESC, user_id LIMIT {}",
-        parts.join(" UNION ALL "),
-        limit.get()
+        "SELECT user_id, toInt64(sum(toInt32({}))) AS events FROM user_days \
+         WHERE org_id = {{org:String}} AND {} AND user_key IN ({keys}) GROUP BY user_id",
+        in_whole_hours(window),
+        days(window),
     );
-    let query = client.query_raw(&statement).param("org", org_id.as_str());
-    // The keys stand in the statement up to three times.
-    let query = query.with_setting("max_query_size", (1 << 20).max(8 * keys.len()).to_string());
-    let rows: Vec<UserRow> = query.fetch_all().await?;
-    Ok(rows.into_iter().map(|row| UserCount { user_id: row.user_id, events: row.events }).collect())
+    let mut counts: HashMap<String, i64> = fetch(client, org_id, &statement).await?;
+    let edges = edges(window);
+    if !edges.is_empty() && !counts.is_empty() {
+        for (user_id, events) in fetch(client, org_id, &at_edges(&edges, counts.keys(), &keys, window)).await? {
+            *counts.entry(user_id).or_default() += events;
+        }
+    }
+    let mut users: Ranking<UserCount> = counts
+        .into_iter()
+        .filter_map(|(user_id, events)| Some(UserCount { user_id, events: u64::try_from(events).ok()? }))
+        .filter(|user| user.events > 0)
+        .collect();
+    users.sort_unstable_by(|a, b| b.events.cmp(&a.events).then_with(|| a.user_id.cmp(&b.user_id)));
+    users.truncate(limit.get() as usize);
+    Ok(users)
+}
+
+/// The question for the events of users at the edges of a window: few users
+/// are named, many are looked for by their keys.
+fn at_edges<'a>(
+    edges: &[Window],
+    user_ids: impl ExactSizeIterator<Item = &'a String>,
+    keys: &str,
+    window: Window,
+) -> String {
+    let edge = |edge: &Window| {
+        format!(
+            "(toStartOfHour(minute) = {} AND minute >= {} AND minute < {})",
+            date_time(edge.from().floor_to(MILLIS_PER_HOUR)),
+            date_time(edge.from()),
+            date_time(edge.to())
+        )
+    };
+    let edges: Vec<String> = edges.iter().map(edge).collect();
+    let users = if user_ids.len() <= NAMED_MAX {
+        user_ids.map(|user_id| quoted(user_id)).collect::<Vec<_>>().join(",")
+    } else {
+        let days = days(window);
+        format!("SELECT user_id FROM user_days WHERE org_id = {{org:String}} AND {days} AND user_key IN ({keys})")
+    };
+    format!(
+        "SELECT user_id, toInt64(sum(toInt32(events))) AS events FROM user_minutes \
+         WHERE org_id = {{org:String}} AND ({}) AND user_id IN ({users}) GROUP BY user_id",
+        edges.join(" OR ")
+    )
+}
+
+/// Events by user.
+async fn fetch(client: &Client, org_id: &OrgId, statement: &str) -> Result<HashMap<String, i64>, QueryError> {
+    let query = client.query_raw(statement).param("org", org_id.as_str());
+    let size = statement.len() + STATEMENT_SPARE_BYTES;
+    let rows: Vec<UserRow> = query.with_setting("max_query_size", size.to_string()).fetch_all().await?;
+    Ok(rows.into_iter().map(|row| (row.user_id, row.events)).collect())
+}
+
+/// A row's events in the whole hours within a window.
+fn in_whole_hours(window: Window) -> String {
+    let whole = |hours| format!("if({}, {}, 0)", days(hours), hours_of_days(hours));
+    whole_hours(window).map_or_else(|| "0".to_owned(), whole)
 }
 
 /// The whole hours within the window, if there are any.

@@ -128,6 +128,16 @@ async fn answers(house: &House, millis: i64) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_the_last_second_of_an_hour_is_not_overlooked() {
+    let house = House::with(&[NO_BACKGROUND]).await;
+    // Alone in its month, and so in its part: ClickHouse chooses parts by
+    // their first and last time.
+    let last = closed_hour() - HOUR / 2 - 70 * 24 * HOUR - 2;
+    house.store(vec![click("last", last)]).await;
+    assert_consistent(&house, last).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_ingested_is_consistent() {
     let house = House::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();

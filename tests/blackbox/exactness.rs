@@ -222,6 +222,21 @@ async fn an_event_whose_id_has_left_memory_is_still_a_duplicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_the_last_second_of_a_minute_is_known_when_its_id_has_left_memory() {
+    let house = House::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "1000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "250")]).await;
+    // Alone in its month, and so in its part: ClickHouse chooses parts by
+    // their first and last time.
+    let long_ago = now_millis() - 70 * 86_400_000;
+    let last = click("last", long_ago - long_ago.rem_euclid(60_000) + 59_998);
+    house.store(vec![last.clone()]).await;
+    for minute in (0..10).rev() {
+        house.store(clicks(&format!("new-{minute}"), 200, now_millis() - minute * 60_000)).await;
+    }
+    assert_eq!(house.store(vec![last]).await.counts.unwrap().duplicate, 1);
+    house.assert_counted(1 + 10 * 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_with_another_payload_is_a_conflict_and_the_first_stays() {
     let mut house = House::new().await;
     let now = now_millis();

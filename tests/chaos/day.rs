@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 
-use crate::check::{check_verdicts, read_stored};
+use crate::check::{check_places, check_verdicts, read_stored};
 use crate::counts::{check_answers, check_rollups};
 use crate::fault::{Kind, Tally};
 use crate::faults::inject;
@@ -107,13 +107,19 @@ async fn judge(house: &mut House, field: &Field) -> Result<Vec<String>> {
     let attempts = field.oracle.attempts();
     let stored = read_stored(house, &mut faults).await?;
     check_verdicts(&field.drafts, &attempts, &stored, &mut faults);
+    if field.tally.of(Kind::ClockBack) + field.tally.of(Kind::ClockBackBetweenRuns) == 0 {
+        check_places(&stored, &mut faults);
+    }
+    // Before the rollups: an audit must not make good what went wrong.
+    let repairs = house.sql("SELECT hour, rollup, state, keys, added, taken, author FROM audit_repairs").await?;
+    faults.extend(repairs.iter().map(|repair| format!("the audit repaired what was not wrong: {repair}")));
     check_rollups(house, &stored, &mut faults).await?;
     check_answers(house, &stored, &mut faults).await?;
     house.stop().await?;
     if house.stderr_of_all_runs().contains("panicked") {
         faults.push("the service panicked".to_owned());
     }
-    let left: Vec<PathBuf> = ["open", "sealed", "parked", "cut"]
+    let left: Vec<PathBuf> = ["open", "sealed", "parked"]
         .iter()
         .map(|state| crate::log_files::segments(&house.log_dir(), state))
         .collect::<Result<Vec<_>>>()?

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     FlipSealed,
     /// The same in the segment that was written to.
     FlipOpen,
+    /// No fault: somebody audits and repairs while all this goes on.
+    Audit,
     /// The service's wall clock steps while it runs.
     StepClock { seconds: i64 },
     /// The service is killed, and its next run begins at another time.
@@ -107,6 +109,7 @@ kinds! {
     ClockBackBetweenRuns "clock-back-between-runs",
     ClockForwardBetweenRuns "clock-forward-between-runs",
     CutProducer "cut-producer",
+    Audit "audit",
     // What follows is not injected but reached.
     LogFull "(log full)",
     IndexFull "(index full)",
@@ -154,7 +157,7 @@ impl fmt::Display for Tally {
         let mut space = "";
         for kind in Kind::ALL {
             let count = self.of(*kind);
-            if count > 0 && !kind.name().starts_with('(') {
+            if count > 0 {
                 let times = if count > 1 { format!("×{count}") } else { String::new() };
                 write!(f, "{space}{}{times}", kind.name())?;
                 space = " ";

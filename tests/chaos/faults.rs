@@ -12,6 +12,7 @@ use crate::house::House;
 use crate::log_files;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
+use crate::workload::{HOUR, YOUNGEST};
 
 /// Longest a fault waits for the moment it is meant for.
 const MOMENT_WAIT_MAX: Duration = Duration::from_millis(400);
@@ -21,7 +22,8 @@ const STALL_MAX: Duration = Duration::from_millis(4_000);
 /// Injects the faults of a plan, each once the work has come so far. Afterwards
 /// everything runs.
 pub(crate) async fn inject(house: &mut House, plan: &Plan, oracle: &Oracle, tally: &Tally) -> Result<()> {
-    let mut injector = Injector { house, oracle, tally, random: StdRng::seed_from_u64(plan.seed ^ 0xFA17) };
+    let random = StdRng::seed_from_u64(plan.seed ^ 0xFA17);
+    let mut injector = Injector { house, oracle, tally, random, begins_at: plan.begins_at };
     for (at, fault) in &plan.faults {
         oracle.settled(*at).await;
         injector.inject(*fault).await?;
@@ -34,6 +36,7 @@ struct Injector<'a> {
     oracle: &'a Oracle,
     tally: &'a Tally,
     random: StdRng,
+    begins_at: i64,
 }
 
 impl Injector<'_> {
@@ -58,6 +61,14 @@ impl Injector<'_> {
             Fault::CutFill => {
                 self.house.proxy.arm_fill();
                 self.restart().await
+            }
+            Fault::Audit => {
+                // Where the recent events lie.
+                let to = self.begins_at - YOUNGEST;
+                if self.house.audit(to - 2 * HOUR, to).await? {
+                    self.tally.add(Kind::Audit);
+                }
+                Ok(())
             }
             Fault::FullDisk { left } => self.fill_disk(left).await,
             Fault::TearLog { how } => self.tear(how).await,
@@ -118,9 +129,10 @@ impl Injector<'_> {
     }
 
     /// Leaves the log's disk so few bytes, until the work has stood still for
-    /// a moment.
+    /// a moment. Meanwhile the engine takes nothing away.
     async fn fill_disk(&mut self, left: u64) -> Result<()> {
         let Some(disk) = &self.house.disk else { return Ok(()) };
+        self.house.signal_engine(Signal::STOP).await?;
         let filling = disk.fill(left)?;
         self.tally.add(Kind::FullDisk);
         let mut before = u64::MAX;
@@ -131,6 +143,7 @@ impl Injector<'_> {
             }
         })
         .await;
+        self.house.signal_engine(Signal::CONT).await?;
         drop(filling);
         Ok(())
     }

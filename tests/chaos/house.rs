@@ -10,19 +10,24 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tallyhouse::clickhouse::engine::{Engine, EngineSettings};
 use tallyhouse::config::Config;
+use tallyhouse::transport::proto::audit_response::Step;
+use tallyhouse::transport::proto::audit_service_client::AuditServiceClient;
 use tallyhouse::transport::proto::segment_service_client::SegmentServiceClient;
-use tallyhouse::transport::proto::{ListSegmentsRequest, RetryParkedSegmentsRequest, Segment};
+use tallyhouse::transport::proto::{AuditRequest, ListSegmentsRequest, RetryParkedSegmentsRequest, Segment, Window};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::event::timestamp;
 use crate::fault::Tally;
 use crate::plan::Plan;
 use crate::proxy::Proxy;
 
 /// Longest anything of the house may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest an audit is waited for in the middle of the work.
+const AUDIT_WAIT_MAX: Duration = Duration::from_secs(4);
 /// How often something that is awaited is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -251,6 +256,24 @@ impl House {
     pub(crate) async fn retry_parked(&self) -> Result<u32> {
         let answer = self.segments().await?.retry_parked_segments(RetryParkedSegmentsRequest {}).await?;
         Ok(answer.into_inner().segments)
+    }
+
+    /// Audits the hours of these moments, and repairs what differs; there must
+    /// be nothing. Says whether the audit came to its end, which it
+    /// need not on a bad day.
+    pub(crate) async fn audit(&self, from_millis: i64, to_millis: i64) -> Result<bool> {
+        let window = Some(Window { from: Some(timestamp(from_millis)), to: Some(timestamp(to_millis)) });
+        let mut client = AuditServiceClient::connect(self.url()?).await?;
+        let audit = async {
+            let mut steps = client.audit(AuditRequest { window, repair: true }).await?.into_inner();
+            let mut is_over = false;
+            while let Some(step) = steps.message().await? {
+                is_over = matches!(step.step, Some(Step::Summary(_)));
+            }
+            Ok::<_, tonic::Status>(is_over)
+        };
+        let ended = tokio::time::timeout(AUDIT_WAIT_MAX, audit).await;
+        Ok(matches!(ended, Ok(Ok(true))))
     }
 
     /// Ends everything.

@@ -62,14 +62,18 @@ impl Request {
         self.body().windows(text.len()).any(|part| part == text.as_bytes())
     }
 
-    /// Whether it looks up late events.
+    /// Whether it asks for late events, one by one or by their minutes.
     pub(crate) fn is_look_up(&self) -> bool {
-        self.body_has("SELECT org_id,event_id") && self.body_has("event_id) IN (")
+        self.reads_events() && self.body_has(" IN (")
     }
 
     /// Whether it reads events to fill the index.
     pub(crate) fn is_fill(&self) -> bool {
-        self.body_has("SELECT org_id,event_id") && !self.is_look_up()
+        self.reads_events() && !self.body_has(" IN (")
+    }
+
+    fn reads_events(&self) -> bool {
+        self.body_has("SELECT org_id,event_id")
     }
 
     /// Its bytes, made to be the only request of its connection.

@@ -45,7 +45,7 @@ fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
 pub(crate) fn tear(dir: &Path, how: Tear, random: &mut StdRng) -> Result<Option<PathBuf>> {
     if matches!(how, Tear::HalfHeader) {
         let path = dir.join(format!("{}.open", uuid::Uuid::now_v7()));
-        let header = b"TALLYSEG\x80\0\0\0\x12\x34\x56\x78 and some of its body";
+        let header = b"TALLYSG2\x80\0\0\0\x12\x34\x56\x78 and some of its body";
         std::fs::write(&path, &header[..random.random_range(0..header.len())])?;
         return Ok(Some(path));
     }

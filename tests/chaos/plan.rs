@@ -63,6 +63,11 @@ fn settings(random: &mut StdRng, small_index: bool, small_log: bool) -> Vec<(&'s
         ("TALLYHOUSE_INSERT_BACKOFF_MS_MAX", one_of(&[20, 100])),
         ("TALLYHOUSE_STORED_WAIT_MS_MAX", "2000".to_owned()),
         ("TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX", "1500".to_owned()),
+        ("TALLYHOUSE_QUERY_WAIT_MS_MAX", one_of(&[500, 10_000])),
+        // The audit repairs in the background, and must find nothing to repair.
+        ("TALLYHOUSE_AUDIT_AFTER_MINUTES", "0".to_owned()),
+        ("TALLYHOUSE_AUDIT_PAUSE_MS", one_of(&[1, 30, 60_000])),
+        ("TALLYHOUSE_AUDIT_HOLD_MS_MAX", one_of(&[100, 2_000])),
     ]
 }
 
@@ -71,6 +76,9 @@ fn faults(random: &mut StdRng, sends: u64, own_disk: bool, small_index: bool) ->
     let mut faults = Vec::new();
     for _ in 0..random.random_range(2..=4) {
         faults.push(of_processes(random, own_disk));
+    }
+    if random.random_bool(0.3) {
+        faults.push(Fault::Audit);
     }
     for _ in 0..random.random_range(2..=6) {
         faults.push(Fault::Insert(of_inserts(random)));
@@ -81,7 +89,7 @@ fn faults(random: &mut StdRng, sends: u64, own_disk: bool, small_index: bool) ->
         }
     }
     if own_disk {
-        faults.push(Fault::FullDisk { left: random.random_range(0..8_000) });
+        faults.push(Fault::FullDisk { left: left(random) });
     }
     let mut planned: Vec<(u64, Fault)> =
         faults.into_iter().map(|fault| (random.random_range(sends / 20..sends * 19 / 20), fault)).collect();
@@ -98,7 +106,7 @@ fn of_processes(random: &mut StdRng, own_disk: bool) -> Fault {
         }
         40..45 => Fault::StopService,
         45..55 => Fault::StallEngine { repeats: random.random_range(0..3) },
-        55..65 if own_disk => Fault::FullDisk { left: random.random_range(0..8_000) },
+        55..65 if own_disk => Fault::FullDisk { left: left(random) },
         55..67 => {
             let hows = [Tear::Garbage, Tear::Zeros, Tear::HalfFrame, Tear::FlippedFrame, Tear::HalfHeader];
             Fault::TearLog { how: hows[random.random_range(0..hows.len())] }
@@ -109,6 +117,11 @@ fn of_processes(random: &mut StdRng, own_disk: bool) -> Fault {
         84..92 => Fault::StepClock { seconds: step(random) },
         _ => Fault::StepClockBetweenRuns { seconds: step(random) },
     }
+}
+
+/// Often nothing: then a write fails that seemed to have room.
+fn left(random: &mut StdRng) -> u64 {
+    random.random_range(0..8_000_u64).saturating_sub(5_000)
 }
 
 /// Up to an hour, either way.

@@ -15,11 +15,11 @@ pub(crate) const RETENTION_DAYS: i64 = 1_000;
 pub(crate) const BATCH_EVENTS_MAX: usize = 250;
 
 const MINUTE: i64 = 60_000;
-const HOUR: i64 = 60 * MINUTE;
+pub(crate) const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 /// All events are at least so old that no step of the service's clock makes
 /// one of them come from the future.
-const YOUNGEST: i64 = 6 * HOUR;
+pub(crate) const YOUNGEST: i64 = 6 * HOUR;
 
 /// The way events are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -179,6 +179,12 @@ impl House {
         self.endpoint.client()
     }
 
+    /// Processor time used so far.
+    pub(super) fn cpu(&self) -> Cpu {
+        let service = self.service.id();
+        Cpu { service: cpu_seconds(service), engine: children(service).into_iter().map(cpu_seconds).sum() }
+    }
+
     /// Resident memory of the service and of the engine, in megabytes.
     pub(super) fn memory_mb(&self) -> (f64, f64) {
         let service = self.service.id();
@@ -217,6 +223,15 @@ async fn start_service(dir: &Path, settings: &[(String, String)]) -> anyhow::Res
     Ok((service, url, clickhouse_url))
 }
 
+/// Processor time that the service and its engine have used.
+#[derive(Clone, Copy)]
+pub(super) struct Cpu {
+    /// Of the service, in seconds.
+    pub(super) service: f64,
+    /// Of the engine, in seconds.
+    pub(super) engine: f64,
+}
+
 impl Drop for House {
     fn drop(&mut self) {
         let _ = self.service.kill(); // It may have gone already.
@@ -252,6 +267,14 @@ fn children(pid: u32) -> Vec<u32> {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Processor time of a process, in its own code and in the kernel's; 0 where the
+/// kernel does not tell. (proc(5): fields 14 and 15 of `stat`, in hundredths.)
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// Resident memory as the kernel counts it; 0 where it does not tell.

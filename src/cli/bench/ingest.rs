@@ -34,12 +34,17 @@ const BLOCK_ROWS: usize = 100_000;
 /// rows bare in between.
 pub(super) async fn measure(house: &House, rounds: usize, events: usize, report: &mut Report) -> anyhow::Result<()> {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut service_cpu, mut engine_cpu) = (Vec::new(), Vec::new());
     let mut acks = Times::new();
     for round in 0..rounds {
         let batches = Generator::new(round as u64).batches(events, BATCH, DUPLICATES, SystemTime::now());
         let blocks = blocks(batches.iter().flatten(), BLOCK_ROWS);
         let rate = insert_bare(&house.baseline.client(), blocks, events).await?;
+        let before = house.cpu();
         let (streamed, times) = stream(house, batches, events).await?;
+        let after = house.cpu();
+        service_cpu.push(micros_per_event(after.service - before.service, events));
+        engine_cpu.push(micros_per_event(after.engine - before.engine, events));
         acks.add_all(&times);
         ratios.push(streamed / rate);
         theirs.push(rate);
@@ -48,6 +53,8 @@ pub(super) async fn measure(house: &House, rounds: usize, events: usize, report:
     report.add("ingest.events_per_second", median(ours), "events/s");
     report.add("ingest.baseline_events_per_second", median(theirs), "events/s");
     report.add("ingest.ratio", median(ratios), "× baseline");
+    report.add("ingest.service_cpu_us_per_event", median(service_cpu), "µs");
+    report.add("ingest.engine_cpu_us_per_event", median(engine_cpu), "µs");
     report.add_times("ingest.ack", &acks);
     Ok(())
 }
@@ -139,6 +146,11 @@ async fn insert_bare(client: &Client, blocks: Vec<Vec<u8>>, events: usize) -> an
         done??;
     }
     Ok(per_second(events, begun))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "event counts are far below 2^52")]
+fn micros_per_event(seconds: f64, events: usize) -> f64 {
+    seconds * 1_000_000.0 / events as f64
 }
 
 #[allow(clippy::cast_precision_loss, reason = "event counts are far below 2^52")]

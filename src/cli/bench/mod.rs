@@ -74,7 +74,7 @@ impl BenchArgs {
         self.measure(&house, &mut report).await?;
         drop(house);
         say("late events");
-        late::measure(&dir, self.events()? / 2, &mut report).await?;
+        late::measure(&dir, self.events()?, &mut report).await?;
         std::fs::remove_dir_all(&dir)?;
         if self.json {
             super::print_json(&report.json())?;

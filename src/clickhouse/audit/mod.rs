@@ -84,14 +84,17 @@ impl HourScope<'_> {
         super::answers::seconds(self.hour)
     }
 
-    /// The rows of `events` in the hour.
+    /// The rows of `events` in the hour. The bounds of `occurred_at` are given in
+    /// milliseconds, as the column is: against whole seconds, ClickHouse leaves
+    /// out a part all of whose events lie in the last second before the bound
+    /// (26.7).
     fn events(&self) -> String {
         let (org, from) = (self.of_org(), self.second());
         let to = from.saturating_add(3_600);
         format!(
             "{org} toStartOfMinute(occurred_at) >= toDateTime({from}, 'UTC') \
              AND toStartOfMinute(occurred_at) < toDateTime({to}, 'UTC') \
-             AND occurred_at >= toDateTime({from}, 'UTC') AND occurred_at < toDateTime({to}, 'UTC')"
+             AND occurred_at >= toDateTime64({from}, 3, 'UTC') AND occurred_at < toDateTime64({to}, 3, 'UTC')"
         )
     }
 

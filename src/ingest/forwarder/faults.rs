@@ -303,7 +303,8 @@ async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
             bench.append(1).await;
             bench.start();
             bench.forwarder.drained().await;
-            let (attempts, settled) = (bench.store.inserted.lock().inserts, bench.store.inserted.lock().settled);
+            let attempts = bench.store.inserted.lock().inserts;
+            let settled = bench.store.inserted.lock().settled;
             assert_eq!(settled, attempts - 1, "seed {seed}: {terms:?}, repaired: {is_repaired}");
             bench.end().await;
         }
