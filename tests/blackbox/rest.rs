@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::house::{House, eventually};
+use crate::house::House;
 
 fn rfc3339(at: OffsetDateTime) -> String {
     at.replace_nanosecond(0).unwrap().format(&Rfc3339).unwrap()
