@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::io::Errno;
 
 /// The disk lives as long as this.
 pub(crate) struct Disk {
@@ -50,10 +51,15 @@ impl Disk {
         let path = self.seen_from_outside().join("filling");
         let file = File::create(&path)?;
         let filling = Filling { path };
-        let disk = rustix::fs::statvfs(self.seen_from_outside())?;
-        let bytes = (disk.f_bavail * disk.f_frsize).saturating_sub(left);
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1))?;
-        Ok(filling)
+        loop {
+            let disk = rustix::fs::statvfs(self.seen_from_outside())?;
+            let bytes = (disk.f_bavail * disk.f_frsize).saturating_sub(left);
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1)) {
+                // The service has taken some of it meanwhile.
+                Err(Errno::NOSPC) if bytes > 1 => {}
+                filled => return Ok(filled.map(|()| filling)?),
+            }
+        }
     }
 }
 

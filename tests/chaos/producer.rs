@@ -25,8 +25,12 @@ use crate::fault::{Kind, Tally};
 use crate::oracle::{Oracle, Told};
 use crate::workload::{Batch, Door, Script};
 
-/// The pause before something is sent again.
+/// The first pause before something is sent again. It doubles until something
+/// is answered, and some of it is chance, as the protocol asks: producers that
+/// a full index refuses all at once must not come back all at once.
 const PAUSE: Duration = Duration::from_millis(15);
+/// How often it doubles at most.
+const DOUBLINGS_MAX: u32 = 5;
 /// Longest an answer is waited for.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Batches on a stream that wait for their answers.
@@ -46,7 +50,7 @@ pub(crate) struct Field {
 pub(crate) async fn produce(field: Arc<Field>, script: Script, address: Address) {
     let Script { door, batches, pause, cuts_after } = script;
     let todo = batches.into();
-    let mut producer = Producer { field, todo, pause, cuts_after, sent: 0, address };
+    let mut producer = Producer { field, todo, pause, cuts_after, sent: 0, failures: 0, address };
     match door {
         Door::Stream => producer.stream().await,
         Door::Unary => producer.unary().await,
@@ -61,6 +65,8 @@ struct Producer {
     cuts_after: Option<usize>,
     /// Batches so far, repeated ones included.
     sent: usize,
+    /// Attempts in a row without an answer.
+    failures: u32,
     address: Address,
 }
 
@@ -84,10 +90,17 @@ impl Producer {
         match endpoint.connect().await {
             Ok(channel) => Some(IngestServiceClient::new(channel)),
             Err(_) => {
-                tokio::time::sleep(PAUSE).await;
+                self.back_off().await;
                 None
             }
         }
+    }
+
+    /// The pause before something is sent again.
+    async fn back_off(&mut self) {
+        let longest = PAUSE * 2_u32.pow(self.failures.min(DOUBLINGS_MAX));
+        self.failures += 1;
+        tokio::time::sleep(longest.mul_f32(rand::random_range(0.5..1.0))).await;
     }
 
     /// Takes the next batch; the pause before it is part of the script.
@@ -117,7 +130,7 @@ impl Producer {
                 Ok(answers) => self.session(requests, answers.into_inner()).await,
                 Err(status) => self.field.note(&status),
             }
-            tokio::time::sleep(PAUSE).await;
+            self.back_off().await;
         }
     }
 
@@ -200,7 +213,7 @@ impl Producer {
                 Ok(Err(status)) => {
                     self.field.note(&status);
                     self.lost(session, begun, batch);
-                    tokio::time::sleep(PAUSE).await;
+                    self.back_off().await;
                 }
                 Err(_) => self.lost(session, begun, batch),
             }
@@ -230,7 +243,7 @@ impl Producer {
                 Some(told) => self.told(session, begun, batch, &[told]),
                 None => {
                     self.lost(session, begun, batch);
-                    tokio::time::sleep(PAUSE).await;
+                    self.back_off().await;
                 }
             }
         }
@@ -268,6 +281,7 @@ impl Producer {
 
     /// A batch got its verdicts. What is undecided is sent again later.
     fn told(&mut self, session: u64, begun: u64, batch: Batch, told: &[Told]) {
+        self.failures = 0;
         let Field { oracle, tally, .. } = &*self.field;
         oracle.answered(session, begun, batch.drafts.iter().copied().zip(told.iter().copied().map(Some)));
         let undecided: Vec<usize> = batch
