@@ -19,7 +19,7 @@ macro_rules! migrations {
 
 /// Name and statements of each file. The first makes the table that records
 /// them.
-const MIGRATIONS: [(&str, &str); 10] = migrations![
+const MIGRATIONS: [(&str, &str); 13] = migrations![
     "0001_create_database",
     "0002_create_events",
     "0003_create_campaign_minutes",
@@ -30,6 +30,9 @@ const MIGRATIONS: [(&str, &str); 10] = migrations![
     "0008_create_audit_repairs",
     "0009_replace_analytics_views",
     "0010_tune_user_rollups",
+    "0011_create_organizations",
+    "0012_create_custom_metrics",
+    "0013_create_event_types",
 ];
 
 /// Brings the schema up to date, and sets the retention time.

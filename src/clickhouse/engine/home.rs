@@ -27,7 +27,18 @@ pub(super) const READER_USER: &str = "tallyhouse_reader";
 /// that is named with the query. (Of the settings that a query can carry,
 /// `log_comment` is the one that means nothing to ClickHouse.) Without it,
 /// there are none.
-const READER_TABLES: [&str; 5] = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
+const READER_TABLES: [&str; 10] = [
+    "events",
+    "campaign_minutes",
+    "type_hours",
+    "user_days",
+    "user_minutes",
+    "organizations",
+    "users",
+    "memberships",
+    "custom_metrics",
+    "event_types",
+];
 const READER_FILTER: &str = "org_id = getSetting('log_comment')";
 /// As much of what the process printed is worth repeating.
 const OUTPUT_TAIL_BYTES: u64 = 2 << 10;
