@@ -15,7 +15,7 @@ use crate::domain::{Error, FieldError, Verdict};
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
 use crate::transport::rest::body;
-use crate::transport::rest::failure::{AnyFailure, ErrorBody, Failure};
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, Failure};
 use crate::transport::serving::Serving;
 
 /// How long the sender of undecided events is told to wait.
@@ -63,10 +63,7 @@ struct RejectedEvent {
     request_body(content = EventsBody, description = "The events. Unknown fields are ignored; null is as if left out."),
     responses(
         (status = 202, description = "What became of them.", body = TakenEvents),
-        (status = 400, description = "The body is no JSON: `MALFORMED_JSON`.", body = ErrorBody),
-        (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
-        (status = 413, description = "The body is too large: `TOO_LARGE`.", body = ErrorBody),
-        (status = 415, description = "The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.", body = ErrorBody),
+        BodyFailure,
         AnyFailure,
     ),
 )]
