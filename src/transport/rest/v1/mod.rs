@@ -1,6 +1,6 @@
 //! The customer-analytics interface: everything under `/api/v1`.
 
-mod batch;
+pub(super) mod batch;
 pub(super) mod events;
 pub(super) mod lists;
 pub(super) mod members;
