@@ -30,7 +30,7 @@ async fn a_walk_shows_each_event_once_while_others_are_written() {
     let house = House::new().await;
     let start = now_millis() - DAY;
     // Some twenty events share each millisecond; ids do not follow time.
-    let at = |n: i64| start + (n * 7_919 % COUNT) / 20 * 17;
+    let at = |n: i64| start + (n * 7_919 % COUNT) / 20 * 17_003;
     preload(&house, (0..COUNT).map(|n| click(&format!("old-{}", n * 31 % COUNT), at(n))).collect()).await;
 
     let is_over = AtomicBool::new(false);
@@ -38,8 +38,8 @@ async fn a_walk_shows_each_event_once_while_others_are_written() {
         let mut ingest = house.ingest().await;
         let mut written = 0;
         while !is_over.load(Ordering::Relaxed) {
-            // Amid the old ones, at their very milliseconds, before them, after them, and now.
-            let times = [at(written), at(written * 13), start - 1_000, start + COUNT, now_millis()];
+            // Amid the old ones, at their very milliseconds and beside them; before them; after them.
+            let times = [at(written), at(written * 13), at(written * 29) + 1, start - 1_000, now_millis()];
             let batch = times.iter().enumerate().map(|(n, millis)| click(&format!("new-{written}-{n}"), *millis));
             let request = proto::IngestBatchRequest { events: batch.collect(), ..Default::default() };
             ingest.ingest_batch(request).await.unwrap();
