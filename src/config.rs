@@ -180,7 +180,7 @@ settings! {
     /// keep up, segments gather longer.
     segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 250;
     /// Inserts under way at a time.
-    inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 2;
+    inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 3;
     /// Longest an insert may take, in milliseconds, before it is retried.
     insert_wait_ms_max, "TALLYHOUSE_INSERT_WAIT_MS_MAX": u64 = 60_000;
     /// The first pause before an insert is retried, in milliseconds; each
