@@ -26,12 +26,14 @@ pub mod audit;
 pub mod cli;
 pub mod clickhouse;
 pub mod config;
+pub mod directory;
 pub mod domain;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ingest;
 pub mod query;
+mod secret;
 pub mod server;
 pub mod telemetry;
 pub mod transport;

@@ -4,8 +4,10 @@
 pub mod answers;
 pub mod audit;
 pub mod client;
+pub mod directory;
 pub mod engine;
 pub mod error;
+pub mod figures;
 pub mod migrations;
 pub mod ping;
 pub mod store;

@@ -28,11 +28,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use auth::{AuthError, Callers};
+pub use cursor::Cursors;
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;
 
 use crate::audit::Auditor;
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
@@ -60,6 +62,10 @@ pub struct Application {
     pub pipeline: Pipeline,
     /// Answers out.
     pub queries: Queries,
+    /// Organisations, users, memberships.
+    pub directory: Directory,
+    /// Where lists go on.
+    pub cursors: Cursors,
     /// Whether the rollups are right.
     pub auditor: Arc<Auditor>,
     /// The segments that are not in ClickHouse yet.

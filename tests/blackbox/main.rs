@@ -4,17 +4,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod analysts;
+mod analytics;
 mod audit;
 mod auth;
 mod bounds;
 mod clients;
+mod directory;
 mod events;
 mod exactness;
+mod figures;
 mod house;
 mod isolation;
 mod keys;
 mod late;
 mod limits;
+mod parity;
 mod questions;
 mod reflection;
 mod rest;
@@ -22,3 +26,4 @@ mod running;
 mod second;
 mod settling;
 mod tokens;
+mod walk;
