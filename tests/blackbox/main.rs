@@ -25,5 +25,6 @@ mod rest;
 mod running;
 mod second;
 mod settling;
+mod sql;
 mod tokens;
 mod walk;
