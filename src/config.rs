@@ -139,6 +139,14 @@ settings! {
     /// minutes; later ones are rejected as IN_FUTURE.
     future_minutes_max, "TALLYHOUSE_FUTURE_MINUTES_MAX": u32 = 5;
 
+    /// Most event types that an organisation may register.
+    event_types_max, "TALLYHOUSE_EVENT_TYPES_MAX": u64 = 500;
+    /// Most versions of an event type.
+    event_type_versions_max, "TALLYHOUSE_EVENT_TYPE_VERSIONS_MAX": usize = 100;
+    /// Time between two looks at what event types other services on the same
+    /// database have registered, in seconds.
+    event_types_refresh_seconds, "TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS": u64 = 5;
+
     /// Most events in one batch.
     batch_events_max, "TALLYHOUSE_BATCH_EVENTS_MAX": usize = 10_000;
     /// Largest gRPC message, in bytes.
@@ -333,7 +341,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 25] = [
+        let bounds: [(&'static str, u64, u64, u64); 28] = [
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
@@ -342,6 +350,9 @@ impl Config {
             ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
             ("retention_days", self.retention_days.into(), 1, 36_500),
             ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
+            ("event_types_max", self.event_types_max, 1, 100_000),
+            ("event_type_versions_max", self.event_type_versions_max as u64, 1, 10_000),
+            ("event_types_refresh_seconds", self.event_types_refresh_seconds, 1, 3_600),
             ("batch_events_max", self.batch_events_max as u64, 1, BATCH_EVENTS_BOUND as u64),
             ("message_bytes_max", self.message_bytes_max as u64, 1 << 10, 64 << 20),
             ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),

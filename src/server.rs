@@ -12,10 +12,12 @@ use crate::audit::{AuditSettings, Auditor};
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::event_types::EventTypeStore;
 use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
+use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::fill::fill;
 use crate::ingest::fingerprint::Fingerprinter;
@@ -109,7 +111,7 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), ServerError> {
     let callers = Callers::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
-    let parts = Parts::new(&config, &endpoint).await?;
+    let parts = Parts::new(&config, &endpoint, &reader).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,
@@ -120,6 +122,7 @@ pub async fn run(
     let forwarder = parts.forwarder(&config);
     forwarder.start(&tasks, &stop);
     start_sweeper(&tasks, &stop, &parts);
+    keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
 
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
@@ -156,17 +159,19 @@ struct Parts {
     stored_hours: Arc<StoredHours>,
     gate: Arc<InsertGate>,
     terms: Arc<CurrentTerms>,
+    types: Arc<EventTypes>,
 }
 
 impl Parts {
     /// With the log as a former run left it, and an empty index.
-    async fn new(config: &Config, endpoint: &Endpoint) -> Result<Self, ServerError> {
+    async fn new(config: &Config, endpoint: &Endpoint, reader: &Endpoint) -> Result<Self, ServerError> {
         let clock = Arc::new(ArrivalClock::default());
         let terms = Arc::default();
         let log = Arc::new(open_log(config, &clock, &terms).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         Ok(Self {
             gate: Arc::new(InsertGate::new(former)),
+            types: Arc::new(event_types(config, endpoint, reader, &clock)),
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
             log,
@@ -230,6 +235,7 @@ impl Parts {
             self.index,
             Arc::clone(&self.log),
             self.store,
+            Arc::clone(&self.types),
             outcomes,
         );
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
@@ -238,6 +244,7 @@ impl Parts {
             clock: self.clock,
             callers,
             pipeline,
+            event_types: self.types,
             queries,
             auditor,
             log: self.log,
@@ -266,10 +273,11 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
 /// Waits for ClickHouse, brings its schema up to date, and fills the index:
 /// from then on the service knows what it must not count again.
 async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
-    let Parts { prints, index, log, store, terms, .. } = parts;
+    let Parts { prints, index, log, store, terms, types, .. } = parts;
     for attempt in 0_u32.. {
         let attempted = async {
             migrate(endpoint, config.retention_days).await.map_err(|error| error.to_string())?;
+            types.refresh().await.map_err(|error| error.to_string())?;
             terms.set(store.terms().await.map_err(|error| error.to_string())?);
             fill(index, *prints, log, &**store, config.index_ids_max).await.map_err(|error| error.to_string())
         };
@@ -301,6 +309,21 @@ fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
         }
     };
     tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
+}
+
+fn keep_types_fresh(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts, pause: Duration) {
+    let (types, stop) = (Arc::clone(&parts.types), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(types.keep_fresh(pause)).await });
+}
+
+fn event_types(config: &Config, endpoint: &Endpoint, reader: &Endpoint, clock: &Arc<ArrivalClock>) -> EventTypes {
+    let settings = EventTypeSettings {
+        type_bytes_max: config.type_bytes_max,
+        types_max: config.event_types_max,
+        versions_max: config.event_type_versions_max,
+    };
+    let store = EventTypeStore::new(endpoint, reader, Duration::from_millis(config.query_wait_ms_max));
+    EventTypes::new(settings, store, Arc::clone(clock))
 }
 
 const fn forwarder_settings(config: &Config) -> ForwarderSettings {

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod client;
 pub mod engine;
 pub mod error;
+pub mod event_types;
 pub mod migrations;
 pub mod ping;
 pub mod store;

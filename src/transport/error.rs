@@ -22,6 +22,8 @@ pub(super) const fn names(code: ErrorCode) -> Names {
         ErrorCode::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
         ErrorCode::Forbidden => (Code::PermissionDenied, StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
         ErrorCode::NotFound => (Code::NotFound, StatusCode::NOT_FOUND, "NOT_FOUND"),
+        ErrorCode::Conflict => (Code::Aborted, StatusCode::CONFLICT, "CONFLICT"),
+        ErrorCode::Incompatible => (Code::FailedPrecondition, StatusCode::UNPROCESSABLE_ENTITY, "INCOMPATIBLE_SCHEMA"),
         ErrorCode::TooLarge => (Code::InvalidArgument, StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
         ErrorCode::Exhausted => (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
         ErrorCode::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),

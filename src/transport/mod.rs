@@ -33,6 +33,7 @@ pub use tail::LiveTail;
 
 use crate::audit::Auditor;
 use crate::config::Config;
+use crate::event_types::EventTypes;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
@@ -58,6 +59,8 @@ pub struct Application {
     pub callers: Callers,
     /// Events in.
     pub pipeline: Pipeline,
+    /// What events must look like. The pipeline must have the same.
+    pub event_types: Arc<EventTypes>,
     /// Answers out.
     pub queries: Queries,
     /// Whether the rollups are right.

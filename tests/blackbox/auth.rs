@@ -31,6 +31,8 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
     let event = proto::GetEventRequest { event_id: "known".to_owned() };
     let stream = proto::IngestRequest { events: batch(), ..Default::default() };
     let unary = proto::IngestBatchRequest { events: batch(), ..Default::default() };
+    let event_type = proto::RegisterEventTypeRequest { r#type: "known".to_owned(), ..Default::default() };
+    let known_type = proto::GetEventTypeRequest { r#type: "known".to_owned() };
     vec![
         ("tallyhouse.v1.IngestService/Ingest", Some("ingest"), stream.encode_to_vec()),
         ("tallyhouse.v1.IngestService/IngestBatch", Some("ingest"), unary.encode_to_vec()),
@@ -45,6 +47,9 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
         ("tallyhouse.v1.SegmentService/RetryParkedSegments", Some("admin"), vec![]),
         ("tallyhouse.v1.AuditService/Audit", Some("admin"), audit.encode_to_vec()),
         ("tallyhouse.v1.AuditService/GetAuditStatus", Some("admin"), vec![]),
+        ("tallyhouse.v1.EventTypeService/RegisterEventType", Some("admin"), event_type.encode_to_vec()),
+        ("tallyhouse.v1.EventTypeService/ListEventTypes", Some("read"), vec![]),
+        ("tallyhouse.v1.EventTypeService/GetEventType", Some("read"), known_type.encode_to_vec()),
         ("grpc.health.v1.Health/Check", None, vec![]),
         // Field 7, list_services.
         ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, vec![0x3a, 1, b'*']),
