@@ -66,6 +66,7 @@ fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
         (Method::GET, "/stats", Some("read"), stats),
         (Method::GET, "/users/top", Some("read"), "/users/top"),
         (Method::GET, "/campaigns/top", Some("read"), "/campaigns/top"),
+        (Method::POST, "/api/v1/events", Some("ingest"), "/api/v1/events"),
         (Method::GET, "/healthz", None, "/healthz"),
         (Method::GET, "/readyz", None, "/readyz"),
         (Method::GET, "/metrics", None, "/metrics"),
@@ -246,10 +247,18 @@ fn body(id: &str, org_id: Option<&str>) -> Value {
     body
 }
 
+/// A body that a route takes.
+fn payload(path: &str) -> Value {
+    match path.split('?').next().unwrap_or_default() {
+        "/api/v1/events" => json!({ "events": [crate::analytics::event("rest-v1")] }),
+        _ => body("rest", None),
+    }
+}
+
 /// Status, `WWW-Authenticate` and body.
 async fn ask(house: &House, method: &Method, path: &str, token: Option<&str>) -> (u16, String, Value) {
     let request = house.http.request(method.clone(), format!("{}{path}", house.url));
-    let request = if *method == Method::POST { request.json(&body("rest", None)) } else { request };
+    let request = if *method == Method::GET { request } else { request.json(&payload(path)) };
     let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
     let answer = request.send().await.unwrap();
     let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
@@ -320,8 +329,18 @@ async fn every_route_refuses_every_bad_token() {
     }
     let token = keys.ed.sign(&full_claims("acme", "ingest"));
     for (org_id, expected) in [(Some("acme"), 202), (Some("beta"), 403), (Some(""), 403), (None, 202)] {
-        let request = house.http.post(format!("{}/events", house.url)).bearer_auth(&token);
-        assert_eq!(request.json(&body("body", org_id)).send().await.unwrap().status(), expected, "{org_id:?}");
+        let whole = |mut body: Value| {
+            body["org_id"] = json!(org_id);
+            body
+        };
+        for (path, body) in [
+            ("/events", body("body", org_id)),
+            ("/api/v1/events", whole(json!({ "events": [crate::analytics::event("whole")] }))),
+            ("/api/v1/events", json!({ "events": [whole(crate::analytics::event("part"))] })),
+        ] {
+            let request = house.http.post(format!("{}{path}", house.url)).bearer_auth(&token);
+            assert_eq!(request.json(&body).send().await.unwrap().status(), expected, "{path}: {org_id:?}");
+        }
     }
 }
 

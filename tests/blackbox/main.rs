@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod analysts;
+mod analytics;
 mod audit;
 mod auth;
 mod bounds;

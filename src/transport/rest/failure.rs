@@ -48,6 +48,18 @@ impl Failure {
         Self::http(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not arrive in time")
     }
 
+    /// The body is no JSON. (Where a contract tells that from JSON that is wrong.)
+    pub(super) fn malformed_json(message: String) -> Self {
+        let details = vec![FieldError::new("body", message)];
+        Self { details, ..Self::http(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "the body cannot be read") }
+    }
+
+    /// The cursor is not one of this list's. (Where a contract tells that from other wrong parameters.)
+    pub(super) fn invalid_cursor(error: Error) -> Self {
+        let Self { details, .. } = Self::from(error);
+        Self { details, ..Self::http(StatusCode::BAD_REQUEST, "INVALID_CURSOR", "the cursor cannot be used") }
+    }
+
     /// Its HTTP status.
     #[cfg(test)]
     pub(super) const fn status(&self) -> StatusCode {

@@ -4,7 +4,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{campaigns, events, health, stats, users};
+use super::{campaigns, events, health, stats, users, v1};
 
 /// See the module.
 #[derive(OpenApi)]
@@ -19,12 +19,14 @@ use super::{campaigns, events, health, stats, users};
     servers((url = "/")),
     paths(
         events::take, events::list, events::show, stats::show, users::top, campaigns::top,
+        v1::events::take,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
     modifiers(&BearerToken),
     tags(
         (name = "Events", description = "Events in, and single events out."),
         (name = "Counts", description = "Answers from the rollups."),
+        (name = "Analytics", description = "Customer analytics: the same events and counts by their contract, and what belongs to them."),
         (name = "Service", description = "The service itself."),
     ),
 )]
@@ -62,11 +64,12 @@ mod tests {
         check("/stats", "get", &["200", "401", "403", "422", "500", "503"]);
         check("/users/top", "get", &["200", "401", "403", "422", "500", "503"]);
         check("/campaigns/top", "get", &["200", "401", "403", "422", "500", "503"]);
+        check("/api/v1/events", "post", &["202", "400", "401", "403", "408", "413", "415", "422", "500", "503"]);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(9));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(10));
     }
 
     #[test]

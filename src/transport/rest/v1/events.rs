@@ -1,0 +1,130 @@
+//! Events: taking some.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::batch::{self, Batch, EventsBody};
+use crate::domain::{Error, FieldError, Verdict};
+use crate::ingest::pipeline::Durability;
+use crate::transport::auth::Caller;
+use crate::transport::rest::body;
+use crate::transport::rest::failure::{AnyFailure, ErrorBody, Failure};
+use crate::transport::serving::Serving;
+
+/// How long the sender of undecided events is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What became of some events.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct TakenEvents {
+    /// New, durable and counted.
+    #[schema(example = 98)]
+    accepted: usize,
+    /// Already there with the same payload; not counted again.
+    #[schema(example = 1)]
+    duplicates: usize,
+    /// All others, in order.
+    rejected: Vec<RejectedEvent>,
+}
+
+/// An event that was not taken.
+#[derive(Serialize, ToSchema)]
+struct RejectedEvent {
+    /// Its place among the events sent, from 0.
+    #[schema(example = 7)]
+    index: usize,
+    /// `INVALID`: a field is missing or wrong. `TOO_OLD`, `IN_FUTURE`: its time is not within bounds. `CONFLICT`: its
+    /// id is already there with another payload, which stays. `UNDECIDED`: it is old, and whether it is new could not
+    /// be told just now; send it again later.
+    #[schema(example = "INVALID")]
+    code: &'static str,
+    /// What is wrong and what is allowed. Further fields at fault are named here too.
+    #[schema(example = "is required")]
+    message: String,
+    /// The first field at fault; `event` for the event as a whole.
+    #[schema(example = "timestamp")]
+    field: String,
+}
+
+/// Take some events
+///
+/// Answers once those that were accepted are durable. Each event is judged for itself. Sending again is always safe.
+/// When none was taken, the answer is an error: 503 when sending the same again may help (some could not be decided just
+/// now), else 422.
+#[utoipa::path(
+    post, path = "/api/v1/events", operation_id = "postEvents", tag = "Analytics", security(("token" = ["ingest"])),
+    request_body(content = EventsBody, description = "The events. Unknown fields are ignored; null is as if left out."),
+    responses(
+        (status = 202, description = "What became of them.", body = TakenEvents),
+        (status = 400, description = "The body is no JSON: `MALFORMED_JSON`.", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
+        (status = 413, description = "The body is too large: `TOO_LARGE`.", body = ErrorBody),
+        (status = 415, description = "The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.", body = ErrorBody),
+        AnyFailure,
+    ),
+)]
+pub(in crate::transport::rest) async fn take(
+    State(serving): State<Arc<Serving>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Failure> {
+    let bytes = body::read(request, &serving.app.config).await?;
+    let batch = Batch::read(&bytes)?;
+    batch.org_ids().try_for_each(|org_id| caller.must_be(org_id)).map_err(|refusal| refusal.error())?;
+    let drafts = batch.drafts(serving.app.config.properties_bytes_max);
+    let submission = serving.app.pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
+    let taken = taken(&submission.verdicts().await?.verdicts)?;
+    Ok((StatusCode::ACCEPTED, Json(taken)).into_response())
+}
+
+/// The answer to these verdicts.
+///
+/// # Errors
+/// When nothing was taken: `Unavailable` as long as sending the same again may
+/// help, else `Invalid`.
+fn taken(verdicts: &[Verdict]) -> Result<TakenEvents, Error> {
+    let count = |wanted: &Verdict| verdicts.iter().filter(|verdict| *verdict == wanted).count();
+    let (accepted, duplicates) = (count(&Verdict::Accepted), count(&Verdict::Duplicate));
+    let rejected: Vec<RejectedEvent> =
+        verdicts.iter().enumerate().filter_map(|(index, verdict)| rejected(index, verdict)).collect();
+    if accepted + duplicates > 0 {
+        return Ok(TakenEvents { accepted, duplicates, rejected });
+    }
+    if verdicts.contains(&Verdict::Undecided) {
+        let message = "events are old, and whether they are new cannot be told just now; none was taken";
+        return Err(Error::unavailable(message, RETRY_AFTER));
+    }
+    let detail = |event: RejectedEvent| {
+        let RejectedEvent { index, message, field, .. } = event;
+        FieldError::new(format!("events[{index}].{field}"), message)
+    };
+    Err(Error::invalid(rejected.into_iter().map(detail).collect()))
+}
+
+fn rejected(index: usize, verdict: &Verdict) -> Option<RejectedEvent> {
+    let (code, field, message) = match verdict {
+        Verdict::Accepted | Verdict::Duplicate => return None,
+        Verdict::Conflict => {
+            let message = "is already there with another payload, which stays";
+            ("CONFLICT", "event_id".to_owned(), message.to_owned())
+        }
+        Verdict::Undecided => {
+            let message = "is old, and whether it is new cannot be told just now; send it again later";
+            ("UNDECIDED", "event_id".to_owned(), message.to_owned())
+        }
+        Verdict::Rejected(rejection) => {
+            let mut faults = batch::faults(&rejection.errors).into_iter();
+            let FieldError { field, message } = faults.next()?; // There is at least one.
+            let others = faults.map(|fault| format!("; {}: {}", fault.field, fault.message));
+            (rejection.code.as_str(), field, message + &others.collect::<String>())
+        }
+    };
+    Some(RejectedEvent { index, code, message, field })
+}
