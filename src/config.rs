@@ -171,6 +171,13 @@ settings! {
     /// Requests served at a time; more are refused.
     requests_in_flight_max, "TALLYHOUSE_REQUESTS_IN_FLIGHT_MAX": usize = 4_096;
 
+    /// Most idempotency keys that are kept at a time; each is for 24 hours. New
+    /// ones are refused beyond.
+    idempotency_keys_max, "TALLYHOUSE_IDEMPOTENCY_KEYS_MAX": u64 = 1_000_000;
+    /// Most bytes of keys and of the answers that are kept with them. (The file
+    /// can be two to three times as large. Calls that run may go over it.)
+    idempotency_bytes_max, "TALLYHOUSE_IDEMPOTENCY_BYTES_MAX": u64 = 256 << 20;
+
     /// Event ids held in memory, at 22 to 25 bytes each. Older ids are looked up in
     /// ClickHouse.
     index_ids_max, "TALLYHOUSE_INDEX_IDS_MAX": usize = 10_000_000;
@@ -341,7 +348,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 28] = [
+        let bounds: [(&'static str, u64, u64, u64); 30] = [
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
@@ -358,6 +365,8 @@ impl Config {
             ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),
             ("stream_batches_in_flight_max", self.stream_batches_in_flight_max as u64, 1, 1 << 10),
             ("ingest_bytes_in_flight_max", self.ingest_bytes_in_flight_max.into(), 1 << 20, 1 << 30),
+            ("idempotency_keys_max", self.idempotency_keys_max, 1, 1 << 32),
+            ("idempotency_bytes_max", self.idempotency_bytes_max, 1 << 10, 1 << 40),
             ("index_ids_max", self.index_ids_max as u64, 1_000, 1 << 32),
             ("segment_rows_max", self.segment_rows_max.into(), 1, 1_000_000),
             ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),

@@ -32,6 +32,7 @@ pub mod event_types;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod idempotency;
 pub mod ingest;
 pub mod query;
 pub mod server;

@@ -18,6 +18,7 @@ use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
 use crate::event_types::{EventTypeSettings, EventTypes};
+use crate::idempotency::{KeyBounds, KeyStore, RepeatableCalls};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::fill::fill;
 use crate::ingest::fingerprint::Fingerprinter;
@@ -122,6 +123,7 @@ pub async fn run(
     let forwarder = parts.forwarder(&config);
     forwarder.start(&tasks, &stop);
     start_sweeper(&tasks, &stop, &parts);
+    keep_keys_swept(&tasks, &stop, &parts);
     keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
 
@@ -160,6 +162,7 @@ struct Parts {
     gate: Arc<InsertGate>,
     terms: Arc<CurrentTerms>,
     types: Arc<EventTypes>,
+    calls: Arc<RepeatableCalls>,
 }
 
 impl Parts {
@@ -171,6 +174,7 @@ impl Parts {
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         Ok(Self {
             gate: Arc::new(InsertGate::new(former)),
+            calls: Arc::new(RepeatableCalls::new(open_keys(config).await?, Arc::clone(&clock))),
             types: Arc::new(event_types(config, endpoint, reader, &clock)),
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
@@ -244,6 +248,7 @@ impl Parts {
             clock: self.clock,
             callers,
             pipeline,
+            repeatable_calls: self.calls,
             event_types: self.types,
             queries,
             auditor,
@@ -268,6 +273,21 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
     let (clock, terms) = (Arc::clone(clock), Arc::clone(terms));
     let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock, terms)).await;
     Ok(opened.map_err(|error| ServerError::Part(error.to_string()))??)
+}
+
+/// The keys that former runs have kept.
+async fn open_keys(config: &Config) -> Result<KeyStore, ServerError> {
+    let path = config.data_dir.join("idempotency.redb");
+    let bounds = KeyBounds { keys_max: config.idempotency_keys_max, bytes_max: config.idempotency_bytes_max };
+    let opened = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || KeyStore::open(&path, bounds)
+    });
+    let opened = opened.await.map_err(|error| ServerError::Part(error.to_string()))?;
+    opened.map_err(|error| {
+        let path = path.display();
+        ServerError::Part(format!("cannot open {path}: {error}; without the file, all idempotency keys are forgotten"))
+    })
 }
 
 /// Waits for ClickHouse, brings its schema up to date, and fills the index:
@@ -309,6 +329,11 @@ fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
         }
     };
     tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
+}
+
+fn keep_keys_swept(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
+    let (calls, stop) = (Arc::clone(&parts.calls), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(calls.keep_swept()).await });
 }
 
 fn keep_types_fresh(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts, pause: Duration) {

@@ -34,6 +34,8 @@ pub enum ErrorCode {
     Conflict,
     /// A new version of an event type may refuse what the last one accepts.
     Incompatible,
+    /// An idempotency key was used before for another body.
+    KeyReused,
     /// The request is larger than a limit.
     TooLarge,
     /// A bound of the service is reached; the same request can succeed later.
@@ -101,6 +103,11 @@ impl Error {
     pub fn incompatible(fields: Vec<FieldError>) -> Self {
         let message = "the schema may refuse what the last version accepts; 'force' registers it all the same";
         Self { fields, ..Self::new(ErrorCode::Incompatible, message) }
+    }
+
+    /// An idempotency key was used before for another body.
+    pub fn key_reused() -> Self {
+        Self::new(ErrorCode::KeyReused, "the idempotency key was used for another body before")
     }
 
     /// The request is larger than a limit.

@@ -267,10 +267,9 @@ fn both(referred: Value, mut keywords: Map<String, Value>) -> Value {
     if keywords.is_empty() {
         return referred;
     }
-    match keywords.entry("allOf").or_insert_with(|| Value::Array(Vec::new())) {
-        Value::Array(all) => all.push(referred),
-        // It is no list, which the compiler refuses.
-        _ => {}
+    // What is no list, the compiler refuses.
+    if let Value::Array(all) = keywords.entry("allOf").or_insert_with(|| Value::Array(Vec::new())) {
+        all.push(referred);
     }
     Value::Object(keywords)
 }

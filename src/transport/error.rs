@@ -24,6 +24,7 @@ pub(super) const fn names(code: ErrorCode) -> Names {
         ErrorCode::NotFound => (Code::NotFound, StatusCode::NOT_FOUND, "NOT_FOUND"),
         ErrorCode::Conflict => (Code::Aborted, StatusCode::CONFLICT, "CONFLICT"),
         ErrorCode::Incompatible => (Code::FailedPrecondition, StatusCode::UNPROCESSABLE_ENTITY, "INCOMPATIBLE_SCHEMA"),
+        ErrorCode::KeyReused => (Code::FailedPrecondition, StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED"),
         ErrorCode::TooLarge => (Code::InvalidArgument, StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
         ErrorCode::Exhausted => (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
         ErrorCode::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),

@@ -67,6 +67,9 @@ fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
         (Method::GET, "/users/top", Some("read"), "/users/top"),
         (Method::GET, "/campaigns/top", Some("read"), "/campaigns/top"),
         (Method::POST, "/api/v1/events", Some("ingest"), "/api/v1/events"),
+        (Method::GET, "/api/v1/event-types", Some("read"), "/api/v1/event-types"),
+        (Method::PUT, "/api/v1/event-types/{type}", Some("admin"), "/api/v1/event-types/known"),
+        (Method::GET, "/api/v1/event-types/{type}", Some("read"), "/api/v1/event-types/known"),
         (Method::GET, "/healthz", None, "/healthz"),
         (Method::GET, "/readyz", None, "/readyz"),
         (Method::GET, "/metrics", None, "/metrics"),
@@ -199,6 +202,7 @@ async fn every_rpc_refuses_every_bad_token() {
     let known = proto::IngestBatchRequest {
         events: vec![click("known", now_millis())],
         durability: proto::Durability::Stored.into(),
+        ..Default::default()
     };
     let token = keys.rsa.sign(&full_claims("acme", "ingest"));
     let stored =
@@ -288,6 +292,7 @@ async fn every_route_refuses_every_bad_token() {
     let request = proto::IngestBatchRequest {
         events: vec![click("known", now_millis())],
         durability: proto::Durability::Stored.into(),
+        ..Default::default()
     };
     ingest.ingest_batch(request).await.unwrap();
 

@@ -249,7 +249,7 @@ fn edit_at(schema: &mut Value, other: &Value, place: u16, edit: u8) {
             let moved = number.as_i64().unwrap_or_default() + i64::from(place % 3) - 1;
             keywords[name] = json!(if name == "multipleOf" { moved.max(1) } else { moved });
         }
-        (_, Value::Array(list)) if place % 2 == 0 => _ = list.pop(),
+        (_, Value::Array(list)) if place.is_multiple_of(2) => _ = list.pop(),
         _ => {}
     }
 }

@@ -20,6 +20,7 @@ use super::{campaigns, events, health, stats, users, v1};
     paths(
         events::take, events::list, events::show, stats::show, users::top, campaigns::top,
         v1::events::take,
+        v1::event_types::list, v1::event_types::show, v1::event_types::put,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
     modifiers(&BearerToken),
@@ -65,11 +66,15 @@ mod tests {
         check("/users/top", "get", &["200", "401", "403", "422", "500", "503"]);
         check("/campaigns/top", "get", &["200", "401", "403", "422", "500", "503"]);
         check("/api/v1/events", "post", &["202", "400", "401", "403", "408", "413", "415", "422", "500", "503"]);
+        check("/api/v1/event-types", "get", &["200", "401", "403", "422", "500", "503"]);
+        check("/api/v1/event-types/{type}", "get", &["200", "401", "403", "404", "422", "500", "503"]);
+        let put = ["200", "201", "400", "401", "403", "408", "409", "413", "415", "422", "500", "503"];
+        check("/api/v1/event-types/{type}", "put", &put);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(10));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(12));
     }
 
     #[test]
