@@ -407,8 +407,11 @@ async fn a_repair_takes_nothing_that_is_on_its_way_for_a_difference() {
             let mut ingest = house.ingest().await;
             let mut sent = 0;
             while !done.load(Ordering::Relaxed) {
-                let request =
-                    proto::IngestBatchRequest { events: clicks(&format!("b-{sent}"), 200, at), durability: 0 };
+                let request = proto::IngestBatchRequest {
+                    events: clicks(&format!("b-{sent}"), 200, at),
+                    durability: 0,
+                    ..Default::default()
+                };
                 let counts = ingest.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
                 assert_eq!(counts.accepted, 200);
                 sent += 200;
