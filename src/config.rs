@@ -125,6 +125,15 @@ settings! {
     /// The same for gRPC reflection.
     reflection_open, "TALLYHOUSE_REFLECTION_OPEN": bool = true;
 
+    /// The organisation of those who run the service: with the scope `admin`, its
+    /// callers alone may ask which organisations have the most events. Empty:
+    /// every organisation's may.
+    operator_org_id, "TALLYHOUSE_OPERATOR_ORG_ID": String = String::new();
+    /// The secret that cursors are signed with, at least 32 bytes; the same for
+    /// all services that share their callers. Empty: a random one that is kept
+    /// in the data directory.
+    cursor_secret, "TALLYHOUSE_CURSOR_SECRET": Secret = Secret::default();
+
     /// Longest event id, in bytes.
     event_id_bytes_max, "TALLYHOUSE_EVENT_ID_BYTES_MAX": usize = 128;
     /// Longest event type, in bytes.
@@ -395,6 +404,7 @@ impl Config {
             let message = "must be letters, digits and '_'".to_owned();
             return Err(ConfigError::OutOfBounds { setting: "clickhouse_database", message });
         }
+        self.check_tenancy()?;
         self.check_authentication()
     }
 
@@ -475,6 +485,8 @@ mod tests {
         check("auth_issuer = \"me\"", "auth_issuer");
         check("auth_audience = \"me\"", "auth_audience");
         check("auth_leeway_seconds = 301", "auth_leeway_seconds");
+        check("cursor_secret = \"too short\"", "cursor_secret");
+        check("operator_org_id = \"a b\"", "operator_org_id");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod audit;
 pub mod cli;
 pub mod clickhouse;
 pub mod config;
+pub mod directory;
 pub mod domain;
 pub mod event_types;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -35,6 +36,7 @@ pub mod fuzzing;
 pub mod idempotency;
 pub mod ingest;
 pub mod query;
+mod secret;
 pub mod server;
 pub mod telemetry;
 pub mod transport;

@@ -12,11 +12,14 @@ use crate::audit::{AuditSettings, Auditor};
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::directory::DirectoryStore;
 use crate::clickhouse::event_types::EventTypeStore;
+use crate::clickhouse::figures::Figures;
 use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::idempotency::{KeyBounds, KeyStore, RepeatableCalls};
 use crate::ingest::clock::ArrivalClock;
@@ -31,9 +34,9 @@ use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::ingest::store::EventStore;
 use crate::ingest::stored::StoredHours;
 use crate::ingest::terms::CurrentTerms;
-use crate::query::{CacheSettings, Queries};
+use crate::query::{CacheSettings, Queries, Room};
 use crate::telemetry::{Metrics, OutcomeLog};
-use crate::transport::{self, Application, Callers, LiveTail};
+use crate::transport::{self, Application, Callers, Cursors, LiveTail};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -206,6 +209,8 @@ impl Parts {
         reader: &Endpoint,
         callers: Callers,
     ) -> Result<Arc<Application>, ServerError> {
+        let cursors = Cursors::open(&config)
+            .map_err(|error| ServerError::Part(format!("the key of cursors cannot be had: {error}")))?;
         let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
         metrics.observe(&self.log, &self.index);
         let tail = Arc::new(LiveTail::new(&config));
@@ -223,11 +228,20 @@ impl Parts {
             Arc::clone(&self.clock),
             Arc::clone(&metrics),
         );
+        let room = Arc::new(Room::new(config.queries_in_flight_max, Duration::from_millis(config.query_wait_ms_max)));
+        let directory = Directory::new(
+            DirectoryStore::new(reader, endpoint),
+            Arc::clone(&self.types),
+            Arc::clone(&room),
+            Arc::clone(&self.clock),
+            Arc::clone(self.log.segments()),
+            config.operator(),
+        );
         let queries = Queries::new(
             Answers::new(reader),
+            Figures::new(reader, endpoint),
             cache_settings(&config),
-            config.queries_in_flight_max,
-            Duration::from_millis(config.query_wait_ms_max),
+            room,
             Arc::clone(&self.clock),
             Arc::clone(self.log.segments()),
             self.stored_hours,
@@ -251,6 +265,8 @@ impl Parts {
             repeatable_calls: self.calls,
             event_types: self.types,
             queries,
+            directory,
+            cursors,
             auditor,
             log: self.log,
             tail,

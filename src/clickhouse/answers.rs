@@ -51,12 +51,12 @@ impl Answers {
     }
 
     /// A statement about an organisation.
-    fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
+    pub(super) fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
         self.client_of(org_id).query_raw(statement).param("org", org_id.as_str())
     }
 
     /// A statement about an organisation and a window in whole minutes.
-    fn ask_window(&self, statement: &str, org_id: &OrgId, window: Window) -> Query {
+    pub(super) fn ask_window(&self, statement: &str, org_id: &OrgId, window: Window) -> Query {
         self.ask(statement, org_id).param("from", seconds(window.from())).param("to", seconds(window.to()))
     }
 
@@ -197,7 +197,7 @@ const MINUTES_OF_WINDOW: &str = "toDate(minute) >= toDate({from:DateTime('UTC')}
      AND toDate(minute) <= toDate({to:DateTime('UTC')}) \
      AND minute >= {from:DateTime('UTC')} AND minute < {to:DateTime('UTC')}";
 
-async fn all<T>(query: Query) -> Result<Vec<T>, QueryError>
+pub(super) async fn all<T>(query: Query) -> Result<Vec<T>, QueryError>
 where
     T: clickhouse::RowOwned + clickhouse::RowRead,
 {
@@ -240,7 +240,7 @@ pub(super) fn seconds(moment: Timestamp) -> u32 {
     u32::try_from((moment.millis() / 1_000).max(0)).unwrap_or(u32::MAX)
 }
 
-fn from_seconds(seconds: u32) -> Timestamp {
+pub(super) fn from_seconds(seconds: u32) -> Timestamp {
     Timestamp::from_millis(i64::from(seconds) * 1_000)
 }
 

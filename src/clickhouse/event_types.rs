@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::client::Endpoint;
 use super::error::QueryError;
-use crate::domain::{OrgId, Timestamp};
-use crate::event_types::{StoredVersion, UnknownTypes, VersionSummary};
+use crate::domain::{OrgId, Timestamp, UnknownTypes};
+use crate::event_types::{StoredVersion, VersionSummary};
 use crate::ingest::row::put_string;
 
 /// Reads and writes the table of event types.

@@ -287,7 +287,7 @@ impl Faults {
 /// Control characters have no place in an identity or a name: they hide in
 /// logs and reports. Covers C0, DEL and C1, as `char::is_control` does, at the
 /// speed of bytes for the usual case of ASCII.
-fn has_control(text: &str) -> bool {
+pub(super) fn has_control(text: &str) -> bool {
     if text.is_ascii() { text.bytes().any(|b| b < 0x20 || b == 0x7f) } else { text.chars().any(char::is_control) }
 }
 

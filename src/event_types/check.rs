@@ -147,6 +147,15 @@ mod tests {
     }
 
     #[test]
+    fn every_format_that_is_named_is_checked() {
+        for format in super::super::schema::FORMATS {
+            let check = compiled(&json!({"properties": {"a": {"format": format}}})).unwrap();
+            assert_eq!(check.faults(&json!({"a": "%% /\u{0} %%"})).len(), 1, "{format}");
+            assert_eq!(check.faults(&json!({"a": 5})), [], "{format} is of texts");
+        }
+    }
+
+    #[test]
     fn a_pattern_takes_linear_time() {
         let check = compiled(&json!({"properties": {"a": {"pattern": "^(a+)+$"}}})).unwrap();
         assert_eq!(check.faults(&json!({"a": format!("{}!", "a".repeat(16_000))})).len(), 1);

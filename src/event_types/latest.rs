@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use super::UnknownTypes;
 use super::check::Check;
 use super::schema::Schema;
 use crate::clickhouse::event_types::LatestRow;
-use crate::domain::{Event, FieldError, OrgId, Rejection, RejectionCode};
+use crate::domain::{Event, FieldError, OrgId, Rejection, RejectionCode, UnknownTypes};
 
 /// What one organisation's events are checked against.
 #[derive(Clone, Debug, Default)]

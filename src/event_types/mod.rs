@@ -25,7 +25,7 @@ pub use schema::SCHEMA_BYTES_MAX;
 
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::event_types::EventTypeStore;
-use crate::domain::{Error, OrgId, Timestamp};
+use crate::domain::{Error, OrgId, Timestamp, UnknownTypes};
 use crate::ingest::clock::ArrivalClock;
 use latest::Latest;
 
@@ -42,32 +42,6 @@ pub struct EventTypeSettings {
     pub types_max: u64,
     /// Most versions of a type.
     pub versions_max: usize,
-}
-
-/// What an organisation wants done with events of types that are not
-/// registered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UnknownTypes {
-    /// They are accepted as they are.
-    #[default]
-    Accept,
-    /// They are rejected.
-    Reject,
-}
-
-impl UnknownTypes {
-    /// Its name in the table of organisations and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Reject => "reject",
-        }
-    }
-
-    /// Reads a name; none when it is another.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Accept, Self::Reject].into_iter().find(|policy| policy.as_str() == text)
-    }
 }
 
 /// One version of one type.

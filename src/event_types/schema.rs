@@ -53,7 +53,7 @@ const UNSUPPORTED: [(&str, &str); 10] = [
 
 /// The formats that are known. Each is checked in a time that is linear in the
 /// text.
-const FORMATS: [&str; 12] = [
+pub(super) const FORMATS: [&str; 12] = [
     "date",
     "date-time",
     "duration",

@@ -1,4 +1,4 @@
-//! Where keys are kept: a file in the data directory (see ADR 11).
+//! Where keys are kept: a file in the data directory (see ADR 13).
 //!
 //! One thread owns the file. Requests that arrive while it commits form the next
 //! transaction, so that many calls share one sync. Every answer of this module

@@ -28,11 +28,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use auth::{AuthError, Callers};
+pub use cursor::Cursors;
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;
 
 use crate::audit::Auditor;
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::event_types::EventTypes;
 use crate::idempotency::RepeatableCalls;
 use crate::ingest::clock::ArrivalClock;
@@ -66,6 +68,10 @@ pub struct Application {
     pub event_types: Arc<EventTypes>,
     /// Answers out.
     pub queries: Queries,
+    /// Organisations, users, memberships.
+    pub directory: Directory,
+    /// Where lists go on.
+    pub cursors: Cursors,
     /// Whether the rollups are right.
     pub auditor: Arc<Auditor>,
     /// The segments that are not in ClickHouse yet.

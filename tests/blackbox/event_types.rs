@@ -238,6 +238,29 @@ async fn an_organisation_that_rejects_unknown_types_does_so_for_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_put_holds_at_once() {
+    let house = House::with(&[("TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS", "3600")]).await;
+    for (n, (policy, status)) in [("reject", 422), ("accept", 202), ("reject", 422)].into_iter().enumerate() {
+        let url = format!("{}/api/v1/organizations/default", house.url);
+        let organization = json!({"name": "Acme", "unknown_event_types": policy});
+        assert_eq!(house.http.put(url).json(&organization).send().await.unwrap().status(), 200);
+        let answer = house.post("/api/v1/events", &json!({ "events": [event(&format!("e-{n}"))] })).await;
+        assert_eq!(answer.0, status, "{policy}: {answer:?}");
+        if status == 422 {
+            assert_eq!(places(&answer.1), ["events[0].event_type"]);
+        }
+    }
+    // What was taken before is a duplicate still.
+    house.settled().await;
+    let (_, listed) = house.get("/api/v1/events").await;
+    assert_eq!((&listed["events"][0]["event_id"], &listed["events"][0]["schema_version"]), (&json!("e-1"), &json!(0)));
+    let mut again = listed["events"][0].clone();
+    again.as_object_mut().unwrap().retain(|field, _| !["received_at", "schema_version"].contains(&&**field));
+    let (status, answer) = house.post("/api/v1/events", &json!({ "events": [again] })).await;
+    assert_eq!((status, &answer["duplicates"]), (202, &json!(1)), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_registrations_at_once_one_wins_and_the_others_are_told() {
     let house = House::new().await;
     let registrations = (0..12).map(|n| {

@@ -125,7 +125,19 @@ async fn a_query_that_forgets_its_filter_reads_nothing_of_others() {
         let text = answer.text().await.unwrap().trim().to_owned();
         if is_ok { Ok(text) } else { Err(text) }
     };
-    for table in ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"] {
+    for org_id in ["acme", "beta"] {
+        for (table, columns) in [
+            ("organizations", "(org_id, name)"),
+            ("users", "(org_id, user_id)"),
+            ("memberships", "(org_id, user_id)"),
+            ("custom_metrics", "(org_id, name)"),
+        ] {
+            house.sql(&format!("INSERT INTO {table} {columns} VALUES ('{org_id}', 'x')")).await;
+        }
+    }
+    let of_events = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
+    let of_others = ["organizations", "users", "memberships", "custom_metrics"];
+    for table in of_events.into_iter().chain(of_others) {
         let orgs = format!("SELECT arrayStringConcat(arraySort(groupUniqArray(toString(org_id))), ',') FROM {table}");
         assert_eq!(ask("acme", &orgs).await.unwrap(), "acme", "{table}");
         assert_eq!(ask("beta", &orgs).await.unwrap(), "beta", "{table}");

@@ -17,7 +17,7 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 use super::status;
 use crate::config::BATCH_EVENTS_BOUND;
 use crate::domain::Error;
-use crate::transport::proto::{IngestBatchRequest, IngestRequest};
+use crate::transport::proto::{IngestBatchRequest, IngestRequest, PutMetricsRequest};
 
 /// tonic's codec for prost, with a look at each message before it is decoded.
 pub(in crate::transport) struct CountingCodec<T, U>(PhantomData<(T, U)>);
@@ -76,11 +76,13 @@ fn decode<U: Message + Default>(bytes: impl Buf) -> Result<U, Status> {
 
 /// Refuses a batch of more events than any configuration allows.
 fn check_count<U: 'static>(bytes: &[u8]) -> Result<(), Status> {
-    let is_batch = [TypeId::of::<IngestRequest>(), TypeId::of::<IngestBatchRequest>()].contains(&TypeId::of::<U>());
+    let batches =
+        [TypeId::of::<IngestRequest>(), TypeId::of::<IngestBatchRequest>(), TypeId::of::<PutMetricsRequest>()];
+    let is_batch = batches.contains(&TypeId::of::<U>());
     if !is_batch || parts(bytes) <= BATCH_EVENTS_BOUND {
         return Ok(());
     }
-    let message = format!("a batch may hold at most {BATCH_EVENTS_BOUND} events, whatever is configured");
+    let message = format!("a batch may hold at most {BATCH_EVENTS_BOUND} events or values, whatever is configured");
     Err(status::of(Error::too_large(message)))
 }
 

@@ -143,3 +143,21 @@ pub(super) enum AnyFailure {
     #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds to wait.")))]
     Unavailable(ErrorBody),
 }
+
+/// What can go wrong with any body under `/api/v1`, for its description.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "describes")]
+pub(super) enum BodyFailure {
+    /// The body is no JSON: `MALFORMED_JSON`.
+    #[response(status = 400)]
+    Malformed(ErrorBody),
+    /// The body did not arrive in time: `REQUEST_TIMEOUT`.
+    #[response(status = 408)]
+    Late(ErrorBody),
+    /// The body is too large: `TOO_LARGE`.
+    #[response(status = 413)]
+    TooLarge(ErrorBody),
+    /// The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.
+    #[response(status = 415)]
+    OfAnotherType(ErrorBody),
+}

@@ -81,6 +81,12 @@ impl Faults {
         time
     }
 
+    /// A time that may be left out.
+    pub(super) fn optional_time(&mut self, field: &str, text: &Text<'_>) -> Option<Timestamp> {
+        let text = self.optional(field, text);
+        self.time(field, text)
+    }
+
     /// A whole number from 0 to 2^64 - 1; 0 when there is none.
     pub(super) fn number(&mut self, field: &str, value: Option<&RawValue>) -> u64 {
         let read = value.map_or(Ok(0), |value| value.get().parse());

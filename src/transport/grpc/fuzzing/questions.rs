@@ -4,7 +4,7 @@ use prost::Message;
 
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
-use crate::transport::fuzzing::NOW;
+use crate::transport::fuzzing::{NOW, cursors};
 use crate::transport::grpc::outcome::Wanted;
 use crate::transport::grpc::{codec, convert, query, status};
 use crate::transport::proto::{
@@ -31,7 +31,7 @@ pub(crate) fn run(bytes: &[u8]) {
             check(query::days(request.window.as_ref()));
         }),
         4 => with(bytes, |request: ListEventsRequest| {
-            check(query::events_question(&org, request));
+            check(query::events_question(&cursors(), &org, request));
         }),
         5 => with(bytes, |_: GetEventRequest| {}),
         _ => with(bytes, |request: WatchRequest| {

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, Uri};
 
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
-use crate::transport::fuzzing::NOW;
+use crate::transport::fuzzing::{NOW, cursors};
 use crate::transport::rest::params::Params;
 use crate::transport::rest::{body, events, stats};
 
@@ -30,7 +30,7 @@ pub(crate) fn run(bytes: &[u8]) {
         let buckets = question.window.buckets(question.granularity.millis());
         assert!((1..=i64::from(Config::default().buckets_max) + 1).contains(&buckets), "{question:?}");
     }
-    check(events::question(&org, Params::read(&uri)));
+    check(events::question(&cursors(), &org, Params::read(&uri)));
 }
 
 /// Query strings, and content types.

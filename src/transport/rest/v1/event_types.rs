@@ -15,7 +15,7 @@ use crate::domain::Error;
 use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
 use crate::transport::rest::admission::Organisation;
 use crate::transport::rest::body;
-use crate::transport::rest::failure::{AnyFailure, ErrorBody, Failure};
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::fields::{Faults, NotAnObject, read_object};
 use crate::transport::rfc3339;
 use crate::transport::serving::Serving;
@@ -142,13 +142,10 @@ pub(in crate::transport::rest) struct EventType {
     responses(
         (status = 200, description = "It was registered just so before.", body = EventTypeVersion),
         (status = 201, description = "It is registered.", body = EventTypeVersion),
-        (status = 400, description = "The body is no JSON: `MALFORMED_JSON`.", body = ErrorBody),
-        (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
         (status = 409, description = "Somebody else registers the type just now, or has registered this version with another schema: `CONFLICT`.", body = ErrorBody),
-        (status = 413, description = "The body is too large: `TOO_LARGE`.", body = ErrorBody),
-        (status = 415, description = "The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.", body = ErrorBody),
-        (status = 422, description = "Something in the request is wrong: `VALIDATION_ERROR`. Or the version may refuse what the last one accepts, in the places named: `INCOMPATIBLE_SCHEMA`.", body = ErrorBody),
+        BodyFailure,
         AnyFailure,
+        (status = 422, description = "Something in the request is wrong: `VALIDATION_ERROR`. Or the version may refuse what the last one accepts, in the places named: `INCOMPATIBLE_SCHEMA`.", body = ErrorBody),
     ),
 )]
 pub(in crate::transport::rest) async fn put(

@@ -16,7 +16,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
 use crate::transport::rest::body;
-use crate::transport::rest::failure::{AnyFailure, ErrorBody, Failure};
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::serving::Serving;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -75,14 +75,11 @@ struct RejectedEvent {
         (status = 202, description = "What became of them.", body = TakenEvents, headers(
             ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
         )),
-        (status = 400, description = "The body is no JSON: `MALFORMED_JSON`.", body = ErrorBody),
-        (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
-        (status = 413, description = "The body is too large: `TOO_LARGE`.", body = ErrorBody),
-        (status = 415, description = "The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.", body = ErrorBody),
+        BodyFailure,
+        AnyFailure,
         (status = 422, description = "No event was taken, or something else in the request is wrong: `VALIDATION_ERROR`. Or the key was used for other events before: `IDEMPOTENCY_KEY_REUSED`.", body = ErrorBody, headers(
             ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
         )),
-        AnyFailure,
     ),
 )]
 pub(in crate::transport::rest) async fn take(
