@@ -135,6 +135,7 @@ impl Answers {
         let mut query = self.ask(&statement, org_id).param("limit", limit);
         if let Some(window) = filter.window {
             query = query.param("from_ms", window.from().millis()).param("to_ms", window.to().millis());
+            query = query.param("from", seconds(window.from())).param("to", seconds(window.to()));
         }
         if !filter.campaign_id.is_empty() {
             query = query.param("campaign", &filter.campaign_id);
@@ -211,8 +212,9 @@ fn list_statement(filter: &EventFilter, after: Option<&PageKey>) -> String {
         and(
             "occurred_at >= fromUnixTimestamp64Milli({from_ms:Int64}) AND occurred_at < fromUnixTimestamp64Milli({to_ms:Int64})",
         );
-        and("toStartOfMinute(occurred_at) >= toStartOfMinute(fromUnixTimestamp64Milli({from_ms:Int64}))");
-        and("toStartOfMinute(occurred_at) <= toStartOfMinute(fromUnixTimestamp64Milli({to_ms:Int64}))");
+        // What the primary key is read by. Minutes are DateTimes, which a window may well reach beyond.
+        and("toStartOfMinute(occurred_at) >= toStartOfMinute({from:DateTime('UTC')})");
+        and("toStartOfMinute(occurred_at) <= toStartOfMinute({to:DateTime('UTC')})");
     }
     if !filter.campaign_id.is_empty() {
         and("campaign_id = {campaign:String}");

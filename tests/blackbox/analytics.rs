@@ -140,3 +140,13 @@ async fn a_hostile_body_is_answered_400_or_422() {
     assert_eq!(send(vec![b' '; 3 << 20], "application/json").await.0, 413);
     assert_eq!(house.get("/healthz").await.0, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_has_two_pages() {
+    let house = House::new().await;
+    for path in ["/docs/", "/redoc"] {
+        let answer = house.http.get(format!("{}{path}", house.url)).send().await.unwrap();
+        let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!((answer.status().as_u16(), content_type.starts_with("text/html")), (200, true), "{path}");
+    }
+}

@@ -380,8 +380,8 @@ async fn every_route_refuses_every_bad_token() {
         };
         for (path, body) in [
             ("/events", body("body", org_id)),
-            ("/api/v1/events", whole(json!({ "events": [crate::analytics::event("whole")] }))),
-            ("/api/v1/events", json!({ "events": [whole(crate::analytics::event("part"))] })),
+            ("/api/v1/events", whole(json!({ "events": [crate::analytics::event(&format!("whole-{org_id:?}"))] }))),
+            ("/api/v1/events", json!({ "events": [whole(crate::analytics::event(&format!("part-{org_id:?}")))] })),
         ] {
             let request = house.http.post(format!("{}{path}", house.url)).bearer_auth(&token);
             assert_eq!(request.json(&body).send().await.unwrap().status(), expected, "{path}: {org_id:?}");

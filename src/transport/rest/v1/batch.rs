@@ -16,7 +16,7 @@ const EVENT: &str = "event";
 /// What the fields are called here whose names in the domain are others.
 const NAMES: [(&str, &str); 2] = [("type", "event_type"), ("occurred_at", "timestamp")];
 /// The fields in the order in which they are named when they are at fault.
-const FIELDS: [&str; 10] = [
+pub(in crate::transport::rest) const FIELDS: [&str; 10] = [
     EVENT,
     "event_id",
     "user_id",
@@ -167,4 +167,81 @@ pub(in crate::transport::rest) fn faults(errors: &[FieldError]) -> Vec<FieldErro
     let field_of = |error: &FieldError| error.field.split('.').next().unwrap_or_default().to_owned();
     errors.sort_by_key(|error| FIELDS.iter().position(|field| *field == field_of(error)));
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::domain::{Event, OrgId, Timestamp};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_770_757_800_000);
+
+    /// The fields at fault of the one event.
+    fn check(event: &str, expected: &[&str]) {
+        let body = format!("{{\"events\":[{event}]}}");
+        let batch = Batch::read(body.as_bytes()).expect("a batch");
+        let draft = batch.drafts(64).remove(0);
+        let org = OrgId::default_org();
+        let errors = Event::parse(&org, draft, &Config::default().event_limits(), NOW).err();
+        let faults = faults(&errors.map(|rejection| rejection.errors).unwrap_or_default());
+        assert_eq!(faults.iter().map(|fault| &*fault.field).collect::<Vec<_>>(), expected, "{event}");
+    }
+
+    #[test]
+    fn every_bad_field_is_named_as_the_contract_has_it() {
+        let valid = r#""event_id":"e","event_type":"x","timestamp":"2026-02-10T21:10:00Z""#;
+        check(&format!("{{{valid}}}"), &[]);
+        check(&format!("{{{valid},\"seq\":18446744073709551615,\"properties\":{{}},\"user_id\":null}}"), &[]);
+        check("{}", &["event_id", "event_type", "timestamp"]);
+        check(
+            r#"{"creative_id":1,"campaign_id":[],"source":{},"seq":1.5,"timestamp":1,"properties":1,"event_type":true,
+                "user_id":1,"event_id":1}"#,
+            &[
+                "event_id",
+                "user_id",
+                "event_type",
+                "properties",
+                "timestamp",
+                "seq",
+                "source",
+                "campaign_id",
+                "creative_id",
+            ],
+        );
+        for seq in ["-1", "1e3", "18446744073709551616", "\"1\"", "[]"] {
+            check(&format!("{{{valid},\"seq\":{seq}}}"), &["seq"]);
+        }
+        for event in ["[]", "null", "1", "\"e\"", r#"{"event_id":"a","event_id":"b"}"#] {
+            check(event, &["event"]);
+        }
+    }
+
+    #[test]
+    fn the_number_of_events_is_bounded_before_they_are_read() {
+        let check = |count: usize, is_good: bool| {
+            let body = format!("{{\"events\":[{}]}}", vec!["{}"; count].join(","));
+            assert_eq!(Batch::read(body.as_bytes()).is_ok(), is_good, "{count}");
+        };
+        check(0, false);
+        check(1, true);
+        check(EVENTS_MAX, true);
+        check(EVENTS_MAX + 1, false);
+    }
+
+    #[test]
+    fn every_organisation_that_is_named_is_looked_at() {
+        let body = br#"{"org_id":"a","events":[{"org_id":"b"},{},5,{"org_id":7}]}"#;
+        let batch = Batch::read(body).expect("a batch");
+        assert_eq!(batch.org_ids().collect::<Vec<_>>(), ["a", "b", ""]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Batch::read(&bytes).map(|batch| batch.drafts(64).len());
+        }
+    }
 }

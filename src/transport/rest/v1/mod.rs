@@ -1,6 +1,6 @@
 //! The customer-analytics interface: everything under `/api/v1`.
 
-mod batch;
+pub(super) mod batch;
 pub(super) mod event_types;
 pub(super) mod events;
 pub(super) mod lists;
