@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "tallyhouse/v1/audit.proto",
     "tallyhouse/v1/event.proto",
+    "tallyhouse/v1/event_type.proto",
     "tallyhouse/v1/ingest.proto",
     "tallyhouse/v1/metrics.proto",
     "tallyhouse/v1/organization.proto",

@@ -7,12 +7,15 @@
 //! any port opens.
 
 mod authentication;
+mod org_list;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use org_list::OrgList;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
 
@@ -99,6 +102,10 @@ settings! {
     /// That user's password.
     clickhouse_reader_password, "TALLYHOUSE_CLICKHOUSE_READER_PASSWORD": Secret = Secret::default();
 
+    /// Organisations whose own analysts may read the embedded ClickHouse by SQL,
+    /// separated by commas. `tallyhouse analyst ORG` prints as whom.
+    analyst_orgs, "TALLYHOUSE_ANALYST_ORGS": OrgList = OrgList::default();
+
     /// The secret that tokens are signed with by HS256, at least 32 bytes. At
     /// most one of the secret, the file and the URL may be given; without any,
     /// there is no authentication, and everybody is the organisation `default`.
@@ -148,6 +155,14 @@ settings! {
     /// minutes; later ones are rejected as IN_FUTURE.
     future_minutes_max, "TALLYHOUSE_FUTURE_MINUTES_MAX": u32 = 5;
 
+    /// Most event types that an organisation may register.
+    event_types_max, "TALLYHOUSE_EVENT_TYPES_MAX": u64 = 500;
+    /// Most versions of an event type.
+    event_type_versions_max, "TALLYHOUSE_EVENT_TYPE_VERSIONS_MAX": usize = 100;
+    /// Time between two looks at what event types other services on the same
+    /// database have registered, in seconds.
+    event_types_refresh_seconds, "TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS": u64 = 5;
+
     /// Most events in one batch.
     batch_events_max, "TALLYHOUSE_BATCH_EVENTS_MAX": usize = 10_000;
     /// Largest gRPC message, in bytes.
@@ -172,6 +187,13 @@ settings! {
     /// Requests served at a time; more are refused.
     requests_in_flight_max, "TALLYHOUSE_REQUESTS_IN_FLIGHT_MAX": usize = 4_096;
 
+    /// Most idempotency keys that are kept at a time; each is for 24 hours. New
+    /// ones are refused beyond.
+    idempotency_keys_max, "TALLYHOUSE_IDEMPOTENCY_KEYS_MAX": u64 = 1_000_000;
+    /// Most bytes of keys and of the answers that are kept with them. (The file
+    /// can be two to three times as large. Calls that run may go over it.)
+    idempotency_bytes_max, "TALLYHOUSE_IDEMPOTENCY_BYTES_MAX": u64 = 256 << 20;
+
     /// Event ids held in memory, at 22 to 25 bytes each. Older ids are looked up in
     /// ClickHouse.
     index_ids_max, "TALLYHOUSE_INDEX_IDS_MAX": usize = 10_000_000;
@@ -189,7 +211,7 @@ settings! {
     /// keep up, segments gather longer.
     segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 250;
     /// Inserts under way at a time.
-    inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 2;
+    inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 3;
     /// Longest an insert may take, in milliseconds, before it is retried.
     insert_wait_ms_max, "TALLYHOUSE_INSERT_WAIT_MS_MAX": u64 = 60_000;
     /// The first pause before an insert is retried, in milliseconds; each
@@ -342,7 +364,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 25] = [
+        let bounds: [(&'static str, u64, u64, u64); 30] = [
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
@@ -351,11 +373,16 @@ impl Config {
             ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
             ("retention_days", self.retention_days.into(), 1, 36_500),
             ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
+            ("event_types_max", self.event_types_max, 1, 100_000),
+            ("event_type_versions_max", self.event_type_versions_max as u64, 1, 10_000),
+            ("event_types_refresh_seconds", self.event_types_refresh_seconds, 1, 3_600),
             ("batch_events_max", self.batch_events_max as u64, 1, BATCH_EVENTS_BOUND as u64),
             ("message_bytes_max", self.message_bytes_max as u64, 1 << 10, 64 << 20),
             ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),
             ("stream_batches_in_flight_max", self.stream_batches_in_flight_max as u64, 1, 1 << 10),
             ("ingest_bytes_in_flight_max", self.ingest_bytes_in_flight_max.into(), 1 << 20, 1 << 30),
+            ("idempotency_keys_max", self.idempotency_keys_max, 1, 1 << 32),
+            ("idempotency_bytes_max", self.idempotency_bytes_max, 1 << 10, 1 << 40),
             ("index_ids_max", self.index_ids_max as u64, 1_000, 1 << 32),
             ("segment_rows_max", self.segment_rows_max.into(), 1, 1_000_000),
             ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),

@@ -4,11 +4,13 @@
 //! settings here; [`crate::server`] runs them. The others are clients: they
 //! know the protocol and an address, and nothing of the service's inside.
 
+pub mod analyst;
 pub mod audit;
 pub mod bench;
 pub mod connection;
 pub mod demo;
 pub mod events;
+pub mod load;
 pub mod moment;
 pub mod paint;
 pub mod plot;
@@ -73,6 +75,13 @@ pub enum Command {
     /// private key in a PEM file. Shown with every request by the commands that
     /// take --token, or TALLYHOUSE_TOKEN.
     Token(Box<token::TokenArgs>),
+    /// Print as whom an analyst reads by SQL.
+    ///
+    /// Of an organisation: who sees the rows of that one only, in the database
+    /// tallyhouse_org. Without: who sees all, in tallyhouse_analytics. The user is
+    /// one of the embedded ClickHouse; with --sql, the statements are printed that
+    /// make it on a server of your own.
+    Analyst(Box<analyst::AnalystArgs>),
     /// Measure speed and memory, each against ClickHouse alone.
     ///
     /// Load generator, service and embedded ClickHouse all run on this machine,
@@ -98,9 +107,9 @@ pub enum ClientCommand {
     Demo(demo::DemoArgs),
     /// Send events from an NDJSON file or from standard input.
     ///
-    /// Each line is one JSON object: event_id, type, campaign_id, creative_id,
-    /// source, user_id, occurred_at (RFC 3339), seq, metadata (or properties:
-    /// an object). Other fields are ignored, blank lines skipped. A line that
+    /// Each line is one JSON object: event_id, type (or event_type),
+    /// campaign_id, creative_id, source, user_id, occurred_at (or timestamp;
+    /// RFC 3339), seq, metadata (or properties: an object). Other fields are ignored, blank lines skipped. A line that
     /// is no event is reported, and the others go on.
     ///
     /// Sending is safe to repeat: what was counted before is answered
@@ -131,6 +140,11 @@ pub enum ClientCommand {
     ///
     /// Exit codes: 0 there it is, 1 there is none of this id, 2 failure.
     Event(events::EventArgs),
+    /// Load a directory of files: organisations, users, metrics and events.
+    ///
+    /// The files are those of `samples/`: organizations.csv, users.csv, user_orgs.csv, metrics.csv and events.ndjson.
+    /// Any of them may be missing. Loading is safe to repeat.
+    Load(Box<load::LoadArgs>),
     /// Follow the verdicts as they are made, until Ctrl-C.
     Watch(watch::WatchArgs),
     /// Compare what was counted with the events, hour by hour.
@@ -157,6 +171,7 @@ impl ClientCommand {
             Self::Users(args) => args.run().await,
             Self::Dau(args) => args.run().await,
             Self::Events(args) => args.run().await,
+            Self::Load(args) => args.run().await,
             Self::Event(args) => args.run().await,
             Self::Watch(args) => args.run().await,
             Self::Audit(args) => args.run().await,

@@ -31,7 +31,8 @@ const HINT_MILLIS: i64 = 10 * MILLIS_PER_MINUTE;
 
 /// The columns of a stored event, as [`EventRow`] reads them.
 const EVENT_COLUMNS: &str = "event_id, type, campaign_id, creative_id, source, user_id, \
-     toUnixTimestamp64Milli(occurred_at) AS millis, seq, properties, toUnixTimestamp64Micro(received_at) AS received";
+     toUnixTimestamp64Milli(occurred_at) AS millis, seq, properties, schema_version, \
+     toUnixTimestamp64Micro(received_at) AS received";
 
 /// Asks ClickHouse. Every method is one question about one organisation.
 pub struct Answers {
@@ -290,6 +291,7 @@ struct EventRow {
     millis: i64,
     seq: u64,
     properties: String,
+    schema_version: u32,
     received: i64,
 }
 
@@ -305,6 +307,7 @@ impl EventRow {
             occurred_at: Timestamp::from_millis(self.millis),
             seq: self.seq,
             properties: self.properties,
+            schema_version: self.schema_version,
             received_at_micros: self.received,
         }
     }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod directory;
 pub mod engine;
 pub mod error;
+pub mod event_types;
 pub mod figures;
 pub mod migrations;
 pub mod ping;

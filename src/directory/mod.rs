@@ -11,6 +11,7 @@ use crate::domain::{
     Answer, Error, Limit, MILLIS_PER_DAY, Member, MemberDraft, MemberPage, OrgId, Organization, OrganizationCount,
     OrganizationDraft, Ranking, User, UserDraft, Window,
 };
+use crate::event_types::EventTypes;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
 use crate::query::Room;
@@ -18,6 +19,7 @@ use crate::query::Room;
 /// See the module.
 pub struct Directory {
     store: DirectoryStore,
+    event_types: Arc<EventTypes>,
     room: Arc<Room>,
     clock: Arc<ArrivalClock>,
     segments: Arc<Segments>,
@@ -27,15 +29,17 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Kept in this store.
+    /// Kept in this store. What organisations decide about types of events is
+    /// told to these.
     pub const fn new(
         store: DirectoryStore,
+        event_types: Arc<EventTypes>,
         room: Arc<Room>,
         clock: Arc<ArrivalClock>,
         segments: Arc<Segments>,
         operator: Option<OrgId>,
     ) -> Self {
-        Self { store, room, clock, segments, operator }
+        Self { store, event_types, room, clock, segments, operator }
     }
 
     /// An organisation.
@@ -52,6 +56,7 @@ impl Directory {
         let old = self.room.ask(self.store.organization(org_id)).await?;
         let new = draft.replacing(org_id.clone(), old.as_ref(), self.clock.now());
         self.room.ask(self.store.put_organization(&new, self.clock.arrivals(1))).await?;
+        self.event_types.set_unknown_types(org_id, new.unknown_event_types);
         Ok(new)
     }
 

@@ -231,6 +231,8 @@ pub struct StoredEvent {
     pub seq: u64,
     /// See [`super::Event::properties`].
     pub properties: String,
+    /// See [`super::Event::schema_version`].
+    pub schema_version: u32,
     /// When the service took it, in microseconds since 1970-01-01T00:00:00Z.
     pub received_at_micros: i64,
 }

@@ -48,7 +48,8 @@ impl<S: Clone> Layer<S> for FrontLayer {
 /// cookies, and tokens only where a page has one. `authorization` must be named,
 /// as `*` does not include it.
 fn cors() -> CorsLayer {
-    let allowed = ["x-grpc-web", "x-user-agent", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"];
+    let allowed =
+        ["x-grpc-web", "x-user-agent", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "idempotency-key"];
     let exposed = [
         "grpc-status",
         "grpc-message",
@@ -57,12 +58,13 @@ fn cors() -> CorsLayer {
         "x-watermark",
         "retry-after",
         "allow",
+        "idempotency-replayed",
         "www-authenticate",
     ];
     let allowed = allowed.map(HeaderName::from_static).into_iter();
     CorsLayer::new()
         .allow_origin(Any)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT])
         .allow_headers(allowed.chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]).collect::<Vec<_>>())
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(CORS_MEMORY)

@@ -35,6 +35,8 @@ pub use tail::LiveTail;
 use crate::audit::Auditor;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::event_types::EventTypes;
+use crate::idempotency::RepeatableCalls;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
@@ -60,6 +62,10 @@ pub struct Application {
     pub callers: Callers,
     /// Events in.
     pub pipeline: Pipeline,
+    /// Events in, by calls that can be repeated.
+    pub repeatable_calls: Arc<RepeatableCalls>,
+    /// What events must look like. The pipeline must have the same.
+    pub event_types: Arc<EventTypes>,
     /// Answers out.
     pub queries: Queries,
     /// Organisations, users, memberships.

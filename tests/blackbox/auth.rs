@@ -41,6 +41,8 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
     let member = proto::PutMemberRequest { org_id: "acme".to_owned(), member: Some(member) };
     let stream = proto::IngestRequest { events: batch(), ..Default::default() };
     let unary = proto::IngestBatchRequest { events: batch(), ..Default::default() };
+    let event_type = proto::RegisterEventTypeRequest { r#type: "known".to_owned(), ..Default::default() };
+    let known_type = proto::GetEventTypeRequest { r#type: "known".to_owned() };
     vec![
         ("tallyhouse.v1.IngestService/Ingest", Some("ingest"), stream.encode_to_vec()),
         ("tallyhouse.v1.IngestService/IngestBatch", Some("ingest"), unary.encode_to_vec()),
@@ -64,6 +66,9 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
         ("tallyhouse.v1.SegmentService/RetryParkedSegments", Some("admin"), vec![]),
         ("tallyhouse.v1.AuditService/Audit", Some("admin"), audit.encode_to_vec()),
         ("tallyhouse.v1.AuditService/GetAuditStatus", Some("admin"), vec![]),
+        ("tallyhouse.v1.EventTypeService/RegisterEventType", Some("admin"), event_type.encode_to_vec()),
+        ("tallyhouse.v1.EventTypeService/ListEventTypes", Some("read"), vec![]),
+        ("tallyhouse.v1.EventTypeService/GetEventType", Some("read"), known_type.encode_to_vec()),
         ("grpc.health.v1.Health/Check", None, vec![]),
         // Field 7, list_services.
         ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, vec![0x3a, 1, b'*']),
@@ -84,6 +89,9 @@ fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
         (Method::GET, "/users/top", Some("read"), "/users/top"),
         (Method::GET, "/campaigns/top", Some("read"), "/campaigns/top"),
         (Method::POST, "/api/v1/events", Some("ingest"), "/api/v1/events"),
+        (Method::GET, "/api/v1/event-types", Some("read"), "/api/v1/event-types"),
+        (Method::PUT, "/api/v1/event-types/{type}", Some("admin"), "/api/v1/event-types/known"),
+        (Method::GET, "/api/v1/event-types/{type}", Some("read"), "/api/v1/event-types/known"),
         (Method::GET, "/api/v1/events", Some("read"), "/api/v1/events"),
         (Method::GET, "/api/v1/events/{event_id}", Some("read"), "/api/v1/events/known"),
         (Method::POST, "/api/v1/metrics", Some("ingest"), "/api/v1/metrics"),
@@ -230,6 +238,7 @@ async fn every_rpc_refuses_every_bad_token() {
     let known = proto::IngestBatchRequest {
         events: vec![click("known", now_millis())],
         durability: proto::Durability::Stored.into(),
+        ..Default::default()
     };
     let token = keys.rsa.sign(&full_claims("acme", "ingest"));
     let stored =
@@ -322,6 +331,7 @@ async fn every_route_refuses_every_bad_token() {
     let request = proto::IngestBatchRequest {
         events: vec![click("known", now_millis())],
         durability: proto::Durability::Stored.into(),
+        ..Default::default()
     };
     ingest.ingest_batch(request).await.unwrap();
 

@@ -28,7 +28,8 @@ fn token(org_id: &str) -> String {
 async fn store(house: &House, org_id: &str, count: usize, millis: i64) -> proto::VerdictCounts {
     let mut ingest = IngestServiceClient::new(channel(house, &token(org_id)).await);
     let events = clicks("same", count, millis);
-    let request = proto::IngestBatchRequest { events, durability: proto::Durability::Stored.into() };
+    let request =
+        proto::IngestBatchRequest { events, durability: proto::Durability::Stored.into(), ..Default::default() };
     ingest.ingest_batch(request).await.unwrap().into_inner().counts.unwrap()
 }
 

@@ -106,7 +106,8 @@ mod tests {
     #[test]
     fn a_batch_of_countless_events_is_refused_before_it_is_decoded() {
         let check = |events: usize, is_read: bool| {
-            let request = IngestBatchRequest { events: vec![Event::default(); events], durability: 0 };
+            let request =
+                IngestBatchRequest { events: vec![Event::default(); events], durability: 0, ..Default::default() };
             let read = read::<IngestBatchRequest>(&request.encode_to_vec());
             assert_eq!(read.as_ref().ok(), is_read.then_some(&request), "{events}");
             if let Err(error) = read {

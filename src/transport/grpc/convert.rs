@@ -115,6 +115,8 @@ fn rejection(verdict: &Verdict) -> (proto::RejectionCode, Vec<proto::FieldError>
         RejectionCode::Invalid => proto::RejectionCode::Invalid,
         RejectionCode::TooOld => proto::RejectionCode::TooOld,
         RejectionCode::InFuture => proto::RejectionCode::InFuture,
+        RejectionCode::Schema => proto::RejectionCode::Schema,
+        RejectionCode::UnknownType => proto::RejectionCode::UnknownType,
     };
     let error = |error: &FieldError| proto::FieldError { field: error.field.clone(), message: error.message.clone() };
     (code, rejection.errors.iter().map(error).collect())
@@ -242,7 +244,11 @@ pub(super) fn stored_event(stored: StoredEvent) -> proto::StoredEvent {
         seq: stored.seq,
         properties: stored.properties,
     };
-    proto::StoredEvent { event: Some(event), received_at: Some(time_of_micros(stored.received_at_micros)) }
+    proto::StoredEvent {
+        event: Some(event),
+        received_at: Some(time_of_micros(stored.received_at_micros)),
+        schema_version: stored.schema_version,
+    }
 }
 
 pub(super) fn segment(segment: Segment) -> proto::Segment {

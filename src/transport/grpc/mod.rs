@@ -3,6 +3,7 @@
 mod audit;
 pub(super) mod codec;
 mod convert;
+mod event_type;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 pub(super) mod guard;
@@ -29,6 +30,7 @@ use tower::Service;
 use super::auth::Caller;
 use super::proto;
 use super::proto::audit_service_server::AuditServiceServer;
+use super::proto::event_type_service_server::EventTypeServiceServer;
 use super::proto::ingest_service_server::IngestServiceServer;
 use super::proto::metrics_service_server::MetricsServiceServer;
 use super::proto::organization_service_server::OrganizationServiceServer;
@@ -39,6 +41,7 @@ use super::serve::ServeError;
 use super::serving::Serving;
 use crate::domain::Error;
 use audit::Audits;
+use event_type::EventTypes;
 use guard::Guard;
 use health::HealthService;
 use ingest::Ingest;
@@ -49,7 +52,7 @@ use query::Query;
 use segment::Segments;
 
 /// The names of our services, as health and routes have them.
-const SERVICE_NAMES: [&str; 7] = [
+const SERVICE_NAMES: [&str; 8] = [
     IngestServiceServer::<Ingest>::NAME,
     QueryServiceServer::<Query>::NAME,
     MetricsServiceServer::<Metrics>::NAME,
@@ -57,6 +60,7 @@ const SERVICE_NAMES: [&str; 7] = [
     OutcomeServiceServer::<Outcomes>::NAME,
     SegmentServiceServer::<Segments>::NAME,
     AuditServiceServer::<Audits>::NAME,
+    EventTypeServiceServer::<EventTypes>::NAME,
 ];
 
 /// Every gRPC method.
@@ -70,6 +74,7 @@ pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<ax
     let outcomes = OutcomeServiceServer::new(Outcomes::new(shared())).accept_compressed(Gzip);
     let segments = SegmentServiceServer::new(Segments::new(shared())).accept_compressed(Gzip);
     let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
+    let event_types = EventTypeServiceServer::new(EventTypes::new(shared())).accept_compressed(Gzip);
     let router = axum::Router::new();
     let router = route(router, ingest.max_decoding_message_size(bytes_max), serving);
     let router = route(router, query.max_decoding_message_size(bytes_max), serving);
@@ -78,6 +83,7 @@ pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<ax
     let router = route(router, outcomes.max_decoding_message_size(bytes_max), serving);
     let router = route(router, segments.max_decoding_message_size(bytes_max), serving);
     let router = route(router, audits.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, event_types.max_decoding_message_size(bytes_max), serving);
     let router = route(router, health, serving);
     let router = route(router, reflection().build_v1()?, serving);
     Ok(route(router, reflection().build_v1alpha()?, serving))

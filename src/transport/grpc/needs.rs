@@ -31,6 +31,8 @@ pub(super) fn need(path: &str, config: &Config) -> Option<Need> {
         ) => Scope::Admin,
         ("tallyhouse.v1.OutcomeService", "Watch") => Scope::Read,
         ("tallyhouse.v1.SegmentService", "ListSegments" | "RetryParkedSegments") => Scope::Admin,
+        ("tallyhouse.v1.EventTypeService", "ListEventTypes" | "GetEventType") => Scope::Read,
+        ("tallyhouse.v1.EventTypeService", "RegisterEventType") => Scope::Admin,
         ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus") => Scope::Admin,
         _ => return None,
     };
@@ -57,7 +59,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(methods, 22);
+        assert_eq!(methods, 25);
         assert_eq!(need("/tallyhouse.v1.IngestService/Other", &Config::default()), None);
         assert_eq!(need("/tallyhouse.v1.OtherService/Ingest", &Config::default()), None);
     }

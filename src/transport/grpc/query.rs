@@ -227,6 +227,7 @@ mod tests {
             occurred_at: Timestamp::from_millis(0),
             seq: 0,
             properties: "x".repeat(*size),
+            schema_version: 0,
             received_at_micros: 0,
         };
         EventPage { events: sizes.iter().enumerate().map(event).collect(), next: None }

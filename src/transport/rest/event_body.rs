@@ -108,11 +108,13 @@ impl<'a> EventBody<'a> {
     pub(super) fn faults(errors: Vec<FieldError>) -> Vec<FieldError> {
         let mut errors = errors;
         for error in &mut errors {
-            if error.field == "properties" {
-                "metadata".clone_into(&mut error.field);
+            // With the place within them, if one is at fault.
+            if let Some(place) = error.field.strip_prefix("properties") {
+                error.field = format!("metadata{place}");
             }
         }
-        errors.sort_by_key(|error| FIELDS.iter().position(|field| *field == error.field));
+        let field_of = |error: &FieldError| error.field.split('.').next().unwrap_or_default().to_owned();
+        errors.sort_by_key(|error| FIELDS.iter().position(|field| *field == field_of(error)));
         errors
     }
 }

@@ -22,6 +22,7 @@ use super::{campaigns, events, health, stats, users, v1};
         v1::events::take, v1::lists::list, v1::lists::show, v1::metrics::put, v1::metrics::summary,
         v1::metrics::daily_active_users, v1::organizations::put, v1::organizations::show, v1::organizations::top,
         v1::members::put, v1::members::list, v1::users::put, v1::users::show,
+        v1::event_types::list, v1::event_types::show, v1::event_types::put,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
     modifiers(&BearerToken, &UnderBothNames),
@@ -85,6 +86,10 @@ mod tests {
         check("/users/top", "get", &["200", "401", "403", "422", "500", "503"]);
         check("/campaigns/top", "get", &["200", "401", "403", "422", "500", "503"]);
         check("/api/v1/events", "post", &["202", "400", "401", "403", "408", "413", "415", "422", "500", "503"]);
+        check("/api/v1/event-types", "get", &["200", "401", "403", "422", "500", "503"]);
+        check("/api/v1/event-types/{type}", "get", &["200", "401", "403", "404", "422", "500", "503"]);
+        let new = ["200", "201", "400", "401", "403", "408", "409", "413", "415", "422", "500", "503"];
+        check("/api/v1/event-types/{type}", "put", &new);
         let query: [&str; 6] = ["200", "401", "403", "422", "500", "503"];
         let put = ["200", "400", "401", "403", "408", "413", "415", "422", "500", "503"];
         let one = ["200", "401", "403", "404", "422", "500", "503"];
@@ -107,7 +112,19 @@ mod tests {
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(21));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(23));
+    }
+
+    #[test]
+    fn what_a_status_means_is_said_where_it_means_more() {
+        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        for (path, method, code) in [
+            ("/api/v1/events", "post", "IDEMPOTENCY_KEY_REUSED"),
+            ("/api/v1/event-types/{type}", "put", "INCOMPATIBLE_SCHEMA"),
+        ] {
+            let said = &description["paths"][path][method]["responses"]["422"]["description"];
+            assert!(said.as_str().is_some_and(|said| said.contains(code)), "{path}: {said}");
+        }
     }
 
     #[test]

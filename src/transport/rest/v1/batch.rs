@@ -33,9 +33,10 @@ pub(in crate::transport::rest) const FIELDS: [&str; 10] = [
 #[derive(Deserialize, ToSchema)]
 #[schema(as = AnalyticsEvent)]
 pub(in crate::transport::rest) struct EventItem<'a> {
-    /// Identity: however often it is sent, it counts once. 1 to 128 bytes, no control characters.
+    /// Identity: however often it is sent, it counts once. 1 to 128 bytes, no control characters. May be left out with
+    /// an `Idempotency-Key`.
     #[serde(borrow, default)]
-    #[schema(value_type = String, required, min_length = 1, example = "0199c2f0-7d6c-7a51-9d2b-6a4f3c1e8b77")]
+    #[schema(value_type = Option<String>, min_length = 1, example = "0199c2f0-7d6c-7a51-9d2b-6a4f3c1e8b77")]
     event_id: Text<'a>,
     /// The user it counts for. At most 256 bytes.
     #[serde(borrow, default)]
@@ -162,7 +163,9 @@ pub(in crate::transport::rest) fn faults(errors: &[FieldError]) -> Vec<FieldErro
         FieldError::new(name, &*error.message)
     };
     let mut errors: Vec<FieldError> = errors.iter().map(named).collect();
-    errors.sort_by_key(|error| FIELDS.iter().position(|field| *field == error.field));
+    // A place within a field stands where the field stands.
+    let field_of = |error: &FieldError| error.field.split('.').next().unwrap_or_default().to_owned();
+    errors.sort_by_key(|error| FIELDS.iter().position(|field| *field == field_of(error)));
     errors
 }
 

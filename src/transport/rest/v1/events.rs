@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::batch::{self, Batch, EventsBody};
 use crate::domain::{Error, FieldError, Verdict};
+use crate::idempotency::IdempotencyKey;
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
 use crate::transport::rest::body;
-use crate::transport::rest::failure::{AnyFailure, BodyFailure, Failure};
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::serving::Serving;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// How long the sender of undecided events is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -40,7 +44,8 @@ struct RejectedEvent {
     /// Its place among the events sent, from 0.
     #[schema(example = 7)]
     index: usize,
-    /// `INVALID`: a field is missing or wrong. `TOO_OLD`, `IN_FUTURE`: its time is not within bounds. `CONFLICT`: its
+    /// `INVALID`: a field is missing or wrong. `SCHEMA`: the properties do not satisfy the schema of the event's type.
+    /// `UNKNOWN_TYPE`: the type is not registered, and the organisation rejects such events. `TOO_OLD`, `IN_FUTURE`: its time is not within bounds. `CONFLICT`: its
     /// id is already there with another payload, which stays. `UNDECIDED`: it is old, and whether it is new could not
     /// be told just now; send it again later.
     #[schema(example = "INVALID")]
@@ -58,13 +63,23 @@ struct RejectedEvent {
 /// Answers once those that were accepted are durable. Each event is judged for itself. Sending again is always safe.
 /// When none was taken, the answer is an error: 503 when sending the same again may help (some could not be decided just
 /// now), else 422.
+///
+/// With an `Idempotency-Key`, the call can be repeated for 24 hours: the same key with the same events gives the first
+/// answer again, also while the first call runs and after a restart. An answer with undecided events is not kept, nor
+/// is a refusal (401, 403, 429, 503).
 #[utoipa::path(
     post, path = "/api/v1/events", operation_id = "postEvents", tag = "Analytics", security(("token" = ["ingest"])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters, the organisation's own. Events without an `event_id` are given one then, the same each time.")),
     request_body(content = EventsBody, description = "The events. Unknown fields are ignored; null is as if left out."),
     responses(
-        (status = 202, description = "What became of them.", body = TakenEvents),
+        (status = 202, description = "What became of them.", body = TakenEvents, headers(
+            ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
+        )),
         BodyFailure,
         AnyFailure,
+        (status = 422, description = "No event was taken, or something else in the request is wrong: `VALIDATION_ERROR`. Or the key was used for other events before: `IDEMPOTENCY_KEY_REUSED`.", body = ErrorBody, headers(
+            ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
+        )),
     ),
 )]
 pub(in crate::transport::rest) async fn take(
@@ -72,13 +87,42 @@ pub(in crate::transport::rest) async fn take(
     caller: Caller,
     request: Request,
 ) -> Result<Response, Failure> {
+    let key = idempotency_key(request.headers());
     let bytes = body::read(request, &serving.app.config).await?;
     let batch = Batch::read(&bytes)?;
     batch.org_ids().try_for_each(|org_id| caller.must_be(org_id)).map_err(|refusal| refusal.error())?;
     let drafts = batch.drafts(serving.app.config.properties_bytes_max);
-    let submission = serving.app.pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
-    let taken = taken(&submission.verdicts().await?.verdicts)?;
-    Ok((StatusCode::ACCEPTED, Json(taken)).into_response())
+    let pipeline = &serving.app.pipeline;
+    let Some(key) = key? else {
+        let submission = pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
+        return Ok(answer(&submission.verdicts().await?.verdicts));
+    };
+    let (calls, call) = (&serving.app.repeatable_calls, (&caller.org_id, &key));
+    let kept = calls.submit(pipeline, call, drafts, bytes.len(), Durability::Logged).await?;
+    let mut response = answer(&kept.verdicts.verdicts);
+    if kept.is_replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The key that makes a call repeatable, if it has one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let wrong = |message: &str| Error::invalid_field("Idempotency-Key", message);
+    if keys.next().is_some() {
+        return Err(wrong("must be given only once"));
+    }
+    let key = str::from_utf8(key.as_bytes()).ok().and_then(IdempotencyKey::parse);
+    key.map(Some).ok_or_else(|| wrong(IdempotencyKey::EXPECTED))
+}
+
+fn answer(verdicts: &[Verdict]) -> Response {
+    match taken(verdicts) {
+        Ok(taken) => (StatusCode::ACCEPTED, Json(taken)).into_response(),
+        Err(error) => Failure::from(error).into_response(),
+    }
 }
 
 /// The answer to these verdicts.

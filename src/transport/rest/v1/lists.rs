@@ -48,6 +48,9 @@ pub(in crate::transport::rest) struct StoredItem {
     /// When the service took it, to the microsecond.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00.456789Z")]
     received_at: String,
+    /// The version of its type that its properties were checked against; 0: its type was not registered.
+    #[schema(example = 2)]
+    schema_version: u32,
 }
 
 impl From<StoredEvent> for StoredItem {
@@ -64,6 +67,7 @@ impl From<StoredEvent> for StoredItem {
             campaign_id: given(event.campaign_id),
             creative_id: given(event.creative_id),
             received_at: rfc3339::write_micros(event.received_at_micros),
+            schema_version: event.schema_version,
         }
     }
 }

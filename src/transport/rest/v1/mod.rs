@@ -1,6 +1,7 @@
 //! The customer-analytics interface: everything under `/api/v1`.
 
 pub(super) mod batch;
+pub(super) mod event_types;
 pub(super) mod events;
 pub(super) mod lists;
 pub(super) mod members;
@@ -26,6 +27,9 @@ pub(super) fn add(routes: Routes) -> Routes {
     let (ingest, read, admin) = (Need::Scope(Scope::Ingest), Need::Scope(Scope::Read), Need::Scope(Scope::Admin));
     routes
         .route("/api/v1/events", ingest, post(events::take))
+        .route("/api/v1/event-types", read, get(event_types::list))
+        .route("/api/v1/event-types/{type}", read, get(event_types::show))
+        .route("/api/v1/event-types/{type}", admin, put(event_types::put))
         .route("/api/v1/events", read, get(lists::list))
         .route("/api/v1/events/{event_id}", read, get(lists::show))
         .route("/api/v1/metrics", ingest, post(metrics::put))
