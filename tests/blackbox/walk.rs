@@ -118,7 +118,7 @@ async fn filters_say_which_events_are_listed() {
     let expected = json!({
         "event_id": "b", "user_id": "u_2", "event_type": "page_view", "properties": {"a": [true, null], "b": 1},
         "timestamp": rfc3339(midnight), "seq": 7, "source": "web", "campaign_id": "camp_1", "creative_id": "cr_1",
-        "received_at": received_at,
+        "received_at": received_at, "schema_version": 0,
     });
     assert_eq!(one, expected);
     assert_eq!(house.get("/api/v1/events/none").await.0, 404);
