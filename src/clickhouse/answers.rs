@@ -113,8 +113,8 @@ impl Answers {
     pub async fn daily_active_users(&self, org_id: &OrgId, window: Window) -> Result<Vec<DayCount>, QueryError> {
         let statement = "SELECT toUnixTimestamp(toDateTime(day, 'UTC')) AS start, count() AS users \
              FROM (SELECT day, user_key, user_id FROM user_days \
-                   WHERE org_id = {org:String} AND day >= toDate({from:DateTime('UTC')}) \
-                     AND day < toDate({to:DateTime('UTC')}) \
+                   WHERE org_id = {org:String} AND day >= toDate(toDateTime({from:UInt32}, 'UTC')) \
+                     AND day < toDate(toDateTime({to:UInt32}, 'UTC')) \
                    GROUP BY day, user_key, user_id HAVING sum(toInt32(c00)) != 0) \
              GROUP BY day ORDER BY day";
         let rows: Vec<DayRow> = all(self.ask_window(statement, org_id, window)).await?;
@@ -194,9 +194,9 @@ fn minutes_around(event_id: &str) -> Option<Window> {
 
 /// The rows of a rollup of minutes that lie in the window. The day stands
 /// first in the sorting key.
-const MINUTES_OF_WINDOW: &str = "toDate(minute) >= toDate({from:DateTime('UTC')}) \
-     AND toDate(minute) <= toDate({to:DateTime('UTC')}) \
-     AND minute >= {from:DateTime('UTC')} AND minute < {to:DateTime('UTC')}";
+const MINUTES_OF_WINDOW: &str = "toDate(minute) >= toDate(toDateTime({from:UInt32}, 'UTC')) \
+     AND toDate(minute) <= toDate(toDateTime({to:UInt32}, 'UTC')) \
+     AND minute >= toDateTime({from:UInt32}, 'UTC') AND minute < toDateTime({to:UInt32}, 'UTC')";
 
 pub(super) async fn all<T>(query: Query) -> Result<Vec<T>, QueryError>
 where
@@ -213,8 +213,8 @@ fn list_statement(filter: &EventFilter, after: Option<&PageKey>) -> String {
             "occurred_at >= fromUnixTimestamp64Milli({from_ms:Int64}) AND occurred_at < fromUnixTimestamp64Milli({to_ms:Int64})",
         );
         // What the primary key is read by. Minutes are DateTimes, which a window may well reach beyond.
-        and("toStartOfMinute(occurred_at) >= toStartOfMinute({from:DateTime('UTC')})");
-        and("toStartOfMinute(occurred_at) <= toStartOfMinute({to:DateTime('UTC')})");
+        and("toStartOfMinute(occurred_at) >= toStartOfMinute(toDateTime({from:UInt32}, 'UTC'))");
+        and("toStartOfMinute(occurred_at) <= toStartOfMinute(toDateTime({to:UInt32}, 'UTC'))");
     }
     if !filter.campaign_id.is_empty() {
         and("campaign_id = {campaign:String}");

@@ -132,7 +132,7 @@ impl DirectoryStore {
         let statement = "SELECT toString(counted.org_id) AS org_id, known.name AS name, toString(known.plan) AS plan, \
                     counted.total AS events \
              FROM (SELECT org_id, sum(events) AS total FROM type_hours \
-                   WHERE hour >= {from:DateTime('UTC')} AND hour < {to:DateTime('UTC')} \
+                   WHERE hour >= toDateTime({from:UInt32}, 'UTC') AND hour < toDateTime({to:UInt32}, 'UTC') \
                    GROUP BY org_id HAVING total != 0 ORDER BY total DESC, org_id LIMIT {limit:UInt32}) AS counted \
              LEFT JOIN (SELECT org_id, name, plan FROM organizations FINAL) AS known ON known.org_id = counted.org_id \
              ORDER BY events DESC, org_id SETTINGS join_use_nulls = 0";

@@ -13,9 +13,6 @@ use super::directory::insert;
 use super::error::QueryError;
 use crate::domain::{CustomValue, MILLIS_PER_DAY, OrgId, Timestamp, Window};
 
-/// The days of a rollup of days that lie in the window.
-const DAYS_OF_WINDOW: &str = "day >= toDate({from:DateTime('UTC')}) AND day < toDate({to:DateTime('UTC')})";
-
 /// The events of one type, or of all that were not named, on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeDay {
@@ -50,7 +47,7 @@ impl Figures {
         let statement = "SELECT toUnixTimestamp(toDateTime(toDate(hour), 'UTC')) AS start, \
                     if(type IN {types:Array(String)}, toString(type), '') AS event_type, sum(events) AS total \
              FROM type_hours \
-             WHERE org_id = {org:String} AND hour >= {from:DateTime('UTC')} AND hour < {to:DateTime('UTC')} \
+             WHERE org_id = {org:String} AND hour >= toDateTime({from:UInt32}, 'UTC') AND hour < toDateTime({to:UInt32}, 'UTC') \
              GROUP BY start, event_type HAVING total != 0 ORDER BY start, event_type";
         let rows: Vec<TypeDayRow> =
             all(self.answers.ask_window(statement, org_id, window).param("types", types)).await?;
@@ -61,12 +58,11 @@ impl Figures {
 
     /// The different users of a window of whole days.
     pub async fn active_users(&self, org_id: &OrgId, window: Window) -> Result<u64, QueryError> {
-        let statement = format!(
-            "SELECT count() FROM (SELECT user_key, user_id FROM user_days \
-                   WHERE org_id = {{org:String}} AND {DAYS_OF_WINDOW} \
-                   GROUP BY user_key, user_id HAVING sum(toInt32(c00)) != 0)"
-        );
-        Ok(self.answers.ask_window(&statement, org_id, window).fetch_one().await?)
+        let statement = "SELECT count() FROM (SELECT user_key, user_id FROM user_days \
+                   WHERE org_id = {org:String} AND day >= toDate(toDateTime({from:UInt32}, 'UTC')) \
+                     AND day < toDate(toDateTime({to:UInt32}, 'UTC')) \
+                   GROUP BY user_key, user_id HAVING sum(toInt32(c00)) != 0)";
+        Ok(self.answers.ask_window(statement, org_id, window).fetch_one().await?)
     }
 
     /// Which of these names values were ever brought for.
@@ -86,7 +82,7 @@ impl Figures {
         let statement = "SELECT toUnixTimestamp(toDateTime(date, 'UTC')) AS start, name, value \
              FROM custom_metrics FINAL \
              WHERE org_id = {org:String} AND name IN {names:Array(String)} \
-               AND date >= toDate({from:DateTime('UTC')}) AND date < toDate({to:DateTime('UTC')}) \
+               AND date >= toDate(toDateTime({from:UInt32}, 'UTC')) AND date < toDate(toDateTime({to:UInt32}, 'UTC')) \
              ORDER BY start, name";
         let query = self.answers.ask_window(statement, org_id, window).param("names", names);
         let rows: Vec<ValueRow> = all(query).await?;

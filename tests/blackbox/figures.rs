@@ -159,3 +159,29 @@ async fn values_that_were_brought_are_there_at_once() {
         assert_eq!((status, &answer["error"]["details"][0]["field"]), (422, &json!(field)), "{query}: {answer}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_no_event_can_lie_in_is_empty() {
+    let house = House::new().await;
+    house.store(vec![click("e", now_millis())]).await;
+    for years in [("0001", "0002"), ("1900", "1901"), ("1969", "1970"), ("2200", "2201"), ("9990", "9991")] {
+        let dates = format!("start_date={}-01-01&end_date={}-01-01", years.0, years.1);
+        let moments = format!("from={}-01-01T00:00:00Z&to={}-01-01T00:00:00Z", years.0, years.1);
+        for (path, list) in [
+            (format!("/api/v1/metrics/summary?{dates}&metrics=events"), "metrics"),
+            (format!("/api/v1/metrics/dau?{dates}"), "daily"),
+            (format!("/api/v1/events?{dates}"), "events"),
+            (format!("/api/v1/users/top?{moments}"), "users"),
+            (format!("/api/v1/campaigns/top?{moments}"), "campaigns"),
+            (format!("/stats?campaign_id=camp_1&granularity=day&{moments}"), "series"),
+        ] {
+            let (status, answer) = house.get(&path).await;
+            assert_eq!(status, 200, "{path}: {answer}");
+            match list {
+                "metrics" => assert_eq!(answer["metrics"][0]["total"], 0, "{path}"),
+                "daily" => assert!(answer[list].as_array().unwrap().iter().all(|day| day["value"] == 0), "{path}"),
+                _ => assert_eq!(answer[list], json!([]), "{path}"),
+            }
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! Cursors: every event once, and for one list only.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use tallyhouse::transport::proto;
@@ -12,6 +11,19 @@ use crate::house::House;
 use crate::tokens::{SECRET, Signer};
 
 const DAY: i64 = 24 * 3_600_000;
+
+/// What a walk looks at.
+#[derive(serde::Deserialize)]
+struct Page {
+    events: Vec<Shown>,
+    next_cursor: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Shown {
+    event_id: String,
+    timestamp: String,
+}
 
 /// Stores events a batch at a time.
 async fn preload(house: &House, events: Vec<proto::Event>) {
@@ -30,49 +42,39 @@ async fn a_walk_shows_each_event_once_while_others_are_written() {
     let house = House::new().await;
     let start = now_millis() - DAY;
     // Some twenty events share each millisecond; ids do not follow time.
-    let at = |n: i64| start + (n * 7_919 % COUNT) / 20 * 17;
+    let at = |n: i64| start + (n * 7_919 % COUNT) / 20 * 17_003;
     preload(&house, (0..COUNT).map(|n| click(&format!("old-{}", n * 31 % COUNT), at(n))).collect()).await;
 
-    let is_over = AtomicBool::new(false);
-    let writing = async {
-        let mut ingest = house.ingest().await;
-        let mut written = 0;
-        while !is_over.load(Ordering::Relaxed) {
-            // Amid the old ones, at their very milliseconds, before them, after them, and now.
-            let times = [at(written), at(written * 13), start - 1_000, start + COUNT, now_millis()];
-            let batch = times.iter().enumerate().map(|(n, millis)| click(&format!("new-{written}-{n}"), *millis));
-            let request = proto::IngestBatchRequest { events: batch.collect(), ..Default::default() };
-            ingest.ingest_batch(request).await.unwrap();
-            written += 1;
-        }
-        written
+    let ingest = house.ingest().await;
+    let write = async |n: i64| {
+        // Amid the old ones, at their very milliseconds and beside them; before them; after them.
+        let times = [at(n), at(n * 13), at(n * 29) + 1, start - 1_000, now_millis()];
+        let batch = times.iter().enumerate().map(|(place, millis)| click(&format!("new-{n}-{place}"), *millis));
+        let request = proto::IngestBatchRequest { events: batch.collect(), ..Default::default() };
+        ingest.clone().ingest_batch(request).await.unwrap();
     };
-    let walking = async {
-        let (mut seen, mut others) = (HashSet::new(), HashSet::new());
-        let (mut cursor, mut last) = (String::new(), None);
-        loop {
-            let (status, page) = house.get(&format!("/api/v1/events?limit=500&cursor={cursor}")).await;
-            assert_eq!(status, 200, "{page}");
-            for event in page["events"].as_array().unwrap() {
-                let id = event["event_id"].as_str().unwrap().to_owned();
-                let time = event["timestamp"].as_str().unwrap();
-                let time = time::OffsetDateTime::parse(time, &time::format_description::well_known::Rfc3339).unwrap();
-                assert!(last.is_none_or(|last| last >= time), "newest first");
-                last = Some(time);
-                let is_first = if id.starts_with("old-") { seen.insert(id.clone()) } else { others.insert(id.clone()) };
-                assert!(is_first, "{id} came twice");
-            }
-            match page["next_cursor"].as_str() {
-                Some(next) => next.clone_into(&mut cursor),
-                None => break,
-            }
+    let (mut seen, mut others) = (HashSet::new(), HashSet::new());
+    let (mut cursor, mut last, mut pages) = (String::new(), None, 0);
+    loop {
+        let path = format!("/api/v1/events?limit=500&cursor={cursor}");
+        let (page, ()) = tokio::join!(house.http.get(format!("{}{path}", house.url)).send(), write(pages));
+        let page: Page = page.unwrap().error_for_status().unwrap().json().await.unwrap();
+        pages += 1;
+        for Shown { event_id, timestamp } in page.events {
+            let format = &time::format_description::well_known::Rfc3339;
+            let time = time::OffsetDateTime::parse(&timestamp, format).unwrap();
+            assert!(last.is_none_or(|last| last >= time), "newest first");
+            last = Some(time);
+            let ids = if event_id.starts_with("old-") { &mut seen } else { &mut others };
+            assert!(ids.insert(event_id), "an event came twice");
         }
-        is_over.store(true, Ordering::Relaxed);
-        (seen.len(), others.len())
-    };
-    let ((seen, others), written) = tokio::join!(walking, writing);
-    assert_eq!(seen as i64, COUNT);
-    assert!(others > 0 && written > 0, "some were written meanwhile: {written}, of which {others} were seen");
+        match page.next_cursor {
+            Some(next) => cursor = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen.len() as i64, COUNT);
+    assert!(!others.is_empty(), "some that were written meanwhile were seen, too");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,8 +107,8 @@ fn ends(window: Window) -> (String, String) {
     security(("token" = ["read"])),
     params(
         ("org_id" = Option<String>, Query, description = "The organisation; only ever that of the token."),
-        ("start_date" = String, Query, description = "The first day, or any RFC 3339 time of it."),
-        ("end_date" = String, Query, description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
+        ("start_date" = String, Query, example = "2026-02-10", description = "The first day, or any RFC 3339 time of it."),
+        ("end_date" = String, Query, example = "2026-02-16", description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
         ("metrics" = Option<Vec<String>>, Query, style = Form, explode, description = "Up to 20 names; repeatable, also as `metrics[]`, and with commas. By default the five that are built in."),
     ),
     responses(
@@ -163,8 +163,8 @@ pub(in crate::transport::rest) struct DailyActiveUsers {
     security(("token" = ["read"])),
     params(
         ("org_id" = Option<String>, Query, description = "The organisation; only ever that of the token."),
-        ("start_date" = String, Query, description = "The first day, or any RFC 3339 time of it."),
-        ("end_date" = String, Query, description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
+        ("start_date" = String, Query, example = "2026-02-10", description = "The first day, or any RFC 3339 time of it."),
+        ("end_date" = String, Query, example = "2026-02-16", description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
     ),
     responses(
         (status = 200, description = "The users of each day.", body = DailyActiveUsers, headers(
