@@ -31,7 +31,10 @@ pub mod domain;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ingest;
+pub mod limits;
+pub mod meters;
 pub mod query;
 pub mod server;
 pub mod telemetry;
+pub mod trace;
 pub mod transport;

@@ -7,6 +7,7 @@ pub mod client;
 pub mod engine;
 pub mod error;
 pub mod migrations;
+pub mod operation;
 pub mod ping;
 pub mod store;
 mod top_users;

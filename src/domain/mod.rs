@@ -12,7 +12,7 @@ mod time;
 mod verdict;
 
 pub use audit::{AuditAuthor, AuditedHour, Difference, Differences, HourFinding, HourResult, Rollup, RollupKey};
-pub use error::{Error, ErrorCode, FieldError};
+pub use error::{Breach, Error, ErrorCode, FieldError, Quota};
 pub use event::{Event, EventDraft, EventLimits, OrgId, PropertiesDraft};
 pub use query::{
     Answer, CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, EventPage, Granularity, Limit,

@@ -14,6 +14,7 @@ pub use cache::CacheSettings;
 
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::operation::SELECT;
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,
     MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window,
@@ -21,6 +22,7 @@ use crate::domain::{
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::StoredHours;
+use crate::trace::Calls;
 
 /// Longest window of daily active users, in days.
 const DAYS_MAX: i64 = 3_660;
@@ -162,9 +164,12 @@ impl Queries {
                 Error::from(error)
             })
         };
-        tokio::time::timeout(self.wait_max, bounded)
-            .await
-            .unwrap_or_else(|_| Err(Error::unavailable("the query took too long", RETRY_AFTER)))
+        let in_time = async {
+            tokio::time::timeout(self.wait_max, bounded)
+                .await
+                .unwrap_or_else(|_| Err(Error::unavailable("the query took too long", RETRY_AFTER)))
+        };
+        SELECT.measured(&Calls::default(), in_time, |error| error.code.as_str()).await
     }
 }
 

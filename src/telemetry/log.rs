@@ -14,7 +14,7 @@ use crate::ingest::outcome::{Outcome, OutcomeSink};
 /// Why log lines cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct TelemetryError(String);
+pub struct TelemetryError(pub(super) String);
 
 /// Starts writing log lines as configured. Call once, at start.
 ///

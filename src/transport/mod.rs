@@ -6,6 +6,7 @@
 //! named, times, properties, page tokens — is in this folder, once.
 
 mod auth;
+mod call;
 mod cursor;
 mod drain;
 mod error;
@@ -36,6 +37,7 @@ use crate::config::Config;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
+use crate::limits::RateLimits;
 use crate::query::Queries;
 use crate::telemetry::Metrics;
 
@@ -58,6 +60,8 @@ pub struct Application {
     pub callers: Callers,
     /// Events in.
     pub pipeline: Pipeline,
+    /// How much each organisation and user may do.
+    pub limits: Arc<RateLimits>,
     /// Answers out.
     pub queries: Queries,
     /// Whether the rollups are right.

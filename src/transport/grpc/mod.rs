@@ -8,6 +8,7 @@ pub(super) mod fuzzing;
 pub(super) mod guard;
 pub(super) mod health;
 mod ingest;
+pub(super) mod methods;
 mod needs;
 mod outcome;
 mod query;

@@ -14,6 +14,7 @@ mod health;
 mod metrics;
 mod openapi;
 mod params;
+mod rate_limit;
 mod stats;
 mod users;
 

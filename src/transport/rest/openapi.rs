@@ -56,12 +56,12 @@ mod tests {
             let statuses: Vec<&str> = responses.into_iter().flatten().map(|(status, _)| &**status).collect();
             assert_eq!(statuses, expected, "{method} {path}");
         };
-        check("/events", "post", &["202", "401", "403", "408", "413", "415", "422", "500", "503"]);
-        check("/events", "get", &["200", "401", "403", "422", "500", "503"]);
-        check("/events/{event_id}", "get", &["200", "401", "403", "404", "422", "500", "503"]);
-        check("/stats", "get", &["200", "401", "403", "422", "500", "503"]);
-        check("/users/top", "get", &["200", "401", "403", "422", "500", "503"]);
-        check("/campaigns/top", "get", &["200", "401", "403", "422", "500", "503"]);
+        check("/events", "post", &["202", "401", "403", "408", "413", "415", "422", "429", "500", "503"]);
+        check("/events", "get", &["200", "401", "403", "422", "429", "500", "503"]);
+        check("/events/{event_id}", "get", &["200", "401", "403", "404", "422", "429", "500", "503"]);
+        check("/stats", "get", &["200", "401", "403", "422", "429", "500", "503"]);
+        check("/users/top", "get", &["200", "401", "403", "422", "429", "500", "503"]);
+        check("/campaigns/top", "get", &["200", "401", "403", "422", "429", "500", "503"]);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200"]);
