@@ -38,7 +38,8 @@ async fn a_user_over_its_limit_is_told_when_to_come_again_and_then_has_room() {
     let limits =
         [("TALLYHOUSE_RATE_LIMIT_USER_EVENTS_PER_SECOND", "50"), ("TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS", "2")];
     let house = House::with(&limits).await;
-    assert_eq!(send(&house, of_user("a", "ann", 100)).await.unwrap().accepted, 100);
+    let taken = of_user("a", "ann", 100);
+    assert_eq!(send(&house, taken.clone()).await.unwrap().accepted, 100);
     // A batch of several users is taken whole or not at all.
     let mixed = [of_user("b", "ann", 1), of_user("c", "bob", 3)].concat();
     let refusal = send(&house, mixed.clone()).await.unwrap_err();
@@ -46,7 +47,10 @@ async fn a_user_over_its_limit_is_told_when_to_come_again_and_then_has_room() {
     assert_eq!(subjects, ["user:ann"]);
     assert!(wait <= Duration::from_millis(2_250), "{wait:?}");
     // Duplicates cost nothing, and need no room: neither for ann nor for the others.
-    assert_eq!(send(&house, of_user("a", "ann", 100)).await.unwrap().duplicate, 100);
+    assert_eq!(send(&house, taken.clone()).await.unwrap().duplicate, 100);
+    let mut changed = taken;
+    changed.iter_mut().for_each(|event| event.seq = 1);
+    assert_eq!(send(&house, changed).await.unwrap().conflict, 100);
     assert_eq!(send(&house, of_user("d", "bob", 100)).await.unwrap().accepted, 100, "bob was charged nothing");
     let mut nobody = of_user("e", "", 500);
     assert_eq!(send(&house, nobody.clone()).await.unwrap().accepted, 500, "events without users have no limit");

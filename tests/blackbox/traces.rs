@@ -13,12 +13,15 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use parking_lot::Mutex;
 use serde_json::json;
 use tallyhouse::transport::proto::{self, IngestBatchRequest, IngestRequest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::events::{click, clicks, now_millis};
 use crate::house::{House, PATIENCE, eventually};
+use crate::second::SecondService;
 
 /// Takes spans as a collector does.
 #[derive(Clone, Default)]
@@ -179,6 +182,66 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     assert_eq!(about("deployment.environment.name").as_deref(), Some("test"));
 }
 
+/// Everything that was sent through a proxy to this address.
+async fn recorded(to: String) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let record = Arc::new(Mutex::new(Vec::new()));
+    let recorded = Arc::clone(&record);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (server, record) = (TcpStream::connect(&to).await.unwrap(), Arc::clone(&record));
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(bytes @ 1..) = from_client.read(&mut buffer).await {
+                    record.lock().extend_from_slice(&buffer[..bytes]);
+                    if to_server.write_all(&buffer[..bytes]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, recorded)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clickhouse_is_given_the_traces_of_inserts_and_questions() {
+    let house = House::new().await;
+    let (proxy, recorded) = recorded(house.clickhouse_url.trim_start_matches("http://").to_owned()).await;
+    let (collector, address) = Collector::listen().await;
+    let (proxy, endpoint) = (format!("http://{proxy}"), format!("http://{address}"));
+    let settings = [
+        ("TALLYHOUSE_CLICKHOUSE_URL", &*proxy),
+        ("TALLYHOUSE_OTLP_ENDPOINT", &*endpoint),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("TALLYHOUSE_TRACE_RATIO", "0"),
+    ];
+    let second = SecondService::start(&house, &settings).await;
+    let (trace, _, header) = begun(0x70);
+    let durability = proto::Durability::Stored.into();
+    let mut request = Request::new(IngestBatchRequest { events: vec![click("traced", now_millis())], durability });
+    request.metadata_mut().insert("traceparent", header.parse().unwrap());
+    second.ingest().await.ingest_batch(request).await.unwrap();
+    let mut request = Request::new(proto::GetTopUsersRequest::default());
+    request.metadata_mut().insert("traceparent", begun(0x70).2.parse().unwrap());
+    let mut query = proto::query_service_client::QueryServiceClient::new(second.channel().await);
+    query.get_top_users(request).await.unwrap();
+
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let insert = collector.span("of the insert", |span| span.name == "INSERT events").await;
+    let select = collector.span("of the question", |span| span.name == "SELECT").await;
+    assert_eq!(select.trace_id, trace);
+    let sent = String::from_utf8_lossy(&recorded.lock()).to_ascii_lowercase();
+    for span in [insert, select] {
+        let header = format!("traceparent: 00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
+        assert!(sent.contains(&header), "{header}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_caller_does_not_sample_has_no_spans() {
     let (mut house, collector) = traced_house().await;
@@ -191,7 +254,7 @@ async fn what_the_caller_does_not_sample_has_no_spans() {
     house.store(clicks("untraced", 10, now_millis())).await;
     // The end sends what waits: after it, nothing more can come.
     assert_eq!(tokio::task::block_in_place(|| house.stop()), Some(0));
-    assert_eq!(collector.spans(), []);
+    assert!(collector.spans().is_empty(), "{:?}", collector.spans());
 }
 
 #[tokio::test(flavor = "multi_thread")]
