@@ -7,6 +7,7 @@
 //! any port opens.
 
 mod authentication;
+mod org_list;
 mod origins;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use org_list::OrgList;
 pub use origins::Origins;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
@@ -101,6 +103,10 @@ settings! {
     clickhouse_reader_user, "TALLYHOUSE_CLICKHOUSE_READER_USER": String = String::new();
     /// That user's password.
     clickhouse_reader_password, "TALLYHOUSE_CLICKHOUSE_READER_PASSWORD": Secret = Secret::default();
+
+    /// Organisations whose own analysts may read the embedded ClickHouse by SQL,
+    /// separated by commas. `tallyhouse analyst ORG` prints as whom.
+    analyst_orgs, "TALLYHOUSE_ANALYST_ORGS": OrgList = OrgList::default();
 
     /// The secret that tokens are signed with by HS256, at least 32 bytes. At
     /// most one of the secret, the file and the URL may be given; without any,
@@ -199,7 +205,7 @@ settings! {
     /// keep up, segments gather longer.
     segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 250;
     /// Inserts under way at a time.
-    inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 2;
+    inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 3;
     /// Longest an insert may take, in milliseconds, before it is retried.
     insert_wait_ms_max, "TALLYHOUSE_INSERT_WAIT_MS_MAX": u64 = 60_000;
     /// The first pause before an insert is retried, in milliseconds; each

@@ -32,6 +32,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Engine(args) => Ok(run_child(args)),
         Command::Settings(args) => args.run(),
         Command::Token(args) => args.run(),
+        Command::Analyst(args) => args.run(),
         Command::Dev(args) => {
             let config = args.config()?;
             run_service(&config, service::dev(config.clone()))

@@ -4,6 +4,7 @@
 //! settings here; [`crate::server`] runs them. The others are clients: they
 //! know the protocol and an address, and nothing of the service's inside.
 
+pub mod analyst;
 pub mod audit;
 pub mod bench;
 pub mod connection;
@@ -73,6 +74,13 @@ pub enum Command {
     /// private key in a PEM file. Shown with every request by the commands that
     /// take --token, or TALLYHOUSE_TOKEN.
     Token(Box<token::TokenArgs>),
+    /// Print as whom an analyst reads by SQL.
+    ///
+    /// Of an organisation: who sees the rows of that one only, in the database
+    /// tallyhouse_org. Without: who sees all, in tallyhouse_analytics. The user is
+    /// one of the embedded ClickHouse; with --sql, the statements are printed that
+    /// make it on a server of your own.
+    Analyst(Box<analyst::AnalystArgs>),
     /// Measure speed and memory, each against ClickHouse alone.
     ///
     /// Load generator, service and embedded ClickHouse all run on this machine,
@@ -98,9 +106,9 @@ pub enum ClientCommand {
     Demo(demo::DemoArgs),
     /// Send events from an NDJSON file or from standard input.
     ///
-    /// Each line is one JSON object: event_id, type, campaign_id, creative_id,
-    /// source, user_id, occurred_at (RFC 3339), seq, metadata (or properties:
-    /// an object). Other fields are ignored, blank lines skipped. A line that
+    /// Each line is one JSON object: event_id, type (or event_type),
+    /// campaign_id, creative_id, source, user_id, occurred_at (or timestamp;
+    /// RFC 3339), seq, metadata (or properties: an object). Other fields are ignored, blank lines skipped. A line that
     /// is no event is reported, and the others go on.
     ///
     /// Sending is safe to repeat: what was counted before is answered

@@ -19,7 +19,7 @@ macro_rules! migrations {
 
 /// Name and statements of each file. The first makes the table that records
 /// them.
-const MIGRATIONS: [(&str, &str); 13] = migrations![
+const MIGRATIONS: [(&str, &str); 15] = migrations![
     "0001_create_database",
     "0002_create_events",
     "0003_create_campaign_minutes",
@@ -33,6 +33,8 @@ const MIGRATIONS: [(&str, &str); 13] = migrations![
     "0011_create_organizations",
     "0012_create_custom_metrics",
     "0013_create_event_types",
+    "0014_create_organization_views",
+    "0015_drop_expired_months",
 ];
 
 /// Brings the schema up to date, and sets the retention time.

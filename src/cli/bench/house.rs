@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clickhouse::Client;
@@ -21,6 +21,9 @@ use crate::transport::proto::{self, ListSegmentsRequest};
 const BASELINE: &str = "tallyhouse_baseline";
 /// Pause between two looks at whether something has happened.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// The same for merges, which take longer, and longest they are waited for.
+const MERGE_LOOK_PAUSE: Duration = Duration::from_millis(100);
+const MERGE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Rows that are filled in at a time.
 const PRELOAD_BLOCK: u64 = 1_000_000;
 /// Longest retention that can be set: nothing of the benchmark expires.
@@ -84,6 +87,19 @@ impl House {
             rustix::process::kill_process(*pid, rustix::process::Signal::STOP)?;
         }
         Ok(StoppedEngine { pids })
+    }
+
+    /// Waits until ClickHouse merges nothing.
+    pub(super) async fn merged(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < MERGE_WAIT_MAX {
+            let merges: u64 = self.clickhouse().query_raw("SELECT count() FROM system.merges").fetch_one().await?;
+            if merges == 0 {
+                break;
+            }
+            tokio::time::sleep(MERGE_LOOK_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Events that are logged and not stored.

@@ -34,13 +34,19 @@ const BLOCK_ROWS: usize = 100_000;
 /// rows bare in between.
 pub(super) async fn measure(house: &House, rounds: usize, events: usize, report: &mut Report) -> anyhow::Result<()> {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut service_cpu, mut engine_cpu) = (Vec::new(), Vec::new());
+    let (mut service_cpu, mut engine_cpu, mut bare_cpu) = (Vec::new(), Vec::new(), Vec::new());
     let mut acks = Times::new();
     for round in 0..rounds {
         let batches = Generator::new(round as u64).batches(events, BATCH, DUPLICATES, SystemTime::now());
         let blocks = blocks(batches.iter().flatten(), BLOCK_ROWS);
+        // Neither pays for the merges that the other has left behind.
+        house.merged().await?;
+        let at_first = house.cpu();
         let rate = insert_bare(&house.baseline.client(), blocks, events).await?;
+        let bare_end = house.cpu();
+        house.merged().await?;
         let before = house.cpu();
+        bare_cpu.push(micros_per_event(bare_end.engine - at_first.engine, events));
         let (streamed, times) = stream(house, batches, events).await?;
         let after = house.cpu();
         service_cpu.push(micros_per_event(after.service - before.service, events));
@@ -55,6 +61,7 @@ pub(super) async fn measure(house: &House, rounds: usize, events: usize, report:
     report.add("ingest.ratio", median(ratios), "× baseline");
     report.add("ingest.service_cpu_us_per_event", median(service_cpu), "µs");
     report.add("ingest.engine_cpu_us_per_event", median(engine_cpu), "µs");
+    report.add("ingest.baseline_engine_cpu_us_per_event", median(bare_cpu), "µs");
     report.add_times("ingest.ack", &acks);
     Ok(())
 }

@@ -35,12 +35,14 @@ pub const TOO_LONG: &str = "TOO_LONG";
 #[derive(Deserialize)]
 struct Line {
     event_id: Option<String>,
-    #[serde(rename = "type")]
+    // Each REST contract has a name of its own for these two.
+    #[serde(rename = "type", alias = "event_type")]
     event_type: Option<String>,
     campaign_id: Option<String>,
     creative_id: Option<String>,
     source: Option<String>,
     user_id: Option<String>,
+    #[serde(alias = "timestamp")]
     occurred_at: Option<String>,
     seq: Option<u64>,
     metadata: Option<Map<String, Value>>,
@@ -98,15 +100,14 @@ fn diagnose(text: &[u8], error: &serde_json::Error) -> Unreadable {
     let mut errors = Vec::new();
     for (field, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         match field.as_str() {
-            "event_id" | "type" | "campaign_id" | "creative_id" | "source" | "user_id" | "occurred_at" => {
-                match value.as_str() {
-                    None => errors.push(FieldError::new(field, "must be a string")),
-                    Some(text) if field == "occurred_at" && parse_time(text).is_none() => {
-                        errors.push(FieldError::new(field, TIME_FORM));
-                    }
-                    Some(_) => {}
+            "event_id" | "type" | "event_type" | "campaign_id" | "creative_id" | "source" | "user_id"
+            | "occurred_at" | "timestamp" => match value.as_str() {
+                None => errors.push(FieldError::new(field, "must be a string")),
+                Some(text) if is_time(field) && parse_time(text).is_none() => {
+                    errors.push(FieldError::new(field, TIME_FORM));
                 }
-            }
+                Some(_) => {}
+            },
             "seq" if value.as_u64().is_none() => {
                 errors.push(FieldError::new(field, "must be a whole number from 0 to 18446744073709551615"));
             }
@@ -122,6 +123,10 @@ fn diagnose(text: &[u8], error: &serde_json::Error) -> Unreadable {
     }
     let event_id = object.get("event_id").and_then(Value::as_str).unwrap_or_default().to_owned();
     Unreadable { code: INVALID, event_id, errors }
+}
+
+fn is_time(field: &str) -> bool {
+    matches!(field, "occurred_at" | "timestamp")
 }
 
 fn not_json(message: &str) -> Unreadable {

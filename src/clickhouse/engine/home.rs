@@ -15,31 +15,9 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
+use super::users::{self, Analysts};
 use crate::config::{Config, Secret};
 
-/// The user that the service works as.
-pub(super) const SERVICE_USER: &str = "tallyhouse";
-/// The user that answers are read as.
-pub(super) const READER_USER: &str = "tallyhouse_reader";
-/// What that user sees, in each of these tables: the rows of the organisation
-/// that is named with the query. (Of the settings that a query can carry,
-/// `log_comment` is the one that means nothing to ClickHouse.) Without it,
-/// there are none.
-const READER_TABLES: [&str; 10] = [
-    "events",
-    "campaign_minutes",
-    "type_hours",
-    "user_days",
-    "user_minutes",
-    "organizations",
-    "users",
-    "memberships",
-    "custom_metrics",
-    "event_types",
-];
-const READER_FILTER: &str = "org_id = getSetting('log_comment')";
 /// As much of what the process printed is worth repeating.
 const OUTPUT_TAIL_BYTES: u64 = 2 << 10;
 
@@ -62,6 +40,8 @@ pub(super) struct HomeSettings {
     pub memory_bytes_max: u64,
     /// Queries and inserts that this service sends at a time.
     pub queries_in_flight_max: usize,
+    /// Who may read by SQL.
+    pub analysts: Analysts,
 }
 
 impl HomeSettings {
@@ -70,6 +50,7 @@ impl HomeSettings {
             database: config.clickhouse_database.clone(),
             memory_bytes_max: config.engine_memory_bytes_max,
             queries_in_flight_max: config.queries_in_flight_max + config.inserts_in_flight_max,
+            analysts: Analysts::new(config),
         }
     }
 }
@@ -102,10 +83,9 @@ impl Home {
         &self.password
     }
 
-    /// The reader's password: made of the service's, from which it follows, but
-    /// not the other way.
-    pub(super) fn reader_password(&self) -> Secret {
-        Secret::new(hex(&Sha256::digest(format!("{READER_USER}:{}", self.password.expose()))))
+    /// A user's password.
+    pub(super) fn password_of(&self, user: &str) -> Secret {
+        users::password(user, &self.password)
     }
 
     pub(super) fn lock_path(&self) -> PathBuf {
@@ -150,7 +130,7 @@ impl Home {
     /// Writes the configuration for a process that listens on this port.
     pub(super) fn write_config(&self, form: Form, port: u16) -> io::Result<()> {
         std::fs::write(self.config_path(), self.config_xml(port))?;
-        std::fs::write(self.dir.join("etc/users.xml"), self.users_xml(form))
+        std::fs::write(self.dir.join("etc/users.xml"), users::xml(&self.settings, &self.password, form))
     }
 
     /// The server's settings. Only what differs from ClickHouse's defaults,
@@ -204,106 +184,7 @@ impl Home {
 "
         )
     }
-
-    /// Who may do what. Nobody can be added at run time.
-    fn users_xml(&self, form: Form) -> String {
-        let database = &self.settings.database;
-        let password_sha256 = hex(&Sha256::digest(self.password.expose()));
-        let reader_password_sha256 = hex(&Sha256::digest(self.reader_password().expose()));
-        let mut reader_grants = String::new();
-        let mut reader_filters = String::new();
-        for table in READER_TABLES {
-            reader_grants.push_str(&format!("\n        <query>GRANT SELECT ON {database}.{table}</query>"));
-            reader_filters.push_str(&format!("\n          <{table}><filter>{READER_FILTER}</filter></{table}>"));
-        }
-        let analyst_memory_bytes_max = self.settings.memory_bytes_max / 4;
-        let starter = match form {
-            Form::Library => STARTER,
-            Form::Server => "",
-        };
-        format!(
-            "<clickhouse>
-  <!-- Written by tallyhouse at every start. -->
-  <profiles>
-    <default/>
-    <starter>
-      <max_sessions_for_user>1</max_sessions_for_user>
-    </starter>
-    <reader>
-      <!-- It may set what a query is to be run with, and change nothing else. -->
-      <readonly>2</readonly>
-    </reader>
-    <analyst>
-      <readonly>1</readonly>
-      <max_execution_time>60</max_execution_time>
-      <max_memory_usage>{analyst_memory_bytes_max}</max_memory_usage>
-      <max_threads>1</max_threads>
-      <max_concurrent_queries_for_user>8</max_concurrent_queries_for_user>
-      <max_result_rows>1000000</max_result_rows>
-      <max_result_bytes>268435456</max_result_bytes>
-    </analyst>
-  </profiles>
-  <quotas><default/></quotas>
-  <users>
-    <!-- The service, and the definer of the analysts' views. It needs no file, no URL, no other database. -->
-    <{SERVICE_USER}>
-      <password_sha256_hex>{password_sha256}</password_sha256_hex>
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>default</profile>
-      <quota>default</quota>
-      <grants>
-        <query>GRANT ALL ON {database}.*</query>
-        <query>GRANT ALL ON {database}_*.*</query>
-        <query>GRANT SELECT ON system.*</query>
-        <query>GRANT TABLE ENGINE ON *</query>
-        <query>GRANT CREATE TEMPORARY TABLE, KILL QUERY, SYSTEM FLUSH LOGS ON *.*</query>
-      </grants>
-    </{SERVICE_USER}>
-    <!-- The service, when it answers an organisation: it sees that organisation's rows, whatever the query says. -->
-    <{READER_USER}>
-      <password_sha256_hex>{reader_password_sha256}</password_sha256_hex>
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>reader</profile>
-      <quota>default</quota>
-      <grants>{reader_grants}
-      </grants>
-      <databases>
-        <{database}>{reader_filters}
-        </{database}>
-      </databases>
-    </{READER_USER}>
-    <!-- Analysts on this machine: they read the views made for them, within limits. -->
-    <analyst>
-      <no_password/>
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>analyst</profile>
-      <quota>default</quota>
-      <grants>
-        <query>GRANT SELECT ON {database}_analytics.*</query>
-      </grants>
-    </analyst>{starter}
-  </users>
-</clickhouse>
-"
-        )
-    }
 }
-
-/// The library runs its first query, the one that makes it listen, as the user
-/// `default` without a password. It may do no more than that, and its one
-/// session is taken: nobody else can be `default`.
-const STARTER: &str = "
-    <default>
-      <no_password/>
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>starter</profile>
-      <quota>default</quota>
-      <grants>
-        <query>GRANT SYSTEM LISTEN ON *.*</query>
-        <query>GRANT READ ON FILE</query>
-        <query>GRANT CREATE TEMPORARY TABLE ON *.*</query>
-      </grants>
-    </default>";
 
 fn read_or_make_password(path: &Path) -> io::Result<Secret> {
     match std::fs::read_to_string(path) {
@@ -315,17 +196,13 @@ fn read_or_make_password(path: &Path) -> io::Result<Secret> {
 
 /// Makes a password. A crash leaves the whole of it or nothing.
 fn make_password(path: &Path) -> io::Result<Secret> {
-    let password = hex(&rand::random::<[u8; 32]>());
+    let password = users::hex(&rand::random::<[u8; 32]>());
     let partial = path.with_extension("partial");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
     file.write_all(password.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&partial, path)?;
     Ok(Secret::new(password))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn xml_text(text: &str) -> String {
@@ -363,17 +240,6 @@ mod tests {
             let text = std::fs::read_to_string(home.dir().join(file)).unwrap();
             assert!(!text.contains(home.password().expose()), "{file}");
         }
-    }
-
-    #[test]
-    fn a_server_has_no_default_user() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = home(dir.path());
-        assert!(
-            home.users_xml(Form::Library)
-                .contains("<no_password/>\n      <networks><ip>127.0.0.1</ip></networks>\n      <profile>starter")
-        );
-        assert!(!home.users_xml(Form::Server).contains("<default>"));
     }
 
     #[test]

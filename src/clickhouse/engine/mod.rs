@@ -17,6 +17,7 @@ mod process;
 mod progress;
 mod source;
 mod supervisor;
+mod users;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -32,6 +33,7 @@ pub use fetch::FetchError;
 pub use source::SourceError;
 
 use crate::config::{Config, Secret};
+use crate::domain::OrgId;
 use home::{Home, HomeSettings};
 use source::Source;
 use supervisor::{StartError, Starter, Supervisor};
@@ -170,6 +172,18 @@ impl Engine {
             tracing::error!(%error, "the supervision of ClickHouse failed");
         }
     }
+}
+
+/// The user and the password of an organisation's analyst, or of the one who
+/// reads all, in the engine of this data directory.
+///
+/// # Errors
+/// When the engine has never run there, or its password cannot be read.
+pub fn analyst(config: &Config, org_id: Option<&OrgId>) -> io::Result<(String, Secret)> {
+    let service_password = std::fs::read_to_string(config.data_dir.join("clickhouse/password"))?;
+    let user = users::analyst(org_id);
+    let password = users::password(&user, &Secret::new(service_password.trim_end().to_owned()));
+    Ok((user, password))
 }
 
 /// This program. On Linux under a name that stays good when the file is

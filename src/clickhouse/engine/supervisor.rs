@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::home::{Home, READER_USER, SERVICE_USER};
+use super::home::Home;
 use super::process::{Launcher, Process};
 use super::source::Source;
+use super::users::{READER_USER, SERVICE_USER};
 use super::{Endpoint, EngineSettings};
 
 /// How often something that is awaited is looked at.
@@ -70,7 +71,7 @@ impl Starter {
             user: SERVICE_USER.to_owned(),
             password: self.home.password().clone(),
             reader_user: READER_USER.to_owned(),
-            reader_password: self.home.reader_password(),
+            reader_password: self.home.password_of(READER_USER),
         }
     }
 
