@@ -84,6 +84,22 @@ async fn every_answer_has_an_id_and_every_call_one_line() {
     assert_eq!((error.code(), &*grpc_id(error.metadata())), (Code::NotFound, "mine-2"));
     assert_eq!(line(&house, "mine-2").await["fields"]["grpc_status"], "NOT_FOUND");
 
+    // grpc-web says its status in its body.
+    let web = |event_id: &str| {
+        let message = prost::Message::encode_to_vec(&proto::GetEventRequest { event_id: event_id.to_owned() });
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let url = format!("{}/tallyhouse.v1.QueryService/GetEvent", house.url);
+        let post = house.http.post(url).bearer_auth(&token).header("content-type", "application/grpc-web+proto");
+        post.body([&[0], &length[..], &message].concat()).send()
+    };
+    eventually("the event", || async { house.sql("SELECT count() FROM events").await != "0" }).await;
+    for (event_id, status) in [("a", "OK"), ("none", "NOT_FOUND")] {
+        let answer = web(event_id).await.unwrap();
+        let id = rest_id(answer.headers());
+        answer.bytes().await.unwrap();
+        assert_eq!(line(&house, &id).await["fields"]["grpc_status"], status);
+    }
+
     let (send, requests) = tokio::sync::mpsc::channel(4);
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let answer = ingest.ingest(requests).await.unwrap();

@@ -1,7 +1,9 @@
 //! The id of a call: its caller's, or a new one.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 /// The header, and the gRPC metadata.
 pub(in crate::transport) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -22,9 +24,14 @@ fn is_id(bytes: &[u8]) -> bool {
     (1..=LENGTH_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }
 
+/// (Not `Uuid::now_v7`, which asks the system for randomness each time: a
+/// microsecond for each call.)
 fn new() -> HeaderValue {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let id = Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
     let mut buffer = Uuid::encode_buffer();
-    let id = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
+    let id = id.hyphenated().encode_lower(&mut buffer);
     HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("none")) // It is ASCII.
 }
 
