@@ -1,6 +1,6 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test demo bench chaos fuzz lint
+.PHONY: run test demo samples bench chaos fuzz lint
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
@@ -10,6 +10,9 @@ test: ## Run every test
 
 demo: ## Send a realistic sample to a running Tallyhouse, and show what it counted
 	cargo run --release -- demo
+
+samples: ## Load samples/ into a running Tallyhouse that has TALLYHOUSE_AUTH_HS256_SECRET, as here
+	cargo run --release -- load samples
 
 bench: ## Measure speed and memory against ClickHouse alone
 	cargo run --release -- bench

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 9] = [
     "tallyhouse/v1/audit.proto",
     "tallyhouse/v1/event.proto",
+    "tallyhouse/v1/event_type.proto",
     "tallyhouse/v1/ingest.proto",
+    "tallyhouse/v1/metrics.proto",
+    "tallyhouse/v1/organization.proto",
     "tallyhouse/v1/outcome.proto",
     "tallyhouse/v1/query.proto",
     "tallyhouse/v1/segment.proto",

@@ -134,6 +134,15 @@ settings! {
     /// The same for gRPC reflection.
     reflection_open, "TALLYHOUSE_REFLECTION_OPEN": bool = true;
 
+    /// The organisation of those who run the service: with the scope `admin`, its
+    /// callers alone may ask which organisations have the most events. Empty:
+    /// every organisation's may.
+    operator_org_id, "TALLYHOUSE_OPERATOR_ORG_ID": String = String::new();
+    /// The secret that cursors are signed with, at least 32 bytes; the same for
+    /// all services that share their callers. Empty: a random one that is kept
+    /// in the data directory.
+    cursor_secret, "TALLYHOUSE_CURSOR_SECRET": Secret = Secret::default();
+
     /// Longest event id, in bytes.
     event_id_bytes_max, "TALLYHOUSE_EVENT_ID_BYTES_MAX": usize = 128;
     /// Longest event type, in bytes.
@@ -147,6 +156,14 @@ settings! {
     /// How far an event's time may lie ahead of the service's clock, in
     /// minutes; later ones are rejected as IN_FUTURE.
     future_minutes_max, "TALLYHOUSE_FUTURE_MINUTES_MAX": u32 = 5;
+
+    /// Most event types that an organisation may register.
+    event_types_max, "TALLYHOUSE_EVENT_TYPES_MAX": u64 = 500;
+    /// Most versions of an event type.
+    event_type_versions_max, "TALLYHOUSE_EVENT_TYPE_VERSIONS_MAX": usize = 100;
+    /// Time between two looks at what event types other services on the same
+    /// database have registered, in seconds.
+    event_types_refresh_seconds, "TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS": u64 = 5;
 
     /// Most events in one batch.
     batch_events_max, "TALLYHOUSE_BATCH_EVENTS_MAX": usize = 10_000;
@@ -187,6 +204,12 @@ settings! {
     /// Users that the rate limits tell apart, at about 100 bytes each; further
     /// ones share limits until others have been quiet for a window.
     rate_limit_users_max, "TALLYHOUSE_RATE_LIMIT_USERS_MAX": usize = 500_000;
+    /// Most idempotency keys that are kept at a time; each is for 24 hours. New
+    /// ones are refused beyond.
+    idempotency_keys_max, "TALLYHOUSE_IDEMPOTENCY_KEYS_MAX": u64 = 1_000_000;
+    /// Most bytes of keys and of the answers that are kept with them. (The file
+    /// can be two to three times as large. Calls that run may go over it.)
+    idempotency_bytes_max, "TALLYHOUSE_IDEMPOTENCY_BYTES_MAX": u64 = 256 << 20;
 
     /// Event ids held in memory, at 22 to 25 bytes each. Older ids are looked up in
     /// ClickHouse.
@@ -386,7 +409,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 30] = [
+        let bounds: [(&'static str, u64, u64, u64); 35] = [
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
@@ -395,6 +418,9 @@ impl Config {
             ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
             ("retention_days", self.retention_days.into(), 1, 36_500),
             ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
+            ("event_types_max", self.event_types_max, 1, 100_000),
+            ("event_type_versions_max", self.event_type_versions_max as u64, 1, 10_000),
+            ("event_types_refresh_seconds", self.event_types_refresh_seconds, 1, 3_600),
             ("batch_events_max", self.batch_events_max as u64, 1, BATCH_EVENTS_BOUND as u64),
             ("message_bytes_max", self.message_bytes_max as u64, 1 << 10, 64 << 20),
             ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),
@@ -405,6 +431,8 @@ impl Config {
             ("rate_limit_org_queries_per_second", self.rate_limit_org_queries_per_second.into(), 0, 10_000_000),
             ("rate_limit_window_seconds", self.rate_limit_window_seconds.into(), 1, 300),
             ("rate_limit_users_max", self.rate_limit_users_max as u64, 1_000, 100_000_000),
+            ("idempotency_keys_max", self.idempotency_keys_max, 1, 1 << 32),
+            ("idempotency_bytes_max", self.idempotency_bytes_max, 1 << 10, 1 << 40),
             ("index_ids_max", self.index_ids_max as u64, 1_000, 1 << 32),
             ("segment_rows_max", self.segment_rows_max.into(), 1, 1_000_000),
             ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),
@@ -437,6 +465,7 @@ impl Config {
             let message = "must be letters, digits and '_'".to_owned();
             return Err(ConfigError::OutOfBounds { setting: "clickhouse_database", message });
         }
+        self.check_tenancy()?;
         self.check_authentication()
     }
 
@@ -520,6 +549,8 @@ mod tests {
         check("trace_ratio = 1.1", "trace_ratio");
         check("cors_origins = \"app.example\"", "cors_origins");
         check("rate_limit_window_seconds = 0", "rate_limit_window_seconds");
+        check("cursor_secret = \"too short\"", "cursor_secret");
+        check("operator_org_id = \"a b\"", "operator_org_id");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!    draft, and hands the batch to the [`ingest::pipeline`].
 //! 2. The [`domain`] parses the draft into an event, or rejects it with every
 //!    field at fault.
+//!    So do the [`event_types`] that its organisation has registered.
 //! 3. The event is encoded once, into the bytes that ClickHouse will be sent,
 //!    and its id is claimed in the [`ingest::index`]: new, or taken before, or
 //!    just being taken by somebody else, whose fate it then shares.
@@ -26,14 +27,18 @@ pub mod audit;
 pub mod cli;
 pub mod clickhouse;
 pub mod config;
+pub mod directory;
 pub mod domain;
+pub mod event_types;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod idempotency;
 pub mod ingest;
 pub mod limits;
 pub mod meters;
 pub mod query;
+mod secret;
 pub mod server;
 pub mod telemetry;
 pub mod trace;

@@ -12,10 +12,16 @@ use crate::audit::{AuditSettings, Auditor};
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::directory::DirectoryStore;
+use crate::clickhouse::event_types::EventTypeStore;
+use crate::clickhouse::figures::Figures;
 use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
+use crate::directory::Directory;
+use crate::event_types::{EventTypeSettings, EventTypes};
+use crate::idempotency::{KeyBounds, KeyStore, RepeatableCalls};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::fill::fill;
 use crate::ingest::fingerprint::Fingerprinter;
@@ -29,9 +35,9 @@ use crate::ingest::store::EventStore;
 use crate::ingest::stored::StoredHours;
 use crate::ingest::terms::CurrentTerms;
 use crate::limits::{LimitSettings, RateLimits};
-use crate::query::{CacheSettings, Queries};
+use crate::query::{CacheSettings, Queries, Room};
 use crate::telemetry::{Metrics, OutcomeLog};
-use crate::transport::{self, Application, Callers, LiveTail};
+use crate::transport::{self, Application, Callers, Cursors, LiveTail};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -112,7 +118,7 @@ pub async fn run(
     let callers = Callers::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
-    let parts = Parts::new(&config, &endpoint).await?;
+    let parts = Parts::new(&config, &endpoint, &reader).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,
@@ -123,6 +129,8 @@ pub async fn run(
     let forwarder = parts.forwarder(&config);
     forwarder.start(&tasks, &stop);
     start_sweeper(&tasks, &stop, &parts);
+    keep_keys_swept(&tasks, &stop, &parts);
+    keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
 
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
@@ -159,17 +167,21 @@ struct Parts {
     stored_hours: Arc<StoredHours>,
     gate: Arc<InsertGate>,
     terms: Arc<CurrentTerms>,
+    types: Arc<EventTypes>,
+    calls: Arc<RepeatableCalls>,
 }
 
 impl Parts {
     /// With the log as a former run left it, and an empty index.
-    async fn new(config: &Config, endpoint: &Endpoint) -> Result<Self, ServerError> {
+    async fn new(config: &Config, endpoint: &Endpoint, reader: &Endpoint) -> Result<Self, ServerError> {
         let clock = Arc::new(ArrivalClock::default());
         let terms = Arc::default();
         let log = Arc::new(open_log(config, &clock, &terms).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         Ok(Self {
             gate: Arc::new(InsertGate::new(former)),
+            calls: Arc::new(RepeatableCalls::new(open_keys(config).await?, Arc::clone(&clock))),
+            types: Arc::new(event_types(config, endpoint, reader, &clock)),
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
             log,
@@ -201,6 +213,8 @@ impl Parts {
         callers: Callers,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Application>, ServerError> {
+        let cursors = Cursors::open(&config)
+            .map_err(|error| ServerError::Part(format!("the key of cursors cannot be had: {error}")))?;
         metrics.observe(&self.log, &self.index, &self.clock);
         let tail = Arc::new(LiveTail::new(&config));
         let outcomes = Outcomes::new(vec![
@@ -217,11 +231,20 @@ impl Parts {
             Arc::clone(&self.clock),
             Arc::clone(&metrics),
         );
+        let room = Arc::new(Room::new(config.queries_in_flight_max, Duration::from_millis(config.query_wait_ms_max)));
+        let directory = Directory::new(
+            DirectoryStore::new(reader, endpoint),
+            Arc::clone(&self.types),
+            Arc::clone(&room),
+            Arc::clone(&self.clock),
+            Arc::clone(self.log.segments()),
+            config.operator(),
+        );
         let queries = Queries::new(
             Answers::new(reader),
+            Figures::new(reader, endpoint),
             cache_settings(&config),
-            config.queries_in_flight_max,
-            Duration::from_millis(config.query_wait_ms_max),
+            room,
             Arc::clone(&self.clock),
             Arc::clone(self.log.segments()),
             self.stored_hours,
@@ -235,6 +258,7 @@ impl Parts {
             self.index,
             Arc::clone(&self.log),
             self.store,
+            Arc::clone(&self.types),
             outcomes,
             Arc::clone(&limits),
         );
@@ -247,7 +271,11 @@ impl Parts {
             callers,
             pipeline,
             limits,
+            repeatable_calls: self.calls,
+            event_types: self.types,
             queries,
+            directory,
+            cursors,
             auditor,
             log: self.log,
             tail,
@@ -272,13 +300,29 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
     Ok(opened.map_err(|error| ServerError::Part(error.to_string()))??)
 }
 
+/// The keys that former runs have kept.
+async fn open_keys(config: &Config) -> Result<KeyStore, ServerError> {
+    let path = config.data_dir.join("idempotency.redb");
+    let bounds = KeyBounds { keys_max: config.idempotency_keys_max, bytes_max: config.idempotency_bytes_max };
+    let opened = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || KeyStore::open(&path, bounds)
+    });
+    let opened = opened.await.map_err(|error| ServerError::Part(error.to_string()))?;
+    opened.map_err(|error| {
+        let path = path.display();
+        ServerError::Part(format!("cannot open {path}: {error}; without the file, all idempotency keys are forgotten"))
+    })
+}
+
 /// Waits for ClickHouse, brings its schema up to date, and fills the index:
 /// from then on the service knows what it must not count again.
 async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
-    let Parts { prints, index, log, store, terms, .. } = parts;
+    let Parts { prints, index, log, store, terms, types, .. } = parts;
     for attempt in 0_u32.. {
         let attempted = async {
             migrate(endpoint, config.retention_days).await.map_err(|error| error.to_string())?;
+            types.refresh().await.map_err(|error| error.to_string())?;
             terms.set(store.terms().await.map_err(|error| error.to_string())?);
             fill(index, *prints, log, &**store, config.index_ids_max).await.map_err(|error| error.to_string())
         };
@@ -310,6 +354,26 @@ fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
         }
     };
     tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
+}
+
+fn keep_keys_swept(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
+    let (calls, stop) = (Arc::clone(&parts.calls), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(calls.keep_swept()).await });
+}
+
+fn keep_types_fresh(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts, pause: Duration) {
+    let (types, stop) = (Arc::clone(&parts.types), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(types.keep_fresh(pause)).await });
+}
+
+fn event_types(config: &Config, endpoint: &Endpoint, reader: &Endpoint, clock: &Arc<ArrivalClock>) -> EventTypes {
+    let settings = EventTypeSettings {
+        type_bytes_max: config.type_bytes_max,
+        types_max: config.event_types_max,
+        versions_max: config.event_type_versions_max,
+    };
+    let store = EventTypeStore::new(endpoint, reader, Duration::from_millis(config.query_wait_ms_max));
+    EventTypes::new(settings, store, Arc::clone(clock))
 }
 
 const fn forwarder_settings(config: &Config) -> ForwarderSettings {

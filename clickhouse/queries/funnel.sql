@@ -18,8 +18,8 @@ WITH reached AS
       AND occurred_at >= {from:DateTime('UTC')} AND occurred_at < {to:DateTime('UTC')}
     GROUP BY user_id
 )
-SELECT step.1 AS step, step.2 AS name, countIf(steps >= step.1) AS users
+SELECT stage.1 AS step, stage.2 AS name, countIf(steps >= step) AS users
 FROM reached
-ARRAY JOIN [(1, 'signup'), (2, 'add_to_cart'), (3, 'purchase')] AS step
-GROUP BY step
-ORDER BY step.1;
+ARRAY JOIN [(1, 'signup'), (2, 'add_to_cart'), (3, 'purchase')] AS stage
+GROUP BY step, name
+ORDER BY step;

@@ -65,6 +65,11 @@ impl Address {
         Self { address: address.into(), token: None }
     }
 
+    /// The same, with another token to show.
+    pub fn with_token(&self, token: String) -> Self {
+        Self { address: self.address.clone(), token: Some(Secret::new(token)) }
+    }
+
     /// Connects. The connection opens itself again when it is cut.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
         let bearer = Bearer::new(self.token.as_ref())?;

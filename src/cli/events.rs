@@ -197,7 +197,7 @@ mod tests {
             ..Default::default()
         };
         let received_at = Some(prost_types::Timestamp { seconds: 2, nanos: 1_000 });
-        proto::StoredEvent { event: Some(event), received_at }
+        proto::StoredEvent { event: Some(event), received_at, schema_version: 0 }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod bench;
 pub mod connection;
 pub mod demo;
 pub mod events;
+pub mod load;
 pub mod moment;
 pub mod paint;
 pub mod plot;
@@ -139,6 +140,11 @@ pub enum ClientCommand {
     ///
     /// Exit codes: 0 there it is, 1 there is none of this id, 2 failure.
     Event(events::EventArgs),
+    /// Load a directory of files: organisations, users, metrics and events.
+    ///
+    /// The files are those of `samples/`: organizations.csv, users.csv, user_orgs.csv, metrics.csv and events.ndjson.
+    /// Any of them may be missing. Loading is safe to repeat.
+    Load(Box<load::LoadArgs>),
     /// Follow the verdicts as they are made, until Ctrl-C.
     Watch(watch::WatchArgs),
     /// Compare what was counted with the events, hour by hour.
@@ -165,6 +171,7 @@ impl ClientCommand {
             Self::Users(args) => args.run().await,
             Self::Dau(args) => args.run().await,
             Self::Events(args) => args.run().await,
+            Self::Load(args) => args.run().await,
             Self::Event(args) => args.run().await,
             Self::Watch(args) => args.run().await,
             Self::Audit(args) => args.run().await,

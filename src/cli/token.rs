@@ -12,6 +12,10 @@ use super::service::ServiceArgs;
 use crate::config::Config;
 use crate::domain::OrgId;
 
+/// Whom a token is for, and how long it is good, unless somebody says otherwise.
+const SUBJECT: &str = "developer";
+const LIFETIME: Duration = Duration::from_secs(3_600);
+
 /// What the token is to say.
 #[derive(clap::Args)]
 pub struct TokenArgs {
@@ -22,7 +26,7 @@ pub struct TokenArgs {
     #[arg(long, default_value = "ingest read", value_name = "SCOPES")]
     scope: String,
     /// Who it is for.
-    #[arg(long, default_value = "developer", value_name = "NAME")]
+    #[arg(long, default_value = SUBJECT, value_name = "NAME")]
     subject: String,
     /// How long it is good: a number of s, m, h or d.
     #[arg(long = "for", default_value = "1h", value_name = "TIME", value_parser = parse_time)]
@@ -63,6 +67,29 @@ struct Claims<'a> {
     aud: &'a str,
 }
 
+impl<'a> Claims<'a> {
+    fn new(
+        config: &'a Config,
+        org_id: &'a str,
+        scope: &'a str,
+        sub: &'a str,
+        lifetime: Duration,
+    ) -> anyhow::Result<Self> {
+        let iat = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+        let exp = iat.saturating_add(lifetime.as_secs());
+        Ok(Self { sub, org_id, scope, iat, exp, iss: &config.auth_issuer, aud: &config.auth_audience })
+    }
+}
+
+/// A token that is good for an hour, signed with the secret of the settings.
+///
+/// # Errors
+/// When there is no secret.
+pub(super) fn development_token(config: &Config, org_id: &str, scope: &str) -> anyhow::Result<String> {
+    let claims = Claims::new(config, org_id, scope, SUBJECT, LIFETIME)?;
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret(config)?)?)
+}
+
 impl TokenArgs {
     /// Makes it and prints it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -83,16 +110,7 @@ impl TokenArgs {
             Some(key) => key,
             None => secret(&config)?,
         };
-        let iat = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
-        let claims = Claims {
-            sub: &subject,
-            org_id: &org,
-            scope: &scope,
-            iat,
-            exp: iat.saturating_add(lifetime.as_secs()),
-            iss: &config.auth_issuer,
-            aud: &config.auth_audience,
-        };
+        let claims = Claims::new(&config, &org, &scope, &subject, lifetime)?;
         let header = Header { kid, ..Header::new(algorithm) };
         super::print(&(jsonwebtoken::encode(&header, &claims, &key)? + "\n"))?;
         Ok(ExitCode::SUCCESS)

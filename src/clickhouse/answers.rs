@@ -32,7 +32,8 @@ const HINT_MILLIS: i64 = 10 * MILLIS_PER_MINUTE;
 
 /// The columns of a stored event, as [`EventRow`] reads them.
 const EVENT_COLUMNS: &str = "event_id, type, campaign_id, creative_id, source, user_id, \
-     toUnixTimestamp64Milli(occurred_at) AS millis, seq, properties, toUnixTimestamp64Micro(received_at) AS received";
+     toUnixTimestamp64Milli(occurred_at) AS millis, seq, properties, schema_version, \
+     toUnixTimestamp64Micro(received_at) AS received";
 
 /// Asks ClickHouse. Every method is one question about one organisation.
 pub struct Answers {
@@ -51,12 +52,12 @@ impl Answers {
     }
 
     /// A statement about an organisation.
-    fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
+    pub(super) fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
         self.client_of(org_id).query_raw(statement).param("org", org_id.as_str())
     }
 
     /// A statement about an organisation and a window in whole minutes.
-    fn ask_window(&self, statement: &str, org_id: &OrgId, window: Window) -> Query {
+    pub(super) fn ask_window(&self, statement: &str, org_id: &OrgId, window: Window) -> Query {
         self.ask(statement, org_id).param("from", seconds(window.from())).param("to", seconds(window.to()))
     }
 
@@ -135,6 +136,7 @@ impl Answers {
         let mut query = self.ask(&statement, org_id).param("limit", limit);
         if let Some(window) = filter.window {
             query = query.param("from_ms", window.from().millis()).param("to_ms", window.to().millis());
+            query = query.param("from", seconds(window.from())).param("to", seconds(window.to()));
         }
         if !filter.campaign_id.is_empty() {
             query = query.param("campaign", &filter.campaign_id);
@@ -197,7 +199,7 @@ const MINUTES_OF_WINDOW: &str = "toDate(minute) >= toDate({from:DateTime('UTC')}
      AND toDate(minute) <= toDate({to:DateTime('UTC')}) \
      AND minute >= {from:DateTime('UTC')} AND minute < {to:DateTime('UTC')}";
 
-async fn all<T>(query: Query) -> Result<Vec<T>, QueryError>
+pub(super) async fn all<T>(query: Query) -> Result<Vec<T>, QueryError>
 where
     T: clickhouse::RowOwned + clickhouse::RowRead,
 {
@@ -211,8 +213,9 @@ fn list_statement(filter: &EventFilter, after: Option<&PageKey>) -> String {
         and(
             "occurred_at >= fromUnixTimestamp64Milli({from_ms:Int64}) AND occurred_at < fromUnixTimestamp64Milli({to_ms:Int64})",
         );
-        and("toStartOfMinute(occurred_at) >= toStartOfMinute(fromUnixTimestamp64Milli({from_ms:Int64}))");
-        and("toStartOfMinute(occurred_at) <= toStartOfMinute(fromUnixTimestamp64Milli({to_ms:Int64}))");
+        // What the primary key is read by. Minutes are DateTimes, which a window may well reach beyond.
+        and("toStartOfMinute(occurred_at) >= toStartOfMinute({from:DateTime('UTC')})");
+        and("toStartOfMinute(occurred_at) <= toStartOfMinute({to:DateTime('UTC')})");
     }
     if !filter.campaign_id.is_empty() {
         and("campaign_id = {campaign:String}");
@@ -240,7 +243,7 @@ pub(super) fn seconds(moment: Timestamp) -> u32 {
     u32::try_from((moment.millis() / 1_000).max(0)).unwrap_or(u32::MAX)
 }
 
-fn from_seconds(seconds: u32) -> Timestamp {
+pub(super) fn from_seconds(seconds: u32) -> Timestamp {
     Timestamp::from_millis(i64::from(seconds) * 1_000)
 }
 
@@ -289,6 +292,7 @@ struct EventRow {
     millis: i64,
     seq: u64,
     properties: String,
+    schema_version: u32,
     received: i64,
 }
 
@@ -304,6 +308,7 @@ impl EventRow {
             occurred_at: Timestamp::from_millis(self.millis),
             seq: self.seq,
             properties: self.properties,
+            schema_version: self.schema_version,
             received_at_micros: self.received,
         }
     }

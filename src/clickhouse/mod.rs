@@ -4,8 +4,11 @@
 pub mod answers;
 pub mod audit;
 pub mod client;
+pub mod directory;
 pub mod engine;
 pub mod error;
+pub mod event_types;
+pub mod figures;
 pub mod migrations;
 pub mod operation;
 pub mod ping;

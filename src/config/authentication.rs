@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Config, ConfigArgs, ConfigError};
+use crate::domain::OrgId;
 
 /// Fewest bytes of a secret for HS256: as many as its hash has (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -54,6 +55,25 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Whose cursors and questions are taken.
+    pub(super) fn check_tenancy(&self) -> Result<(), ConfigError> {
+        let cursor_bytes = self.cursor_secret.expose().len();
+        if (1..SECRET_BYTES_MIN).contains(&cursor_bytes) {
+            let message = format!("must be at least {SECRET_BYTES_MIN} bytes; it has {cursor_bytes}");
+            return Err(ConfigError::OutOfBounds { setting: "cursor_secret", message });
+        }
+        if !self.operator_org_id.is_empty() && self.operator().is_none() {
+            let message = OrgId::EXPECTED.to_owned();
+            return Err(ConfigError::OutOfBounds { setting: "operator_org_id", message });
+        }
+        Ok(())
+    }
+
+    /// The organisation of those who run the service, if one is named.
+    pub fn operator(&self) -> Option<OrgId> {
+        OrgId::parse(&self.operator_org_id)
     }
 
     /// The settings that were given and name keys.

@@ -30,6 +30,12 @@ pub enum ErrorCode {
     Forbidden,
     /// What was asked for does not exist.
     NotFound,
+    /// Somebody else has changed, or is changing, the same thing.
+    Conflict,
+    /// A new version of an event type may refuse what the last one accepts.
+    Incompatible,
+    /// An idempotency key was used before for another body.
+    KeyReused,
     /// The request is larger than a limit.
     TooLarge,
     /// A bound of the service is reached; the same request can succeed later.
@@ -70,7 +76,8 @@ pub struct Error {
     pub code: ErrorCode,
     /// What went wrong, for a person to read.
     pub message: String,
-    /// Every field at fault, for [`ErrorCode::Invalid`].
+    /// Every field at fault, for [`ErrorCode::Invalid`] and
+    /// [`ErrorCode::Incompatible`].
     pub fields: Vec<FieldError>,
     /// How long to wait before the same request has a chance, for
     /// [`ErrorCode::Exhausted`], [`ErrorCode::Limited`] and
@@ -132,6 +139,22 @@ impl Error {
     /// What was asked for does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message)
+    }
+
+    /// Somebody else has changed, or is changing, the same thing.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Conflict, message)
+    }
+
+    /// A new version may refuse, in these places, what the last one accepts.
+    pub fn incompatible(fields: Vec<FieldError>) -> Self {
+        let message = "the schema may refuse what the last version accepts; 'force' registers it all the same";
+        Self { fields, ..Self::new(ErrorCode::Incompatible, message) }
+    }
+
+    /// An idempotency key was used before for another body.
+    pub fn key_reused() -> Self {
+        Self::new(ErrorCode::KeyReused, "the idempotency key was used for another body before")
     }
 
     /// The request is larger than a limit.

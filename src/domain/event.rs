@@ -103,6 +103,7 @@ pub struct Event<'a> {
     org_id: &'a OrgId,
     draft: EventDraft<'a>,
     occurred_at: Timestamp,
+    schema_version: u32,
 }
 
 impl<'a> Event<'a> {
@@ -128,7 +129,7 @@ impl<'a> Event<'a> {
         faults.check_properties(&draft.properties, limits.properties_bytes_max);
         let occurred_at = faults.check_time(draft.occurred_at, limits, now);
         match occurred_at {
-            Some(occurred_at) if faults.errors.is_empty() => Ok(Self { org_id, draft, occurred_at }),
+            Some(occurred_at) if faults.errors.is_empty() => Ok(Self { org_id, draft, occurred_at, schema_version: 0 }),
             _ => Err(Rejection { code: faults.code, errors: faults.errors }),
         }
     }
@@ -176,6 +177,19 @@ impl<'a> Event<'a> {
     /// The producer's own number for ordering a user's events; 0 when none.
     pub const fn seq(&self) -> u64 {
         self.draft.seq
+    }
+
+    /// The version of its type that its properties were checked against; 0
+    /// when its type is not registered. It is not part of the payload: the same
+    /// event that comes again after a new version is still the same.
+    pub const fn schema_version(&self) -> u32 {
+        self.schema_version
+    }
+
+    /// The same event, checked against this version of its type.
+    pub const fn checked_against(mut self, schema_version: u32) -> Self {
+        self.schema_version = schema_version;
+        self
     }
 
     /// The canonical text of one JSON object; empty when there are none.
@@ -273,7 +287,7 @@ impl Faults {
 /// Control characters have no place in an identity or a name: they hide in
 /// logs and reports. Covers C0, DEL and C1, as `char::is_control` does, at the
 /// speed of bytes for the usual case of ASCII.
-fn has_control(text: &str) -> bool {
+pub(super) fn has_control(text: &str) -> bool {
     if text.is_ascii() { text.bytes().any(|b| b < 0x20 || b == 0x7f) } else { text.chars().any(char::is_control) }
 }
 

@@ -128,6 +128,13 @@ impl Limit {
     /// The events of a page when none were named.
     pub const PAGE_DEFAULT: Self = Self(50);
 
+    /// The most days of a ranking of organisations.
+    pub const DAYS_MAX: u32 = 3_660;
+    /// The days of a ranking of organisations when none were named.
+    pub const DAYS_DEFAULT: Self = Self(30);
+    /// The organisations of a ranking when no number was named.
+    pub const ORGANIZATIONS_DEFAULT: Self = Self(5);
+
     /// A limit of 1 to `max`; an error names `field`.
     pub fn new(field: &str, limit: u32, max: u32) -> Result<Self, Error> {
         if (1..=max).contains(&limit) {
@@ -224,6 +231,8 @@ pub struct StoredEvent {
     pub seq: u64,
     /// See [`super::Event::properties`].
     pub properties: String,
+    /// See [`super::Event::schema_version`].
+    pub schema_version: u32,
     /// When the service took it, in microseconds since 1970-01-01T00:00:00Z.
     pub received_at_micros: i64,
 }

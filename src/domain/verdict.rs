@@ -38,6 +38,10 @@ pub enum RejectionCode {
     TooOld,
     /// `occurred_at` lies too far ahead of the service's clock.
     InFuture,
+    /// The properties do not satisfy the schema of the event's type.
+    Schema,
+    /// The type is not registered, and the organisation rejects such events.
+    UnknownType,
 }
 
 impl RejectionCode {
@@ -47,6 +51,8 @@ impl RejectionCode {
             Self::Invalid => "INVALID",
             Self::TooOld => "TOO_OLD",
             Self::InFuture => "IN_FUTURE",
+            Self::Schema => "SCHEMA",
+            Self::UnknownType => "UNKNOWN_TYPE",
         }
     }
 }

@@ -13,7 +13,7 @@ use super::index::{Claim, Index, Minute, SegmentTag};
 use super::log::Frame;
 use super::row::{self, RowSpan, Rows};
 use super::store::EventKey;
-use crate::domain::{Event, Verdict};
+use crate::domain::{Event, Rejection, Verdict};
 
 /// An id that this batch has claimed.
 #[derive(Clone, Copy, Debug)]
@@ -24,11 +24,12 @@ pub(super) struct Claimed {
     minute: Minute,
 }
 
-/// A claimed id that ClickHouse may know; its row is kept aside.
+/// An id that ClickHouse may know; its row is kept aside. It is claimed, unless
+/// there is no row: the event is not to be stored even if it is new.
 struct Late<'a> {
     claimed: Claimed,
     event: Event<'a>,
-    row: Range<usize>,
+    row: Option<Range<usize>>,
 }
 
 /// An event whose id is pending in this batch or another.
@@ -41,13 +42,14 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Waits for the other's fate, which is this one's too.
-    pub(super) async fn verdict(&self, index: &Index) -> (usize, Verdict) {
+    pub(super) async fn resolve(&self, index: &Index, verdicts: &mut [Verdict]) {
         self.fate.decided().await;
         let taken = index.known_payload(self.id).or_else(|| self.fate.found_payload(self.id));
         // Not taken (or taken, stored and forgotten in this very moment, which
-        // sending it again will tell).
-        let verdict = taken.map_or(Verdict::Undecided, |payload| repeated(payload == self.payload));
-        (self.position, verdict)
+        // sending it again will tell): the verdict stays what it is.
+        if let Some(payload) = taken {
+            verdicts[self.position] = repeated(payload == self.payload);
+        }
     }
 }
 
@@ -152,12 +154,12 @@ impl<'a> Batch<'a> {
                 self.claims.ids.push(claimed);
                 let late_start = self.late_rows.len();
                 self.late_rows.extend_from_slice(&self.rows[start..]);
-                self.late.push(Late { claimed, event, row: late_start..self.late_rows.len() });
+                self.late.push(Late { claimed, event, row: Some(late_start..self.late_rows.len()) });
             }
             Claim::Known(payload) => verdict = repeated(payload == claimed.payload),
             Claim::Pending(fate) => {
-                let Claimed { position, id, payload, .. } = claimed;
-                self.shared.push(Shared { position, id, payload, fate });
+                self.share(&claimed, fate);
+                verdict = Verdict::Undecided;
             }
             Claim::Full => self.is_refused = true,
         }
@@ -165,6 +167,30 @@ impl<'a> Batch<'a> {
             self.rows.truncate(start);
         }
         self.verdicts.push(verdict);
+    }
+
+    /// Adds an event that is not to be stored. It is rejected only if it is new:
+    /// of one that was taken before, whoever sends it again is told so, whatever
+    /// is asked of events by now.
+    pub(super) fn add_unwanted(&mut self, event: Event<'a>, rejection: Rejection) {
+        let start = self.rows.len();
+        let span = row::encode(&event, 0, &mut self.rows);
+        let claimed = self.fingerprint(&span, &self.rows);
+        self.rows.truncate(start);
+        let mut verdict = Verdict::Rejected(rejection);
+        match self.claims.index.ask(claimed.id, claimed.minute) {
+            Claim::Known(payload) => verdict = repeated(payload == claimed.payload),
+            Claim::Pending(fate) => self.share(&claimed, fate),
+            Claim::BelowFloor => self.late.push(Late { claimed, event, row: None }),
+            Claim::New | Claim::Full => {}
+        }
+        self.verdicts.push(verdict);
+    }
+
+    /// Another batch, or this one, has claimed the id.
+    fn share(&mut self, claimed: &Claimed, fate: Arc<Fate>) {
+        let Claimed { position, id, payload, .. } = *claimed;
+        self.shared.push(Shared { position, id, payload, fate });
     }
 
     fn fingerprint(&self, span: &RowSpan, rows: &[u8]) -> Claimed {
@@ -211,9 +237,11 @@ impl<'a> Batch<'a> {
     }
 
     /// The late event with this row turned out to be new.
-    fn keep(&mut self, row: Range<usize>) {
-        self.rows.extend_from_slice(&self.late_rows[row]);
-        self.row_count += 1;
+    fn keep(&mut self, row: Option<Range<usize>>) {
+        if let Some(row) = row {
+            self.rows.extend_from_slice(&self.late_rows[row]);
+            self.row_count += 1;
+        }
     }
 
     /// These claimed ones turned out to be known.

@@ -156,6 +156,23 @@ impl Index {
         if self.is_complete(minute) { Claim::New } else { Claim::BelowFloor }
     }
 
+    /// What [`Index::claim`] would answer, without claiming anything. (It does
+    /// not say [`Claim::Full`].)
+    pub fn ask(&self, id: IdFingerprint, minute: Minute) -> Claim {
+        let shard = self.shard(id).lock();
+        if let Some(entry) = shard.table.get(id.words) {
+            Claim::Known(entry.payload)
+        } else if let Some(fate) = shard.pending.get(&id.words) {
+            Claim::Pending(Arc::clone(fate))
+        } else if let Some(cold) = shard.cold.get(&id.words) {
+            Claim::Known(cold.payload)
+        } else if self.is_complete(minute) {
+            Claim::New
+        } else {
+            Claim::BelowFloor
+        }
+    }
+
     /// Asks again for an id that was [`Claim::BelowFloor`] and is still
     /// pending, after its minute may have been recalled. Unchanged when it was
     /// not.

@@ -16,6 +16,7 @@ use super::outcome::{Outcome, Outcomes};
 use super::recall::Recall;
 use super::store::{EventStore, StoreError};
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Verdict, VerdictCounts};
+use crate::event_types::EventTypes;
 use crate::limits::RateLimits;
 use crate::meters;
 use crate::trace::{self, FutureExt as _, KeyValue};
@@ -88,15 +89,16 @@ pub struct Pipeline {
     log: Arc<Log>,
     store: Arc<dyn EventStore>,
     recall: Recall,
+    types: Arc<EventTypes>,
     outcomes: Outcomes,
     limits: Arc<RateLimits>,
     room: Arc<Semaphore>,
 }
 
 impl Pipeline {
-    /// A pipeline into this log, checking against this index and, below its
-    /// floor, this store.
-    #[allow(clippy::too_many_arguments, reason = "each part once, by the composition root")]
+    /// A pipeline into this log, checking against these types, this index and,
+    /// below its floor, this store.
+    #[expect(clippy::too_many_arguments, reason = "every part is another")]
     pub fn new(
         settings: PipelineSettings,
         clock: Arc<ArrivalClock>,
@@ -104,12 +106,13 @@ impl Pipeline {
         index: Arc<Index>,
         log: Arc<Log>,
         store: Arc<dyn EventStore>,
+        types: Arc<EventTypes>,
         outcomes: Outcomes,
         limits: Arc<RateLimits>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(settings.bytes_in_flight_max as usize));
         let recall = Recall::new(Arc::clone(&index), prints, Arc::clone(&store));
-        Self { settings, clock, prints, index, log, store, recall, outcomes, limits, room }
+        Self { settings, clock, prints, index, log, store, recall, types, outcomes, limits, room }
     }
 
     /// Refuses a batch of too many events: worth asking before drafts are made
@@ -161,8 +164,7 @@ impl Pipeline {
             }
             drop(room);
             for shared in shared {
-                let (position, verdict) = shared.verdict(&index).await;
-                verdicts[position] = verdict;
+                shared.resolve(&index, &mut verdicts).await;
             }
             if durability == Durability::Stored {
                 stored(&log, stored_wait_max).await?;
@@ -222,12 +224,26 @@ impl Pipeline {
     async fn deduplicate(&self, org_id: &OrgId, drafts: Vec<EventDraft<'_>>, bytes: usize) -> Result<Decided, Error> {
         let mut batch = Batch::new(Arc::clone(&self.index), self.prints, drafts.len(), bytes);
         let now = self.clock.now();
+        let types = self.types.of(org_id);
         let first_arrival = self.clock.arrivals(drafts.len() as u64);
         for (draft, arrival) in drafts.into_iter().zip(first_arrival..) {
-            match Event::parse(org_id, draft, &self.settings.limits, now) {
-                Ok(event) => batch.add(event, arrival),
-                Err(rejection) => batch.reject(Verdict::Rejected(rejection)),
+            let event = match Event::parse(org_id, draft, &self.settings.limits, now) {
+                Ok(event) => event,
+                Err(rejection) => {
+                    batch.reject(Verdict::Rejected(rejection));
+                    continue;
+                }
+            };
+            let Some(types) = &types else {
+                batch.add(event, arrival);
+                continue;
+            };
+            match types.check(&event) {
+                Ok(version) => batch.add(event.checked_against(version), arrival),
+                Err(rejection) => batch.add_unwanted(event, rejection),
             }
+            // Checking costs; others must get their turn within a batch.
+            tokio::task::coop::consume_budget().await;
         }
         if batch.is_refused() {
             let message = "the index is full of events that ClickHouse has not taken yet";

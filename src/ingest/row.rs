@@ -58,8 +58,7 @@ pub fn encode(event: &Event<'_>, arrival: u64, buffer: &mut Vec<u8>) -> RowSpan 
     buffer.extend_from_slice(&event.seq().to_le_bytes());
     put_string(buffer, event.properties());
     let payload = id.end..buffer.len();
-    let schema_version = 0_u32; // Not checked against a schema.
-    buffer.extend_from_slice(&schema_version.to_le_bytes());
+    buffer.extend_from_slice(&event.schema_version().to_le_bytes());
     buffer.extend_from_slice(&(u64::MAX - arrival).to_le_bytes());
     RowSpan { id, payload, occurred_at: event.occurred_at() }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use moka::future::Cache as MokaCache;
 
+use crate::clickhouse::figures::TypeDay;
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, Limit, MILLIS_PER_HOUR, OrgId, Ranking, StatsQuestion,
     Timestamp, UserCount, Window,
@@ -32,13 +33,19 @@ pub(super) enum Question {
     TopUsers(Window, Limit),
     TopCampaigns(Window, Limit),
     DailyActiveUsers(Window),
+    ActiveUsers(Window),
+    TypeDays(Window, Vec<String>),
 }
 
 impl Question {
     const fn window(&self) -> Window {
         match self {
             Self::CampaignStats(question) => question.window,
-            Self::TopUsers(window, _) | Self::TopCampaigns(window, _) | Self::DailyActiveUsers(window) => *window,
+            Self::TopUsers(window, _)
+            | Self::TopCampaigns(window, _)
+            | Self::DailyActiveUsers(window)
+            | Self::ActiveUsers(window)
+            | Self::TypeDays(window, _) => *window,
         }
     }
 }
@@ -50,6 +57,8 @@ pub(super) enum Value {
     TopUsers(Arc<Ranking<UserCount>>),
     TopCampaigns(Arc<Ranking<CampaignCount>>),
     DailyActiveUsers(Arc<Vec<DayCount>>),
+    ActiveUsers(u64),
+    TypeDays(Arc<Vec<TypeDay>>),
 }
 
 impl Value {
@@ -63,6 +72,8 @@ impl Value {
                     campaigns.iter().map(|campaign| size_of_val(campaign) + campaign.campaign_id.len()).sum()
                 }
                 Self::DailyActiveUsers(days) => size_of_val(&days[..]),
+                Self::ActiveUsers(_) => 0,
+                Self::TypeDays(days) => days.iter().map(|day| size_of_val(day) + day.event_type.len()).sum(),
             }
     }
 }

@@ -3,55 +3,48 @@
 //! raw table and never cached.
 
 mod cache;
+mod room;
+mod summary;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cache::{Cache, Question, Value};
-use tokio::sync::Semaphore;
 
 pub use cache::CacheSettings;
+pub use room::Room;
 
 use crate::clickhouse::answers::Answers;
-use crate::clickhouse::error::QueryError;
-use crate::clickhouse::operation::SELECT;
+use crate::clickhouse::figures::Figures;
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,
-    MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window,
+    MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window, check_days,
 };
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::StoredHours;
-use crate::trace::Calls;
-
-/// Longest window of daily active users, in days.
-const DAYS_MAX: i64 = 3_660;
-/// How long a caller is told to wait when ClickHouse is slow.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers questions about one organisation at a time.
 pub struct Queries {
     answers: Answers,
+    figures: Figures,
     cache: Cache,
-    /// Bounds the queries under way in the database.
-    room: Semaphore,
-    wait_max: Duration,
+    room: Arc<Room>,
+    clock: Arc<ArrivalClock>,
 }
 
 impl Queries {
-    /// Asks this database, at most so many questions at a time and each for at
-    /// most so long.
+    /// Asks this database, as far as there is room.
     pub fn new(
         answers: Answers,
+        figures: Figures,
         cache: CacheSettings,
-        queries_in_flight_max: usize,
-        wait_max: Duration,
+        room: Arc<Room>,
         clock: Arc<ArrivalClock>,
         segments: Arc<Segments>,
         stored_hours: Arc<StoredHours>,
     ) -> Self {
-        let cache = Cache::new(cache, clock, segments, stored_hours);
-        Self { answers, cache, room: Semaphore::new(queries_in_flight_max), wait_max }
+        let cache = Cache::new(cache, Arc::clone(&clock), segments, stored_hours);
+        Self { answers, figures, cache, room, clock }
     }
 
     /// One campaign's counts over time.
@@ -62,7 +55,7 @@ impl Queries {
     ) -> Result<Answer<Arc<CampaignStats>>, Error> {
         let asked = question.clone();
         let ask = async {
-            let stats = self.ask(self.answers.campaign_stats(org_id, &asked)).await?;
+            let stats = self.room.ask(self.answers.campaign_stats(org_id, &asked)).await?;
             Ok(Value::CampaignStats(Arc::new(stats)))
         };
         let answer = self.cache.answer(org_id, Question::CampaignStats(question), ask).await?;
@@ -79,7 +72,7 @@ impl Queries {
     ) -> Result<Answer<Arc<Ranking<UserCount>>>, Error> {
         let window = window.outwards_to(MILLIS_PER_MINUTE);
         let ask = async {
-            let users = self.ask(self.answers.top_users(org_id, window, limit)).await?;
+            let users = self.room.ask(self.answers.top_users(org_id, window, limit)).await?;
             Ok(Value::TopUsers(Arc::new(users)))
         };
         let answer = self.cache.answer(org_id, Question::TopUsers(window, limit), ask).await?;
@@ -96,7 +89,7 @@ impl Queries {
     ) -> Result<Answer<Arc<Ranking<CampaignCount>>>, Error> {
         let window = window.outwards_to(MILLIS_PER_MINUTE);
         let ask = async {
-            let campaigns = self.ask(self.answers.top_campaigns(org_id, window, limit)).await?;
+            let campaigns = self.room.ask(self.answers.top_campaigns(org_id, window, limit)).await?;
             Ok(Value::TopCampaigns(Arc::new(campaigns)))
         };
         let answer = self.cache.answer(org_id, Question::TopCampaigns(window, limit), ask).await?;
@@ -113,13 +106,10 @@ impl Queries {
         org_id: &OrgId,
         window: Window,
     ) -> Result<Answer<Arc<Vec<DayCount>>>, Error> {
-        let days = window.buckets(MILLIS_PER_DAY);
-        if days > DAYS_MAX {
-            return Err(Error::invalid_field("to", format!("gives {days} days; at most {DAYS_MAX} are allowed")));
-        }
+        check_days("to", window).map_err(|error| Error::invalid(vec![error]))?;
         let window = window.outwards_to(MILLIS_PER_DAY);
         let ask = async {
-            let found = self.ask(self.answers.daily_active_users(org_id, window)).await?;
+            let found = self.room.ask(self.answers.daily_active_users(org_id, window)).await?;
             Ok(Value::DailyActiveUsers(Arc::new(with_empty_days(window, &found))))
         };
         let answer = self.cache.answer(org_id, Question::DailyActiveUsers(window), ask).await?;
@@ -135,7 +125,7 @@ impl Queries {
         after: Option<&PageKey>,
     ) -> Result<Answer<EventPage>, Error> {
         let watermark = self.cache.watermark();
-        let mut events = self.ask(self.answers.list_events(org_id, filter, limit.get() + 1, after)).await?;
+        let mut events = self.room.ask(self.answers.list_events(org_id, filter, limit.get() + 1, after)).await?;
         // One more than asked for tells whether there is a further page.
         let has_more = events.len() > limit.get() as usize;
         events.truncate(limit.get() as usize);
@@ -150,26 +140,9 @@ impl Queries {
     /// `NotFound` when there is none of this id.
     pub async fn event(&self, org_id: &OrgId, event_id: &str) -> Result<Answer<StoredEvent>, Error> {
         let watermark = self.cache.watermark();
-        let event = self.ask(self.answers.event(org_id, event_id)).await?;
+        let event = self.room.ask(self.answers.event(org_id, event_id)).await?;
         let value = event.ok_or_else(|| Error::not_found("there is no event with this id"))?;
         Ok(Answer { value, watermark, cached: false })
-    }
-
-    /// Asks the database, within bounds; its own words go to the log only.
-    async fn ask<T>(&self, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, Error> {
-        let bounded = async {
-            let _room = self.room.acquire().await.map_err(|_| Error::internal())?; // It is never closed.
-            answer.await.map_err(|error| {
-                tracing::error!(%error, "a query failed");
-                Error::from(error)
-            })
-        };
-        let in_time = async {
-            tokio::time::timeout(self.wait_max, bounded)
-                .await
-                .unwrap_or_else(|_| Err(Error::unavailable("the query took too long", RETRY_AFTER)))
-        };
-        SELECT.measured(&Calls::default(), in_time, |error| error.code.as_str()).await
     }
 }
 

@@ -72,6 +72,7 @@ fn cors(origins: &Origins) -> CorsLayer {
         "ratelimit-policy",
         "retry-after",
         "allow",
+        "idempotency-replayed",
         "www-authenticate",
     ];
     let allowed = allowed.map(HeaderName::from_static).into_iter();

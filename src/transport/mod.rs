@@ -29,11 +29,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use auth::{AuthError, Callers};
+pub use cursor::Cursors;
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;
 
 use crate::audit::Auditor;
 use crate::config::Config;
+use crate::directory::Directory;
+use crate::event_types::EventTypes;
+use crate::idempotency::RepeatableCalls;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
@@ -62,8 +66,16 @@ pub struct Application {
     pub pipeline: Pipeline,
     /// How much each organisation and user may do.
     pub limits: Arc<RateLimits>,
+    /// Events in, by calls that can be repeated.
+    pub repeatable_calls: Arc<RepeatableCalls>,
+    /// What events must look like. The pipeline must have the same.
+    pub event_types: Arc<EventTypes>,
     /// Answers out.
     pub queries: Queries,
+    /// Organisations, users, memberships.
+    pub directory: Directory,
+    /// Where lists go on.
+    pub cursors: Cursors,
     /// Whether the rollups are right.
     pub auditor: Arc<Auditor>,
     /// The segments that are not in ClickHouse yet.

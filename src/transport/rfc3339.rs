@@ -13,6 +13,8 @@ pub(super) const EXPECTED: &str = "must be an RFC 3339 time";
 const MILLIS_MIN: i64 = -62_167_219_200_000;
 const MILLIS_MAX: i64 = 253_402_300_799_999;
 
+/// Bytes of a date.
+const DATE_BYTES: usize = "YYYY-MM-DD".len();
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// Reads a time; finer digits than milliseconds are cut off. `T` and `Z` may be
@@ -34,6 +36,18 @@ pub(super) fn parse_in_query(text: &str) -> Option<Timestamp> {
         Some((time, offset)) => parse(&format!("{time}+{offset}")),
         None => parse(text),
     }
+}
+
+/// Reads a day, as `2026-02-10`: its first moment in UTC.
+pub(super) fn parse_date(text: &str) -> Option<Timestamp> {
+    if text.len() == DATE_BYTES { parse(&format!("{text}T00:00:00Z")) } else { None }
+}
+
+/// Writes the day of a time.
+pub(super) fn write_date(moment: Timestamp) -> String {
+    let mut date = write(moment);
+    date.truncate(DATE_BYTES);
+    date
 }
 
 /// The seconds and nanoseconds of google.protobuf.Timestamp, which has the

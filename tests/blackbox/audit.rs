@@ -373,7 +373,7 @@ async fn what_two_services_counted_both_is_found_and_repaired() {
             let mut accepted = 0;
             for batch in events.chunks(1_000) {
                 let durability = proto::Durability::Stored.into();
-                let request = proto::IngestBatchRequest { events: batch.to_vec(), durability };
+                let request = proto::IngestBatchRequest { events: batch.to_vec(), durability, ..Default::default() };
                 accepted += client.ingest_batch(request).await.unwrap().into_inner().counts.unwrap().accepted;
             }
             accepted
@@ -407,8 +407,11 @@ async fn a_repair_takes_nothing_that_is_on_its_way_for_a_difference() {
             let mut ingest = house.ingest().await;
             let mut sent = 0;
             while !done.load(Ordering::Relaxed) {
-                let request =
-                    proto::IngestBatchRequest { events: clicks(&format!("b-{sent}"), 200, at), durability: 0 };
+                let request = proto::IngestBatchRequest {
+                    events: clicks(&format!("b-{sent}"), 200, at),
+                    durability: 0,
+                    ..Default::default()
+                };
                 let counts = ingest.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
                 assert_eq!(counts.accepted, 200);
                 sent += 200;
@@ -449,7 +452,7 @@ async fn an_hour_that_a_segment_is_half_way_into_is_in_flight_also_after_a_resta
     house.store(clicks("before", 100, at)).await;
     // The last of the tables does not take the rows, so those before have them.
     house.sql("ALTER TABLE user_minutes ADD CONSTRAINT never CHECK events > 100").await;
-    let request = proto::IngestBatchRequest { events: clicks("half", 50, at), durability: 0 };
+    let request = proto::IngestBatchRequest { events: clicks("half", 50, at), durability: 0, ..Default::default() };
     house.ingest().await.ingest_batch(request).await.unwrap();
     let failed = |channel: Channel| async move {
         let mut client = proto::segment_service_client::SegmentServiceClient::new(channel);

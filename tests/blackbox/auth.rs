@@ -29,8 +29,20 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
     let users = proto::GetDailyActiveUsersRequest { window: day() };
     let audit = proto::AuditRequest { window: day(), repair: false };
     let event = proto::GetEventRequest { event_id: "known".to_owned() };
+    let summary = proto::GetSummaryRequest { window: day(), ..Default::default() };
+    let value = proto::MetricValue { date: "2026-01-01".to_owned(), name: "x".to_owned(), value: 1.0 };
+    let values = proto::PutMetricsRequest { metrics: vec![value] };
+    let acme = proto::Organization { name: "Acme".to_owned(), ..Default::default() };
+    let acme = proto::PutOrganizationRequest { organization: Some(acme) };
+    let user = proto::User { user_id: "u".to_owned(), ..Default::default() };
+    let user = proto::PutUserRequest { user: Some(user) };
+    let same_user = proto::GetUserRequest { user_id: "u".to_owned() };
+    let member = proto::Member { user_id: "u".to_owned(), ..Default::default() };
+    let member = proto::PutMemberRequest { org_id: "acme".to_owned(), member: Some(member) };
     let stream = proto::IngestRequest { events: batch(), ..Default::default() };
     let unary = proto::IngestBatchRequest { events: batch(), ..Default::default() };
+    let event_type = proto::RegisterEventTypeRequest { r#type: "known".to_owned(), ..Default::default() };
+    let known_type = proto::GetEventTypeRequest { r#type: "known".to_owned() };
     vec![
         ("tallyhouse.v1.IngestService/Ingest", Some("ingest"), stream.encode_to_vec()),
         ("tallyhouse.v1.IngestService/IngestBatch", Some("ingest"), unary.encode_to_vec()),
@@ -40,11 +52,23 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
         ("tallyhouse.v1.QueryService/GetDailyActiveUsers", Some("read"), users.encode_to_vec()),
         ("tallyhouse.v1.QueryService/ListEvents", Some("read"), vec![]),
         ("tallyhouse.v1.QueryService/GetEvent", Some("read"), event.encode_to_vec()),
+        ("tallyhouse.v1.MetricsService/GetSummary", Some("read"), summary.encode_to_vec()),
+        ("tallyhouse.v1.MetricsService/PutMetrics", Some("ingest"), values.encode_to_vec()),
+        ("tallyhouse.v1.OrganizationService/PutOrganization", Some("admin"), acme.encode_to_vec()),
+        ("tallyhouse.v1.OrganizationService/GetOrganization", Some("admin"), vec![]),
+        ("tallyhouse.v1.OrganizationService/PutUser", Some("admin"), user.encode_to_vec()),
+        ("tallyhouse.v1.OrganizationService/GetUser", Some("admin"), same_user.encode_to_vec()),
+        ("tallyhouse.v1.OrganizationService/PutMember", Some("admin"), member.encode_to_vec()),
+        ("tallyhouse.v1.OrganizationService/ListMembers", Some("admin"), vec![]),
+        ("tallyhouse.v1.OrganizationService/GetTopOrganizations", Some("admin"), vec![]),
         ("tallyhouse.v1.OutcomeService/Watch", Some("read"), vec![]),
         ("tallyhouse.v1.SegmentService/ListSegments", Some("admin"), vec![]),
         ("tallyhouse.v1.SegmentService/RetryParkedSegments", Some("admin"), vec![]),
         ("tallyhouse.v1.AuditService/Audit", Some("admin"), audit.encode_to_vec()),
         ("tallyhouse.v1.AuditService/GetAuditStatus", Some("admin"), vec![]),
+        ("tallyhouse.v1.EventTypeService/RegisterEventType", Some("admin"), event_type.encode_to_vec()),
+        ("tallyhouse.v1.EventTypeService/ListEventTypes", Some("read"), vec![]),
+        ("tallyhouse.v1.EventTypeService/GetEventType", Some("read"), known_type.encode_to_vec()),
         ("grpc.health.v1.Health/Check", None, vec![]),
         // Field 7, list_services.
         ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, vec![0x3a, 1, b'*']),
@@ -54,6 +78,9 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
 /// Every route, what it takes, and a request that it can answer.
 fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
     let stats = "/stats?campaign_id=c&from=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z";
+    let summary = "/api/v1/metrics/summary?start_date=2026-01-01&end_date=2026-01-02";
+    let dau = "/api/v1/metrics/dau?start_date=2026-01-01&end_date=2026-01-02";
+    let member = "/api/v1/organizations/acme/members/u";
     vec![
         (Method::POST, "/events", Some("ingest"), "/events"),
         (Method::GET, "/events", Some("read"), "/events"),
@@ -61,6 +88,24 @@ fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
         (Method::GET, "/stats", Some("read"), stats),
         (Method::GET, "/users/top", Some("read"), "/users/top"),
         (Method::GET, "/campaigns/top", Some("read"), "/campaigns/top"),
+        (Method::POST, "/api/v1/events", Some("ingest"), "/api/v1/events"),
+        (Method::GET, "/api/v1/event-types", Some("read"), "/api/v1/event-types"),
+        (Method::PUT, "/api/v1/event-types/{type}", Some("admin"), "/api/v1/event-types/known"),
+        (Method::GET, "/api/v1/event-types/{type}", Some("read"), "/api/v1/event-types/known"),
+        (Method::GET, "/api/v1/events", Some("read"), "/api/v1/events"),
+        (Method::GET, "/api/v1/events/{event_id}", Some("read"), "/api/v1/events/known"),
+        (Method::POST, "/api/v1/metrics", Some("ingest"), "/api/v1/metrics"),
+        (Method::GET, "/api/v1/metrics/summary", Some("read"), summary),
+        (Method::GET, "/api/v1/metrics/dau", Some("read"), dau),
+        (Method::GET, "/api/v1/users/top", Some("read"), "/api/v1/users/top"),
+        (Method::GET, "/api/v1/campaigns/top", Some("read"), "/api/v1/campaigns/top"),
+        (Method::GET, "/api/v1/organizations/top", Some("admin"), "/api/v1/organizations/top"),
+        (Method::PUT, "/api/v1/organizations/{org_id}", Some("admin"), "/api/v1/organizations/acme"),
+        (Method::GET, "/api/v1/organizations/{org_id}", Some("admin"), "/api/v1/organizations/acme"),
+        (Method::PUT, "/api/v1/organizations/{org_id}/members/{user_id}", Some("admin"), member),
+        (Method::GET, "/api/v1/organizations/{org_id}/members", Some("admin"), "/api/v1/organizations/acme/members"),
+        (Method::PUT, "/api/v1/users/{user_id}", Some("admin"), "/api/v1/users/u"),
+        (Method::GET, "/api/v1/users/{user_id}", Some("admin"), "/api/v1/users/u"),
         (Method::GET, "/healthz", None, "/healthz"),
         (Method::GET, "/readyz", None, "/readyz"),
         (Method::GET, "/metrics", None, "/metrics"),
@@ -193,6 +238,7 @@ async fn every_rpc_refuses_every_bad_token() {
     let known = proto::IngestBatchRequest {
         events: vec![click("known", now_millis())],
         durability: proto::Durability::Stored.into(),
+        ..Default::default()
     };
     let token = keys.rsa.sign(&full_claims("acme", "ingest"));
     let stored =
@@ -241,10 +287,21 @@ fn body(id: &str, org_id: Option<&str>) -> Value {
     body
 }
 
+/// A body that a route takes.
+fn payload(path: &str) -> Value {
+    match path.split('?').next().unwrap_or_default() {
+        "/api/v1/events" => json!({ "events": [crate::analytics::event("rest-v1")] }),
+        "/api/v1/metrics" => json!({ "metrics": [{ "date": "2026-01-01", "name": "x", "value": 1 }] }),
+        "/api/v1/organizations/acme" => json!({ "name": "Acme" }),
+        path if path.starts_with("/api/v1/") => json!({}),
+        _ => body("rest", None),
+    }
+}
+
 /// Status, `WWW-Authenticate` and body.
 async fn ask(house: &House, method: &Method, path: &str, token: Option<&str>) -> (u16, String, Value) {
     let request = house.http.request(method.clone(), format!("{}{path}", house.url));
-    let request = if *method == Method::POST { request.json(&body("rest", None)) } else { request };
+    let request = if *method == Method::GET { request } else { request.json(&payload(path)) };
     let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
     let answer = request.send().await.unwrap();
     let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
@@ -274,6 +331,7 @@ async fn every_route_refuses_every_bad_token() {
     let request = proto::IngestBatchRequest {
         events: vec![click("known", now_millis())],
         durability: proto::Durability::Stored.into(),
+        ..Default::default()
     };
     ingest.ingest_batch(request).await.unwrap();
 
@@ -313,10 +371,66 @@ async fn every_route_refuses_every_bad_token() {
             }
         }
     }
+    another_organisation_is_refused(&house, &keys.ed).await;
     let token = keys.ed.sign(&full_claims("acme", "ingest"));
     for (org_id, expected) in [(Some("acme"), 202), (Some("beta"), 403), (Some(""), 403), (None, 202)] {
-        let request = house.http.post(format!("{}/events", house.url)).bearer_auth(&token);
-        assert_eq!(request.json(&body("body", org_id)).send().await.unwrap().status(), expected, "{org_id:?}");
+        let whole = |mut body: Value| {
+            body["org_id"] = json!(org_id);
+            body
+        };
+        for (path, body) in [
+            ("/events", body("body", org_id)),
+            ("/api/v1/events", whole(json!({ "events": [crate::analytics::event(&format!("whole-{org_id:?}"))] }))),
+            ("/api/v1/events", json!({ "events": [whole(crate::analytics::event(&format!("part-{org_id:?}")))] })),
+        ] {
+            let request = house.http.post(format!("{}{path}", house.url)).bearer_auth(&token);
+            assert_eq!(request.json(&body).send().await.unwrap().status(), expected, "{path}: {org_id:?}");
+        }
+    }
+}
+
+/// In paths, in bodies, and in messages.
+async fn another_organisation_is_refused(house: &House, signer: &Signer) {
+    let token = signer.sign(&full_claims("acme", "ingest admin"));
+    let message = "the request names another organisation than the token";
+    let expected = json!({ "error": { "code": "PERMISSION_DENIED", "message": message, "details": [] } });
+    for (method, path) in [
+        (Method::PUT, "/api/v1/organizations/beta"),
+        (Method::GET, "/api/v1/organizations/beta"),
+        (Method::GET, "/api/v1/organizations/beta/members"),
+        (Method::PUT, "/api/v1/organizations/beta/members/u"),
+    ] {
+        let (status, _, text) = ask(house, &method, path, Some(&token)).await;
+        assert_eq!((status, text), (403, expected.clone()), "{method} {path}");
+    }
+    for (method, path) in [
+        (Method::POST, "/api/v1/metrics"),
+        (Method::PUT, "/api/v1/organizations/acme"),
+        (Method::PUT, "/api/v1/organizations/acme/members/u"),
+        (Method::PUT, "/api/v1/users/u"),
+    ] {
+        for (org_id, status) in [("acme", 200), ("beta", 403)] {
+            let mut body = payload(path);
+            body["org_id"] = json!(org_id);
+            let request = house.http.request(method.clone(), format!("{}{path}", house.url)).bearer_auth(&token);
+            assert_eq!(request.json(&body).send().await.unwrap().status(), status, "{method} {path} of {org_id}");
+        }
+    }
+    let beta = || "beta".to_owned();
+    let organization = proto::Organization { org_id: beta(), name: "x".to_owned(), ..Default::default() };
+    let put = proto::PutOrganizationRequest { organization: Some(organization) };
+    let member = proto::Member { user_id: "u".to_owned(), ..Default::default() };
+    let member = proto::PutMemberRequest { org_id: beta(), member: Some(member) };
+    let list = proto::ListMembersRequest { org_id: beta(), ..Default::default() };
+    for (rpc, request) in [
+        ("PutOrganization", put.encode_to_vec()),
+        ("GetOrganization", proto::GetOrganizationRequest { org_id: beta() }.encode_to_vec()),
+        ("PutMember", member.encode_to_vec()),
+        ("ListMembers", list.encode_to_vec()),
+    ] {
+        let rpc = format!("tallyhouse.v1.OrganizationService/{rpc}");
+        let status = call(house, true, &rpc, &request, Some(&token)).await;
+        assert_refused(&status, Code::PermissionDenied, "PERMISSION_DENIED", message, &rpc);
     }
 }
 

@@ -32,9 +32,10 @@ async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through
     let mut late = clicks("late", 100, now - 2 * DAY);
     late.iter_mut().for_each(|event| event.properties = format!("{{\"x\":\"{}\"}}", "y".repeat(12_000)));
     let mut ingest = house.ingest().await;
-    let waiting =
-        tokio::spawn(async move { ingest.ingest_batch(IngestBatchRequest { events: late, durability: 0 }).await });
-    let probe = IngestBatchRequest { events: vec![click("probe", now)], durability: 0 };
+    let waiting = tokio::spawn(async move {
+        ingest.ingest_batch(IngestBatchRequest { events: late, durability: 0, ..Default::default() }).await
+    });
+    let probe = IngestBatchRequest { events: vec![click("probe", now)], durability: 0, ..Default::default() };
     let refusal = std::sync::Mutex::new(None);
     eventually("a refusal", || async {
         let refused = house.ingest().await.ingest_batch(probe.clone()).await.err();

@@ -34,7 +34,7 @@ async fn an_id_sent_by_32_clients_at_once_counts_once() {
                     barrier.wait().await;
                     if client % 2 == 0 {
                         let events = vec![click(&id, now)];
-                        let request = proto::IngestBatchRequest { events, durability: 0 };
+                        let request = proto::IngestBatchRequest { events, durability: 0, ..Default::default() };
                         accepted += ingest.ingest_batch(request).await.unwrap().into_inner().counts.unwrap().accepted;
                     } else {
                         let time =
@@ -129,7 +129,7 @@ async fn killing_clickhouse_in_mid_insert_counts_nothing_twice_also_across_month
         events.extend(clicks(&format!("then-{round}"), 20_000, month_ago));
         sent += events.len();
         for batch in events.chunks(10_000) {
-            let request = proto::IngestBatchRequest { events: batch.to_vec(), durability: 0 };
+            let request = proto::IngestBatchRequest { events: batch.to_vec(), durability: 0, ..Default::default() };
             let counts = house.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
             assert_eq!(counts.accepted, 10_000, "ingest goes on");
         }
@@ -153,7 +153,7 @@ async fn a_torn_end_of_the_log_is_cut() {
     let engine = house.engine_pid();
     signal(engine, "STOP"); // Nothing leaves the log.
     let events = clicks("torn", 500, now_millis());
-    let request = proto::IngestBatchRequest { events: events.clone(), durability: 0 };
+    let request = proto::IngestBatchRequest { events: events.clone(), durability: 0, ..Default::default() };
     house.ingest().await.ingest_batch(request).await.unwrap();
     house.kill();
     signal(engine, "KILL");
@@ -185,7 +185,7 @@ async fn clickhouse_being_away_costs_nothing_but_freshness() {
     let mut ingest = house.ingest().await;
     for round in 0..20 {
         let events = clicks(&format!("away-{round}"), 1_000, now_millis());
-        let request = proto::IngestBatchRequest { events, durability: 0 };
+        let request = proto::IngestBatchRequest { events, durability: 0, ..Default::default() };
         let counts = ingest.ingest_batch(request.clone()).await.unwrap().into_inner().counts.unwrap();
         assert_eq!(counts.accepted, 1_000);
         let counts = ingest.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();

@@ -198,7 +198,7 @@ impl House {
     /// when it is told to try again later.
     pub(crate) async fn store(&self, events: Vec<proto::Event>) -> proto::IngestBatchResponse {
         let durability = proto::Durability::Stored.into();
-        let request = proto::IngestBatchRequest { events, durability };
+        let request = proto::IngestBatchRequest { events, durability, ..Default::default() };
         let mut ingest = self.ingest().await;
         let deadline = Instant::now() + PATIENCE;
         loop {

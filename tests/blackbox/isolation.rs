@@ -28,7 +28,8 @@ fn token(org_id: &str) -> String {
 async fn store(house: &House, org_id: &str, count: usize, millis: i64) -> proto::VerdictCounts {
     let mut ingest = IngestServiceClient::new(channel(house, &token(org_id)).await);
     let events = clicks("same", count, millis);
-    let request = proto::IngestBatchRequest { events, durability: proto::Durability::Stored.into() };
+    let request =
+        proto::IngestBatchRequest { events, durability: proto::Durability::Stored.into(), ..Default::default() };
     ingest.ingest_batch(request).await.unwrap().into_inner().counts.unwrap()
 }
 
@@ -124,7 +125,19 @@ async fn a_query_that_forgets_its_filter_reads_nothing_of_others() {
         let text = answer.text().await.unwrap().trim().to_owned();
         if is_ok { Ok(text) } else { Err(text) }
     };
-    for table in ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"] {
+    for org_id in ["acme", "beta"] {
+        for (table, columns) in [
+            ("organizations", "(org_id, name)"),
+            ("users", "(org_id, user_id)"),
+            ("memberships", "(org_id, user_id)"),
+            ("custom_metrics", "(org_id, name)"),
+        ] {
+            house.sql(&format!("INSERT INTO {table} {columns} VALUES ('{org_id}', 'x')")).await;
+        }
+    }
+    let of_events = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
+    let of_others = ["organizations", "users", "memberships", "custom_metrics"];
+    for table in of_events.into_iter().chain(of_others) {
         let orgs = format!("SELECT arrayStringConcat(arraySort(groupUniqArray(toString(org_id))), ',') FROM {table}");
         assert_eq!(ask("acme", &orgs).await.unwrap(), "acme", "{table}");
         assert_eq!(ask("beta", &orgs).await.unwrap(), "beta", "{table}");

@@ -66,7 +66,7 @@ async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
     let (late, fresh) = (click("late", now_millis() - 48 * HOUR), click("fresh", now_millis()));
     let mut ingest = house.ingest().await;
     let begun = Instant::now();
-    let request = IngestBatchRequest { events: vec![late.clone(), fresh], durability: 0 };
+    let request = IngestBatchRequest { events: vec![late.clone(), fresh], durability: 0, ..Default::default() };
     let answer = ingest.ingest_batch(request).await.unwrap().into_inner();
     assert!(begun.elapsed() < Duration::from_secs(10), "the wait has its bound");
     assert_eq!(answer.counts.unwrap().accepted, 1);

@@ -12,7 +12,7 @@ use crate::house::{House, eventually, signal};
 const DAY: i64 = 86_400_000;
 
 async fn send(house: &House, events: Vec<proto::Event>) -> Result<proto::IngestBatchResponse, tonic::Status> {
-    let request = IngestBatchRequest { events, durability: 0 };
+    let request = IngestBatchRequest { events, durability: 0, ..Default::default() };
     house.ingest().await.ingest_batch(request).await.map(tonic::Response::into_inner)
 }
 

@@ -4,24 +4,32 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod analysts;
+mod analytics;
 mod audit;
 mod auth;
 mod bounds;
 mod calls;
 mod clients;
+mod directory;
+mod event_types;
 mod events;
 mod exactness;
+mod figures;
 mod house;
+mod idempotency;
 mod isolation;
 mod keys;
 mod late;
 mod limited;
 mod limits;
+mod parity;
 mod questions;
 mod reflection;
 mod rest;
 mod running;
 mod second;
 mod settling;
+mod sql;
 mod tokens;
 mod traces;
+mod walk;

@@ -216,7 +216,7 @@ async fn everything_acknowledged_before_the_watermark_is_counted() {
     let mut acknowledged = Vec::new();
     for n in 0..60 {
         let events = vec![click(&format!("event-{n}"), now)];
-        ingest.ingest_batch(proto::IngestBatchRequest { events, durability: 0 }).await.unwrap();
+        ingest.ingest_batch(proto::IngestBatchRequest { events, durability: 0, ..Default::default() }).await.unwrap();
         acknowledged.push(now_millis());
         let answer = query.get_campaign_stats(request.clone()).await.unwrap().into_inner();
         let watermark = answer.freshness.unwrap().watermark.unwrap();

@@ -26,7 +26,9 @@ async fn reflection_lists_every_service_and_describes_their_messages() {
     let MessageResponse::ListServicesResponse(listed) = listed else { panic!("{listed:?}") };
     let mut names: Vec<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
     names.sort_unstable();
-    for service in ["IngestService", "OutcomeService", "QueryService", "SegmentService"] {
+    for service in
+        ["IngestService", "MetricsService", "OrganizationService", "OutcomeService", "QueryService", "SegmentService"]
+    {
         assert!(names.contains(&format!("tallyhouse.v1.{service}").as_str()), "{service} of {names:?}");
     }
     assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");

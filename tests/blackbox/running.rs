@@ -90,7 +90,8 @@ async fn a_parked_segment_is_listed_and_retried_by_command() {
     house.store(clicks("first", 10, now_millis())).await;
     // A table that cannot take the rows, until it is mended.
     house.sql("ALTER TABLE events RENAME COLUMN seq TO seq_lost").await;
-    let request = proto::IngestBatchRequest { events: clicks("parked", 50, now_millis()), durability: 0 };
+    let request =
+        proto::IngestBatchRequest { events: clicks("parked", 50, now_millis()), durability: 0, ..Default::default() };
     house.ingest().await.ingest_batch(request.clone()).await.unwrap();
     let mut segments = proto::segment_service_client::SegmentServiceClient::new(house.channel().await);
     let list = |mut client: proto::segment_service_client::SegmentServiceClient<_>| async move {

@@ -39,7 +39,8 @@ fn as_a_stranger(bytes: &[u8], id: Uuid) -> Vec<u8> {
 async fn a_stored_segment_that_comes_back_under_a_forgotten_token_changes_nothing() {
     let mut house = House::new().await;
     signal(house.engine_pid(), "STOP");
-    let request = IngestBatchRequest { events: clicks("it's \\ once", 200, now_millis()), durability: 0 };
+    let request =
+        IngestBatchRequest { events: clicks("it's \\ once", 200, now_millis()), durability: 0, ..Default::default() };
     let counts = house.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
     assert_eq!(counts.accepted, 200);
     house.kill();

@@ -200,7 +200,11 @@ impl Producer {
                 self.todo.push_front(batch);
                 continue;
             };
-            let request = IngestBatchRequest { events: self.field.events(&batch), durability: durability(&batch) };
+            let request = IngestBatchRequest {
+                events: self.field.events(&batch),
+                durability: durability(&batch),
+                ..Default::default()
+            };
             // A call that is dropped in the middle is a connection that was
             // cut.
             let wait_max = if self.cuts_now() { Duration::from_millis(1) } else { ANSWER_WAIT_MAX };

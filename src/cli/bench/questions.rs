@@ -140,7 +140,7 @@ pub(super) async fn measure_freshness(house: &House, share: Duration, report: &m
             window: proto_window(window(HOUR_SECONDS, 0)),
             granularity: Granularity::Hour.into(),
         };
-        ingest.ingest_batch(IngestBatchRequest { events: vec![event], durability: 0 }).await?;
+        ingest.ingest_batch(IngestBatchRequest { events: vec![event], durability: 0, ..Default::default() }).await?;
         let acknowledged = Instant::now();
         while query.get_campaign_stats(request.clone()).await?.into_inner().series.is_empty() {
             anyhow::ensure!(acknowledged.elapsed() < LOOK_MAX, "an acknowledged event does not count");

@@ -119,7 +119,7 @@ impl Connection {
     async fn send(&mut self, event: Event) -> anyhow::Result<Duration> {
         match self {
             Self::Grpc(client) => {
-                let request = IngestBatchRequest { events: vec![event], durability: 0 };
+                let request = IngestBatchRequest { events: vec![event], durability: 0, ..Default::default() };
                 let begun = Instant::now();
                 client.ingest_batch(request).await?;
                 Ok(begun.elapsed())

@@ -85,7 +85,8 @@ pub fn parse(text: &[u8]) -> Result<proto::Event, Unreadable> {
 
 const TIME_FORM: &str = "must be an RFC 3339 time such as 2026-02-10T21:07:00Z";
 
-fn parse_time(text: &str) -> Option<prost_types::Timestamp> {
+/// Reads an RFC 3339 time.
+pub fn parse_time(text: &str) -> Option<prost_types::Timestamp> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     Some(prost_types::Timestamp { seconds: time.unix_timestamp(), nanos: i32::try_from(time.nanosecond()).ok()? })
 }

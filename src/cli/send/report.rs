@@ -73,6 +73,8 @@ pub fn code_name(code: proto::RejectionCode) -> &'static str {
         proto::RejectionCode::Invalid => "INVALID",
         proto::RejectionCode::TooOld => "TOO_OLD",
         proto::RejectionCode::InFuture => "IN_FUTURE",
+        proto::RejectionCode::Schema => "SCHEMA",
+        proto::RejectionCode::UnknownType => "UNKNOWN_TYPE",
     }
 }
 

@@ -10,13 +10,14 @@
 //!   lock                            held by the process while it runs
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::users::{self, Analysts};
 use crate::config::{Config, Secret};
+use crate::secret::read_or_make_secret;
 
 /// As much of what the process printed is worth repeating.
 const OUTPUT_TAIL_BYTES: u64 = 2 << 10;
@@ -71,7 +72,7 @@ impl Home {
         for dir in [dir.clone(), dir.join("etc"), dir.join("data"), dir.join("log")] {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
-        let password = read_or_make_password(&dir.join("password"))?;
+        let password = read_or_make_secret(&dir.join("password"))?;
         Ok(Self { dir, settings, password })
     }
 
@@ -186,31 +187,13 @@ impl Home {
     }
 }
 
-fn read_or_make_password(path: &Path) -> io::Result<Secret> {
-    match std::fs::read_to_string(path) {
-        Ok(password) => Ok(Secret::new(password.trim_end().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_password(path),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes a password. A crash leaves the whole of it or nothing.
-fn make_password(path: &Path) -> io::Result<Secret> {
-    let password = users::hex(&rand::random::<[u8; 32]>());
-    let partial = path.with_extension("partial");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(password.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&partial, path)?;
-    Ok(Secret::new(password))
-}
-
 fn xml_text(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

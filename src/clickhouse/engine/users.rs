@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::home::{Form, HomeSettings};
 use crate::config::{Config, Secret};
 use crate::domain::OrgId;
+use crate::secret::hex;
 
 /// The user that the service works as.
 pub(super) const SERVICE_USER: &str = "tallyhouse";
@@ -61,10 +62,6 @@ pub(super) fn password(user: &str, service_password: &Secret) -> Secret {
         SERVICE_USER => service_password.clone(),
         _ => Secret::new(hex(&Sha256::digest(format!("{user}:{}", service_password.expose())))),
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The file that says it.

@@ -155,6 +155,16 @@ impl Caller {
         if is_so { Ok(()) } else { Err(Refusal::OtherOrganisation) }
     }
 
+    /// The organisation that a request is about by name: the caller's own. (Any,
+    /// without authentication.)
+    ///
+    /// # Errors
+    /// `Forbidden` for another one, `Invalid` for what is none.
+    pub(super) fn organisation(&self, org_id: &str) -> Result<OrgId, Error> {
+        self.must_be(org_id).map_err(Refusal::error)?;
+        OrgId::parse(org_id).ok_or_else(|| Error::invalid_field("org_id", OrgId::EXPECTED))
+    }
+
     /// Returns when the token has expired, with what a stream then ends with.
     pub(super) fn expired(&self) -> impl Future<Output = Error> + Send + 'static {
         let expires_at = self.expires_at;

@@ -17,7 +17,7 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 use super::status;
 use crate::config::BATCH_EVENTS_BOUND;
 use crate::domain::Error;
-use crate::transport::proto::{IngestBatchRequest, IngestRequest};
+use crate::transport::proto::{IngestBatchRequest, IngestRequest, PutMetricsRequest};
 
 /// tonic's codec for prost, with a look at each message before it is decoded.
 pub(in crate::transport) struct CountingCodec<T, U>(PhantomData<(T, U)>);
@@ -76,11 +76,13 @@ fn decode<U: Message + Default>(bytes: impl Buf) -> Result<U, Status> {
 
 /// Refuses a batch of more events than any configuration allows.
 fn check_count<U: 'static>(bytes: &[u8]) -> Result<(), Status> {
-    let is_batch = [TypeId::of::<IngestRequest>(), TypeId::of::<IngestBatchRequest>()].contains(&TypeId::of::<U>());
+    let batches =
+        [TypeId::of::<IngestRequest>(), TypeId::of::<IngestBatchRequest>(), TypeId::of::<PutMetricsRequest>()];
+    let is_batch = batches.contains(&TypeId::of::<U>());
     if !is_batch || parts(bytes) <= BATCH_EVENTS_BOUND {
         return Ok(());
     }
-    let message = format!("a batch may hold at most {BATCH_EVENTS_BOUND} events, whatever is configured");
+    let message = format!("a batch may hold at most {BATCH_EVENTS_BOUND} events or values, whatever is configured");
     Err(status::of(Error::too_large(message)))
 }
 
@@ -104,7 +106,8 @@ mod tests {
     #[test]
     fn a_batch_of_countless_events_is_refused_before_it_is_decoded() {
         let check = |events: usize, is_read: bool| {
-            let request = IngestBatchRequest { events: vec![Event::default(); events], durability: 0 };
+            let request =
+                IngestBatchRequest { events: vec![Event::default(); events], durability: 0, ..Default::default() };
             let read = read::<IngestBatchRequest>(&request.encode_to_vec());
             assert_eq!(read.as_ref().ok(), is_read.then_some(&request), "{events}");
             if let Err(error) = read {

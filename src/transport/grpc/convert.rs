@@ -115,6 +115,8 @@ fn rejection(verdict: &Verdict) -> (proto::RejectionCode, Vec<proto::FieldError>
         RejectionCode::Invalid => proto::RejectionCode::Invalid,
         RejectionCode::TooOld => proto::RejectionCode::TooOld,
         RejectionCode::InFuture => proto::RejectionCode::InFuture,
+        RejectionCode::Schema => proto::RejectionCode::Schema,
+        RejectionCode::UnknownType => proto::RejectionCode::UnknownType,
     };
     let error = |error: &FieldError| proto::FieldError { field: error.field.clone(), message: error.message.clone() };
     (code, rejection.errors.iter().map(error).collect())
@@ -143,6 +145,20 @@ fn time_of_micros(micros: i64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
+/// A time that may be left out. Adds what is wrong to `errors`.
+pub(super) fn optional_time(
+    field: &str,
+    time: Option<&prost_types::Timestamp>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Timestamp> {
+    let time = time?;
+    let read = rfc3339::from_parts(time.seconds, time.nanos);
+    if read.is_none() {
+        errors.push(FieldError::new(field, TIME_EXPECTED));
+    }
+    read
+}
+
 /// A window that must be given. Adds what is wrong to `errors`.
 pub(super) fn window(window: Option<&proto::Window>, errors: &mut Vec<FieldError>) -> Option<Window> {
     let Some(window) = window else {
@@ -150,15 +166,10 @@ pub(super) fn window(window: Option<&proto::Window>, errors: &mut Vec<FieldError
         return None;
     };
     let mut end = |field: &str, time: Option<&prost_types::Timestamp>| {
-        let Some(time) = time else {
+        if time.is_none() {
             errors.push(FieldError::new(field, "is required"));
-            return None;
-        };
-        let read = rfc3339::from_parts(time.seconds, time.nanos);
-        if read.is_none() {
-            errors.push(FieldError::new(field, TIME_EXPECTED));
         }
-        read
+        optional_time(field, time, errors)
     };
     let from = end("window.from", window.from.as_ref());
     let to = end("window.to", window.to.as_ref());
@@ -218,9 +229,7 @@ pub(super) fn campaign_count(count: &CampaignCount) -> proto::CampaignCount {
 }
 
 pub(super) fn day_count(count: &DayCount) -> proto::DayCount {
-    let mut date = rfc3339::write(count.day);
-    date.truncate("YYYY-MM-DD".len());
-    proto::DayCount { date, users: count.users }
+    proto::DayCount { date: rfc3339::write_date(count.day), users: count.users }
 }
 
 pub(super) fn stored_event(stored: StoredEvent) -> proto::StoredEvent {
@@ -235,7 +244,11 @@ pub(super) fn stored_event(stored: StoredEvent) -> proto::StoredEvent {
         seq: stored.seq,
         properties: stored.properties,
     };
-    proto::StoredEvent { event: Some(event), received_at: Some(time_of_micros(stored.received_at_micros)) }
+    proto::StoredEvent {
+        event: Some(event),
+        received_at: Some(time_of_micros(stored.received_at_micros)),
+        schema_version: stored.schema_version,
+    }
 }
 
 pub(super) fn segment(segment: Segment) -> proto::Segment {

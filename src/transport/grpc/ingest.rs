@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use super::{convert, guard, status};
 use crate::domain::{Error, OrgId};
+use crate::idempotency::{IdempotencyKey, Kept};
 use crate::ingest::pipeline::{BatchVerdicts, Submission};
 use crate::trace::FutureExt as _;
 use crate::transport::auth::Caller;
@@ -50,10 +51,15 @@ impl IngestService for Ingest {
         request: Request<IngestBatchRequest>,
     ) -> Result<Response<IngestBatchResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
-        let IngestBatchRequest { events, durability } = request.into_inner();
+        let IngestBatchRequest { events, durability, idempotency_key } = request.into_inner();
+        if !idempotency_key.is_empty() {
+            let key = read_key(&idempotency_key).map_err(status::of)?;
+            let answer = submit_once(&self.serving, (&org_id, &key), events, durability).await;
+            return answer.map(Response::new).map_err(status::of);
+        }
         let pending = submit(&self.serving, &org_id, events, durability).await.map_err(status::of)?;
         let (counts, results) = pending.answer().await.map_err(status::of)?;
-        Ok(Response::new(IngestBatchResponse { counts: Some(counts), results }))
+        Ok(Response::new(IngestBatchResponse { counts: Some(counts), results, replayed: false }))
     }
 }
 
@@ -83,6 +89,28 @@ async fn submit(
     let submission = serving.app.pipeline.submit(org_id, drafts, bytes, durability).await?;
     let event_ids = events.into_iter().map(|event| event.event_id).collect();
     Ok(Pending { event_ids, submission })
+}
+
+fn read_key(key: &str) -> Result<IdempotencyKey, Error> {
+    IdempotencyKey::parse(key).ok_or_else(|| Error::invalid_field("idempotency_key", IdempotencyKey::EXPECTED))
+}
+
+/// Takes a batch once for its key, and answers.
+async fn submit_once(
+    serving: &Serving,
+    call: (&OrgId, &IdempotencyKey),
+    events: Vec<proto::Event>,
+    durability: i32,
+) -> Result<IngestBatchResponse, Error> {
+    let durability = convert::durability(durability)?;
+    let app = &serving.app;
+    app.pipeline.check_count(events.len())?;
+    let (drafts, bytes) = convert::drafts(&events, app.config.properties_bytes_max);
+    let kept = app.repeatable_calls.submit(&app.pipeline, call, drafts, bytes, durability).await?;
+    let Kept { verdicts: BatchVerdicts { verdicts, counts }, event_ids, is_replayed } = kept;
+    let event_ids = events.into_iter().zip(event_ids).map(|(event, made)| made.unwrap_or(event.event_id)).collect();
+    let results = convert::results(event_ids, verdicts);
+    Ok(IngestBatchResponse { counts: Some(convert::counts(counts)), results, replayed: is_replayed })
 }
 
 /// What is to be sent next.

@@ -3,13 +3,16 @@
 mod audit;
 pub(super) mod codec;
 mod convert;
+mod event_type;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 pub(super) mod guard;
 pub(super) mod health;
 mod ingest;
 pub(super) mod methods;
+mod metrics;
 mod needs;
+mod organization;
 mod outcome;
 mod query;
 mod segment;
@@ -28,7 +31,10 @@ use tower::Service;
 use super::auth::Caller;
 use super::proto;
 use super::proto::audit_service_server::AuditServiceServer;
+use super::proto::event_type_service_server::EventTypeServiceServer;
 use super::proto::ingest_service_server::IngestServiceServer;
+use super::proto::metrics_service_server::MetricsServiceServer;
+use super::proto::organization_service_server::OrganizationServiceServer;
 use super::proto::outcome_service_server::OutcomeServiceServer;
 use super::proto::query_service_server::QueryServiceServer;
 use super::proto::segment_service_server::SegmentServiceServer;
@@ -36,20 +42,26 @@ use super::serve::ServeError;
 use super::serving::Serving;
 use crate::domain::Error;
 use audit::Audits;
+use event_type::EventTypes;
 use guard::Guard;
 use health::HealthService;
 use ingest::Ingest;
+use metrics::Metrics;
+use organization::Organizations;
 use outcome::Outcomes;
 use query::Query;
 use segment::Segments;
 
 /// The names of our services, as health and routes have them.
-const SERVICE_NAMES: [&str; 5] = [
+const SERVICE_NAMES: [&str; 8] = [
     IngestServiceServer::<Ingest>::NAME,
     QueryServiceServer::<Query>::NAME,
+    MetricsServiceServer::<Metrics>::NAME,
+    OrganizationServiceServer::<Organizations>::NAME,
     OutcomeServiceServer::<Outcomes>::NAME,
     SegmentServiceServer::<Segments>::NAME,
     AuditServiceServer::<Audits>::NAME,
+    EventTypeServiceServer::<EventTypes>::NAME,
 ];
 
 /// Every gRPC method.
@@ -58,15 +70,21 @@ pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<ax
     let shared = || Arc::clone(serving);
     let ingest = IngestServiceServer::new(Ingest::new(shared())).accept_compressed(Gzip);
     let query = QueryServiceServer::new(Query::new(shared())).accept_compressed(Gzip);
+    let metrics = MetricsServiceServer::new(Metrics::new(shared())).accept_compressed(Gzip);
+    let organizations = OrganizationServiceServer::new(Organizations::new(shared())).accept_compressed(Gzip);
     let outcomes = OutcomeServiceServer::new(Outcomes::new(shared())).accept_compressed(Gzip);
     let segments = SegmentServiceServer::new(Segments::new(shared())).accept_compressed(Gzip);
     let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
+    let event_types = EventTypeServiceServer::new(EventTypes::new(shared())).accept_compressed(Gzip);
     let router = axum::Router::new();
     let router = route(router, ingest.max_decoding_message_size(bytes_max), serving);
     let router = route(router, query.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, metrics.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, organizations.max_decoding_message_size(bytes_max), serving);
     let router = route(router, outcomes.max_decoding_message_size(bytes_max), serving);
     let router = route(router, segments.max_decoding_message_size(bytes_max), serving);
     let router = route(router, audits.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, event_types.max_decoding_message_size(bytes_max), serving);
     let router = route(router, health, serving);
     let router = route(router, reflection().build_v1()?, serving);
     Ok(route(router, reflection().build_v1alpha()?, serving))

@@ -17,8 +17,22 @@ pub(super) fn need(path: &str, config: &Config) -> Option<Need> {
             "tallyhouse.v1.QueryService",
             "GetCampaignStats" | "GetTopUsers" | "GetTopCampaigns" | "GetDailyActiveUsers" | "ListEvents" | "GetEvent",
         ) => Scope::Read,
+        ("tallyhouse.v1.MetricsService", "GetSummary") => Scope::Read,
+        ("tallyhouse.v1.MetricsService", "PutMetrics") => Scope::Ingest,
+        (
+            "tallyhouse.v1.OrganizationService",
+            "PutOrganization"
+            | "GetOrganization"
+            | "PutUser"
+            | "GetUser"
+            | "PutMember"
+            | "ListMembers"
+            | "GetTopOrganizations",
+        ) => Scope::Admin,
         ("tallyhouse.v1.OutcomeService", "Watch") => Scope::Read,
         ("tallyhouse.v1.SegmentService", "ListSegments" | "RetryParkedSegments") => Scope::Admin,
+        ("tallyhouse.v1.EventTypeService", "ListEventTypes" | "GetEventType") => Scope::Read,
+        ("tallyhouse.v1.EventTypeService", "RegisterEventType") => Scope::Admin,
         ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus") => Scope::Admin,
         _ => return None,
     };
@@ -45,7 +59,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(methods, 13);
+        assert_eq!(methods, 25);
         assert_eq!(need("/tallyhouse.v1.IngestService/Other", &Config::default()), None);
         assert_eq!(need("/tallyhouse.v1.OtherService/Ingest", &Config::default()), None);
     }

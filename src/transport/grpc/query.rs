@@ -8,9 +8,9 @@ use tonic::{Request, Response, Status};
 use super::{convert, status};
 use crate::domain::{
     Answer, Error, EventFilter, EventPage, FieldError, Limit, MILLIS_PER_DAY, MILLIS_PER_MINUTE, OrgId, PageKey,
-    StatsQuestion, Timestamp, Window,
+    StatsQuestion, Timestamp, Window, check_days,
 };
-use crate::transport::cursor;
+use crate::transport::Cursors;
 use crate::transport::proto::query_service_server::QueryService;
 use crate::transport::proto::{
     self, GetCampaignStatsRequest, GetCampaignStatsResponse, GetDailyActiveUsersRequest, GetDailyActiveUsersResponse,
@@ -19,8 +19,6 @@ use crate::transport::proto::{
 };
 use crate::transport::serving::Serving;
 
-/// Most days of one answer.
-const DAYS_MAX: i64 = 3_660;
 /// What of a message a page of events leaves for the rest, in bytes.
 const PAGE_BYTES_REST: usize = 8 << 10;
 
@@ -108,11 +106,11 @@ impl QueryService for Query {
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         let (org_id, request) = Self::read(request)?;
         let app = &self.serving.app;
-        let (filter, limit, after) = events_question(&org_id, request).map_err(status::of)?;
+        let (filter, limit, after) = events_question(&app.cursors, &org_id, request).map_err(status::of)?;
         let answer = app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await.map_err(status::of)?;
         let Answer { value: page, watermark, cached } = answer;
         let (events, next) = fitting(page, app.config.message_bytes_max.saturating_sub(PAGE_BYTES_REST));
-        let next_page_token = next.map(|key| cursor::write(&org_id, &filter, &key)).unwrap_or_default();
+        let next_page_token = next.map(|key| app.cursors.after_event(&org_id, &filter, &key)).unwrap_or_default();
         Ok(Response::new(ListEventsResponse {
             events,
             next_page_token,
@@ -166,14 +164,12 @@ pub(super) fn stats_question(request: GetCampaignStatsRequest, buckets_max: u32)
 pub(super) fn days(window: Option<&proto::Window>) -> Result<Window, Error> {
     let mut errors = Vec::new();
     let Some(window) = convert::window(window, &mut errors) else { return Err(Error::invalid(errors)) };
-    let days = window.buckets(MILLIS_PER_DAY);
-    if days > DAYS_MAX {
-        return Err(Error::invalid_field("window", format!("may span at most {DAYS_MAX} days; this one has {days}")));
-    }
+    check_days("window", window).map_err(|error| Error::invalid(vec![error]))?;
     Ok(window.outwards_to(MILLIS_PER_DAY))
 }
 
 pub(super) fn events_question(
+    cursors: &Cursors,
     org_id: &OrgId,
     request: ListEventsRequest,
 ) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
@@ -189,7 +185,7 @@ pub(super) fn events_question(
     let Some(limit) = limit.filter(|_| errors.is_empty()) else { return Err(Error::invalid(errors)) };
     let ListEventsRequest { campaign_id, user_id, types, page_token, .. } = request;
     let filter = EventFilter { window, campaign_id, user_id, types };
-    let after = cursor::read("page_token", &page_token, org_id, &filter)?;
+    let after = cursors.event("page_token", &page_token, org_id, &filter)?;
     Ok((filter, limit, after))
 }
 
@@ -231,6 +227,7 @@ mod tests {
             occurred_at: Timestamp::from_millis(0),
             seq: 0,
             properties: "x".repeat(*size),
+            schema_version: 0,
             received_at_micros: 0,
         };
         EventPage { events: sizes.iter().enumerate().map(event).collect(), next: None }

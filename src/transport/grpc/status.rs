@@ -62,6 +62,10 @@ mod tests {
         check(Error::unauthenticated("a"), Code::Unauthenticated, "UNAUTHENTICATED", &[], None, false);
         check(Error::forbidden("a"), Code::PermissionDenied, "PERMISSION_DENIED", &[], None, false);
         check(Error::not_found("a"), Code::NotFound, "NOT_FOUND", &[], None, false);
+        check(Error::conflict("a"), Code::Aborted, "CONFLICT", &[], None, false);
+        let places = vec![crate::domain::FieldError::new("a", "b")];
+        check(Error::incompatible(places), Code::FailedPrecondition, "INCOMPATIBLE_SCHEMA", &["a"], None, false);
+        check(Error::key_reused(), Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", &[], None, false);
         check(Error::too_large("a"), Code::InvalidArgument, "TOO_LARGE", &[], None, false);
         check(Error::exhausted("a", second), Code::ResourceExhausted, "OVERLOADED", &[], Some(1), true);
         let quota = Quota { policy: "user-events", max: 10, window: second };

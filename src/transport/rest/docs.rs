@@ -1,4 +1,6 @@
-//! The description at `/openapi.json`, and pages to read it at `/docs`.
+//! The description at `/openapi.json`, and pages to read it: `/docs`, which is
+//! all in the binary, and `/redoc`, whose script a browser fetches from the
+//! internet.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,7 +8,7 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use utoipa::OpenApi;
@@ -26,12 +28,22 @@ static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
     Bytes::from(json)
 });
 
-/// Adds both; they are for everybody.
+/// A page that shows the description by a script of another house, of one
+/// version.
+const REDOC: &str = concat!(
+    "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Tallyhouse</title></head><body>",
+    "<redoc spec-url=\"/openapi.json\"></redoc>",
+    "<noscript>The description itself: <a href=\"/openapi.json\">/openapi.json</a></noscript>",
+    "<script src=\"https://cdn.redoc.ly/redoc/v2.5.0/bundles/redoc.standalone.js\"></script></body></html>",
+);
+
+/// Adds all; they are for everybody.
 pub(super) fn add(routes: Routes) -> Routes {
     let config = Arc::new(Config::from("/openapi.json"));
     let at_root = Arc::clone(&config);
     routes
         .route("/openapi.json", Need::Nothing, get(description))
+        .route("/redoc", Need::Nothing, get(async || Html(REDOC)))
         .route("/docs", Need::Nothing, get(async || Redirect::permanent("/docs/")))
         .route("/docs/", Need::Nothing, get(async move || page("", at_root)))
         .route(
@@ -47,7 +59,7 @@ pub(super) fn add(routes: Routes) -> Routes {
 /// The description of this interface
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "getDescription", tag = "Service",
-    responses((status = 200, description = "OpenAPI. Pages to read it are at `/docs`.", content_type = "application/json", body = Object)),
+    responses((status = 200, description = "OpenAPI. Pages to read it are at `/docs` and `/redoc`.", content_type = "application/json", body = Object)),
 )]
 pub(super) async fn description() -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Bytes::clone(&DESCRIPTION)).into_response()

@@ -1,15 +1,11 @@
 //! One event as a JSON object.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::domain::{Error, EventDraft, FieldError, PropertiesDraft, Timestamp};
-use crate::transport::{properties, rfc3339};
+use super::fields::{self, Faults, Text};
+use crate::domain::{Error, EventDraft, FieldError};
 
 /// The fields in the order in which they are named when they are at fault.
 const FIELDS: [&str; 8] =
@@ -74,40 +70,28 @@ impl<'a> EventBody<'a> {
     /// # Errors
     /// `Invalid` when it is not one JSON object. Its fields are not judged yet.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Error> {
-        let text = str::from_utf8(bytes).map_err(|_| Error::invalid_field("body", "must be UTF-8"))?;
-        // An array would do for a struct, as far as serde is concerned.
-        let is_object = text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{');
-        match serde_json::from_str(text) {
-            Ok(body) if is_object => Ok(body),
-            Ok(_) => Err(Error::invalid_field("body", "must be one JSON object")),
-            Err(error) if error.is_data() && !is_object => Err(Error::invalid_field("body", "must be one JSON object")),
-            Err(error) => Err(Error::invalid_field("body", format!("must be one JSON object: {error}"))),
-        }
+        fields::read_object(bytes).map_err(|error| error.invalid("body"))
     }
 
-    /// The organisation it names. (A name that is no text is no organisation's.)
+    /// The organisation it names.
     pub(super) fn org_id(&self) -> Option<&str> {
-        match &self.org_id {
-            Text::Given(org_id) => Some(org_id),
-            Text::Wrong => Some(""),
-            Text::Absent => None,
-        }
+        self.org_id.org_id()
     }
 
     /// The event it means, whose metadata may have so many bytes. What is wrong
     /// so far is in the draft.
     pub(super) fn draft(&self, metadata_bytes_max: usize) -> EventDraft<'_> {
         let mut faults = Faults::default();
-        let event_id = faults.required("event_id", &self.event_id);
-        let event_type = faults.required("type", &self.event_type);
-        let campaign_id = faults.required("campaign_id", &self.campaign_id);
+        let event_id = required("event_id", &self.event_id, &mut faults);
+        let event_type = required("type", &self.event_type, &mut faults);
+        let campaign_id = required("campaign_id", &self.campaign_id, &mut faults);
         let creative_id = faults.optional("creative_id", &self.creative_id);
-        let source = faults.required("source", &self.source);
-        let occurred_at = faults.required("occurred_at", &self.occurred_at);
+        let source = required("source", &self.source, &mut faults);
+        let occurred_at = required("occurred_at", &self.occurred_at, &mut faults);
         let user_id = faults.optional("user_id", &self.user_id);
         EventDraft {
             event_id,
-            event_type: faults.known_type(event_type),
+            event_type: known_type(event_type, &mut faults),
             campaign_id,
             creative_id,
             source,
@@ -124,135 +108,31 @@ impl<'a> EventBody<'a> {
     pub(super) fn faults(errors: Vec<FieldError>) -> Vec<FieldError> {
         let mut errors = errors;
         for error in &mut errors {
-            if error.field == "properties" {
-                "metadata".clone_into(&mut error.field);
+            // With the place within them, if one is at fault.
+            if let Some(place) = error.field.strip_prefix("properties") {
+                error.field = format!("metadata{place}");
             }
         }
-        errors.sort_by_key(|error| FIELDS.iter().position(|field| *field == error.field));
+        let field_of = |error: &FieldError| error.field.split('.').next().unwrap_or_default().to_owned();
+        errors.sort_by_key(|error| FIELDS.iter().position(|field| *field == field_of(error)));
         errors
     }
 }
 
-/// Collects what is wrong with the fields. A faulty field is taken for empty,
-/// so that nothing more is said of it.
-#[derive(Default)]
-struct Faults(Vec<FieldError>);
-
-impl Faults {
-    fn add(&mut self, field: &str, message: &str) {
-        self.0.push(FieldError::new(field, message));
+fn required<'t>(field: &str, text: &'t Text<'_>, faults: &mut Faults) -> &'t str {
+    let read = faults.optional(field, text);
+    if read.is_empty() && *text != Text::Wrong {
+        faults.add(field, "is required");
     }
-
-    fn optional<'t>(&mut self, field: &str, text: &'t Text<'_>) -> &'t str {
-        match text {
-            Text::Given(text) => text,
-            Text::Absent => "",
-            Text::Wrong => {
-                self.add(field, "must be a string");
-                ""
-            }
-        }
-    }
-
-    fn required<'t>(&mut self, field: &str, text: &'t Text<'_>) -> &'t str {
-        let read = self.optional(field, text);
-        if read.is_empty() && *text != Text::Wrong {
-            self.add(field, "is required");
-        }
-        read
-    }
-
-    fn known_type<'t>(&mut self, event_type: &'t str) -> &'t str {
-        if matches!(event_type, "" | "click" | "impression") {
-            return event_type;
-        }
-        self.add("type", "must be 'click' or 'impression'");
-        ""
-    }
-
-    fn time(&mut self, field: &str, text: &str) -> Option<Timestamp> {
-        let time = rfc3339::parse(text);
-        if time.is_none() && !text.is_empty() {
-            self.add(field, rfc3339::EXPECTED);
-        }
-        time
-    }
-
-    fn object(&mut self, field: &str, value: Option<&RawValue>, bytes_max: usize) -> PropertiesDraft<'static> {
-        let read = value.map_or(Ok(PropertiesDraft::None), |value| properties::read(value.get(), bytes_max));
-        read.unwrap_or_else(|message| {
-            self.add(field, &message);
-            PropertiesDraft::None
-        })
-    }
+    read
 }
 
-/// A field that should be a string.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Text<'a> {
-    /// Left out, or null.
-    #[default]
-    Absent,
-    Given(Cow<'a, str>),
-    /// Something else.
-    Wrong,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
+fn known_type<'t>(event_type: &'t str, faults: &mut Faults) -> &'t str {
+    if matches!(event_type, "" | "click" | "impression") {
+        return event_type;
     }
-}
-
-/// Takes any JSON, so that every field can be judged and not only the first
-/// that is wrong.
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text::Given(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text::Given(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Text<'de>, E> {
-        Ok(Text::Absent)
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Text<'de>, E> {
-        Ok(Text::Wrong)
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Text<'de>, E> {
-        Ok(Text::Wrong)
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Text<'de>, E> {
-        Ok(Text::Wrong)
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Text<'de>, E> {
-        Ok(Text::Wrong)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text<'de>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Text::Wrong)
-    }
-
-    /// Numbers come this way, too.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text<'de>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Text::Wrong)
-    }
+    faults.add("type", "must be 'click' or 'impression'");
+    ""
 }
 
 #[cfg(test)]
@@ -260,7 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Event, EventLimits, MILLIS_PER_DAY, OrgId};
+    use crate::domain::{Event, EventLimits, MILLIS_PER_DAY, OrgId, Timestamp};
 
     const LIMITS: EventLimits = EventLimits {
         event_id_bytes_max: 128,

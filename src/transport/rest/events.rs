@@ -23,7 +23,7 @@ use crate::domain::{Error, EventFilter, Limit, OrgId, PageKey, StoredEvent, Verd
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
 use crate::transport::serving::Serving;
-use crate::transport::{cursor, properties, rfc3339};
+use crate::transport::{Cursors, properties, rfc3339};
 
 /// How long the sender of an undecided event is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -190,30 +190,32 @@ pub(super) async fn list(
     Organisation(org_id): Organisation,
     params: Params,
 ) -> Result<Response, Failure> {
-    let (filter, limit, after) = question(&org_id, params)?;
+    let cursors = &serving.app.cursors;
+    let (filter, limit, after) = question(cursors, &org_id, params)?;
     let found = serving.app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await?;
     let page = Page {
-        next_cursor: found.value.next.map(|key| cursor::write(&org_id, &filter, &key)),
+        next_cursor: found.value.next.map(|key| cursors.after_event(&org_id, &filter, &key)),
         events: found.value.events.into_iter().map(Stored::from).collect(),
     };
     Ok(answer(page, found.watermark, found.cached))
 }
 
-pub(super) fn question(org_id: &OrgId, mut params: Params) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
+pub(super) fn question(
+    cursors: &Cursors,
+    org_id: &OrgId,
+    mut params: Params,
+) -> Result<(EventFilter, Limit, Option<PageKey>), Error> {
     let filter = EventFilter {
         window: params.open_window(),
         campaign_id: params.filter("campaign_id"),
         user_id: params.filter("user_id"),
-        types: params.all("type").into_iter().filter(|text| !text.is_empty()).collect(),
+        types: params.types("type"),
     };
-    if filter.types.len() > EventFilter::TYPES_MAX {
-        params.fault("type", format!("may be given at most {} times", EventFilter::TYPES_MAX));
-    }
     let limit = params.limit(Limit::PAGE_MAX, Limit::PAGE_DEFAULT);
     let cursor = params.filter("cursor");
     let limit = params.done(limit)?;
     // A token cannot be judged by filters that are wrong themselves.
-    let after = cursor::read("cursor", &cursor, org_id, &filter)?;
+    let after = cursors.event("cursor", &cursor, org_id, &filter)?;
     Ok((filter, limit, after))
 }
 

@@ -57,6 +57,18 @@ impl Failure {
         Self::http(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not arrive in time")
     }
 
+    /// The body is no JSON. (Where a contract tells that from JSON that is wrong.)
+    pub(super) fn malformed_json(message: String) -> Self {
+        let details = vec![FieldError::new("body", message)];
+        Self { details, ..Self::http(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "the body cannot be read") }
+    }
+
+    /// The cursor is not one of this list's. (Where a contract tells that from other wrong parameters.)
+    pub(super) fn invalid_cursor(error: Error) -> Self {
+        let Self { details, .. } = Self::from(error);
+        Self { details, ..Self::http(StatusCode::BAD_REQUEST, "INVALID_CURSOR", "the cursor cannot be used") }
+    }
+
     /// Its HTTP status.
     #[cfg(test)]
     pub(super) const fn status(&self) -> StatusCode {
@@ -148,4 +160,22 @@ pub(super) enum AnyFailure {
     /// Too much to do (`OVERLOADED`), or a part of the service cannot be reached (`UNAVAILABLE`): try again.
     #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds to wait.")))]
     Unavailable(ErrorBody),
+}
+
+/// What can go wrong with any body under `/api/v1`, for its description.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "describes")]
+pub(super) enum BodyFailure {
+    /// The body is no JSON: `MALFORMED_JSON`.
+    #[response(status = 400)]
+    Malformed(ErrorBody),
+    /// The body did not arrive in time: `REQUEST_TIMEOUT`.
+    #[response(status = 408)]
+    Late(ErrorBody),
+    /// The body is too large: `TOO_LARGE`.
+    #[response(status = 413)]
+    TooLarge(ErrorBody),
+    /// The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.
+    #[response(status = 415)]
+    OfAnotherType(ErrorBody),
 }

@@ -8,6 +8,7 @@ mod docs;
 mod event_body;
 mod events;
 mod failure;
+mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 mod health;
@@ -17,6 +18,7 @@ mod params;
 mod rate_limit;
 mod stats;
 mod users;
+mod v1;
 
 use std::sync::Arc;
 
@@ -46,7 +48,7 @@ pub(super) fn routes(serving: &Arc<Serving>) -> Router {
         .route("/healthz", Need::Nothing, get(health::alive))
         .route("/readyz", Need::Nothing, get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
-    docs::add(routes).finish()
+    docs::add(v1::add(routes)).finish()
 }
 
 /// Answers what no path and no method of the router takes.

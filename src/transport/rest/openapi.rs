@@ -4,7 +4,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{campaigns, events, health, stats, users};
+use super::{campaigns, events, health, stats, users, v1};
 
 /// See the module.
 #[derive(OpenApi)]
@@ -19,12 +19,17 @@ use super::{campaigns, events, health, stats, users};
     servers((url = "/")),
     paths(
         events::take, events::list, events::show, stats::show, users::top, campaigns::top,
+        v1::events::take, v1::lists::list, v1::lists::show, v1::metrics::put, v1::metrics::summary,
+        v1::metrics::daily_active_users, v1::organizations::put, v1::organizations::show, v1::organizations::top,
+        v1::members::put, v1::members::list, v1::users::put, v1::users::show,
+        v1::event_types::list, v1::event_types::show, v1::event_types::put,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
-    modifiers(&BearerToken),
+    modifiers(&BearerToken, &UnderBothNames),
     tags(
         (name = "Events", description = "Events in, and single events out."),
         (name = "Counts", description = "Answers from the rollups."),
+        (name = "Analytics", description = "Customer analytics: the same events and counts by their contract, and what belongs to them."),
         (name = "Service", description = "The service itself."),
     ),
 )]
@@ -39,6 +44,24 @@ impl Modify for BearerToken {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(text));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));
+    }
+}
+
+/// Describes the routes that are served under `/api/v1` as they are elsewhere.
+struct UnderBothNames;
+
+impl Modify for UnderBothNames {
+    fn modify(&self, document: &mut Document) {
+        for (path, operation_id) in
+            [("/users/top", "getAnalyticsTopUsers"), ("/campaigns/top", "getAnalyticsTopCampaigns")]
+        {
+            let Some(mut item) = document.paths.paths.get(path).cloned() else { continue };
+            if let Some(operation) = &mut item.get {
+                operation.operation_id = Some(operation_id.to_owned());
+                operation.tags = Some(vec!["Analytics".to_owned()]);
+            }
+            document.paths.paths.insert(format!("/api/v1{path}"), item);
+        }
     }
 }
 
@@ -62,11 +85,46 @@ mod tests {
         check("/stats", "get", &["200", "401", "403", "422", "429", "500", "503"]);
         check("/users/top", "get", &["200", "401", "403", "422", "429", "500", "503"]);
         check("/campaigns/top", "get", &["200", "401", "403", "422", "429", "500", "503"]);
+        check("/api/v1/events", "post", &["202", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503"]);
+        check("/api/v1/event-types", "get", &["200", "401", "403", "422", "429", "500", "503"]);
+        check("/api/v1/event-types/{type}", "get", &["200", "401", "403", "404", "422", "429", "500", "503"]);
+        let new = ["200", "201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "500", "503"];
+        check("/api/v1/event-types/{type}", "put", &new);
+        let query: [&str; 7] = ["200", "401", "403", "422", "429", "500", "503"];
+        let put = ["200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503"];
+        let one = ["200", "401", "403", "404", "422", "429", "500", "503"];
+        let list = ["200", "400", "401", "403", "422", "429", "500", "503"];
+        check("/api/v1/events", "get", &list);
+        check("/api/v1/events/{event_id}", "get", &one);
+        check("/api/v1/metrics", "post", &put);
+        check("/api/v1/metrics/summary", "get", &query);
+        check("/api/v1/metrics/dau", "get", &query);
+        check("/api/v1/users/top", "get", &query);
+        check("/api/v1/campaigns/top", "get", &query);
+        check("/api/v1/organizations/top", "get", &query);
+        check("/api/v1/organizations/{org_id}", "put", &put);
+        check("/api/v1/organizations/{org_id}", "get", &one);
+        check("/api/v1/organizations/{org_id}/members", "get", &list);
+        check("/api/v1/organizations/{org_id}/members/{user_id}", "put", &put);
+        check("/api/v1/users/{user_id}", "put", &put);
+        check("/api/v1/users/{user_id}", "get", &one);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(9));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(23));
+    }
+
+    #[test]
+    fn what_a_status_means_is_said_where_it_means_more() {
+        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        for (path, method, code) in [
+            ("/api/v1/events", "post", "IDEMPOTENCY_KEY_REUSED"),
+            ("/api/v1/event-types/{type}", "put", "INCOMPATIBLE_SCHEMA"),
+        ] {
+            let said = &description["paths"][path][method]["responses"]["422"]["description"];
+            assert!(said.as_str().is_some_and(|said| said.contains(code)), "{path}: {said}");
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
-use crate::domain::{Error, FieldError, Limit, MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp, Window};
+use crate::domain::{
+    Error, EventFilter, FieldError, Limit, MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp, Window,
+};
 use crate::transport::rfc3339;
 
 /// Longest relative window, in milliseconds: ten years.
@@ -53,37 +55,65 @@ impl Params {
         self.text(name).unwrap_or_default()
     }
 
-    fn time(&mut self, name: &str) -> Option<Timestamp> {
+    /// One end of a window.
+    fn end(&mut self, ends: &Ends, which: usize) -> Option<Timestamp> {
+        let name = ends.names[which];
         let text = self.text(name)?;
-        let time = rfc3339::parse_in_query(&text);
-        if time.is_none() {
-            self.fault(name, rfc3339::EXPECTED);
+        let day = if ends.may_be_days { rfc3339::parse_date(&text) } else { None };
+        let is_last = which == 1;
+        // A day is included, whichever end it is.
+        let day = day.map(|day| if is_last { day.plus_millis(MILLIS_PER_DAY) } else { day });
+        let end = day.or_else(|| rfc3339::parse_in_query(&text));
+        if end.is_none() {
+            self.fault(name, if ends.may_be_days { DATE_EXPECTED } else { rfc3339::EXPECTED });
         }
-        time
+        end
+    }
+
+    /// Both ends of a window; what is missing is a fault when both are
+    /// required, and else as far away as the database reaches. None without
+    /// both.
+    fn window_of(&mut self, ends: &Ends, are_required: bool) -> Option<Window> {
+        let missing = ends.names.map(|name| !self.has(name));
+        let (from, to) = (self.end(ends, 0), self.end(ends, 1));
+        if are_required {
+            for (name, _) in ends.names.into_iter().zip(missing).filter(|(_, is_missing)| *is_missing) {
+                self.fault(name, "is required");
+            }
+        } else if missing == [true, true] {
+            return None;
+        }
+        let or = |end: Option<Timestamp>, is_missing: bool, far: Timestamp| {
+            if is_missing && !are_required { Some(far) } else { end }
+        };
+        match Window::new(or(from, missing[0], FIRST)?, or(to, missing[1], LAST)?) {
+            Ok(window) => Some(window),
+            Err(_) => {
+                self.fault(ends.names[0], format!("must be before '{}'", ends.names[1]));
+                None
+            }
+        }
     }
 
     /// `from` and `to`, both required.
     pub(super) fn window(&mut self) -> Option<Window> {
-        let missing = ["from", "to"].map(|name| !self.has(name));
-        let (from, to) = (self.time("from"), self.time("to"));
-        for (name, is_missing) in ["from", "to"].into_iter().zip(missing) {
-            if is_missing {
-                self.fault(name, "is required");
-            }
-        }
-        self.keep(Window::new(from?, to?))
+        self.window_of(&MOMENTS, true)
     }
 
     /// `from` and `to`, of which either may be left out; none without both.
     pub(super) fn open_window(&mut self) -> Option<Window> {
-        let missing = ["from", "to"].map(|name| !self.has(name));
-        let (from, to) = (self.time("from"), self.time("to"));
-        match missing {
-            [true, true] => None,
-            [false, true] => self.keep(Window::new(from?, LAST)),
-            [true, false] => self.keep(Window::new(FIRST, to?)),
-            [false, false] => self.keep(Window::new(from?, to?)),
-        }
+        self.window_of(&MOMENTS, false)
+    }
+
+    /// `start_date` and `end_date`, both required: times, of which the second
+    /// is not included, or days, which both are.
+    pub(super) fn dates(&mut self) -> Option<Window> {
+        self.window_of(&DATES, true)
+    }
+
+    /// The same, of which either may be left out; none without both.
+    pub(super) fn open_dates(&mut self) -> Option<Window> {
+        self.window_of(&DATES, false)
     }
 
     /// `from` and `to`, or `window` as a length up to now; without any, the
@@ -106,11 +136,31 @@ impl Params {
 
     /// `limit`.
     pub(super) fn limit(&mut self, max: u32, default: Limit) -> Option<Limit> {
-        match self.text("limit") {
-            None => Some(default),
-            // What is no number is out of bounds as well.
-            Some(text) => self.keep(Limit::new("limit", text.parse().unwrap_or(0), max)),
+        self.count("limit", max).unwrap_or(Some(default))
+    }
+
+    /// A number from 1 to `max`; the outer none when it is left out.
+    pub(super) fn count(&mut self, name: &str, max: u32) -> Option<Option<Limit>> {
+        let text = self.text(name)?;
+        // What is no number is out of bounds as well.
+        Some(self.keep(Limit::new(name, text.parse().unwrap_or(0), max)))
+    }
+
+    /// What is listed in a parameter that may be repeated, written with
+    /// brackets, and hold several values with commas between them.
+    pub(super) fn list(&mut self, name: &str) -> Vec<String> {
+        let values = [self.all(name), self.all(&format!("{name}[]"))].concat();
+        let values = values.iter().flat_map(|value| value.split(','));
+        values.filter(|value| !value.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A filter by types of events, which may be repeated.
+    pub(super) fn types(&mut self, name: &str) -> Vec<String> {
+        let types: Vec<String> = self.all(name).into_iter().filter(|text| !text.is_empty()).collect();
+        if types.len() > EventFilter::TYPES_MAX {
+            self.fault(name, format!("may be given at most {} times", EventFilter::TYPES_MAX));
         }
+        types
     }
 
     fn has(&self, name: &str) -> bool {
@@ -143,6 +193,17 @@ impl Params {
         }
     }
 }
+
+/// The names of a window's ends.
+struct Ends {
+    names: [&'static str; 2],
+    may_be_days: bool,
+}
+
+const MOMENTS: Ends = Ends { names: ["from", "to"], may_be_days: false };
+const DATES: Ends = Ends { names: ["start_date", "end_date"], may_be_days: true };
+/// What is said of a text that is neither a time nor a day.
+const DATE_EXPECTED: &str = "must be a date, as in 2026-02-10, or an RFC 3339 time";
 
 /// The ends of a window that is open on one side: what ClickHouse's DateTime64
 /// can hold, the years 1900 to 2299.
@@ -226,6 +287,35 @@ mod tests {
             Ok(Some(("1900-01-01T00:00:00Z", "2026-02-10T21:10:00Z"))),
         );
         check("from=x", Params::open_window, Err(&["from"]));
+    }
+
+    #[test]
+    fn a_day_is_included_and_the_moment_of_an_end_is_not() {
+        let whole = Ok(Some(("2026-02-10T00:00:00Z", "2026-02-12T00:00:00Z")));
+        check("start_date=2026-02-10&end_date=2026-02-11", Params::dates, whole);
+        check("start_date=2026-02-10&end_date=2026-02-12T00:00:00Z", Params::dates, whole);
+        check("start_date=2026-02-10T02:00:00%2B02:00&end_date=2026-02-11", Params::open_dates, whole);
+        check("end_date=2026-02-11", Params::dates, Err(&["start_date"]));
+        check("end_date=1900-01-01", Params::open_dates, Ok(Some(("1900-01-01T00:00:00Z", "1900-01-02T00:00:00Z"))));
+        check(
+            "start_date=2026-02-10&end_date=2026-02-10",
+            Params::dates,
+            Ok(Some(("2026-02-10T00:00:00Z", "2026-02-11T00:00:00Z"))),
+        );
+        check("start_date=2026-02-11&end_date=2026-02-10", Params::dates, Err(&["start_date"]));
+        for date in ["2026-02-30", "2026-2-1", "26-02-01", "2026-02-10T", "20260210", "2026-02-10 "] {
+            check(&format!("start_date={date}&end_date=2026-03-01"), Params::dates, Err(&["start_date"]));
+        }
+        check("from=2026-02-10&to=2026-02-11", Params::window, Err(&["from", "to"]));
+    }
+
+    #[test]
+    fn a_list_is_repeated_or_has_commas() {
+        let check = |query: &str, expected: &[&str]| assert_eq!(params(query).list("metrics"), expected, "{query}");
+        check("metrics=a,b&metrics=c", &["a", "b", "c"]);
+        check("metrics[]=a&metrics%5B%5D=b,,", &["a", "b"]);
+        check("metrics=", &[]);
+        check("", &[]);
     }
 
     #[test]

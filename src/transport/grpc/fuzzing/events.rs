@@ -22,7 +22,7 @@ pub(crate) fn run(bytes: &[u8]) {
     judge(request.events);
     // Messages that are joined are one message of all their events.
     let mut beside = bytes.to_vec();
-    let good = IngestBatchRequest { events: vec![valid("good")], durability: 0 };
+    let good = IngestBatchRequest { events: vec![valid("good")], durability: 0, ..Default::default() };
     beside.extend_from_slice(&good.encode_to_vec());
     let verdicts = judge(codec::read::<IngestBatchRequest>(beside.as_slice()).expect("both were read").events);
     assert_eq!(verdicts.len(), count + 1);
@@ -82,7 +82,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let events = vec![full, bad, valid("e"), proto::Event::default()];
     vec![
         IngestRequest { sequence: 3, events: events.clone(), durability: 2 }.encode_to_vec(),
-        IngestBatchRequest { events, durability: 9 }.encode_to_vec(),
-        IngestBatchRequest { events: vec![proto::Event::default(); 500], durability: 0 }.encode_to_vec(),
+        IngestBatchRequest { events, durability: 9, ..Default::default() }.encode_to_vec(),
+        IngestBatchRequest { events: vec![proto::Event::default(); 500], durability: 0, ..Default::default() }
+            .encode_to_vec(),
     ]
 }

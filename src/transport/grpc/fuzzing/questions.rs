@@ -4,12 +4,12 @@ use prost::Message;
 
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
-use crate::transport::fuzzing::NOW;
+use crate::transport::fuzzing::{NOW, cursors};
 use crate::transport::grpc::outcome::Wanted;
-use crate::transport::grpc::{codec, convert, query, status};
+use crate::transport::grpc::{codec, convert, metrics, query, status};
 use crate::transport::proto::{
-    GetCampaignStatsRequest, GetDailyActiveUsersRequest, GetEventRequest, GetTopCampaignsRequest, GetTopUsersRequest,
-    ListEventsRequest, WatchRequest, Window,
+    GetCampaignStatsRequest, GetDailyActiveUsersRequest, GetEventRequest, GetSummaryRequest, GetTopCampaignsRequest,
+    GetTopUsersRequest, ListEventsRequest, MetricValue, PutMetricsRequest, WatchRequest, Window,
 };
 
 /// A request is read as a question within its bounds, or refused by field. The
@@ -17,7 +17,7 @@ use crate::transport::proto::{
 pub(crate) fn run(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let org = OrgId::default_org();
-    match kind % 7 {
+    match kind % 9 {
         0 => with(bytes, |request: GetCampaignStatsRequest| {
             let question = check(query::stats_question(request, Config::default().buckets_max));
             let buckets = question.map(|question| question.window.buckets(question.granularity.millis()));
@@ -31,9 +31,19 @@ pub(crate) fn run(bytes: &[u8]) {
             check(query::days(request.window.as_ref()));
         }),
         4 => with(bytes, |request: ListEventsRequest| {
-            check(query::events_question(&org, request));
+            check(query::events_question(&cursors(), &org, request));
         }),
         5 => with(bytes, |_: GetEventRequest| {}),
+        6 => with(bytes, |request: GetSummaryRequest| {
+            if let Some(question) = check(metrics::question(&request)) {
+                assert!((1..=20).contains(&question.metrics.len()));
+            }
+        }),
+        7 => with(bytes, |request: PutMetricsRequest| {
+            if let Some(values) = check(metrics::values(&request)) {
+                assert!(values.len() == request.metrics.len() && values.iter().all(|value| value.value.is_finite()));
+            }
+        }),
         _ => with(bytes, |request: WatchRequest| {
             check(Wanted::new(org, request));
         }),
@@ -70,6 +80,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         Some(Window { from: Some(prost_types::Timestamp { seconds: -62_167_219_200, nanos: 0 }), to: Some(far) });
     let campaign_id = "camp_1".to_owned();
     let stats = GetCampaignStatsRequest { campaign_id: campaign_id.clone(), window, granularity: 2 };
+    let value = MetricValue { date: "2026-02-10".to_owned(), name: "revenue".to_owned(), value: -1.5 };
     let list = ListEventsRequest {
         window,
         campaign_id,
@@ -85,6 +96,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         GetDailyActiveUsersRequest { window: long }.encode_to_vec(),
         list.encode_to_vec(),
         GetEventRequest { event_id: "e".to_owned() }.encode_to_vec(),
+        GetSummaryRequest { window, metrics: vec!["ctr".to_owned(), "events:x".to_owned()] }.encode_to_vec(),
+        PutMetricsRequest { metrics: vec![value; 3] }.encode_to_vec(),
         WatchRequest::default().encode_to_vec(),
     ];
     (0_u8..).zip(requests).map(|(kind, request)| [vec![kind], request].concat()).collect()

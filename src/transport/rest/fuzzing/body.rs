@@ -1,10 +1,12 @@
-//! The body of `POST /events`.
+//! The bodies of `POST /events` and `POST /api/v1/events`.
 
+use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
 
 use crate::domain::{Event, OrgId};
 use crate::transport::fuzzing::{NOW, limits};
 use crate::transport::rest::event_body::EventBody;
+use crate::transport::rest::v1::batch::{self, Batch};
 use crate::transport::rfc3339;
 
 const FIELDS: [&str; 9] =
@@ -13,6 +15,7 @@ const FIELDS: [&str; 9] =
 /// A body is an event or refused with the contract's error; and an event
 /// written as JSON is the same event.
 pub(crate) fn run(bytes: &[u8]) {
+    run_batch(bytes);
     let org = OrgId::default_org();
     let body = match EventBody::read(bytes) {
         Ok(body) => body,
@@ -30,6 +33,28 @@ pub(crate) fn run(bytes: &[u8]) {
                 .expect("and is as valid");
             assert_eq!(written, self::written(&again).to_string());
         }
+    }
+}
+
+/// A body is at most a hundred events, each valid or at fault in fields that
+/// the contract names; or it is refused.
+fn run_batch(bytes: &[u8]) {
+    let batch = match Batch::read(bytes) {
+        Ok(batch) => batch,
+        Err(failure) => {
+            let status = failure.into_response().status();
+            assert!(status == 400 || status == 422, "{status}");
+            return;
+        }
+    };
+    let org = OrgId::default_org();
+    let drafts = batch.drafts(limits().properties_bytes_max);
+    assert!((1..=100).contains(&drafts.len()));
+    for draft in drafts {
+        let Err(rejection) = Event::parse(&org, draft, &limits(), NOW) else { continue };
+        let faults = batch::faults(&rejection.errors);
+        assert!(!faults.is_empty());
+        assert!(faults.iter().all(|fault| batch::FIELDS.contains(&&*fault.field)), "{faults:?}");
     }
 }
 
@@ -60,6 +85,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "[\"e\",\"click\"]".to_owned(),
         r#"{"metadata":[1],"user_id":{"a":1},"occurred_at":1770757800,"source":true,"event_id":1e400}"#.to_owned(),
         "{\"metadata\":".repeat(300),
+        r#"{"events":[{"event_id":"e","event_type":"x","timestamp":"2026-02-10T21:10:00Z","seq":7},{"properties":[]},5]}"#
+            .to_owned(),
+        r#"{"events":[{"event_id":"e","seq":-1,"seq":2},{"event_id":"\ud800"}],"org_id":null,"events2":[]}"#.to_owned(),
     ]
     .map(String::into_bytes)
     .to_vec()

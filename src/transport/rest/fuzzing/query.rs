@@ -4,13 +4,28 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, Uri};
 
 use crate::config::Config;
-use crate::domain::{Error, OrgId};
-use crate::transport::fuzzing::NOW;
+use crate::domain::{Error, MILLIS_PER_DAY, OrgId};
+use crate::transport::fuzzing::{NOW, cursors};
 use crate::transport::rest::params::Params;
-use crate::transport::rest::{body, events, stats};
+use crate::transport::rest::{body, events, stats, v1};
 
-const FIELDS: [&str; 10] =
-    ["query", "from", "to", "window", "limit", "type", "campaign_id", "user_id", "cursor", "granularity"];
+const FIELDS: [&str; 15] = [
+    "query",
+    "from",
+    "to",
+    "window",
+    "limit",
+    "type",
+    "campaign_id",
+    "user_id",
+    "cursor",
+    "granularity",
+    "start_date",
+    "end_date",
+    "event_type",
+    "metrics",
+    "days",
+];
 
 fn check<T>(question: Result<T, Error>) -> Option<T> {
     question.map_err(|error| super::check_failure(error, &FIELDS)).ok()
@@ -30,7 +45,16 @@ pub(crate) fn run(bytes: &[u8]) {
         let buckets = question.window.buckets(question.granularity.millis());
         assert!((1..=i64::from(Config::default().buckets_max) + 1).contains(&buckets), "{question:?}");
     }
-    check(events::question(&org, Params::read(&uri)));
+    check(events::question(&cursors(), &org, Params::read(&uri)));
+    check(v1::lists::question(Params::read(&uri)));
+    check(v1::organizations::question(Params::read(&uri)));
+    let windows = [
+        check(v1::metrics::question(Params::read(&uri))).map(|question| question.window),
+        check(v1::metrics::days(Params::read(&uri))),
+    ];
+    for window in windows.into_iter().flatten() {
+        assert!((1..=3_660).contains(&window.buckets(MILLIS_PER_DAY)), "{window:?}");
+    }
 }
 
 /// Query strings, and content types.
@@ -41,6 +65,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "window=24h&limit=7",
         "type=click&type=impression&user_id=%C3%A9&campaign_id=&limit=500",
         "cursor=AQAAAAAAAAAA&from=0000-01-01T00:00:00Z",
+        "start_date=2026-02-10&end_date=2026-02-16T00:00:00Z&metrics=events,ctr&metrics[]=events:x&days=3",
+        "start_date=0000-01-01&end_date=9999-12-31&event_type=a&event_type=b&days=0&metrics=a%20b",
         "window=99999999999999d&limit=-1&from=%ff",
         "application/cloudevents+json; charset=utf-8",
     ]

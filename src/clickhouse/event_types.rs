@@ -1,0 +1,177 @@
+//! Event types' side of ClickHouse: versions in, versions out.
+
+use std::time::Duration;
+
+use clickhouse::query::Query;
+use clickhouse::{Client, Row};
+use serde::Deserialize;
+
+use super::client::Endpoint;
+use super::error::QueryError;
+use crate::domain::{OrgId, Timestamp, UnknownTypes};
+use crate::event_types::{StoredVersion, VersionSummary};
+use crate::ingest::row::put_string;
+
+/// Reads and writes the table of event types.
+pub struct EventTypeStore {
+    writer: Client,
+    reader: Client,
+    wait_max: Duration,
+}
+
+/// The latest version of a type of some organisation.
+#[derive(Debug, Row, Deserialize)]
+pub struct LatestRow {
+    /// The organisation, as the table has it.
+    pub org_id: String,
+    /// The type.
+    pub r#type: String,
+    /// The version's number.
+    pub latest: u32,
+    /// Its schema; empty: none.
+    pub latest_schema: String,
+}
+
+impl EventTypeStore {
+    /// On this server. Questions about one organisation are asked as `reader`.
+    /// A question may take so long.
+    pub fn new(endpoint: &Endpoint, reader: &Endpoint, wait_max: Duration) -> Self {
+        Self { writer: endpoint.client(), reader: reader.client(), wait_max }
+    }
+
+    /// Changes with every registration, and with every change to an organisation.
+    pub async fn state(&self) -> Result<String, QueryError> {
+        let statement = "SELECT ifNull(toString(tuple( \
+                 (SELECT count() FROM event_types), \
+                 (SELECT max(toUnixTimestamp64Milli(created_at)) FROM event_types), \
+                 (SELECT count() FROM organizations), \
+                 (SELECT max(version) FROM organizations))), '') AS state";
+        self.in_time(self.writer.query_raw(statement).fetch_one()).await
+    }
+
+    /// The latest version of every type of every organisation.
+    pub async fn latest(&self) -> Result<Vec<LatestRow>, QueryError> {
+        let statement = "SELECT toString(org_id) AS org_id, toString(type) AS type, max(version) AS latest, \
+                    argMax(schema, (version, created_at)) AS latest_schema \
+             FROM event_types GROUP BY org_id, type";
+        self.in_time(self.writer.query_raw(statement).fetch_all()).await
+    }
+
+    /// What each organisation wants done with events of unknown types; those
+    /// that are not named accept them.
+    pub async fn policies(&self) -> Result<Vec<(String, UnknownTypes)>, QueryError> {
+        let statement = "SELECT org_id, toString(argMax(unknown_event_types, version)) AS unknown_types \
+             FROM organizations GROUP BY org_id";
+        let rows: Vec<PolicyRow> = self.in_time(self.writer.query_raw(statement).fetch_all()).await?;
+        let policy = |row: PolicyRow| UnknownTypes::parse(&row.unknown_types).map(|policy| (row.org_id, policy));
+        Ok(rows.into_iter().filter_map(policy).collect())
+    }
+
+    /// How many types an organisation has.
+    pub async fn count(&self, org_id: &OrgId) -> Result<u64, QueryError> {
+        let statement = "SELECT uniqExact(type) AS types FROM event_types WHERE org_id = {org:String}";
+        self.in_time(self.ask(statement, org_id).fetch_one()).await
+    }
+
+    /// Every type of an organisation, by name.
+    pub async fn list(&self, org_id: &OrgId) -> Result<Vec<VersionSummary>, QueryError> {
+        let statement = "SELECT toString(type) AS type, max(version) AS latest, \
+                    argMax(notEmpty(schema), (version, created_at)) AS has_schema, \
+                    toUnixTimestamp64Milli(argMax(created_at, (version, created_at))) AS created \
+             FROM event_types WHERE org_id = {org:String} GROUP BY type ORDER BY type";
+        let rows: Vec<SummaryRow> = self.in_time(self.ask(statement, org_id).fetch_all()).await?;
+        Ok(rows.into_iter().map(SummaryRow::into_domain).collect())
+    }
+
+    /// Every version of a type, the latest first; none when it is not
+    /// registered.
+    pub async fn versions(&self, org_id: &OrgId, event_type: &str) -> Result<Vec<StoredVersion>, QueryError> {
+        let statement = "SELECT version, schema, toUnixTimestamp64Milli(created_at) AS created FROM event_types \
+             WHERE org_id = {org:String} AND type = {type:String} \
+             ORDER BY version DESC, created_at DESC LIMIT 1 BY version";
+        let query = self.ask(statement, org_id).param("type", event_type);
+        let rows: Vec<VersionRow> = self.in_time(query.fetch_all()).await?;
+        Ok(rows.into_iter().map(|row| row.into_domain(event_type)).collect())
+    }
+
+    /// Adds a version. It is durable when this returns; on an error it may or
+    /// may not be there.
+    pub async fn insert(&self, org_id: &OrgId, version: &StoredVersion) -> Result<(), QueryError> {
+        let mut row = Vec::with_capacity(version.schema.len() + 256);
+        put_string(&mut row, org_id.as_str());
+        put_string(&mut row, &version.event_type);
+        row.extend_from_slice(&version.version.to_le_bytes());
+        put_string(&mut row, &version.schema);
+        row.extend_from_slice(&version.created_at.millis().to_le_bytes());
+        let statement = "INSERT INTO event_types (org_id, type, version, schema, created_at) FORMAT RowBinary";
+        let mut insert = self
+            .writer
+            .insert_formatted_with(statement)
+            .with_setting("async_insert", "0")
+            .with_setting("wait_end_of_query", "1");
+        let inserted = async {
+            insert.send(row.into()).await?;
+            insert.end().await
+        };
+        self.in_time(inserted).await
+    }
+
+    /// A statement about an organisation.
+    fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
+        let reader = self.reader.clone().with_setting("log_comment", org_id.as_str());
+        reader.query_raw(statement).param("org", org_id.as_str())
+    }
+
+    async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, clickhouse::error::Error>> + Send,
+    ) -> Result<T, QueryError> {
+        match tokio::time::timeout(self.wait_max, asked).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(QueryError::Unreachable("the question about event types took too long".to_owned())),
+        }
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct PolicyRow {
+    org_id: String,
+    unknown_types: String,
+}
+
+#[derive(Row, Deserialize)]
+struct SummaryRow {
+    r#type: String,
+    latest: u32,
+    has_schema: u8,
+    created: i64,
+}
+
+impl SummaryRow {
+    fn into_domain(self) -> VersionSummary {
+        VersionSummary {
+            event_type: self.r#type,
+            version: self.latest,
+            has_schema: self.has_schema != 0,
+            created_at: Timestamp::from_millis(self.created),
+        }
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct VersionRow {
+    version: u32,
+    schema: String,
+    created: i64,
+}
+
+impl VersionRow {
+    fn into_domain(self, event_type: &str) -> StoredVersion {
+        StoredVersion {
+            event_type: event_type.to_owned(),
+            version: self.version,
+            schema: self.schema,
+            created_at: Timestamp::from_millis(self.created),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Who uses the service: organisations, their users, and who belongs to them.
+//!
+//! What is put replaces what was there, and can be read as soon as it has been
+//! answered for. It belongs to one organisation; a single question is about all
+//! of them: which have the most events.
+
+use std::sync::Arc;
+
+use crate::clickhouse::directory::DirectoryStore;
+use crate::domain::{
+    Answer, Error, Limit, MILLIS_PER_DAY, Member, MemberDraft, MemberPage, OrgId, Organization, OrganizationCount,
+    OrganizationDraft, Ranking, User, UserDraft, Window,
+};
+use crate::event_types::EventTypes;
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::log::Segments;
+use crate::query::Room;
+
+/// See the module.
+pub struct Directory {
+    store: DirectoryStore,
+    event_types: Arc<EventTypes>,
+    room: Arc<Room>,
+    clock: Arc<ArrivalClock>,
+    segments: Arc<Segments>,
+    /// The organisation of those who run the service; none when any may ask
+    /// about all.
+    operator: Option<OrgId>,
+}
+
+impl Directory {
+    /// Kept in this store. What organisations decide about types of events is
+    /// told to these.
+    pub const fn new(
+        store: DirectoryStore,
+        event_types: Arc<EventTypes>,
+        room: Arc<Room>,
+        clock: Arc<ArrivalClock>,
+        segments: Arc<Segments>,
+        operator: Option<OrgId>,
+    ) -> Self {
+        Self { store, event_types, room, clock, segments, operator }
+    }
+
+    /// An organisation.
+    ///
+    /// # Errors
+    /// `NotFound` when it has not been put.
+    pub async fn organization(&self, org_id: &OrgId) -> Result<Organization, Error> {
+        let found = self.room.ask(self.store.organization(org_id)).await?;
+        found.ok_or_else(|| Error::not_found("this organisation is not registered"))
+    }
+
+    /// Puts a draft that has been checked in the organisation's place.
+    pub async fn put_organization(&self, org_id: &OrgId, draft: OrganizationDraft) -> Result<Organization, Error> {
+        let old = self.room.ask(self.store.organization(org_id)).await?;
+        let new = draft.replacing(org_id.clone(), old.as_ref(), self.clock.now());
+        self.room.ask(self.store.put_organization(&new, self.clock.arrivals(1))).await?;
+        self.event_types.set_unknown_types(org_id, new.unknown_event_types);
+        Ok(new)
+    }
+
+    /// A user of an organisation.
+    ///
+    /// # Errors
+    /// `NotFound` when it has not been put.
+    pub async fn user(&self, org_id: &OrgId, user_id: &str) -> Result<User, Error> {
+        let found = self.room.ask(self.store.user(org_id, user_id)).await?;
+        found.ok_or_else(|| Error::not_found("there is no user with this id"))
+    }
+
+    /// Puts a draft that has been checked in the user's place.
+    pub async fn put_user(&self, org_id: &OrgId, user_id: String, draft: UserDraft) -> Result<User, Error> {
+        let old = self.room.ask(self.store.user(org_id, &user_id)).await?;
+        let new = draft.replacing(user_id, old.as_ref(), self.clock.now());
+        self.room.ask(self.store.put_user(org_id, &new, self.clock.arrivals(1))).await?;
+        Ok(new)
+    }
+
+    /// A page of an organisation's members, by user id, from the one after
+    /// `after`.
+    pub async fn members(&self, org_id: &OrgId, limit: Limit, after: Option<&str>) -> Result<MemberPage, Error> {
+        let after = after.unwrap_or_default();
+        // One more than asked for tells whether there is a further page.
+        let mut members = self.room.ask(self.store.members(org_id, after, limit.get() + 1)).await?;
+        let has_more = members.len() > limit.get() as usize;
+        members.truncate(limit.get() as usize);
+        let next = members.last().filter(|_| has_more).map(|member| member.user_id.clone());
+        Ok(MemberPage { members, next })
+    }
+
+    /// Puts a draft that has been checked in the membership's place. The user
+    /// need not be known.
+    pub async fn put_member(&self, org_id: &OrgId, user_id: String, draft: MemberDraft) -> Result<Member, Error> {
+        let old = self.room.ask(self.store.member(org_id, &user_id)).await?;
+        let new = draft.replacing(user_id, old.as_ref(), self.clock.now());
+        self.room.ask(self.store.put_member(org_id, &new, self.clock.arrivals(1))).await?;
+        Ok(new)
+    }
+
+    /// The organisations with the most events of the last days, today included,
+    /// and which days these are. Never cached.
+    ///
+    /// # Errors
+    /// `Forbidden` for all but the operator, where there is one.
+    pub async fn top_organizations(
+        &self,
+        asking: &OrgId,
+        days: Limit,
+        limit: Limit,
+    ) -> Result<(Window, Answer<Ranking<OrganizationCount>>), Error> {
+        if self.operator.as_ref().is_some_and(|operator| operator != asking) {
+            return Err(Error::forbidden("only the organisation that runs this service may ask about all others"));
+        }
+        let now = self.clock.now();
+        let watermark = self.segments.watermark(now);
+        let to = now.plus_millis(1).ceil_to(MILLIS_PER_DAY);
+        let window = Window::new(to.plus_millis(-i64::from(days.get()) * MILLIS_PER_DAY), to)?;
+        let value = self.room.ask(self.store.top_organizations(window, limit)).await?;
+        Ok((window, Answer { value, watermark, cached: false }))
+    }
+}

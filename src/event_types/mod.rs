@@ -1,0 +1,163 @@
+//! Event types: what the properties of events must look like, and how that may
+//! change.
+//!
+//! An organisation registers versions of its types, each with a schema or
+//! without. Events are checked against the latest version of their type, and
+//! record its number. A new version must accept what the last one accepts,
+//! unless that is forced. Versions are never changed, and neither are events
+//! that were stored under an older one. See `docs/schema-evolution.md`.
+
+mod check;
+mod compatibility;
+mod latest;
+mod register;
+mod schema;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use latest::OrgTypes;
+pub use register::{Registered, Registration};
+pub use schema::SCHEMA_BYTES_MAX;
+
+use crate::clickhouse::error::QueryError;
+use crate::clickhouse::event_types::EventTypeStore;
+use crate::domain::{Error, OrgId, Timestamp, UnknownTypes};
+use crate::ingest::clock::ArrivalClock;
+use latest::Latest;
+
+/// Most faults that are named, of a schema, of a comparison, or of an event.
+const FAULTS_MAX: usize = 10;
+
+/// The bounds of event types. See the settings of the same names in
+/// [`crate::config::Config`].
+#[derive(Clone, Copy, Debug)]
+pub struct EventTypeSettings {
+    /// Longest type, in bytes.
+    pub type_bytes_max: usize,
+    /// Most types of an organisation.
+    pub types_max: u64,
+    /// Most versions of a type.
+    pub versions_max: usize,
+}
+
+/// One version of one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredVersion {
+    /// The type.
+    pub event_type: String,
+    /// The version's number, from 1.
+    pub version: u32,
+    /// The text of its schema, with keys sorted; empty: anything will do.
+    pub schema: String,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// A type with its latest version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionSummary {
+    /// The type.
+    pub event_type: String,
+    /// The latest version's number, from 1.
+    pub version: u32,
+    /// Whether it has a schema; if not, anything will do.
+    pub has_schema: bool,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// See the module.
+pub struct EventTypes {
+    settings: EventTypeSettings,
+    store: EventTypeStore,
+    clock: Arc<ArrivalClock>,
+    latest: Latest,
+    /// Types that are being registered, by organisation.
+    under_way: Mutex<HashSet<(OrgId, String)>>,
+    /// What the tables were like when they were read last.
+    state_read: tokio::sync::Mutex<Option<String>>,
+}
+
+impl EventTypes {
+    /// With nothing known yet: see [`EventTypes::refresh`].
+    pub fn new(settings: EventTypeSettings, store: EventTypeStore, clock: Arc<ArrivalClock>) -> Self {
+        Self {
+            settings,
+            store,
+            clock,
+            latest: Latest::default(),
+            under_way: Mutex::default(),
+            state_read: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What an organisation's events are checked against; none: nothing.
+    pub fn of(&self, org_id: &OrgId) -> Option<Arc<OrgTypes>> {
+        self.latest.of(org_id)
+    }
+
+    /// An organisation has decided about unknown types, durably. It holds from
+    /// now on.
+    pub fn set_unknown_types(&self, org_id: &OrgId, policy: UnknownTypes) {
+        self.latest.set_unknown_types(org_id, policy);
+    }
+
+    /// Every type of an organisation, by name.
+    pub async fn list(&self, org_id: &OrgId) -> Result<Vec<VersionSummary>, Error> {
+        self.store.list(org_id).await.map_err(failed)
+    }
+
+    /// Every version of a type, the latest first.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not registered.
+    pub async fn show(&self, org_id: &OrgId, event_type: &str) -> Result<Vec<StoredVersion>, Error> {
+        let versions = self.store.versions(org_id, event_type).await.map_err(failed)?;
+        if versions.is_empty() {
+            return Err(Error::not_found("there is no such event type"));
+        }
+        Ok(versions)
+    }
+
+    /// Takes in what was registered elsewhere. Costs one question when nothing
+    /// was.
+    pub async fn refresh(&self) -> Result<(), QueryError> {
+        let mut state_read = self.state_read.lock().await;
+        let changes = self.latest.changes();
+        let state = self.store.state().await?;
+        if state_read.as_ref() == Some(&state) {
+            return Ok(());
+        }
+        let (versions, policies) = tokio::try_join!(self.store.latest(), self.store.policies())?;
+        // What changed here meanwhile may not be in what was read: next time.
+        if self.latest.replace(versions, policies, changes).await {
+            *state_read = Some(state);
+        }
+        Ok(())
+    }
+
+    /// Refreshes for ever.
+    pub async fn keep_fresh(&self, pause: Duration) {
+        let mut fails = false;
+        loop {
+            tokio::time::sleep(pause).await;
+            let refreshed = self.refresh().await;
+            if let Err(error) = &refreshed
+                && !fails
+            {
+                tracing::warn!(%error, "event types that others register are not seen for now");
+            }
+            fails = refreshed.is_err();
+        }
+    }
+}
+
+/// What a caller is told; the cause goes to the log.
+fn failed(error: QueryError) -> Error {
+    tracing::warn!(%error, "a question about event types failed");
+    error.into()
+}

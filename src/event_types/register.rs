@@ -1,0 +1,238 @@
+//! Registering a version.
+
+use std::sync::Arc;
+
+use super::check::Check;
+use super::latest::LatestVersion;
+use super::schema::Schema;
+use super::{EventTypes, StoredVersion, compatibility, failed};
+use crate::domain::{Error, FieldError, OrgId};
+
+/// What is to be registered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// The version's number; none: the next, or the last if it is the same.
+    pub version: Option<u32>,
+    /// The text of the schema; empty: anything will do.
+    pub schema: String,
+    /// Even though the version may refuse what the last one accepts.
+    pub force: bool,
+}
+
+/// What is registered now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The version.
+    pub version: StoredVersion,
+    /// Whether it is new. If not, it had been registered just so before.
+    pub is_new: bool,
+}
+
+/// A schema that has been read, and compiled.
+struct Compiled {
+    schema: Option<Schema>,
+    check: Option<Check>,
+}
+
+impl Compiled {
+    fn read(text: &str) -> Result<Self, Vec<FieldError>> {
+        if text.is_empty() {
+            return Ok(Self { schema: None, check: None });
+        }
+        let schema = Schema::parse(text)?;
+        let check = Check::compile(&schema)?;
+        Ok(Self { schema: Some(schema), check: Some(check) })
+    }
+
+    fn text(&self) -> &str {
+        self.schema.as_ref().map_or("", Schema::text)
+    }
+
+    /// What of a former schema it may refuse.
+    fn faults(&self, former: &str) -> Vec<FieldError> {
+        let Some(schema) = &self.schema else { return Vec::new() };
+        let anything = serde_json::Value::Bool(true);
+        if former.is_empty() {
+            return compatibility::faults(&anything, schema.expanded());
+        }
+        match Schema::parse(former) {
+            Ok(former) => compatibility::faults(former.expanded(), schema.expanded()),
+            Err(_) => vec![FieldError::new("schema", "cannot be compared with the last version, which is no schema")],
+        }
+    }
+}
+
+/// A type that is being registered. Nobody else registers it meanwhile.
+struct Place {
+    types: Arc<EventTypes>,
+    key: (OrgId, String),
+}
+
+impl Place {
+    fn take(types: &Arc<EventTypes>, org_id: &OrgId, event_type: &str) -> Result<Self, Error> {
+        let key = (org_id.clone(), event_type.to_owned());
+        if !types.under_way.lock().insert(key.clone()) {
+            return Err(Error::conflict("this event type is being registered by somebody else"));
+        }
+        Ok(Self { types: Arc::clone(types), key })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.types.under_way.lock().remove(&self.key);
+    }
+}
+
+impl EventTypes {
+    /// Adds a version to a type. It is durable when this returns, and events
+    /// are checked against it from now on.
+    ///
+    /// # Errors
+    /// `Invalid` for a name, a schema or a number that cannot be; `Conflict`
+    /// when somebody else registers the type just now, or has registered the
+    /// version; `Incompatible` when it may refuse what the last one accepts.
+    pub async fn register(
+        self: &Arc<Self>,
+        org_id: &OrgId,
+        event_type: &str,
+        registration: Registration,
+    ) -> Result<Registered, Error> {
+        self.check_type(event_type)?;
+        let (types, org_id, event_type) = (Arc::clone(self), org_id.clone(), event_type.to_owned());
+        // It goes on when the caller goes: who comes next finds it done.
+        let registered = tokio::spawn(async move {
+            let place = Place::take(&types, &org_id, &event_type)?;
+            let registered = types.register_alone(&org_id, &event_type, registration).await;
+            drop(place);
+            registered
+        });
+        registered.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a registration failed");
+            Err(Error::internal())
+        })
+    }
+
+    fn check_type(&self, event_type: &str) -> Result<(), Error> {
+        let max = self.settings.type_bytes_max;
+        let is_token = event_type.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'));
+        if is_token && (1..=max).contains(&event_type.len()) {
+            return Ok(());
+        }
+        Err(Error::invalid_field("type", format!("must be 1 to {max} letters, digits, '_', '-', '.' or ':'")))
+    }
+
+    async fn register_alone(
+        &self,
+        org_id: &OrgId,
+        event_type: &str,
+        registration: Registration,
+    ) -> Result<Registered, Error> {
+        let Registration { version, schema, force } = registration;
+        let compiled = in_background(move || Compiled::read(&schema)).await?.map_err(Error::invalid)?;
+        let versions = self.store.versions(org_id, event_type).await.map_err(failed)?;
+        let last = versions.first();
+        let number = match number(version, compiled.text(), last)? {
+            Number::Last(last) => return Ok(Registered { version: last.clone(), is_new: false }),
+            Number::Next(number) => number,
+        };
+        self.check_room(org_id, versions.len()).await?;
+        let former = last.filter(|_| !force).map(|last| last.schema.clone());
+        let compiled = in_background(move || {
+            let faults = former.map(|former| compiled.faults(&former)).unwrap_or_default();
+            if faults.is_empty() { Ok(compiled) } else { Err(Error::incompatible(faults)) }
+        });
+        let compiled = compiled.await??;
+        let version = StoredVersion {
+            event_type: event_type.to_owned(),
+            version: number,
+            schema: compiled.text().to_owned(),
+            created_at: self.clock.now(),
+        };
+        self.store.insert(org_id, &version).await.map_err(failed)?;
+        let latest = LatestVersion { version: number, check: compiled.check.map(Arc::new) };
+        self.latest.registered(org_id, event_type, latest);
+        tracing::info!(org_id = org_id.as_str(), event_type, version = number, force, "an event type was registered");
+        Ok(Registered { version, is_new: true })
+    }
+
+    /// Refuses what would be one too many.
+    async fn check_room(&self, org_id: &OrgId, versions: usize) -> Result<(), Error> {
+        let (types_max, versions_max) = (self.settings.types_max, self.settings.versions_max);
+        if versions >= versions_max {
+            return Err(Error::invalid_field("version", format!("is one too many: a type has at most {versions_max}")));
+        }
+        if versions == 0 && self.store.count(org_id).await.map_err(failed)? >= types_max {
+            let message = format!("is one too many: an organisation has at most {types_max}");
+            return Err(Error::invalid_field("type", message));
+        }
+        Ok(())
+    }
+}
+
+/// Which version a registration means.
+#[derive(Debug, PartialEq, Eq)]
+enum Number<'a> {
+    /// The last one, which is just the same.
+    Last(&'a StoredVersion),
+    Next(u32),
+}
+
+fn number<'a>(given: Option<u32>, schema: &str, last: Option<&'a StoredVersion>) -> Result<Number<'a>, Error> {
+    let next = last.map_or(1, |last| last.version.saturating_add(1));
+    let same = last.filter(|last| last.schema == schema);
+    match (given, same) {
+        (None, Some(same)) => Ok(Number::Last(same)),
+        (None, None) => Ok(Number::Next(next)),
+        (Some(given), _) if given == next => Ok(Number::Next(next)),
+        (Some(given), Some(same)) if given == same.version => Ok(Number::Last(same)),
+        (Some(given), _) if last.is_some_and(|last| given == last.version) => {
+            Err(Error::conflict(format!("version {given} is registered with another schema; the next is {next}")))
+        }
+        (Some(_), _) => Err(Error::invalid_field("version", format!("must be {next}, which is the next"))),
+    }
+}
+
+/// What takes its time must not hold up others.
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "reading a schema failed");
+        Error::internal()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    #[test]
+    fn versions_follow_each_other() {
+        let last = StoredVersion {
+            event_type: "a".to_owned(),
+            version: 2,
+            schema: "{}".to_owned(),
+            created_at: Timestamp::from_millis(0),
+        };
+        let check =
+            |given: Option<u32>, schema: &str, last: Option<&StoredVersion>, expected: Result<Option<u32>, &str>| {
+                let got = number(given, schema, last).map(|number| match number {
+                    Number::Last(_) => None,
+                    Number::Next(number) => Some(number),
+                });
+                let got = got.map_err(|error| if error.fields.is_empty() { "conflict" } else { "invalid" });
+                assert_eq!(got, expected, "{given:?} {schema}");
+            };
+        check(None, "", None, Ok(Some(1)));
+        check(Some(1), "", None, Ok(Some(1)));
+        check(Some(2), "", None, Err("invalid"));
+        check(None, "{\"type\":\"object\"}", Some(&last), Ok(Some(3)));
+        check(None, "{}", Some(&last), Ok(None));
+        check(Some(2), "{}", Some(&last), Ok(None));
+        check(Some(3), "{}", Some(&last), Ok(Some(3)));
+        check(Some(2), "", Some(&last), Err("conflict"));
+        check(Some(1), "{}", Some(&last), Err("invalid"));
+        check(Some(4), "", Some(&last), Err("invalid"));
+        check(Some(0), "", Some(&last), Err("invalid"));
+    }
+}

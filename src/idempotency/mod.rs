@@ -1,0 +1,390 @@
+//! Calls that can be repeated: a key makes the same call once, and gives its
+//! answer again.
+//!
+//! The steps of a call with a key, each durable before the next:
+//!
+//! 1. That the key is used, when, and for which body.
+//! 2. The events. Those without an id have one made from the organisation, the
+//!    key, the time of step 1 and their position.
+//! 3. The verdicts. Then the caller is answered.
+//!
+//! Whoever repeats the call after it was broken off, wherever that was, finds
+//! the time of step 1 and makes the same ids: what the former attempt had logged
+//! is not counted again, and is *accepted* as it was then.
+
+mod record;
+mod store;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedMutexGuard;
+
+pub use store::{KeyBounds, KeyStore, KeyStoreError};
+
+use crate::domain::{Error, ErrorCode, EventDraft, OrgId, PropertiesDraft, Verdict, VerdictCounts};
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::pipeline::{BatchVerdicts, Durability, Pipeline, Submission};
+use record::Print;
+use store::Begun;
+
+/// How long a caller is told to wait when the file cannot be read or written.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Time between two sweeps.
+const SWEEP_PAUSE: Duration = Duration::from_secs(60);
+
+/// What makes a call repeatable: any text of 1 to 255 characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// Most characters of a key.
+    pub const CHARS_MAX: usize = 255;
+    /// What a key may be, in words.
+    pub const EXPECTED: &'static str = "must be 1 to 255 characters, none of them a control character";
+
+    /// Reads a key; none when it cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let chars = text.chars().take(Self::CHARS_MAX + 1).count();
+        let is_key = (1..=Self::CHARS_MAX).contains(&chars) && !text.chars().any(char::is_control);
+        is_key.then(|| Self(text.to_owned()))
+    }
+
+    /// As the store knows it: an organisation's name has no such byte.
+    fn of(&self, org_id: &OrgId) -> Vec<u8> {
+        [org_id.as_str().as_bytes(), &[0], self.0.as_bytes()].concat()
+    }
+}
+
+/// The answer to a call with a key.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The verdicts.
+    pub verdicts: BatchVerdicts,
+    /// The ids that were made, by position; none where an event had its own.
+    pub event_ids: Vec<Option<String>>,
+    /// Whether a former call was answered just so.
+    pub is_replayed: bool,
+}
+
+/// Keys whose calls run now, with what those that come meanwhile wait for.
+type Running = Mutex<HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>>;
+
+/// See the module.
+pub struct RepeatableCalls {
+    store: KeyStore,
+    clock: Arc<ArrivalClock>,
+    running: Running,
+}
+
+/// The right to be the only call with a key. Dropping it lets the next one in.
+struct Place {
+    calls: Arc<RepeatableCalls>,
+    key: Vec<u8>,
+    alone: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut running = self.calls.running.lock();
+        self.alone = None;
+        // Nobody can ask for it while the map is locked: what is not shared is not wanted.
+        if running.get(&self.key).is_some_and(|place| Arc::strong_count(place) == 1) {
+            running.remove(&self.key);
+        }
+    }
+}
+
+impl RepeatableCalls {
+    /// With the keys in this store.
+    pub fn new(store: KeyStore, clock: Arc<ArrivalClock>) -> Self {
+        Self { store, clock, running: Running::default() }
+    }
+
+    /// Takes a batch as [`Pipeline::submit`] does, once for its key, and waits
+    /// for the verdicts.
+    ///
+    /// # Errors
+    /// As the pipeline's. `KeyReused` when a former call with the key had
+    /// another body; `Exhausted` when there is no room for another key,
+    /// `Unavailable` when keys cannot be kept.
+    pub async fn submit(
+        self: &Arc<Self>,
+        pipeline: &Pipeline,
+        (org_id, key): (&OrgId, &IdempotencyKey),
+        drafts: Vec<EventDraft<'_>>,
+        bytes: usize,
+        durability: Durability,
+    ) -> Result<Kept, Error> {
+        pipeline.check_count(drafts.len())?;
+        let print = print(&drafts, durability);
+        let place = self.place(key.of(org_id)).await;
+        let begun = self.store.begin(place.key.clone(), print, self.clock.micros()).await.map_err(failed)?;
+        let (at, is_again) = match begun {
+            Begun::New { at } => (at, false),
+            Begun::Again { at } => (at, true),
+            Begun::Answered { at, answer } => return replayed(&place.key, at, &answer, &drafts),
+            Begun::OtherBody => return Err(Error::key_reused()),
+            Begun::Full { retry_after } => {
+                return Err(Error::exhausted("there is no room for another idempotency key", retry_after));
+            }
+        };
+        let event_ids = event_ids(&place.key, at, &drafts);
+        // They live as long as the ids that are made for them.
+        let mut drafts: Vec<EventDraft<'_>> = drafts;
+        for (draft, made) in drafts.iter_mut().zip(&event_ids) {
+            draft.event_id = made.as_deref().unwrap_or(draft.event_id);
+        }
+        let call = Call { place, at, is_again };
+        match pipeline.submit(org_id, drafts, bytes, durability).await {
+            Ok(submission) => call.answer(submission, event_ids).await,
+            Err(error) => Err(call.nothing_done(error).await),
+        }
+    }
+
+    /// Waits until no other call with the key runs.
+    async fn place(self: &Arc<Self>, key: Vec<u8>) -> Place {
+        let place = Arc::clone(self.running.lock().entry(key.clone()).or_default());
+        // From here on, whoever goes cleans up.
+        let mut place_taken = Place { calls: Arc::clone(self), key, alone: None };
+        place_taken.alone = Some(place.lock_owned().await);
+        place_taken
+    }
+
+    /// Forgets keys whose time is over, for ever.
+    pub async fn keep_swept(&self) {
+        loop {
+            match self.store.sweep(self.clock.micros()).await {
+                Ok(0) => {}
+                // There may be more.
+                Ok(_) => continue,
+                Err(error) => tracing::warn!(%error, "idempotency keys cannot be swept"),
+            }
+            tokio::time::sleep(SWEEP_PAUSE).await;
+        }
+    }
+}
+
+/// A call that runs.
+struct Call {
+    place: Place,
+    /// When the first attempt was made.
+    at: u64,
+    /// A former attempt was broken off.
+    is_again: bool,
+}
+
+impl Call {
+    /// Waits for the verdicts and keeps them, also when the caller goes.
+    async fn answer(self, submission: Submission, event_ids: Vec<Option<String>>) -> Result<Kept, Error> {
+        let answered = tokio::spawn(async move {
+            let verdicts = match submission.verdicts().await {
+                Ok(verdicts) => verdicts,
+                // The log was full: nothing has happened.
+                Err(error) if error.code == ErrorCode::Exhausted => return Err(self.nothing_done(error).await),
+                // Something may have: whoever repeats the call will see.
+                Err(error) => return Err(error),
+            };
+            let verdicts = if self.is_again { as_first(verdicts, &event_ids) } else { verdicts };
+            // What is undecided is to be sent again, and not to be answered so again.
+            if verdicts.counts.undecided == 0 {
+                let answer = record::write_answer(&verdicts.verdicts);
+                let key = self.place.key.clone();
+                self.place.calls.store.finish(key, self.at, answer).await.map_err(failed)?;
+            }
+            Ok(Kept { verdicts, event_ids, is_replayed: false })
+        });
+        answered.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a call with an idempotency key failed");
+            Err(Error::internal())
+        })
+    }
+
+    /// The call was refused. It need not be remembered, unless a former attempt
+    /// has done something.
+    async fn nothing_done(self, error: Error) -> Error {
+        if !self.is_again {
+            let forgotten = self.place.calls.store.forget(self.place.key.clone(), self.at).await;
+            if let Err(error) = forgotten {
+                tracing::warn!(%error, "an idempotency key that did nothing is kept");
+            }
+        }
+        error
+    }
+}
+
+/// What the caller is told; the cause is in the log.
+fn failed(_: KeyStoreError) -> Error {
+    Error::unavailable("idempotency keys cannot be kept just now", RETRY_AFTER)
+}
+
+/// Events with ids that were made for this call can only be known from a former
+/// attempt of it: they were accepted then.
+fn as_first(made: BatchVerdicts, event_ids: &[Option<String>]) -> BatchVerdicts {
+    let mut verdicts = made.verdicts;
+    for (verdict, event_id) in verdicts.iter_mut().zip(event_ids) {
+        if event_id.is_some() && *verdict == Verdict::Duplicate {
+            *verdict = Verdict::Accepted;
+        }
+    }
+    counted(verdicts)
+}
+
+fn counted(verdicts: Vec<Verdict>) -> BatchVerdicts {
+    let mut counts = VerdictCounts::default();
+    verdicts.iter().for_each(|verdict| counts.add(verdict));
+    BatchVerdicts { verdicts, counts }
+}
+
+fn replayed(key: &[u8], at: u64, answer: &[u8], drafts: &[EventDraft<'_>]) -> Result<Kept, Error> {
+    let Some(verdicts) = record::read_answer(answer, drafts.len()) else {
+        tracing::error!("the answer that an idempotency key has is none");
+        return Err(Error::internal());
+    };
+    Ok(Kept { verdicts: counted(verdicts), event_ids: event_ids(key, at, drafts), is_replayed: true })
+}
+
+/// Ids for the events that have none.
+fn event_ids(key: &[u8], at: u64, drafts: &[EventDraft<'_>]) -> Vec<Option<String>> {
+    let is_missing = |draft: &EventDraft<'_>| {
+        draft.event_id.is_empty() && !draft.unreadable.iter().any(|error| error.field == "event_id")
+    };
+    let drafts = drafts.iter().zip(0_u64..);
+    drafts.map(|(draft, position)| is_missing(draft).then(|| event_id(key, at, position))).collect()
+}
+
+/// A UUIDv7 of the time of the first attempt. Its random bits are made from the
+/// organisation and the key, that time and the position.
+fn event_id(key: &[u8], at: u64, position: u64) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"tallyhouse event id");
+    hash.update((key.len() as u64).to_le_bytes());
+    hash.update(key);
+    hash.update(at.to_le_bytes());
+    hash.update(position.to_le_bytes());
+    let mut random = [0; 10];
+    random.copy_from_slice(&hash.finalize()[..10]);
+    uuid::Builder::from_unix_timestamp_millis(at / 1_000, &random).into_uuid().to_string()
+}
+
+/// What stands for a body: everything that its events say, however it was
+/// written.
+fn print(drafts: &[EventDraft<'_>], durability: Durability) -> Print {
+    let mut hash = Sha256::new();
+    hash.update((drafts.len() as u64).to_le_bytes());
+    hash.update([u8::from(durability == Durability::Stored)]);
+    for draft in drafts {
+        // Each text ends where its length says.
+        let mut text = |text: &str| {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        };
+        let properties = match &draft.properties {
+            PropertiesDraft::None => "",
+            PropertiesDraft::Canonical(text) => text,
+        };
+        for field in [
+            draft.event_id,
+            draft.event_type,
+            draft.campaign_id,
+            draft.creative_id,
+            draft.source,
+            draft.user_id,
+            properties,
+        ] {
+            text(field);
+        }
+        for error in &draft.unreadable {
+            text(&error.field);
+            text(&error.message);
+        }
+        hash.update((draft.unreadable.len() as u64).to_le_bytes());
+        hash.update(draft.seq.to_le_bytes());
+        hash.update([u8::from(draft.occurred_at.is_some())]);
+        hash.update(draft.occurred_at.map_or(0, |time| time.millis()).to_le_bytes());
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{FieldError, Timestamp};
+
+    #[test]
+    fn a_key_is_a_short_text() {
+        for good in ["a", "é ß", "\"quoted\"", &"x".repeat(255), &"é".repeat(255)] {
+            assert!(IdempotencyKey::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "a\n", "\0", &"x".repeat(256)] {
+            assert!(IdempotencyKey::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_the_same_again_and_differ_by_all_they_are_made_of() {
+        let (acme, beta) = (OrgId::parse("acme").unwrap(), OrgId::parse("beta").unwrap());
+        let key = |org_id: &OrgId, key: &str| IdempotencyKey::parse(key).unwrap().of(org_id);
+        let at = 1_770_757_800_123_456;
+        let id = event_id(&key(&acme, "k"), at, 0);
+        assert_eq!(id, event_id(&key(&acme, "k"), at, 0));
+        let parsed = uuid::Uuid::parse_str(&id).unwrap();
+        assert_eq!(parsed.get_version_num(), 7);
+        assert_eq!(parsed.get_timestamp().unwrap().to_unix(), (1_770_757_800, 123_000_000));
+        let others = [
+            event_id(&key(&beta, "k"), at, 0),
+            event_id(&key(&acme, "l"), at, 0),
+            event_id(&key(&acme, "k"), at + 1, 0),
+            event_id(&key(&acme, "k"), at, 1),
+        ];
+        assert!(others.iter().all(|other| *other != id));
+    }
+
+    #[test]
+    fn only_events_without_an_id_get_one() {
+        let unreadable = vec![FieldError::new("event_id", "must be a string")];
+        let drafts = [
+            EventDraft::default(),
+            EventDraft { event_id: "own", ..EventDraft::default() },
+            EventDraft { unreadable, ..EventDraft::default() },
+        ];
+        let made: Vec<bool> = event_ids(b"k", 5, &drafts).iter().map(Option::is_some).collect();
+        assert_eq!(made, [true, false, false]);
+    }
+
+    #[test]
+    fn every_part_of_a_body_makes_another() {
+        let draft = || EventDraft { event_id: "a", ..EventDraft::default() };
+        let faults = || vec![FieldError::new("seq", "must be a number")];
+        let bodies = [
+            vec![],
+            vec![draft()],
+            vec![draft(), draft()],
+            vec![EventDraft { event_id: "", event_type: "a", ..draft() }],
+            vec![EventDraft { user_id: "b", ..draft() }],
+            vec![EventDraft { source: "b", ..draft() }],
+            vec![EventDraft { seq: 1, ..draft() }],
+            vec![EventDraft { occurred_at: Some(Timestamp::from_millis(0)), ..draft() }],
+            vec![EventDraft { occurred_at: Some(Timestamp::from_millis(1)), ..draft() }],
+            vec![EventDraft { properties: PropertiesDraft::Canonical("{}".into()), ..draft() }],
+            vec![EventDraft { unreadable: faults(), ..draft() }],
+        ];
+        let prints: Vec<Print> = bodies.iter().map(|drafts| print(drafts, Durability::Logged)).collect();
+        for (n, one) in prints.iter().enumerate() {
+            assert_eq!(prints.iter().position(|other| other == one), Some(n));
+        }
+        assert_ne!(print(&[draft()], Durability::Logged), print(&[draft()], Durability::Stored));
+    }
+
+    #[test]
+    fn what_a_broken_off_attempt_had_logged_was_accepted() {
+        let ids = [Some("made".to_owned()), None, Some("made".to_owned()), Some("made".to_owned())];
+        let verdicts = vec![Verdict::Duplicate, Verdict::Duplicate, Verdict::Accepted, Verdict::Conflict];
+        let first = as_first(counted(verdicts), &ids);
+        assert_eq!(first.verdicts, [Verdict::Accepted, Verdict::Duplicate, Verdict::Accepted, Verdict::Conflict]);
+        assert_eq!((first.counts.accepted, first.counts.duplicate, first.counts.conflict), (2, 1, 1));
+    }
+}

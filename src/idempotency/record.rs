@@ -1,0 +1,172 @@
+//! What is kept of a call: when it was made first, of which body, and how it was
+//! answered. In bytes: a version, the time, the body's print, and the answer as
+//! JSON, or nothing as long as there is none.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{FieldError, Rejection, RejectionCode, Verdict};
+
+/// The layout of a record.
+const VERSION: u8 = 1;
+const TIME: std::ops::Range<usize> = 1..9;
+const PRINT: std::ops::Range<usize> = 9..41;
+
+/// What stands for a body: SHA-256 over what its events say.
+pub(super) type Print = [u8; 32];
+
+/// A record, as it lies in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record<'a> {
+    /// When the first call was made, in microseconds since 1970.
+    pub(super) at: u64,
+    pub(super) print: Print,
+    /// Empty: there is none yet.
+    pub(super) answer: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn write(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&self.at.to_le_bytes());
+        bytes.extend_from_slice(&self.print);
+        bytes.extend_from_slice(self.answer);
+        bytes
+    }
+
+    /// Reads a record; none when the bytes are not one.
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let at = u64::from_le_bytes(bytes.get(TIME)?.try_into().ok()?);
+        let print = bytes.get(PRINT)?.try_into().ok()?;
+        (bytes[0] == VERSION).then(|| Self { at, print, answer: &bytes[PRINT.end..] })
+    }
+}
+
+/// The verdicts on a call's events: how many there are, and those that are not
+/// `Accepted`.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    events: usize,
+    others: Vec<Other>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Other {
+    position: usize,
+    kind: Kind,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Kind {
+    Duplicate,
+    Conflict,
+    Undecided,
+    Invalid,
+    TooOld,
+    InFuture,
+    Schema,
+    UnknownType,
+}
+
+impl Kind {
+    const fn of(code: RejectionCode) -> Self {
+        match code {
+            RejectionCode::Invalid => Self::Invalid,
+            RejectionCode::TooOld => Self::TooOld,
+            RejectionCode::InFuture => Self::InFuture,
+            RejectionCode::Schema => Self::Schema,
+            RejectionCode::UnknownType => Self::UnknownType,
+        }
+    }
+
+    fn verdict(self, errors: Vec<(String, String)>) -> Verdict {
+        let errors = errors.into_iter().map(|(field, message)| FieldError { field, message }).collect();
+        let rejected = |code: RejectionCode| Verdict::Rejected(Rejection { code, errors });
+        match self {
+            Self::Duplicate => Verdict::Duplicate,
+            Self::Conflict => Verdict::Conflict,
+            Self::Undecided => Verdict::Undecided,
+            Self::Invalid => rejected(RejectionCode::Invalid),
+            Self::TooOld => rejected(RejectionCode::TooOld),
+            Self::InFuture => rejected(RejectionCode::InFuture),
+            Self::Schema => rejected(RejectionCode::Schema),
+            Self::UnknownType => rejected(RejectionCode::UnknownType),
+        }
+    }
+}
+
+/// Verdicts, to be kept.
+pub(super) fn write_answer(verdicts: &[Verdict]) -> Vec<u8> {
+    let other = |(position, verdict): (usize, &Verdict)| {
+        let (kind, errors) = match verdict {
+            Verdict::Accepted => return None,
+            Verdict::Duplicate => (Kind::Duplicate, Vec::new()),
+            Verdict::Conflict => (Kind::Conflict, Vec::new()),
+            Verdict::Undecided => (Kind::Undecided, Vec::new()),
+            Verdict::Rejected(Rejection { code, errors }) => {
+                let errors = errors.iter().map(|error| (error.field.clone(), error.message.clone()));
+                (Kind::of(*code), errors.collect())
+            }
+        };
+        Some(Other { position, kind, errors })
+    };
+    let answer = Answer { events: verdicts.len(), others: verdicts.iter().enumerate().filter_map(other).collect() };
+    serde_json::to_vec(&answer).unwrap_or_default() // It has texts and numbers only.
+}
+
+/// Verdicts that were kept on so many events; none when the bytes are not that.
+pub(super) fn read_answer(bytes: &[u8], events: usize) -> Option<Vec<Verdict>> {
+    let answer: Answer = serde_json::from_slice(bytes).ok()?;
+    let mut verdicts = vec![Verdict::Accepted; events];
+    for Other { position, kind, errors } in answer.others {
+        *verdicts.get_mut(position)? = kind.verdict(errors);
+    }
+    (answer.events == events).then_some(verdicts)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn verdicts() -> impl Strategy<Value = Verdict> {
+        let code = prop::sample::select(vec![
+            RejectionCode::Invalid,
+            RejectionCode::TooOld,
+            RejectionCode::InFuture,
+            RejectionCode::Schema,
+            RejectionCode::UnknownType,
+        ]);
+        let errors = prop::collection::vec(("\\PC{0,9}", "\\PC{0,9}"), 0..3);
+        let rejected = (code, errors).prop_map(|(code, errors)| {
+            let errors = errors.into_iter().map(|(field, message)| FieldError { field, message }).collect();
+            Verdict::Rejected(Rejection { code, errors })
+        });
+        prop_oneof![
+            Just(Verdict::Accepted),
+            Just(Verdict::Duplicate),
+            Just(Verdict::Conflict),
+            Just(Verdict::Undecided),
+            rejected
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_kept_is_read_again(verdicts in prop::collection::vec(verdicts(), 0..20), at in any::<u64>(), print in any::<[u8; 32]>()) {
+            let answer = write_answer(&verdicts);
+            let written = Record { at, print, answer: &answer }.write();
+            let read = Record::read(&written).expect("a record");
+            prop_assert_eq!((read.at, read.print), (at, print));
+            prop_assert_eq!(read_answer(read.answer, verdicts.len()), Some(verdicts));
+        }
+
+        #[test]
+        fn bytes_of_a_stranger_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Record::read(&bytes);
+            let _ = read_answer(&bytes, 3);
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! Where keys are kept: a file in the data directory (see ADR 13).
+//!
+//! One thread owns the file. Requests that arrive while it commits form the next
+//! transaction, so that many calls share one sync. Every answer of this module
+//! follows the commit that made it true.
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redb::{Database, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::record::{Print, Record};
+
+/// Organisation and key, and the record.
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+/// The same keys in the order of their times, which are in microseconds.
+const TIMES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("times");
+/// Sums over all records.
+const SUMS: TableDefinition<'_, &str, u64> = TableDefinition::new("sums");
+/// The sum of what records cost, in bytes.
+const BYTES: &str = "bytes";
+
+/// How long a key is kept after its first call.
+pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// What a record costs beside its key and its value, in bytes: its place in the
+/// order of times, and in the pages of the file.
+const RECORD_BYTES: u64 = 64;
+/// Most requests in a transaction, and most of them that wait.
+const REQUESTS_MAX: usize = 1_024;
+/// Most keys that one transaction forgets.
+const SWEPT_MAX: usize = 10_000;
+/// Memory for pages of the file, in bytes.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// The bounds of what is kept. See the settings of the same names in
+/// [`crate::config::Config`].
+#[derive(Clone, Copy, Debug)]
+pub struct KeyBounds {
+    /// Most keys.
+    pub keys_max: u64,
+    /// Most bytes of keys and answers.
+    pub bytes_max: u64,
+}
+
+/// The file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyStoreError {
+    /// What the system or the store says.
+    #[error("{0}")]
+    Failed(String),
+    /// The thread has ended.
+    #[error("the store of idempotency keys is shut")]
+    Shut,
+}
+
+impl<E: Into<redb::Error>> From<E> for KeyStoreError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into().to_string())
+    }
+}
+
+/// What is known of a key that is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// Nothing. That it is used now is recorded, durably.
+    New {
+        /// When.
+        at: u64,
+    },
+    /// A former call was broken off before it was answered.
+    Again {
+        /// When that was made.
+        at: u64,
+    },
+    /// A former call was answered.
+    Answered {
+        /// When that was made.
+        at: u64,
+        /// The answer.
+        answer: Vec<u8>,
+    },
+    /// A former call had another body.
+    OtherBody,
+    /// There is no room for another key.
+    Full {
+        /// When the oldest one goes.
+        retry_after: Duration,
+    },
+}
+
+type Reply<T> = oneshot::Sender<Result<T, KeyStoreError>>;
+
+enum Request {
+    Begin { key: Vec<u8>, print: Print, now: u64, reply: Reply<Begun> },
+    Finish { key: Vec<u8>, at: u64, answer: Vec<u8>, reply: Reply<()> },
+    Forget { key: Vec<u8>, at: u64, reply: Reply<()> },
+    Sweep { now: u64, reply: Reply<usize> },
+}
+
+/// See the module.
+pub struct KeyStore {
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KeyStore {
+    /// Opens the file, or makes it. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path, bounds: KeyBounds) -> Result<Self, KeyStoreError> {
+        let keeper = Keeper { database: Some(open(path)?), path: path.to_owned(), bounds };
+        let (requests, received) = mpsc::channel(REQUESTS_MAX);
+        let thread = std::thread::Builder::new().name("idempotency".to_owned());
+        let thread = thread.spawn(move || keeper.run(received)).map_err(redb::Error::Io)?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    /// A key is used for a body.
+    pub(super) async fn begin(&self, key: Vec<u8>, print: Print, now: u64) -> Result<Begun, KeyStoreError> {
+        self.ask(|reply| Request::Begin { key, print, now, reply }).await
+    }
+
+    /// The call that was made at this time has this answer.
+    pub(super) async fn finish(&self, key: Vec<u8>, at: u64, answer: Vec<u8>) -> Result<(), KeyStoreError> {
+        self.ask(|reply| Request::Finish { key, at, answer, reply }).await
+    }
+
+    /// The call that was made at this time has done nothing.
+    pub(super) async fn forget(&self, key: Vec<u8>, at: u64) -> Result<(), KeyStoreError> {
+        self.ask(|reply| Request::Forget { key, at, reply }).await
+    }
+
+    /// Forgets keys whose time is over, and returns how many there were.
+    pub(super) async fn sweep(&self, now: u64) -> Result<usize, KeyStoreError> {
+        self.ask(|reply| Request::Sweep { now, reply }).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, KeyStoreError> {
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or(KeyStoreError::Shut)?;
+        requests.send(request(reply)).await.map_err(|_| KeyStoreError::Shut)?;
+        answer.await.map_err(|_| KeyStoreError::Shut)?
+    }
+}
+
+impl Drop for KeyStore {
+    /// Waits for what is under way: another may open the file then.
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of it is in the log.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Database, KeyStoreError> {
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+    let transaction = database.begin_write()?;
+    for made in [transaction.open_table(RECORDS).map(drop), transaction.open_table(TIMES).map(drop)] {
+        made?;
+    }
+    transaction.open_table(SUMS)?;
+    transaction.commit()?;
+    Ok(database)
+}
+
+/// The thread.
+struct Keeper {
+    /// None after an error: it is opened again for the next request.
+    database: Option<Database>,
+    path: PathBuf,
+    bounds: KeyBounds,
+}
+
+/// What is to be said once the transaction is committed.
+type Said = Box<dyn FnOnce(Option<&KeyStoreError>)>;
+
+impl Keeper {
+    fn run(mut self, mut received: mpsc::Receiver<Request>) {
+        while let Some(first) = received.blocking_recv() {
+            let mut requests = vec![first];
+            while requests.len() < REQUESTS_MAX
+                && let Ok(request) = received.try_recv()
+            {
+                requests.push(request);
+            }
+            let mut said = Vec::with_capacity(requests.len());
+            let done = self.transact(requests, &mut said);
+            if let Err(error) = &done {
+                tracing::error!(%error, "idempotency keys cannot be kept");
+                self.database = None;
+            }
+            for say in said {
+                say(done.as_ref().err());
+            }
+        }
+    }
+
+    /// Requests that are not reached are not answered, which their callers take
+    /// for an error.
+    fn transact(&mut self, requests: Vec<Request>, said: &mut Vec<Said>) -> Result<(), KeyStoreError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.path)?,
+        };
+        let transaction = database.begin_write()?;
+        let is_changed = Tables::open(&transaction, self.bounds)?.take_all(requests, said)?;
+        if is_changed {
+            transaction.commit()?;
+        } else {
+            transaction.abort()?;
+        }
+        self.database = Some(database);
+        Ok(())
+    }
+}
+
+struct Tables<'t> {
+    records: Table<'t, &'static [u8], &'static [u8]>,
+    times: Table<'t, (u64, &'static [u8]), ()>,
+    sums: Table<'t, &'static str, u64>,
+    bounds: KeyBounds,
+    is_changed: bool,
+}
+
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t WriteTransaction, bounds: KeyBounds) -> Result<Self, KeyStoreError> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS)?,
+            times: transaction.open_table(TIMES)?,
+            sums: transaction.open_table(SUMS)?,
+            bounds,
+            is_changed: false,
+        })
+    }
+
+    /// Returns whether anything is to be committed.
+    fn take_all(mut self, requests: Vec<Request>, said: &mut Vec<Said>) -> Result<bool, KeyStoreError> {
+        for request in requests {
+            said.push(match request {
+                Request::Begin { key, print, now, reply } => say(reply, self.begin(&key, print, now)?),
+                Request::Finish { key, at, answer, reply } => say(reply, self.finish(&key, at, &answer)?),
+                Request::Forget { key, at, reply } => say(reply, self.forget(&key, at)?),
+                Request::Sweep { now, reply } => say(reply, self.sweep(now)?),
+            });
+        }
+        Ok(self.is_changed)
+    }
+
+    fn begin(&mut self, key: &[u8], print: Print, now: u64) -> Result<Begun, KeyStoreError> {
+        let found = self.records.get(key)?.map(|record| record.value().to_vec());
+        if let Some(record) = found.as_deref().and_then(Record::read) {
+            let Record { at, print: first, answer } = record;
+            if !is_over(at, now) {
+                return Ok(match answer {
+                    _ if first != print => Begun::OtherBody,
+                    [] => Begun::Again { at },
+                    answer => Begun::Answered { at, answer: answer.to_vec() },
+                });
+            }
+            self.remove(key, at)?;
+        }
+        let record = Record { at: now, print, answer: &[] }.write();
+        let bytes = self.sum()? + cost(key, &record);
+        if self.records.len()? >= self.bounds.keys_max || bytes > self.bounds.bytes_max {
+            return self.full(now);
+        }
+        self.put(key, &record)?;
+        self.times.insert((now, key), ())?;
+        Ok(Begun::New { at: now })
+    }
+
+    fn full(&self, now: u64) -> Result<Begun, KeyStoreError> {
+        let oldest = self.times.first()?.map_or(now, |(time, _)| time.value().0);
+        let goes_at = oldest.saturating_add(micros(KEPT));
+        Ok(Begun::Full { retry_after: Duration::from_micros(goes_at.saturating_sub(now)) })
+    }
+
+    fn finish(&mut self, key: &[u8], at: u64, answer: &[u8]) -> Result<(), KeyStoreError> {
+        let found = self.records.get(key)?.map(|record| record.value().to_vec());
+        // It may have been forgotten since, if the call took a day.
+        if let Some(record) = found.as_deref().and_then(Record::read).filter(|record| record.at == at) {
+            self.put(key, &Record { answer, ..record }.write())?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &[u8], at: u64) -> Result<(), KeyStoreError> {
+        let is_it = self.records.get(key)?.and_then(|record| Record::read(record.value()).map(|record| record.at));
+        if is_it == Some(at) { self.remove(key, at) } else { Ok(()) }
+    }
+
+    fn sweep(&mut self, now: u64) -> Result<usize, KeyStoreError> {
+        let Some(over) = now.checked_sub(micros(KEPT)) else { return Ok(0) };
+        let end: (u64, &[u8]) = (over.saturating_add(1), &[]);
+        let mut swept = Vec::new();
+        for entry in self.times.range(..end)?.take(SWEPT_MAX) {
+            let (time, _) = entry?;
+            let (at, key) = time.value();
+            swept.push((at, key.to_vec()));
+        }
+        for (at, key) in &swept {
+            self.remove(key, *at)?;
+        }
+        Ok(swept.len())
+    }
+
+    fn put(&mut self, key: &[u8], record: &[u8]) -> Result<(), KeyStoreError> {
+        let before = self.records.insert(key, record)?.map_or(0, |before| cost(key, before.value()));
+        self.set_sum(before, cost(key, record))
+    }
+
+    fn remove(&mut self, key: &[u8], at: u64) -> Result<(), KeyStoreError> {
+        let before = self.records.remove(key)?.map_or(0, |before| cost(key, before.value()));
+        self.times.remove((at, key))?;
+        self.set_sum(before, 0)
+    }
+
+    fn sum(&self) -> Result<u64, KeyStoreError> {
+        Ok(self.sums.get(BYTES)?.map_or(0, |sum| sum.value()))
+    }
+
+    fn set_sum(&mut self, less: u64, more: u64) -> Result<(), KeyStoreError> {
+        let sum = self.sum()?.saturating_sub(less).saturating_add(more);
+        self.sums.insert(BYTES, sum)?;
+        self.is_changed = true;
+        Ok(())
+    }
+}
+
+fn say<T: 'static>(reply: Reply<T>, answer: T) -> Said {
+    Box::new(move |error| {
+        let answer = match error {
+            None => Ok(answer),
+            Some(error) => Err(KeyStoreError::Failed(error.to_string())),
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(answer);
+    })
+}
+
+/// The key stands in both tables.
+const fn cost(key: &[u8], record: &[u8]) -> u64 {
+    2 * key.len() as u64 + record.len() as u64 + RECORD_BYTES
+}
+
+const fn micros(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000
+}
+
+const fn is_over(at: u64, now: u64) -> bool {
+    now >= at.saturating_add(micros(KEPT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: KeyBounds = KeyBounds { keys_max: 100, bytes_max: 1 << 20 };
+    const DAY: u64 = micros(KEPT);
+
+    fn file(dir: &tempfile::TempDir) -> PathBuf {
+        dir.path().join("keys.redb")
+    }
+
+    async fn begin(store: &KeyStore, key: &str, print: u8, now: u64) -> Begun {
+        store.begin(key.as_bytes().to_vec(), [print; 32], now).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_broken_off_is_known_again_after_a_restart_and_an_answer_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
+        assert_eq!(begin(&store, "a", 1, 5).await, Begun::New { at: 5 });
+        assert_eq!(begin(&store, "a", 1, 6).await, Begun::Again { at: 5 });
+        assert_eq!(begin(&store, "a", 2, 6).await, Begun::OtherBody);
+        drop(store);
+        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
+        assert_eq!(begin(&store, "a", 1, 7).await, Begun::Again { at: 5 });
+        assert_eq!(begin(&store, "b", 2, 7).await, Begun::New { at: 7 });
+        store.finish(b"a".to_vec(), 5, b"done".to_vec()).await.unwrap();
+        // Not that of this call.
+        store.finish(b"b".to_vec(), 6, b"done".to_vec()).await.unwrap();
+        drop(store);
+        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
+        assert_eq!(begin(&store, "a", 1, 8).await, Begun::Answered { at: 5, answer: b"done".to_vec() });
+        assert_eq!(begin(&store, "a", 2, 8).await, Begun::OtherBody);
+        assert_eq!(begin(&store, "b", 2, 8).await, Begun::Again { at: 7 });
+        store.forget(b"b".to_vec(), 6).await.unwrap();
+        assert_eq!(begin(&store, "b", 2, 9).await, Begun::Again { at: 7 });
+        store.forget(b"b".to_vec(), 7).await.unwrap();
+        assert_eq!(begin(&store, "b", 3, 10).await, Begun::New { at: 10 });
+    }
+
+    #[tokio::test]
+    async fn keys_are_forgotten_after_a_day_and_never_sooner() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
+        for n in 0..50 {
+            assert_eq!(begin(&store, &format!("k{n}"), 1, n).await, Begun::New { at: n });
+        }
+        assert_eq!(store.sweep(DAY - 1).await.unwrap(), 0);
+        assert_eq!(begin(&store, "k0", 1, DAY - 1).await, Begun::Again { at: 0 });
+        assert_eq!(store.sweep(DAY + 9).await.unwrap(), 10);
+        assert_eq!(store.sweep(DAY + 9).await.unwrap(), 0);
+        assert_eq!(begin(&store, "k9", 2, DAY + 9).await, Begun::New { at: DAY + 9 });
+        // Not swept, and over all the same.
+        assert_eq!(begin(&store, "k10", 2, DAY + 10).await, Begun::New { at: DAY + 10 });
+        assert_eq!(store.sweep(3 * DAY).await.unwrap(), 41);
+        assert_eq!(begin(&store, "k9", 3, 3 * DAY).await, Begun::New { at: 3 * DAY });
+    }
+
+    #[tokio::test]
+    async fn what_is_full_refuses_and_forgets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = KeyStore::open(&file(&dir), KeyBounds { keys_max: 3, ..BOUNDS }).unwrap();
+        for n in 1..=3 {
+            assert_eq!(begin(&store, &format!("k{n}"), 1, n * 1_000_000).await, Begun::New { at: n * 1_000_000 });
+        }
+        let retry_after = KEPT - Duration::from_secs(9);
+        assert_eq!(begin(&store, "k4", 1, 10_000_000).await, Begun::Full { retry_after });
+        assert_eq!(begin(&store, "k1", 1, 10_000_000).await, Begun::Again { at: 1_000_000 });
+        assert_eq!(store.sweep(DAY + 1_000_000).await.unwrap(), 1);
+        assert_eq!(begin(&store, "k4", 1, DAY + 1_000_000).await, Begun::New { at: DAY + 1_000_000 });
+        drop(store);
+
+        // Bytes are bounded too, over restarts.
+        let bounds = KeyBounds { bytes_max: 10_000, ..BOUNDS };
+        for round in 0..2 {
+            let store = KeyStore::open(&dir.path().join("bytes.redb"), bounds).unwrap();
+            if round == 0 {
+                assert_eq!(begin(&store, "a", 1, 5).await, Begun::New { at: 5 });
+                store.finish(b"a".to_vec(), 5, vec![b'x'; 10_000]).await.unwrap();
+            }
+            assert!(matches!(begin(&store, "b", 1, 6).await, Begun::Full { .. }));
+            if round == 1 {
+                assert_eq!(store.sweep(DAY + 5).await.unwrap(), 1);
+                assert_eq!(begin(&store, "b", 1, DAY + 6).await, Begun::New { at: DAY + 6 });
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_many_at_once_one_is_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = std::sync::Arc::new(KeyStore::open(&file(&dir), BOUNDS).unwrap());
+        let calls = (0..50).map(|n| {
+            let store = std::sync::Arc::clone(&store);
+            tokio::spawn(async move { begin(&store, "a", 1, n).await })
+        });
+        let calls = futures_util::future::join_all(calls.collect::<Vec<_>>()).await;
+        let new = calls.into_iter().filter(|begun| matches!(begun, Ok(Begun::New { .. }))).count();
+        assert_eq!(new, 1);
+    }
+}

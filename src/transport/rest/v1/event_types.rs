@@ -1,0 +1,205 @@
+//! Event types: registering versions, and telling of them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::domain::Error;
+use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
+use crate::transport::rest::admission::Organisation;
+use crate::transport::rest::body;
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
+use crate::transport::rest::fields::{Faults, NotAnObject, read_object};
+use crate::transport::rfc3339;
+use crate::transport::serving::Serving;
+
+/// A version, as it is sent.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewEventType)]
+pub(in crate::transport::rest) struct EventTypeBody<'a> {
+    /// That of the last version plus one; or that of the last version itself, with the same schema: nothing changes
+    /// then. Left out: the next one, or the last one when the schema is the same.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<u32>, minimum = 1, example = 2)]
+    version: Option<&'a RawValue>,
+    /// What `properties` must satisfy: a JSON Schema (draft 2020-12) of at most 64 KiB. References lead to
+    /// `#/$defs/…` of the same schema. Left out: anything will do.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<Object>)]
+    schema: Option<&'a RawValue>,
+    /// Registers the version even though it may refuse what the last one accepts.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<bool>)]
+    force: Option<&'a RawValue>,
+}
+
+impl EventTypeBody<'_> {
+    fn registration(&self) -> Result<Registration, Error> {
+        let mut faults = Faults::default();
+        let version = self.version.map(|version| version.get().parse().unwrap_or_default());
+        if version == Some(0) {
+            faults.add("version", "must be a whole number from 1 to 4294967295");
+        }
+        let force = self.force.map_or(Some(false), |force| serde_json::from_str(force.get()).ok());
+        if force.is_none() {
+            faults.add("force", "must be true or false");
+        }
+        let schema = self.schema.map(|schema| schema.get().to_owned()).unwrap_or_default();
+        if !faults.0.is_empty() {
+            return Err(Error::invalid(faults.0));
+        }
+        Ok(Registration { version, schema, force: force.unwrap_or_default() })
+    }
+}
+
+/// A version of a type.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct EventTypeVersion {
+    /// The type.
+    #[serde(rename = "type")]
+    #[schema(example = "purchase")]
+    event_type: String,
+    /// The version's number, from 1.
+    #[schema(example = 2)]
+    version: u32,
+    /// What `properties` must satisfy; null: anything will do.
+    #[schema(value_type = Option<Object>, required)]
+    schema: Option<Box<RawValue>>,
+    /// When it was registered, to the millisecond.
+    #[schema(format = DateTime, example = "2026-02-10T21:10:00.123Z")]
+    created_at: String,
+}
+
+impl From<StoredVersion> for EventTypeVersion {
+    fn from(version: StoredVersion) -> Self {
+        let StoredVersion { event_type, version, schema, created_at } = version;
+        // Without a schema, the text is empty, and no JSON.
+        let schema = RawValue::from_string(schema).ok();
+        Self { event_type, version, schema, created_at: rfc3339::write_millis(created_at) }
+    }
+}
+
+/// A type with its latest version.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct EventTypeSummary {
+    /// The type.
+    #[serde(rename = "type")]
+    #[schema(example = "purchase")]
+    event_type: String,
+    /// The latest version's number, from 1.
+    #[schema(example = 2)]
+    version: u32,
+    /// Whether it has a schema; if not, anything will do.
+    has_schema: bool,
+    /// When it was registered, to the millisecond.
+    #[schema(format = DateTime, example = "2026-02-10T21:10:00.123Z")]
+    created_at: String,
+}
+
+impl From<VersionSummary> for EventTypeSummary {
+    fn from(summary: VersionSummary) -> Self {
+        let VersionSummary { event_type, version, has_schema, created_at } = summary;
+        Self { event_type, version, has_schema, created_at: rfc3339::write_millis(created_at) }
+    }
+}
+
+/// All types.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct EventTypes {
+    /// By name.
+    event_types: Vec<EventTypeSummary>,
+}
+
+/// One type.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct EventType {
+    /// The type.
+    #[serde(rename = "type")]
+    #[schema(example = "purchase")]
+    event_type: String,
+    /// The latest version's number.
+    #[schema(example = 2)]
+    version: u32,
+    /// Every version, the latest first.
+    versions: Vec<EventTypeVersion>,
+}
+
+/// Register a version of an event type
+///
+/// Answers once the version is durable. From then on, events of the type are checked against it, and record its number.
+#[utoipa::path(
+    put, path = "/api/v1/event-types/{type}", operation_id = "putEventType", tag = "Analytics",
+    security(("token" = ["admin"])),
+    params(("type" = String, Path, description = "The type: 1 to 64 letters, digits, `_`, `-`, `.` or `:`.")),
+    request_body(content = EventTypeBody, description = "The version. Unknown fields are ignored; null is as if left out."),
+    responses(
+        (status = 200, description = "It was registered just so before.", body = EventTypeVersion),
+        (status = 201, description = "It is registered.", body = EventTypeVersion),
+        (status = 409, description = "Somebody else registers the type just now, or has registered this version with another schema: `CONFLICT`.", body = ErrorBody),
+        BodyFailure,
+        AnyFailure,
+        (status = 422, description = "Something in the request is wrong: `VALIDATION_ERROR`. Or the version may refuse what the last one accepts, in the places named: `INCOMPATIBLE_SCHEMA`.", body = ErrorBody),
+    ),
+)]
+pub(in crate::transport::rest) async fn put(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    event_type: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let bytes = body::read(request, &serving.app.config).await?;
+    let event_type = name(event_type)?;
+    let registration = read_object::<EventTypeBody<'_>>(&bytes).map_err(NotAnObject::failure)?.registration()?;
+    let Registered { version, is_new } = serving.app.event_types.register(&org_id, &event_type, registration).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(EventTypeVersion::from(version))).into_response())
+}
+
+/// Every event type, with its latest version
+#[utoipa::path(
+    get, path = "/api/v1/event-types", operation_id = "listEventTypes", tag = "Analytics",
+    security(("token" = ["read"])),
+    responses((status = 200, description = "All types.", body = EventTypes), AnyFailure),
+)]
+pub(in crate::transport::rest) async fn list(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+) -> Result<Response, Failure> {
+    let types = serving.app.event_types.list(&org_id).await?;
+    Ok(Json(EventTypes { event_types: types.into_iter().map(EventTypeSummary::from).collect() }).into_response())
+}
+
+/// One event type, with every version
+#[utoipa::path(
+    get, path = "/api/v1/event-types/{type}", operation_id = "getEventType", tag = "Analytics",
+    security(("token" = ["read"])),
+    params(("type" = String, Path, description = "The type, percent-encoded.")),
+    responses(
+        (status = 200, description = "The type.", body = EventType),
+        (status = 404, description = "It is not registered: `NOT_FOUND`.", body = ErrorBody),
+        AnyFailure,
+    ),
+)]
+pub(in crate::transport::rest) async fn show(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    event_type: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    let event_type = name(event_type)?;
+    let versions = serving.app.event_types.show(&org_id, &event_type).await?;
+    let version = versions.first().map_or(0, |latest| latest.version); // There is one.
+    let versions = versions.into_iter().map(EventTypeVersion::from).collect();
+    Ok(Json(EventType { event_type, version, versions }).into_response())
+}
+
+fn name(event_type: Result<Path<String>, PathRejection>) -> Result<String, Error> {
+    let Path(event_type) = event_type.map_err(|_| Error::invalid_field("type", "must be UTF-8, percent-encoded"))?;
+    Ok(event_type)
+}

@@ -1,0 +1,171 @@
+//! Events: taking some.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::batch::{self, Batch, EventsBody};
+use crate::domain::{Error, FieldError, Verdict};
+use crate::idempotency::IdempotencyKey;
+use crate::ingest::pipeline::Durability;
+use crate::transport::auth::Caller;
+use crate::transport::rest::body;
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
+use crate::transport::serving::Serving;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// How long the sender of undecided events is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What became of some events.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct TakenEvents {
+    /// New, durable and counted.
+    #[schema(example = 98)]
+    accepted: usize,
+    /// Already there with the same payload; not counted again.
+    #[schema(example = 1)]
+    duplicates: usize,
+    /// All others, in order.
+    rejected: Vec<RejectedEvent>,
+}
+
+/// An event that was not taken.
+#[derive(Serialize, ToSchema)]
+struct RejectedEvent {
+    /// Its place among the events sent, from 0.
+    #[schema(example = 7)]
+    index: usize,
+    /// `INVALID`: a field is missing or wrong. `SCHEMA`: the properties do not satisfy the schema of the event's type.
+    /// `UNKNOWN_TYPE`: the type is not registered, and the organisation rejects such events. `TOO_OLD`, `IN_FUTURE`: its time is not within bounds. `CONFLICT`: its
+    /// id is already there with another payload, which stays. `UNDECIDED`: it is old, and whether it is new could not
+    /// be told just now; send it again later.
+    #[schema(example = "INVALID")]
+    code: &'static str,
+    /// What is wrong and what is allowed. Further fields at fault are named here too.
+    #[schema(example = "is required")]
+    message: String,
+    /// The first field at fault; `event` for the event as a whole.
+    #[schema(example = "timestamp")]
+    field: String,
+}
+
+/// Take some events
+///
+/// Answers once those that were accepted are durable. Each event is judged for itself. Sending again is always safe.
+/// When none was taken, the answer is an error: 503 when sending the same again may help (some could not be decided just
+/// now), else 422.
+///
+/// With an `Idempotency-Key`, the call can be repeated for 24 hours: the same key with the same events gives the first
+/// answer again, also while the first call runs and after a restart. An answer with undecided events is not kept, nor
+/// is a refusal (401, 403, 429, 503).
+#[utoipa::path(
+    post, path = "/api/v1/events", operation_id = "postEvents", tag = "Analytics", security(("token" = ["ingest"])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters, the organisation's own. Events without an `event_id` are given one then, the same each time.")),
+    request_body(content = EventsBody, description = "The events. Unknown fields are ignored; null is as if left out."),
+    responses(
+        (status = 202, description = "What became of them.", body = TakenEvents, headers(
+            ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
+        )),
+        BodyFailure,
+        AnyFailure,
+        (status = 422, description = "No event was taken, or something else in the request is wrong: `VALIDATION_ERROR`. Or the key was used for other events before: `IDEMPOTENCY_KEY_REUSED`.", body = ErrorBody, headers(
+            ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
+        )),
+    ),
+)]
+pub(in crate::transport::rest) async fn take(
+    State(serving): State<Arc<Serving>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Failure> {
+    let key = idempotency_key(request.headers());
+    let bytes = body::read(request, &serving.app.config).await?;
+    let batch = Batch::read(&bytes)?;
+    batch.org_ids().try_for_each(|org_id| caller.must_be(org_id)).map_err(|refusal| refusal.error())?;
+    let drafts = batch.drafts(serving.app.config.properties_bytes_max);
+    let pipeline = &serving.app.pipeline;
+    let Some(key) = key? else {
+        let submission = pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
+        return Ok(answer(&submission.verdicts().await?.verdicts));
+    };
+    let (calls, call) = (&serving.app.repeatable_calls, (&caller.org_id, &key));
+    let kept = calls.submit(pipeline, call, drafts, bytes.len(), Durability::Logged).await?;
+    let mut response = answer(&kept.verdicts.verdicts);
+    if kept.is_replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The key that makes a call repeatable, if it has one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let wrong = |message: &str| Error::invalid_field("Idempotency-Key", message);
+    if keys.next().is_some() {
+        return Err(wrong("must be given only once"));
+    }
+    let key = str::from_utf8(key.as_bytes()).ok().and_then(IdempotencyKey::parse);
+    key.map(Some).ok_or_else(|| wrong(IdempotencyKey::EXPECTED))
+}
+
+fn answer(verdicts: &[Verdict]) -> Response {
+    match taken(verdicts) {
+        Ok(taken) => (StatusCode::ACCEPTED, Json(taken)).into_response(),
+        Err(error) => Failure::from(error).into_response(),
+    }
+}
+
+/// The answer to these verdicts.
+///
+/// # Errors
+/// When nothing was taken: `Unavailable` as long as sending the same again may
+/// help, else `Invalid`.
+fn taken(verdicts: &[Verdict]) -> Result<TakenEvents, Error> {
+    let count = |wanted: &Verdict| verdicts.iter().filter(|verdict| *verdict == wanted).count();
+    let (accepted, duplicates) = (count(&Verdict::Accepted), count(&Verdict::Duplicate));
+    let rejected: Vec<RejectedEvent> =
+        verdicts.iter().enumerate().filter_map(|(index, verdict)| rejected(index, verdict)).collect();
+    if accepted + duplicates > 0 {
+        return Ok(TakenEvents { accepted, duplicates, rejected });
+    }
+    if verdicts.contains(&Verdict::Undecided) {
+        let message = "events are old, and whether they are new cannot be told just now; none was taken";
+        return Err(Error::unavailable(message, RETRY_AFTER));
+    }
+    let detail = |event: RejectedEvent| {
+        let RejectedEvent { index, message, field, .. } = event;
+        FieldError::new(format!("events[{index}].{field}"), message)
+    };
+    Err(Error::invalid(rejected.into_iter().map(detail).collect()))
+}
+
+fn rejected(index: usize, verdict: &Verdict) -> Option<RejectedEvent> {
+    let (code, field, message) = match verdict {
+        Verdict::Accepted | Verdict::Duplicate => return None,
+        Verdict::Conflict => {
+            let message = "is already there with another payload, which stays";
+            ("CONFLICT", "event_id".to_owned(), message.to_owned())
+        }
+        Verdict::Undecided => {
+            let message = "is old, and whether it is new cannot be told just now; send it again later";
+            ("UNDECIDED", "event_id".to_owned(), message.to_owned())
+        }
+        Verdict::Rejected(rejection) => {
+            let mut faults = batch::faults(&rejection.errors).into_iter();
+            let FieldError { field, message } = faults.next()?; // There is at least one.
+            let others = faults.map(|fault| format!("; {}: {}", fault.field, fault.message));
+            (rejection.code.as_str(), field, message + &others.collect::<String>())
+        }
+    };
+    Some(RejectedEvent { index, code, message, field })
+}

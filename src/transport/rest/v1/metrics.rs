@@ -1,0 +1,294 @@
+//! Metrics by day: those that are counted, and those that an organisation
+//! brings itself.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::domain::{
+    CustomValue, DayCount, Error, FieldError, Figure, MILLIS_PER_DAY, MetricSeries, SummaryQuestion, Timestamp, Window,
+    check_days, nothing_wrong,
+};
+use crate::transport::auth::Caller;
+use crate::transport::rest::admission::Organisation;
+use crate::transport::rest::answer::answer;
+use crate::transport::rest::body;
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, Failure};
+use crate::transport::rest::fields::{self, Faults, First, Text};
+use crate::transport::rest::params::Params;
+use crate::transport::rfc3339;
+use crate::transport::serving::Serving;
+
+/// Metrics of every day of a range.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct Summary {
+    /// The organisation.
+    #[schema(example = "acme")]
+    org_id: String,
+    /// The first day.
+    #[schema(format = Date, example = "2026-02-10")]
+    start_date: String,
+    /// The last day.
+    #[schema(format = Date, example = "2026-02-16")]
+    end_date: String,
+    /// In the order of the question.
+    metrics: Vec<SummaryMetric>,
+}
+
+/// One metric.
+#[derive(Serialize, ToSchema)]
+struct SummaryMetric {
+    /// Its name.
+    #[schema(example = "events")]
+    name: String,
+    /// Of the whole range. Users are those who differ over the whole range; a ratio is that of the totals, and 0 without
+    /// impressions; values of your own are added up.
+    #[schema(value_type = f64, example = 1234)]
+    total: JsonFigure,
+    /// Every day of the range, in order.
+    daily: Vec<DailyFigure>,
+}
+
+/// One day.
+#[derive(Serialize, ToSchema)]
+struct DailyFigure {
+    /// The day, in UTC.
+    #[schema(format = Date, example = "2026-02-10")]
+    date: String,
+    /// 0 when nothing was counted or sent.
+    #[schema(value_type = f64, example = 170)]
+    value: JsonFigure,
+}
+
+/// A count is written without a point.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum JsonFigure {
+    Count(u64),
+    Number(f64),
+}
+
+impl From<Figure> for JsonFigure {
+    fn from(figure: Figure) -> Self {
+        match figure {
+            Figure::Count(count) => Self::Count(count),
+            Figure::Number(number) => Self::Number(number),
+        }
+    }
+}
+
+fn daily_figure(day: Timestamp, figure: Figure) -> DailyFigure {
+    DailyFigure { date: rfc3339::write_date(day), value: figure.into() }
+}
+
+impl From<MetricSeries> for SummaryMetric {
+    fn from(series: MetricSeries) -> Self {
+        let daily = series.daily.into_iter().map(|(day, figure)| daily_figure(day, figure)).collect();
+        Self { name: series.name, total: series.total.into(), daily }
+    }
+}
+
+/// The first and the last day of a window of whole days.
+fn ends(window: Window) -> (String, String) {
+    (rfc3339::write_date(window.from()), rfc3339::write_date(window.to().plus_millis(-1)))
+}
+
+/// Metrics of every day of a range, and of the whole of it
+///
+/// Days are of UTC. Built in are `events`, `active_users`, `impressions`, `clicks`, `ctr` (clicks per impression), and
+/// `events:TYPE` for the events of one type. All others are those that you send values for.
+#[utoipa::path(
+    get, path = "/api/v1/metrics/summary", operation_id = "getMetricsSummary", tag = "Analytics",
+    security(("token" = ["read"])),
+    params(
+        ("org_id" = Option<String>, Query, description = "The organisation; only ever that of the token."),
+        ("start_date" = String, Query, description = "The first day, or any RFC 3339 time of it."),
+        ("end_date" = String, Query, description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
+        ("metrics" = Option<Vec<String>>, Query, style = Form, explode, description = "Up to 20 names; repeatable, also as `metrics[]`, and with commas. By default the five that are built in."),
+    ),
+    responses(
+        (status = 200, description = "The metrics.", body = Summary, headers(
+            ("X-Cache" = String, description = "`HIT` when the whole answer came from memory, else `MISS`."),
+            ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
+        )),
+        AnyFailure,
+    ),
+)]
+pub(in crate::transport::rest) async fn summary(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    params: Params,
+) -> Result<Response, Failure> {
+    let question = question(params)?;
+    let found = serving.app.queries.summary(&org_id, &question).await?;
+    let (start_date, end_date) = ends(question.window);
+    let metrics = found.value.into_iter().map(SummaryMetric::from).collect();
+    let summary = Summary { org_id: org_id.as_str().to_owned(), start_date, end_date, metrics };
+    Ok(answer(summary, found.watermark, found.cached))
+}
+
+pub(in crate::transport::rest) fn question(mut params: Params) -> Result<SummaryQuestion, Error> {
+    let window = params.dates();
+    let names = params.list("metrics");
+    let question = window.and_then(|window| params.keep(SummaryQuestion::new("end_date", window, &names)));
+    params.done(question)
+}
+
+/// Daily active users.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct DailyActiveUsers {
+    /// The organisation.
+    #[schema(example = "acme")]
+    org_id: String,
+    /// The first day.
+    #[schema(format = Date, example = "2026-02-10")]
+    start_date: String,
+    /// The last day.
+    #[schema(format = Date, example = "2026-02-16")]
+    end_date: String,
+    /// How many different users had events on each day; every day of the range, in order.
+    daily: Vec<DailyFigure>,
+}
+
+/// How many different users had events on each day
+///
+/// Exact. Days are of UTC.
+#[utoipa::path(
+    get, path = "/api/v1/metrics/dau", operation_id = "getDailyActiveUsers", tag = "Analytics",
+    security(("token" = ["read"])),
+    params(
+        ("org_id" = Option<String>, Query, description = "The organisation; only ever that of the token."),
+        ("start_date" = String, Query, description = "The first day, or any RFC 3339 time of it."),
+        ("end_date" = String, Query, description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
+    ),
+    responses(
+        (status = 200, description = "The users of each day.", body = DailyActiveUsers, headers(
+            ("X-Cache" = String, description = "`HIT` when the answer came from memory, else `MISS`."),
+            ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
+        )),
+        AnyFailure,
+    ),
+)]
+pub(in crate::transport::rest) async fn daily_active_users(
+    State(serving): State<Arc<Serving>>,
+    Organisation(org_id): Organisation,
+    params: Params,
+) -> Result<Response, Failure> {
+    let window = days(params)?;
+    let found = serving.app.queries.daily_active_users(&org_id, window).await?;
+    let (start_date, end_date) = ends(window);
+    let daily = found.value.iter().map(|DayCount { day, users }| daily_figure(*day, Figure::Count(*users))).collect();
+    let users = DailyActiveUsers { org_id: org_id.as_str().to_owned(), start_date, end_date, daily };
+    Ok(answer(users, found.watermark, found.cached))
+}
+
+/// Whole days.
+pub(in crate::transport::rest) fn days(mut params: Params) -> Result<Window, Error> {
+    let window = params.dates();
+    let window = window.and_then(|window| {
+        let checked = check_days("end_date", window).map_err(|error| Error::invalid(vec![error]));
+        params.keep(checked.map(|()| window.outwards_to(MILLIS_PER_DAY)))
+    });
+    params.done(window)
+}
+
+/// A value of your own.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::transport::rest) struct MetricValue<'a> {
+    /// The day, from 1970-01-01 to 2105-12-31.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, required, format = Date, example = "2026-02-10")]
+    date: Text<'a>,
+    /// The metric: 1 to 64 letters, digits, `_`, `-` or `.`; not one that is counted.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, required, min_length = 1, max_length = 64, example = "revenue")]
+    name: Text<'a>,
+    /// The value: a number from -1e300 to 1e300.
+    #[serde(borrow, default)]
+    #[schema(value_type = f64, required, example = 1234.5)]
+    value: Option<&'a RawValue>,
+}
+
+/// Values of your own.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::transport::rest) struct MetricValues<'a> {
+    /// All of them are stored, or none.
+    #[serde(borrow, default)]
+    #[schema(value_type = Vec<MetricValue>, required, min_items = 1, max_items = 1000)]
+    metrics: Option<&'a RawValue>,
+    /// The organisation; only ever that of the token. It need not be given.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "acme")]
+    org_id: Text<'a>,
+}
+
+/// What was stored.
+#[derive(Serialize, ToSchema)]
+pub(in crate::transport::rest) struct StoredValues {
+    /// How many values.
+    #[schema(example = 1)]
+    stored: usize,
+}
+
+/// Bring values of your own, by day
+///
+/// A later value for the same day and name replaces the earlier. Once this is answered, every summary has the values.
+#[utoipa::path(
+    post, path = "/api/v1/metrics", operation_id = "postMetrics", tag = "Analytics", security(("token" = ["ingest"])),
+    request_body(content = MetricValues, description = "The values. Unknown fields are ignored."),
+    responses(
+        (status = 200, description = "All were stored.", body = StoredValues),
+        BodyFailure,
+        AnyFailure,
+    ),
+)]
+pub(in crate::transport::rest) async fn put(
+    State(serving): State<Arc<Serving>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<StoredValues>, Failure> {
+    let bytes = body::read(request, &serving.app.config).await?;
+    let body: MetricValues<'_> = super::read(&bytes)?;
+    super::check_org_id(&caller, &body.org_id)?;
+    let values = values(&body)?;
+    serving.app.queries.put_metrics(&caller.org_id, &values).await?;
+    Ok(Json(StoredValues { stored: values.len() }))
+}
+
+fn values(body: &MetricValues<'_>) -> Result<Vec<CustomValue>, Error> {
+    let items = First::<{ CustomValue::COUNT_MAX }>::read("metrics", body.metrics)?;
+    let mut errors = Vec::new();
+    let read = |(index, item): (usize, &&RawValue)| value(index, item, &mut errors);
+    let values: Vec<CustomValue> = items.iter().enumerate().filter_map(read).collect();
+    nothing_wrong(errors)?;
+    Ok(values)
+}
+
+fn value(index: usize, item: &RawValue, errors: &mut Vec<FieldError>) -> Option<CustomValue> {
+    let at = |field: &str| format!("metrics[{index}].{field}");
+    let item: MetricValue<'_> = match fields::read_object(item.get().as_bytes()) {
+        Ok(item) => item,
+        Err(error) => {
+            errors.push(FieldError::new(format!("metrics[{index}]"), error.message));
+            return None;
+        }
+    };
+    let mut faults = Faults::default();
+    let date = faults.optional(&at("date"), &item.date);
+    let day = rfc3339::parse_date(date);
+    if day.is_none() && item.date != Text::Wrong {
+        faults.add(&at("date"), "must be a date, as in 2026-02-10");
+    }
+    let name = faults.optional(&at("name"), &item.name);
+    let number = item.value.and_then(|value| value.get().parse().ok());
+    if number.is_none() {
+        faults.add(&at("value"), "must be a number from -1e300 to 1e300");
+    }
+    errors.append(&mut faults.0);
+    CustomValue::check(day, name, number, at, errors)
+}
