@@ -118,7 +118,8 @@ async fn the_top_organisations_are_those_of_the_last_days() {
         let channel = channel(&house, &token(org_id)).await;
         let mut ingest = proto::ingest_service_client::IngestServiceClient::new(channel);
         let events = clicks(&format!("{millis}"), count, millis);
-        let request = proto::IngestBatchRequest { events, durability: proto::Durability::Stored.into() };
+        let request =
+            proto::IngestBatchRequest { events, durability: proto::Durability::Stored.into(), ..Default::default() };
         ingest.ingest_batch(request).await.unwrap();
     };
     store("acme", 5, now_millis()).await;
