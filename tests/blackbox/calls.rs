@@ -73,7 +73,7 @@ async fn every_answer_has_an_id_and_every_call_one_line() {
     // gRPC: an answer, an error, and a stream, whose line comes at its end.
     let mut ingest = proto::ingest_service_client::IngestServiceClient::new(channel(&house, &token).await);
     let answer =
-        ingest.ingest_batch(IngestBatchRequest { events: vec![click("a", now_millis())], durability: 0 }).await;
+        ingest.ingest_batch(IngestBatchRequest { events: vec![click("a", now_millis())], ..Default::default() }).await;
     let found = line(&house, &grpc_id(answer.unwrap().metadata())).await;
     assert_eq!(found["fields"]["path"], "tallyhouse.v1.IngestService/IngestBatch");
     assert_eq!((&found["fields"]["grpc_status"], &found["fields"]["org_id"]), (&"OK".into(), &"acme".into()));

@@ -20,7 +20,7 @@ fn of_user(prefix: &str, user: &str, count: usize) -> Vec<proto::Event> {
 }
 
 async fn send(house: &House, events: Vec<proto::Event>) -> Result<proto::VerdictCounts, Status> {
-    let request = IngestBatchRequest { events, durability: 0 };
+    let request = IngestBatchRequest { events, ..Default::default() };
     house.ingest().await.ingest_batch(request).await.map(|answer| answer.into_inner().counts.unwrap())
 }
 

@@ -141,7 +141,7 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     assert_parts(&collector, &call).await;
 
     let (trace, parent, header) = begun(0x20);
-    let mut request = Request::new(IngestBatchRequest { events: vec![click("grpc", now)], durability: 0 });
+    let mut request = Request::new(IngestBatchRequest { events: vec![click("grpc", now)], ..Default::default() });
     request.metadata_mut().insert("traceparent", header.parse().unwrap());
     house.ingest().await.ingest_batch(request).await.unwrap();
     let call = collector.span("of gRPC", |span| span.trace_id == trace && span.parent_span_id == parent).await;
@@ -223,7 +223,11 @@ async fn clickhouse_is_given_the_traces_of_inserts_and_questions() {
     let second = SecondService::start(&house, &settings).await;
     let (trace, _, header) = begun(0x70);
     let durability = proto::Durability::Stored.into();
-    let mut request = Request::new(IngestBatchRequest { events: vec![click("traced", now_millis())], durability });
+    let mut request = Request::new(IngestBatchRequest {
+        events: vec![click("traced", now_millis())],
+        durability,
+        ..Default::default()
+    });
     request.metadata_mut().insert("traceparent", header.parse().unwrap());
     second.ingest().await.ingest_batch(request).await.unwrap();
     let mut request = Request::new(proto::GetTopUsersRequest::default());
