@@ -8,6 +8,7 @@
 
 mod authentication;
 mod org_list;
+mod origins;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use org_list::OrgList;
+pub use origins::Origins;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
 
@@ -193,6 +195,21 @@ settings! {
     /// Most bytes of keys and of the answers that are kept with them. (The file
     /// can be two to three times as large. Calls that run may go over it.)
     idempotency_bytes_max, "TALLYHOUSE_IDEMPOTENCY_BYTES_MAX": u64 = 256 << 20;
+    /// New events that each organisation may send per second, on average over
+    /// the window. 0: no limit. See `docs/rate-limits.md`.
+    rate_limit_org_events_per_second, "TALLYHOUSE_RATE_LIMIT_ORG_EVENTS_PER_SECOND": u32 = 0;
+    /// New events that each user of an organisation may have per second, on
+    /// average over the window. 0: no limit.
+    rate_limit_user_events_per_second, "TALLYHOUSE_RATE_LIMIT_USER_EVENTS_PER_SECOND": u32 = 0;
+    /// Questions that each organisation may ask per second, on average over the
+    /// window. 0: no limit.
+    rate_limit_org_queries_per_second, "TALLYHOUSE_RATE_LIMIT_ORG_QUERIES_PER_SECOND": u32 = 0;
+    /// The window of the rate limits, in seconds. As much as it allows may come
+    /// at once.
+    rate_limit_window_seconds, "TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS": u32 = 10;
+    /// Users that the rate limits tell apart, at about 100 bytes each; further
+    /// ones share limits until others have been quiet for a window.
+    rate_limit_users_max, "TALLYHOUSE_RATE_LIMIT_USERS_MAX": usize = 500_000;
 
     /// Event ids held in memory, at 22 to 25 bytes each. Older ids are looked up in
     /// ClickHouse.
@@ -267,6 +284,22 @@ settings! {
     /// Longest a stop waits for callers to finish and for the log to reach
     /// ClickHouse, in milliseconds each. What is left stays in the log.
     shutdown_wait_ms_max, "TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX": u64 = 10_000;
+    /// Where browsers' pages may come from: origins such as
+    /// `https://app.example`, separated by commas (in a file also a list); `*`:
+    /// anywhere; empty: nowhere.
+    cors_origins, "TALLYHOUSE_CORS_ORIGINS": Origins = Origins::default();
+    /// Which calls have a log line: "all", "errors" or "none".
+    request_log, "TALLYHOUSE_REQUEST_LOG": RequestLog = RequestLog::All;
+    /// Most lines of calls that went well, per second; further ones are counted
+    /// in one line. Calls that failed always have one. 0: no bound.
+    request_log_lines_per_second, "TALLYHOUSE_REQUEST_LOG_LINES_PER_SECOND": u32 = 100;
+    /// The collector that spans are sent to, by OTLP over gRPC, such as
+    /// `http://127.0.0.1:4317`. Empty: the one in OTEL_EXPORTER_OTLP_ENDPOINT, or
+    /// else none. See `docs/tracing.md`.
+    otlp_endpoint, "TALLYHOUSE_OTLP_ENDPOINT": String = String::new();
+    /// The part of the calls that are sampled, 0 to 1, of those that come
+    /// without a trace. For the others their callers have decided.
+    trace_ratio, "TALLYHOUSE_TRACE_RATIO": f64 = 0.1;
     /// Log lines as "text" or "json".
     log_format, "TALLYHOUSE_LOG_FORMAT": LogFormat = LogFormat::Text;
     /// Which log lines to write, as directives of tracing's EnvFilter.
@@ -312,6 +345,18 @@ pub enum LogFormat {
     Text,
     /// For collectors: one JSON object a line.
     Json,
+}
+
+/// Which calls have a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestLog {
+    /// Every call, within the bound for those that went well.
+    All,
+    /// Calls that failed.
+    Errors,
+    /// None.
+    None,
 }
 
 /// What is wrong with the configuration. Each names the setting.
@@ -364,7 +409,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 30] = [
+        let bounds: [(&'static str, u64, u64, u64); 35] = [
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
@@ -383,6 +428,11 @@ impl Config {
             ("ingest_bytes_in_flight_max", self.ingest_bytes_in_flight_max.into(), 1 << 20, 1 << 30),
             ("idempotency_keys_max", self.idempotency_keys_max, 1, 1 << 32),
             ("idempotency_bytes_max", self.idempotency_bytes_max, 1 << 10, 1 << 40),
+            ("rate_limit_org_events_per_second", self.rate_limit_org_events_per_second.into(), 0, 10_000_000),
+            ("rate_limit_user_events_per_second", self.rate_limit_user_events_per_second.into(), 0, 10_000_000),
+            ("rate_limit_org_queries_per_second", self.rate_limit_org_queries_per_second.into(), 0, 10_000_000),
+            ("rate_limit_window_seconds", self.rate_limit_window_seconds.into(), 1, 300),
+            ("rate_limit_users_max", self.rate_limit_users_max as u64, 1_000, 100_000_000),
             ("index_ids_max", self.index_ids_max as u64, 1_000, 1 << 32),
             ("segment_rows_max", self.segment_rows_max.into(), 1, 1_000_000),
             ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),
@@ -401,6 +451,10 @@ impl Config {
                 let message = format!("must be from {min} to {max}; it is {value}");
                 return Err(ConfigError::OutOfBounds { setting, message });
             }
+        }
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            let message = format!("must be from 0 to 1; it is {}", self.trace_ratio);
+            return Err(ConfigError::OutOfBounds { setting: "trace_ratio", message });
         }
         if self.index_ids_max / 4 < self.batch_events_max {
             let message = format!("must be at least four times batch_events_max, which is {}", self.batch_events_max);
@@ -494,6 +548,9 @@ mod tests {
         check("auth_leeway_seconds = 301", "auth_leeway_seconds");
         check("cursor_secret = \"too short\"", "cursor_secret");
         check("operator_org_id = \"a b\"", "operator_org_id");
+        check("trace_ratio = 1.1", "trace_ratio");
+        check("cors_origins = \"app.example\"", "cors_origins");
+        check("rate_limit_window_seconds = 0", "rate_limit_window_seconds");
     }
 
     #[test]

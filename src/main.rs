@@ -66,6 +66,12 @@ where
 {
     telemetry::init(config)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(service)?;
+    let export = {
+        let _within = runtime.enter();
+        telemetry::Export::start(config)?
+    };
+    let served = runtime.block_on(service);
+    export.end();
+    served?;
     Ok(ExitCode::SUCCESS)
 }

@@ -34,6 +34,7 @@ use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::ingest::store::EventStore;
 use crate::ingest::stored::StoredHours;
 use crate::ingest::terms::CurrentTerms;
+use crate::limits::{LimitSettings, RateLimits};
 use crate::query::{CacheSettings, Queries, Room};
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail};
@@ -115,6 +116,8 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), ServerError> {
     let callers = Callers::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
+    // Before anything that measures itself.
+    let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     let parts = Parts::new(&config, &endpoint, &reader).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
@@ -134,7 +137,7 @@ pub async fn run(
     let listen_failed = |source| ServerError::Listen { address, source };
     let log = Arc::clone(&parts.log);
     let (audits, ends) = (config.audit_background, stop.child_token());
-    let app = parts.application(config, &endpoint, &reader, callers)?;
+    let app = parts.application(config, &endpoint, &reader, callers, metrics)?;
     if audits {
         app.auditor.start_background(&tasks, &ends);
     }
@@ -208,11 +211,11 @@ impl Parts {
         endpoint: &Endpoint,
         reader: &Endpoint,
         callers: Callers,
+        metrics: Arc<Metrics>,
     ) -> Result<Arc<Application>, ServerError> {
         let cursors = Cursors::open(&config)
             .map_err(|error| ServerError::Part(format!("the key of cursors cannot be had: {error}")))?;
-        let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
-        metrics.observe(&self.log, &self.index);
+        metrics.observe(&self.log, &self.index, &self.clock);
         let tail = Arc::new(LiveTail::new(&config));
         let outcomes = Outcomes::new(vec![
             Arc::clone(&metrics) as Arc<_>,
@@ -246,6 +249,8 @@ impl Parts {
             Arc::clone(self.log.segments()),
             self.stored_hours,
         );
+        let limits = RateLimits::new(limit_settings(&config));
+        metrics.observe_limits(&limits);
         let pipeline = Pipeline::new(
             pipeline_settings(&config),
             Arc::clone(&self.clock),
@@ -255,8 +260,11 @@ impl Parts {
             self.store,
             Arc::clone(&self.types),
             outcomes,
+            Arc::clone(&limits),
         );
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
+        let clickhouse_up = pinger.watch();
+        metrics.observe_clickhouse(clickhouse_up.clone());
         Ok(Arc::new(Application {
             config,
             clock: self.clock,
@@ -264,6 +272,7 @@ impl Parts {
             pipeline,
             repeatable_calls: self.calls,
             event_types: self.types,
+            limits,
             queries,
             directory,
             cursors,
@@ -271,7 +280,7 @@ impl Parts {
             log: self.log,
             tail,
             metrics,
-            clickhouse_up: pinger.watch(),
+            clickhouse_up,
         }))
     }
 }
@@ -384,6 +393,16 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         wait_max: Duration::from_millis(config.ingest_wait_ms_max),
         look_up_wait_max: Duration::from_millis(config.look_up_wait_ms_max),
         stored_wait_max: Duration::from_millis(config.stored_wait_ms_max),
+    }
+}
+
+const fn limit_settings(config: &Config) -> LimitSettings {
+    LimitSettings {
+        org_events_per_second: config.rate_limit_org_events_per_second,
+        user_events_per_second: config.rate_limit_user_events_per_second,
+        org_queries_per_second: config.rate_limit_org_queries_per_second,
+        window_seconds: config.rate_limit_window_seconds,
+        subjects_max: config.rate_limit_users_max,
     }
 }
 

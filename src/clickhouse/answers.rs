@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::operation::traced;
 use super::top_users::top_users;
 use crate::domain::{
     CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, Granularity, Limit, MILLIS_PER_MINUTE, OrgId,
@@ -47,7 +48,7 @@ impl Answers {
 
     /// A client that sees one organisation's rows.
     fn client_of(&self, org_id: &OrgId) -> Client {
-        self.client.clone().with_setting("log_comment", org_id.as_str())
+        traced(self.client.clone()).with_setting("log_comment", org_id.as_str())
     }
 
     /// A statement about an organisation.

@@ -65,6 +65,17 @@ pub enum QueryError {
     Failed(String),
 }
 
+impl QueryError {
+    /// The kind of error, in metrics and spans.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Overloaded(_) => "overloaded",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 impl From<ClientError> for QueryError {
     fn from(error: ClientError) -> Self {
         let text = error.to_string();

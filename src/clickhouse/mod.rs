@@ -10,6 +10,7 @@ pub mod error;
 pub mod event_types;
 pub mod figures;
 pub mod migrations;
+pub mod operation;
 pub mod ping;
 pub mod store;
 mod top_users;

@@ -11,11 +11,13 @@ use tokio::sync::mpsc;
 use super::audit::AuditStore;
 use super::client::{Endpoint, STATEMENT_SPARE_BYTES, quoted};
 use super::error::{QueryError, insert_error};
+use super::operation::{INSERT, LOOKUP, traced};
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::ingest::row;
 use crate::ingest::store::{EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError};
 use crate::ingest::stored::TouchedHours;
 use crate::ingest::terms::TokenTerms;
+use crate::trace::Calls;
 
 /// What makes an insert exact, each said although some are defaults: defaults
 /// have changed between versions of ClickHouse.
@@ -79,9 +81,18 @@ impl ClickHouseStore {
         Self { client: endpoint.client(), repairs: AuditStore::new(endpoint) }
     }
 
-    async fn insert_rows(&self, table: &str, mut segment: SegmentInsert) -> Result<(), StoreError> {
+    async fn insert_rows(&self, table: &str, segment: SegmentInsert) -> Result<(), StoreError> {
+        let calls = segment.calls.clone();
+        let kind = |error: &StoreError| match error {
+            StoreError::Retry(_) => "retry",
+            StoreError::Refused(_) => "refused",
+        };
+        INSERT.measured(&calls, self.send_rows(table, segment), kind).await
+    }
+
+    async fn send_rows(&self, table: &str, mut segment: SegmentInsert) -> Result<(), StoreError> {
         let statement = format!("INSERT INTO {table} ({}) FORMAT RowBinary", segment.columns);
-        let mut insert = self.client.insert_formatted_with(statement);
+        let mut insert = traced(self.client.clone()).insert_formatted_with(statement);
         for (name, value) in INSERT_SETTINGS {
             insert = insert.with_setting(name, value);
         }
@@ -138,13 +149,13 @@ impl ClickHouseStore {
              FROM events {} GROUP BY minute ORDER BY minute DESC",
             condition(minutes)
         );
-        let rows: Vec<(i64, u64)> = self.long_query(&statement).fetch_all().await?;
+        let rows: Vec<(i64, u64)> = long_query(&self.client, &statement).fetch_all().await?;
         Ok(rows.into_iter().map(|(millis, events)| (Timestamp::from_millis(millis), events)).collect())
     }
 
     async fn read_minutes(&self, minutes: &MinuteSet) -> Result<EventReading, QueryError> {
         let statement = format!("SELECT {} FROM events {}", row::PAYLOAD_COLUMNS, condition(minutes));
-        let mut answer = self.long_query(&statement).fetch_bytes("RowBinary")?;
+        let mut answer = long_query(&self.client, &statement).fetch_bytes("RowBinary")?;
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         tokio::spawn(async move {
             loop {
@@ -161,13 +172,6 @@ impl ClickHouseStore {
         Ok(pieces)
     }
 
-    /// A statement that may hold thousands of constants.
-    fn long_query(&self, statement: &str) -> Query {
-        self.client
-            .query_raw(statement)
-            .with_setting("max_query_size", (statement.len() + STATEMENT_SPARE_BYTES).to_string())
-    }
-
     async fn find(&self, org_id: &OrgId, keys: &[EventKey<'_>]) -> Result<PayloadRows, QueryError> {
         let mut tuples = String::with_capacity(keys.len() * 64);
         for key in keys {
@@ -180,9 +184,15 @@ impl ClickHouseStore {
              WHERE org_id = {{org:String}} AND (toStartOfMinute(occurred_at), event_id) IN ({tuples})",
             row::PAYLOAD_COLUMNS
         );
-        let query = self.long_query(&statement).param("org", org_id.as_str());
+        let query = long_query(&traced(self.client.clone()), &statement).param("org", org_id.as_str());
         Ok(query.fetch_bytes("RowBinary")?.collect().await?.into())
     }
+}
+
+/// A statement that may hold thousands of constants.
+fn long_query(client: &Client, statement: &str) -> Query {
+    let bytes_max = statement.len() + STATEMENT_SPARE_BYTES;
+    client.query_raw(statement).with_setting("max_query_size", bytes_max.to_string())
 }
 
 /// The `WHERE` that holds for the events of these minutes. (Without a bound there
@@ -246,6 +256,6 @@ impl EventStore for ClickHouseStore {
         org_id: &'a OrgId,
         keys: &'a [EventKey<'a>],
     ) -> BoxFuture<'a, Result<PayloadRows, StoreError>> {
-        async move { Ok(self.find(org_id, keys).await?) }.boxed()
+        async move { Ok(LOOKUP.measured(&Calls::default(), self.find(org_id, keys), QueryError::kind).await?) }.boxed()
     }
 }

@@ -40,11 +40,34 @@ pub enum ErrorCode {
     TooLarge,
     /// A bound of the service is reached; the same request can succeed later.
     Exhausted,
+    /// The caller, or a user it speaks for, is over a rate limit; the same
+    /// request can succeed later. Nothing of it has happened.
+    Limited,
     /// A part of the service cannot be reached; the same request can succeed
     /// later. What it asked for may or may not have happened.
     Unavailable,
     /// The service is at fault.
     Internal,
+}
+
+impl ErrorCode {
+    /// The code in metrics and spans.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Incompatible => "incompatible",
+            Self::KeyReused => "key_reused",
+            Self::TooLarge => "too_large",
+            Self::Exhausted => "exhausted",
+            Self::Limited => "limited",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 /// An error to hand to a caller. Its text is safe to show: internal detail
@@ -60,13 +83,40 @@ pub struct Error {
     /// [`ErrorCode::Incompatible`].
     pub fields: Vec<FieldError>,
     /// How long to wait before the same request has a chance, for
-    /// [`ErrorCode::Exhausted`] and [`ErrorCode::Unavailable`].
+    /// [`ErrorCode::Exhausted`], [`ErrorCode::Limited`] and
+    /// [`ErrorCode::Unavailable`].
     pub retry_after: Option<Duration>,
+    /// Who is over which limit, for [`ErrorCode::Limited`].
+    pub breaches: Vec<Breach>,
+}
+
+/// A rate limit: so many in each window, wherever it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// The limit's name, for programs.
+    pub policy: &'static str,
+    /// How many.
+    pub max: u32,
+    /// The window.
+    pub window: Duration,
+}
+
+/// Somebody is over a rate limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// The limit.
+    pub quota: Quota,
+    /// Who: `organisation:…` or `user:…`.
+    pub subject: String,
+    /// How many would still have fitted.
+    pub left: u32,
+    /// How long to wait until what was asked for fits.
+    pub wait: Duration,
 }
 
 impl Error {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), fields: Vec::new(), retry_after: None }
+        Self { code, message: message.into(), fields: Vec::new(), retry_after: None, breaches: Vec::new() }
     }
 
     /// The request is wrong in these fields.
@@ -118,6 +168,11 @@ impl Error {
     /// A bound is reached; try again after the given time.
     pub fn exhausted(message: impl Into<String>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Exhausted, message) }
+    }
+
+    /// Somebody is over a rate limit; try again after the given time.
+    pub fn limited(message: impl Into<String>, retry_after: Duration, breaches: Vec<Breach>) -> Self {
+        Self { retry_after: Some(retry_after), breaches, ..Self::new(ErrorCode::Limited, message) }
     }
 
     /// A part cannot be reached; try again after the given time.

@@ -18,7 +18,7 @@ pub use directory::{
     Member, MemberDraft, MemberPage, Organization, OrganizationCount, OrganizationDraft, UnknownTypes, User, UserDraft,
     nothing_wrong,
 };
-pub use error::{Error, ErrorCode, FieldError};
+pub use error::{Breach, Error, ErrorCode, FieldError, Quota};
 pub use event::{Event, EventDraft, EventLimits, OrgId, PropertiesDraft};
 pub use metrics::{CustomValue, Figure, Metric, MetricSeries, SummaryQuestion, check_days, unknown_metric};
 pub use query::{

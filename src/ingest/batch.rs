@@ -105,6 +105,18 @@ pub(super) struct Decided {
     pub(super) frame: Option<Frame>,
 }
 
+impl Decided {
+    /// How many events are new.
+    pub(super) fn new_events(&self) -> u32 {
+        self.frame.as_ref().map_or(0, Frame::rows)
+    }
+
+    /// The users of the new events, from those of all.
+    pub(super) fn users_of_new<'u>(&self, users: &[&'u str]) -> Vec<&'u str> {
+        self.claims.ids.iter().filter_map(|claimed| users.get(claimed.position).copied()).collect()
+    }
+}
+
 impl<'a> Batch<'a> {
     pub(super) fn new(index: Arc<Index>, prints: Fingerprinter, events: usize, bytes: usize) -> Self {
         Self {

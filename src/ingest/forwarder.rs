@@ -22,6 +22,7 @@ use super::segment_hours::{SegmentHours, read_hours};
 use super::store::{EventStore, SegmentInsert, StoreError};
 use super::stored::{StoredHours, TouchedHours};
 use super::terms::CurrentTerms;
+use crate::meters;
 
 /// Rows are handed over in pieces of about this size.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -96,6 +97,7 @@ impl Forwarder {
         loop {
             match self.insert(segment).await {
                 Ok(touched) => {
+                    meters::inserted("stored");
                     // In this order: a caller who sees that the segment has
                     // gone must not be given an answer from before.
                     self.stored_hours.stored(touched);
@@ -104,11 +106,13 @@ impl Forwarder {
                     return;
                 }
                 Err(StoreError::Refused(error)) => {
+                    meters::inserted("refused");
                     tracing::error!(segment = %segment.id, error, "ClickHouse refused a segment; it is parked");
                     self.log.park(segment, error);
                     return;
                 }
                 Err(StoreError::Retry(error)) => {
+                    meters::inserted("failed");
                     let pause = backoff.next_pause();
                     tracing::warn!(segment = %segment.id, error, ?pause, "an insert failed and will be repeated");
                     self.log.failed(segment, error);
@@ -125,7 +129,8 @@ impl Forwarder {
             FrameError::Io(_) => StoreError::Retry(error.to_string()),
             FrameError::Torn | FrameError::Damaged => StoreError::Refused(error.to_string()),
         })?;
-        let rows = SegmentInsert { token: segment.id, columns: reading.columns, chunks: reading.chunks };
+        let calls = segment.calls.clone();
+        let rows = SegmentInsert { token: segment.id, columns: reading.columns, chunks: reading.chunks, calls };
         let insert = if is_known_by_token {
             self.store.insert(rows)
         } else {

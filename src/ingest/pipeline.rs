@@ -1,10 +1,11 @@
 //! The path of a batch: validate, deduplicate, log, acknowledge.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::batch::{Batch, Decided};
 use super::clock::ArrivalClock;
@@ -16,6 +17,9 @@ use super::recall::Recall;
 use super::store::{EventStore, StoreError};
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Verdict, VerdictCounts};
 use crate::event_types::EventTypes;
+use crate::limits::RateLimits;
+use crate::meters;
+use crate::trace::{self, FutureExt as _, KeyValue};
 
 /// What a batch is counted as at least, in bytes, when room is given out: what
 /// it costs beside its events.
@@ -87,6 +91,7 @@ pub struct Pipeline {
     recall: Recall,
     types: Arc<EventTypes>,
     outcomes: Outcomes,
+    limits: Arc<RateLimits>,
     room: Arc<Semaphore>,
 }
 
@@ -103,10 +108,11 @@ impl Pipeline {
         store: Arc<dyn EventStore>,
         types: Arc<EventTypes>,
         outcomes: Outcomes,
+        limits: Arc<RateLimits>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(settings.bytes_in_flight_max as usize));
         let recall = Recall::new(Arc::clone(&index), prints, Arc::clone(&store));
-        Self { settings, clock, prints, index, log, store, recall, types, outcomes, room }
+        Self { settings, clock, prints, index, log, store, recall, types, outcomes, limits, room }
     }
 
     /// Refuses a batch of too many events: worth asking before drafts are made
@@ -126,8 +132,9 @@ impl Pipeline {
     /// line, which is the order of the calls. The verdicts follow.
     ///
     /// # Errors
-    /// `TooLarge` for too many events; `Exhausted` when a bound is reached.
-    /// Nothing of the batch has happened then.
+    /// `TooLarge` for too many events; `Exhausted` when a bound is reached;
+    /// `Limited` when its new events are over a rate limit. Nothing of the batch
+    /// has happened then.
     pub async fn submit(
         &self,
         org_id: &OrgId,
@@ -138,17 +145,20 @@ impl Pipeline {
         self.check_count(drafts.len())?;
         let room = self.room_for(bytes).await?;
         let watched = self.outcomes.wanted().then(|| self.sketch(org_id, &drafts));
-        let decided = self.deduplicate(org_id, drafts, bytes).await?;
+        let users = self.users(&drafts);
+        let decided = self.deduplicate_measured(org_id, drafts, bytes).await?;
+        let charge = self.limits.charge(org_id, decided.new_events(), decided.users_of_new(&users))?;
         let Decided { claims, mut verdicts, shared, frame } = decided;
         let append = frame.map(|frame| self.log.append(frame));
 
         let (index, log, outcomes) = (Arc::clone(&self.index), Arc::clone(&self.log), self.outcomes.clone());
         let (org_id, stored_wait_max) = (org_id.clone(), self.settings.stored_wait_max);
-        let task = tokio::spawn(async move {
+        let finish = async move {
             if let Some(append) = append {
                 // Dropping the claims on an error gives the ids back.
                 let ordinal = append.await.unwrap_or(Err(AppendError::Shut)).map_err(refusal)?;
                 claims.settle(SegmentTag::of(ordinal));
+                charge.keep();
             } else {
                 drop(claims);
             }
@@ -164,8 +174,14 @@ impl Pipeline {
             let watched = with_verdicts(watched.unwrap_or_default(), &verdicts);
             outcomes.report(&org_id, counts, &watched);
             Ok(BatchVerdicts { verdicts, counts })
-        });
-        Ok(Submission { task })
+        };
+        // Its log lines are the call's.
+        Ok(Submission { task: tokio::spawn(finish.in_current_span()) })
+    }
+
+    /// The user of each event, when users have limits.
+    fn users<'a>(&self, drafts: &[EventDraft<'a>]) -> Vec<&'a str> {
+        if self.limits.count_users() { drafts.iter().map(|draft| draft.user_id).collect() } else { Vec::new() }
     }
 
     /// Bounds the memory of all batches together.
@@ -181,6 +197,26 @@ impl Pipeline {
                 Err(Error::exhausted(message, RETRY_AFTER))
             }
         }
+    }
+
+    /// The same as [`Self::deduplicate`], with its time.
+    async fn deduplicate_measured(
+        &self,
+        org_id: &OrgId,
+        drafts: Vec<EventDraft<'_>>,
+        bytes: usize,
+    ) -> Result<Decided, Error> {
+        let (begin, events) = (Instant::now(), drafts.len() as u64);
+        let part = trace::part("deduplicate");
+        let decided = match &part {
+            Some(part) => {
+                part.note(KeyValue::new("tallyhouse.batch.events", i64::try_from(events).unwrap_or(i64::MAX)));
+                self.deduplicate(org_id, drafts, bytes).with_context(part.context().clone()).await
+            }
+            None => self.deduplicate(org_id, drafts, bytes).await,
+        };
+        meters::deduplicated(events, begin.elapsed());
+        decided
     }
 
     /// Validates, encodes and claims every event, and asks ClickHouse about

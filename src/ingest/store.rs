@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::stored::TouchedHours;
 use super::terms::TokenTerms;
 use crate::domain::{OrgId, Timestamp};
+use crate::trace::Calls;
 
 /// The events of a look-up: rows of [`super::row::PAYLOAD_COLUMNS`].
 pub type PayloadRows = Vec<u8>;
@@ -21,6 +22,8 @@ pub struct SegmentInsert {
     /// The rows. An error in between means that the insert must not be
     /// completed.
     pub chunks: mpsc::Receiver<Result<Bytes, super::log::FrameError>>,
+    /// The calls that its events came with, as far as they are sampled.
+    pub calls: Calls,
 }
 
 /// Which event of an organisation to look for: the rest of its sorting key.

@@ -21,6 +21,7 @@ use crate::domain::{
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::{StoreNumber, StoredHours};
+use crate::meters;
 
 /// What an entry weighs beside its items, in bytes.
 const ENTRY_BYTES: usize = 512;
@@ -153,6 +154,7 @@ impl Cache {
             Ok(Entry { value: ask.await?, keep })
         };
         let entry = self.entries.try_get_with(key, ask).await.map_err(|error: Arc<Error>| (*error).clone())?;
+        meters::answered(!asked);
         Ok(Answer { value: entry.value, watermark, cached: !asked })
     }
 }

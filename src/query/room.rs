@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::operation::SELECT;
 use crate::domain::Error;
+use crate::trace::Calls;
 
 /// How long a caller is told to wait when ClickHouse is slow.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -34,8 +36,11 @@ impl Room {
                 Error::from(error)
             })
         };
-        tokio::time::timeout(self.wait_max, bounded)
-            .await
-            .unwrap_or_else(|_| Err(Error::unavailable("the query took too long", RETRY_AFTER)))
+        let in_time = async {
+            tokio::time::timeout(self.wait_max, bounded)
+                .await
+                .unwrap_or_else(|_| Err(Error::unavailable("the query took too long", RETRY_AFTER)))
+        };
+        SELECT.measured(&Calls::default(), in_time, |error| error.code.as_str()).await
     }
 }

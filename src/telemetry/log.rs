@@ -11,17 +11,25 @@ use crate::config::{Config, LogFormat};
 use crate::domain::{OrgId, VerdictCounts};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
 
+/// Whose own lines are only wanted when something is wrong, unless the filter
+/// names them.
+const EXPORTER: &str = "opentelemetry";
+
 /// Why log lines cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct TelemetryError(String);
+pub struct TelemetryError(pub(super) String);
 
 /// Starts writing log lines as configured. Call once, at start.
 ///
 /// # Errors
 /// Says what is wrong with the filter.
 pub fn init(config: &Config) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&config.log_filter)
+    let mut directives = config.log_filter.clone();
+    if !directives.contains(EXPORTER) {
+        directives.push_str(&format!(",{EXPORTER}=warn,{EXPORTER}_sdk=warn,{EXPORTER}_otlp=warn"));
+    }
+    let filter = EnvFilter::try_new(&directives)
         .map_err(|error| TelemetryError(format!("the setting log_filter is wrong: {error}")))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let begun = match config.log_format {

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Gauge, Meter, MeterProvider as _};
+use opentelemetry::metrics::{Counter, Gauge, MeterProvider as _};
+use opentelemetry::{KeyValue, global};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
+use tokio::sync::watch;
 
+use super::calls::CallMetrics;
+use super::process;
 use crate::domain::{AuditedHour, HourResult, OrgId, Rollup, Timestamp, VerdictCounts};
+use crate::ingest::clock::ArrivalClock;
 use crate::ingest::index::Index;
-use crate::ingest::log::Log;
+use crate::ingest::log::{Log, Segments};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
+use crate::limits::RateLimits;
+use crate::meters::Instruments;
 
 /// All metrics of the service.
 pub struct Metrics {
@@ -18,7 +24,8 @@ pub struct Metrics {
     events: Counter<u64>,
     verdicts: [[KeyValue; 1]; 5],
     audit: AuditMetrics,
-    provider: SdkMeterProvider,
+    calls: CallMetrics,
+    instruments: Instruments,
 }
 
 /// What audits count.
@@ -30,19 +37,24 @@ struct AuditMetrics {
 }
 
 impl AuditMetrics {
-    fn new(meter: &Meter) -> Self {
-        let counter = |name: &'static str, description: &'static str| {
-            meter.u64_counter(name).with_description(description).build()
+    /// All series from 0: one that begins at 1 is no rise for Prometheus.
+    fn new(instruments: &Instruments) -> Self {
+        let new = Self {
+            hours: instruments.counter("tallyhouse.audit.hours"),
+            found: instruments.counter("tallyhouse.audit.found"),
+            repaired: instruments.counter("tallyhouse.audit.repaired"),
+            last: instruments.gauge("tallyhouse.audit.last"),
         };
-        Self {
-            hours: counter("tallyhouse.audit.hours", "Hours of organisations that were audited, by result."),
-            found: counter("tallyhouse.audit.found", "Events counted too few or too many when found, by rollup."),
-            repaired: counter("tallyhouse.audit.repaired", "Events added or taken by repairs, by rollup."),
-            last: meter
-                .u64_gauge("tallyhouse.audit.last")
-                .with_description("When an hour was last audited, in seconds since 1970.")
-                .build(),
+        new.hours.add(0, &[KeyValue::new("result", HourResult::Consistent.as_str())]);
+        new.last.record(0, &[]);
+        for (counter, rollup) in
+            [&new.found, &new.repaired].into_iter().flat_map(|counter| Rollup::ALL.map(|of| (counter, of)))
+        {
+            for direction in ["under", "over"] {
+                counter.add(0, &[KeyValue::new("rollup", rollup.as_str()), KeyValue::new("direction", direction)]);
+            }
         }
+        new
     }
 }
 
@@ -57,7 +69,7 @@ fn count_wrong(counter: &Counter<u64>, rollup: Rollup, under: u64, over: u64) {
 }
 
 impl Metrics {
-    /// Metrics that count from 0.
+    /// Metrics that count from 0, shown to every room.
     ///
     /// # Errors
     /// Says why the exporter cannot be made.
@@ -69,40 +81,67 @@ impl Metrics {
             .build()
             .map_err(|error| error.to_string())?;
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
-        let meter = provider.meter("tallyhouse");
-        let events = meter.u64_counter("tallyhouse.ingest.events").with_description("Events by verdict.").build();
+        global::set_meter_provider(provider.clone());
+        let instruments = Instruments(provider.meter("tallyhouse"));
+        let events = instruments.counter("tallyhouse.ingest.events");
         let verdicts = ["accepted", "duplicate", "conflict", "rejected", "undecided"]
             .map(|verdict| [KeyValue::new("verdict", verdict)]);
-        let audit = AuditMetrics::new(&meter);
-        Ok(Self { registry, events, verdicts, audit, provider })
+        verdicts.iter().for_each(|verdict| events.add(0, verdict));
+        let audit = AuditMetrics::new(&instruments);
+        let calls = CallMetrics::new(&instruments);
+        process::observe(&instruments);
+        Ok(Self { registry, events, verdicts, audit, calls, instruments })
     }
 
     /// Shows the state of the log and the index from now on.
-    pub fn observe(&self, log: &Log, index: &Arc<Index>) {
-        let meter = self.provider.meter("tallyhouse");
-        let gauge = |name: &'static str, description: &'static str, read: Box<dyn Fn() -> usize + Send + Sync>| {
-            meter
-                .u64_observable_gauge(name)
-                .with_description(description)
-                .with_callback(move |observer| observer.observe(read() as u64, &[]))
-                .build();
-        };
-        let segments = [(); 4].map(|()| Arc::clone(log.segments()));
-        let [backlog, parked, rows, bytes] = segments;
-        gauge("tallyhouse.log.segments", "Sealed segments not in ClickHouse.", Box::new(move || backlog.backlog()));
-        gauge("tallyhouse.log.segments.parked", "Segments that ClickHouse refused.", Box::new(move || parked.parked()));
-        gauge(
-            "tallyhouse.log.events",
-            "Events not in ClickHouse.",
-            Box::new(move || usize::try_from(rows.rows()).unwrap_or(usize::MAX)),
-        );
-        gauge(
-            "tallyhouse.log.size",
-            "Bytes of the log on disk.",
-            Box::new(move || usize::try_from(bytes.bytes()).unwrap_or(usize::MAX)),
-        );
+    pub fn observe(&self, log: &Log, index: &Arc<Index>, clock: &Arc<ArrivalClock>) {
+        type Figure = (&'static str, fn(&Segments) -> u64);
+        let figures: [Figure; 4] = [
+            ("tallyhouse.log.segments", |segments| segments.backlog() as u64),
+            ("tallyhouse.log.segments.parked", |segments| segments.parked() as u64),
+            ("tallyhouse.log.events", Segments::rows),
+            ("tallyhouse.log.size", Segments::bytes),
+        ];
+        for (name, read) in figures {
+            let segments = Arc::clone(log.segments());
+            self.instruments.observed(name, move || read(&segments));
+        }
+        let (segments, clock) = (Arc::clone(log.segments()), Arc::clone(clock));
+        self.instruments.observed_seconds("tallyhouse.log.age", move || {
+            let now = clock.now();
+            let age = now.millis().saturating_sub(segments.watermark(now).millis());
+            u32::try_from(age).ok().map(|millis| f64::from(millis) / 1_000.0)
+        });
         let ids = Arc::clone(index);
-        gauge("tallyhouse.index.ids", "Event ids held in memory.", Box::new(move || ids.ids()));
+        self.instruments.observed("tallyhouse.index.ids", move || ids.ids() as u64);
+    }
+
+    /// Shows the rate limits from now on.
+    pub fn observe_limits(&self, limits: &Arc<RateLimits>) {
+        let of = Arc::clone(limits);
+        #[allow(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        self.instruments.counted_by("tallyhouse.limits.refusals", move |show| {
+            of.refusals().for_each(|(policy, count)| show(count as f64, &[KeyValue::new("policy", policy)]));
+        });
+        let of = Arc::clone(limits);
+        self.instruments.observed_by("tallyhouse.limits.subjects", move |show| {
+            of.subjects().for_each(|(policy, count)| show(count as u64, &[KeyValue::new("policy", policy)]));
+        });
+    }
+
+    /// Shows whether ClickHouse answers from now on.
+    pub fn observe_clickhouse(&self, is_up: watch::Receiver<bool>) {
+        self.instruments.observed("tallyhouse.clickhouse.up", move || u64::from(*is_up.borrow()));
+    }
+
+    /// Shows how many calls are under way from now on.
+    pub fn observe_calls(&self, in_flight: impl Fn() -> usize + Send + Sync + 'static) {
+        self.instruments.observed("tallyhouse.requests.in_flight", move || in_flight() as u64);
+    }
+
+    /// Calls, as they end.
+    pub const fn calls(&self) -> &CallMetrics {
+        &self.calls
     }
 
     /// An hour was audited.

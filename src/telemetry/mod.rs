@@ -1,7 +1,13 @@
-//! What the service says about itself: log lines and metrics.
+//! What the service says about itself: log lines, metrics, and where spans go.
 
+mod calls;
+mod export;
 mod log;
 mod metrics;
+mod process;
 
+pub use calls::CallMetrics;
+pub(crate) use calls::known_method;
+pub use export::Export;
 pub use log::{OutcomeLog, TelemetryError, init};
 pub use metrics::Metrics;

@@ -27,6 +27,7 @@ pub(super) const fn names(code: ErrorCode) -> Names {
         ErrorCode::KeyReused => (Code::FailedPrecondition, StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED"),
         ErrorCode::TooLarge => (Code::InvalidArgument, StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
         ErrorCode::Exhausted => (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
+        ErrorCode::Limited => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
         ErrorCode::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         ErrorCode::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
     };

@@ -12,10 +12,11 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either};
 use tonic::body::Body;
 use tower::{Layer, Service};
-use tower_http::cors::{Any, Cors, CorsLayer};
+use tower_http::cors::{AllowOrigin, Any, Cors, CorsLayer};
 
 use super::gate::Gate;
 use super::protocol::Protocol;
+use crate::config::Origins;
 use crate::domain::Error;
 
 /// How long a browser may remember what CORS allows.
@@ -29,9 +30,9 @@ pub(super) struct FrontLayer {
 }
 
 impl FrontLayer {
-    /// Lets requests in by this gate.
-    pub(super) fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, cors: cors() }
+    /// Lets requests in by this gate, and pages from these origins.
+    pub(super) fn new(gate: Arc<Gate>, origins: &Origins) -> Self {
+        Self { gate, cors: cors(origins) }
     }
 }
 
@@ -44,27 +45,43 @@ impl<S: Clone> Layer<S> for FrontLayer {
     }
 }
 
-/// Any origin, since there is nothing that a browser would send by itself: no
-/// cookies, and tokens only where a page has one. `authorization` must be named,
-/// as `*` does not include it.
-fn cors() -> CorsLayer {
-    let allowed =
-        ["x-grpc-web", "x-user-agent", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "idempotency-key"];
+/// By default any origin, since there is nothing that a browser would send by
+/// itself: no cookies, and tokens only where a page has one. `authorization` must
+/// be named, as `*` does not include it.
+fn cors(origins: &Origins) -> CorsLayer {
+    let allowed = [
+        "x-grpc-web",
+        "x-user-agent",
+        "grpc-timeout",
+        "grpc-encoding",
+        "grpc-accept-encoding",
+        "idempotency-key",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+    ];
     let exposed = [
         "grpc-status",
         "grpc-message",
         "grpc-status-details-bin",
         "x-cache",
         "x-watermark",
+        "x-request-id",
+        "ratelimit",
+        "ratelimit-policy",
         "retry-after",
         "allow",
         "idempotency-replayed",
         "www-authenticate",
     ];
     let allowed = allowed.map(HeaderName::from_static).into_iter();
+    let origin = match origins {
+        Origins::Any => AllowOrigin::from(Any),
+        Origins::These(origins) => AllowOrigin::list(origins.iter().cloned()),
+    };
     CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT])
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(allowed.chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]).collect::<Vec<_>>())
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(CORS_MEMORY)

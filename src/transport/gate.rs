@@ -40,6 +40,11 @@ impl Gate {
         self.count().0
     }
 
+    /// How many requests there are.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     /// One more request, and how many there were before it.
     fn count(self: &Arc<Self>) -> (Place, usize) {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -69,6 +74,6 @@ mod tests {
         assert!(third.is_some());
         assert!(gate.enter().is_err());
         drop((second, third));
-        assert_eq!(gate.in_flight.load(Ordering::Relaxed), 0);
+        assert_eq!(gate.in_flight(), 0);
     }
 }

@@ -6,6 +6,7 @@
 //! named, times, properties, page tokens — is in this folder, once.
 
 mod auth;
+mod call;
 mod cursor;
 mod drain;
 mod error;
@@ -40,6 +41,7 @@ use crate::idempotency::RepeatableCalls;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
+use crate::limits::RateLimits;
 use crate::query::Queries;
 use crate::telemetry::Metrics;
 
@@ -66,6 +68,8 @@ pub struct Application {
     pub repeatable_calls: Arc<RepeatableCalls>,
     /// What events must look like. The pipeline must have the same.
     pub event_types: Arc<EventTypes>,
+    /// How much each organisation and user may do.
+    pub limits: Arc<RateLimits>,
     /// Answers out.
     pub queries: Queries,
     /// Organisations, users, memberships.

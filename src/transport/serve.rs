@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use super::call::CallLayer;
 use super::front::FrontLayer;
 use super::grpc::health::Health;
 use super::serving::Serving;
@@ -77,8 +78,11 @@ pub async fn serve(
         let _ = tokio::time::timeout(wait_max / 2, serving.drain.streams_ended()).await;
         health.stopped().await;
     };
-    let layer = FrontLayer::new(Arc::clone(&serving.gate));
-    let served = server.layer(layer).serve_with_incoming_shutdown(routes, connections, last_connection);
+    let calls = CallLayer::new(&serving.app.config, &serving.app.metrics);
+    let front = FrontLayer::new(Arc::clone(&serving.gate), &serving.app.config.cors_origins);
+    let gate = Arc::clone(&serving.gate);
+    serving.app.metrics.observe_calls(move || gate.in_flight());
+    let served = server.layer(calls).layer(front).serve_with_incoming_shutdown(routes, connections, last_connection);
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return Ok(ended?),

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Application;
+use super::auth::{Caller, Scope};
 use super::drain::Drain;
 use super::gate::{Gate, Place};
+use super::grpc::methods::Methods;
 use crate::domain::Error;
 
 /// How long the caller of a stopping service is told to wait.
@@ -21,6 +23,8 @@ pub(super) struct Serving {
     pub(super) gate: Arc<Gate>,
     /// When streams end.
     pub(super) drain: Drain,
+    /// The names of methods.
+    pub(super) methods: Methods,
 }
 
 /// A stream's place among the requests in flight, and the promise to wait for
@@ -35,7 +39,19 @@ impl Serving {
     pub(super) fn new(app: Arc<Application>) -> Arc<Self> {
         let gate = Gate::new(app.config.requests_in_flight_max);
         let drain = Drain::new(app.config.connection_age_ms_max);
-        Arc::new(Self { app, gate, drain })
+        Arc::new(Self { app, gate, drain, methods: Methods::default() })
+    }
+
+    /// Counts a question against its organisation's limit. (Events are counted
+    /// when they turn out to be new.)
+    ///
+    /// # Errors
+    /// `Limited`.
+    pub(super) fn check_rate(&self, caller: &Caller, scope: Scope) -> Result<(), Error> {
+        match scope {
+            Scope::Read => self.app.limits.charge_query(&caller.org_id),
+            Scope::Ingest | Scope::Admin => Ok(()),
+        }
     }
 
     /// A place for a stream whose request has just been let in: that one's own

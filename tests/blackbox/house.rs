@@ -254,6 +254,12 @@ impl House {
         .await;
     }
 
+    /// Asserts that so many events are stored, once each, in the raw table.
+    pub(crate) async fn assert_stored(&self, events: usize) {
+        self.settled().await;
+        assert_eq!(self.sql("SELECT count(), uniqExact(event_id) FROM events").await, format!("{events}\t{events}"));
+    }
+
     /// Asserts that so many events are stored, once each, in the raw table and
     /// in every rollup.
     pub(crate) async fn assert_counted(&self, events: usize) {

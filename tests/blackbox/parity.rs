@@ -26,7 +26,7 @@ fn as_json(stored: &proto::StoredEvent) -> Value {
         "source": given(&event.source), "campaign_id": given(&event.campaign_id),
         "creative_id": given(&event.creative_id), "seq": event.seq, "schema_version": stored.schema_version,
         "properties": serde_json::from_str::<Value>(properties).unwrap(),
-        "timestamp": short(millis(event.occurred_at.as_ref())),
+        "timestamp": short(millis(event.occurred_at.as_ref())), "schema_version": stored.schema_version,
     })
 }
 

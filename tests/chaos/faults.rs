@@ -1,5 +1,6 @@
 //! Makes things go wrong, in the order of the plan, and mends them again.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -8,7 +9,7 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 
 use crate::fault::{Fault, Kind, Tally, Tear};
-use crate::house::House;
+use crate::house::{House, LOOK_EVERY, PATIENCE};
 use crate::log_files;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
@@ -183,7 +184,7 @@ impl Injector<'_> {
         // log.
         self.house.launch()?;
         self.house.says("a sealed segment is damaged; it is parked").await?;
-        ensure!(original.in_state("parked").exists(), "a damaged segment was not parked");
+        ensure!(appears(&original.in_state("parked")).await, "a damaged segment was not parked");
         self.house.kill(true, false).await?;
         original.restore("parked")?;
         self.house.signal_engine(Signal::CONT).await?;
@@ -203,7 +204,7 @@ impl Injector<'_> {
         };
         self.house.launch()?;
         self.house.says("was cut off").await?;
-        ensure!(original.in_state("cut").exists(), "a damaged segment was cut and the rest not kept");
+        ensure!(appears(&original.in_state("cut")).await, "a damaged segment was cut and the rest not kept");
         self.house.kill(true, false).await?;
         std::fs::remove_file(original.in_state("cut"))?;
         let _ = std::fs::remove_file(original.in_state("sealed")); // Not there when nothing was good.
@@ -213,4 +214,14 @@ impl Injector<'_> {
         self.tally.add(Kind::FlipOpen);
         Ok(())
     }
+}
+
+/// Waits for a file: what is said in the log is done a moment later.
+async fn appears(path: &Path) -> bool {
+    let appeared = async {
+        while !path.exists() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, appeared).await.is_ok()
 }

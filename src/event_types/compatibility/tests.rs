@@ -262,11 +262,12 @@ proptest! {
         (old, new) in prop_oneof![3 => pairs(), 1 => (schemas(), schemas())],
         values in prop::collection::vec(objects(), 24),
     ) {
+        if !faults(&old, &new).is_empty() {
+            return Ok(());
+        }
         let (Ok(was), Ok(is)) = (check::compile(&old), check::compile(&new)) else { return Ok(()) };
-        if faults(&old, &new).is_empty() {
-            for value in &values {
-                prop_assert!(!was.is_valid(value) || is.is_valid(value), "{old} to {new}: {value}");
-            }
+        for value in &values {
+            prop_assert!(!was.is_valid(value) || is.is_valid(value), "{old} to {new}: {value}");
         }
     }
 }

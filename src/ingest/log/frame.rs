@@ -11,10 +11,13 @@
 //! the version before, without rules and blocks.
 
 use std::io::{self, Read};
+use std::time::SystemTime;
 
+use opentelemetry::trace::SpanContext;
 use uuid::Uuid;
 
 use crate::ingest::terms::TokenTerms;
+use crate::trace;
 
 const MAGIC: &[u8; 8] = b"TALLYSG2";
 const MAGIC_WITHOUT_TERMS: &[u8; 8] = b"TALLYSEG";
@@ -106,6 +109,15 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64, FrameError> {
 pub struct Frame {
     bytes: Vec<u8>,
     rows: u32,
+    /// The call that the rows came with, if it is sampled.
+    call: Option<Box<FrameCall>>,
+}
+
+/// A sampled call, and when its frame was put in line.
+#[derive(Debug)]
+pub(super) struct FrameCall {
+    pub(super) span: SpanContext,
+    pub(super) queued_at: SystemTime,
 }
 
 impl Frame {
@@ -123,7 +135,17 @@ impl Frame {
         buffer[4..8].copy_from_slice(&crc.to_le_bytes());
         let length = length(buffer.len() - 8);
         buffer[..4].copy_from_slice(&length.to_le_bytes());
-        Self { bytes: buffer, rows }
+        Self { bytes: buffer, rows, call: None }
+    }
+
+    /// It comes with the current call.
+    pub(super) fn note_call(&mut self) {
+        self.call = trace::current().map(|span| Box::new(FrameCall { span, queued_at: SystemTime::now() }));
+    }
+
+    /// The call it came with, if that is sampled.
+    pub(super) const fn take_call(&mut self) -> Option<Box<FrameCall>> {
+        self.call.take()
     }
 
     /// The frame's bytes.

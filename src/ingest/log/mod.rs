@@ -149,7 +149,8 @@ impl Log {
     /// Puts a frame in line. Frames are written in the order of the calls. The
     /// answer comes once the frame is on disk, with its segment, or was
     /// refused; an answer that never comes means the log was shut.
-    pub fn append(&self, frame: Frame) -> oneshot::Receiver<Result<Ordinal, AppendError>> {
+    pub fn append(&self, mut frame: Frame) -> oneshot::Receiver<Result<Ordinal, AppendError>> {
+        frame.note_call();
         let (done, answer) = oneshot::channel();
         if let Some(Command::Append(_, done)) = self.command(Command::Append(frame, done)) {
             let _ = done.send(Err(AppendError::Shut));

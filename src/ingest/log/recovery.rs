@@ -10,6 +10,7 @@ use super::frame::{FrameError, SegmentReader};
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
 use super::writer::sync_dir;
 use crate::ingest::terms::TokenTerms;
+use crate::trace::Calls;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
@@ -87,6 +88,7 @@ impl SegmentFile {
             opened_at_micros: content.opened_at_micros,
             terms: content.terms,
             last_error,
+            calls: Calls::default(),
             path,
         }))
     }

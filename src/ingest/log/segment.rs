@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::domain::Timestamp;
 use crate::ingest::index::{SegmentTag, SegmentTags};
 use crate::ingest::terms::TokenTerms;
+use crate::trace::Calls;
 
 /// A segment's place among those this process knows, from 0.
 pub type Ordinal = u64;
@@ -58,6 +59,9 @@ pub struct Segment {
     pub terms: TokenTerms,
     /// What ClickHouse last said against it.
     pub last_error: Option<String>,
+    /// The calls that its events came with, as far as they are sampled. Not kept
+    /// through a restart.
+    pub calls: Calls,
     /// Its file.
     pub path: PathBuf,
 }

@@ -10,17 +10,19 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::frame::{Frame, SegmentHeader};
+use super::frame::{Frame, FrameCall, SegmentHeader};
 use super::segment::{Ordinal, Segment, SegmentState, Segments, segment_path};
 use super::{AppendError, LogSettings};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::row;
 use crate::ingest::terms::CurrentTerms;
+use crate::meters;
+use crate::trace::{self, Calls, KeyValue};
 
 /// Most bytes of one write.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -170,6 +172,7 @@ impl Writer {
     /// Makes the next group of waiting frames durable, and answers them.
     fn commit_group(&mut self) {
         let mut answers = Vec::new();
+        let mut calls = Vec::new();
         let mut rows = 0;
         self.group.clear();
         let room = self.room();
@@ -180,11 +183,12 @@ impl Writer {
             if !self.group.is_empty() && (bytes > GROUP_BYTES_MAX || segment_is_full) {
                 break;
             }
-            let Some((frame, done)) = self.waiting.pop_front() else { break };
+            let Some((mut frame, done)) = self.waiting.pop_front() else { break };
             match &room {
                 Ok(room) if bytes as u64 <= *room => {
                     self.group.extend_from_slice(frame.bytes());
                     rows += u64::from(frame.rows());
+                    calls.extend(frame.take_call());
                     answers.push(done);
                 }
                 Ok(_) => _ = done.send(Err(AppendError::Full { bytes_max: self.settings.bytes_max })),
@@ -194,7 +198,7 @@ impl Writer {
         if answers.is_empty() {
             return;
         }
-        let result = self.write_group(rows);
+        let result = self.write_group(rows, calls);
         if let Err(error) = &result {
             tracing::error!(%error, "the log could not be written; events are refused");
         }
@@ -221,22 +225,30 @@ impl Writer {
         if below_reserve == 0 { Err(AppendError::DiskFull) } else { Ok(below_bound.min(below_reserve)) }
     }
 
-    fn write_group(&mut self, rows: u64) -> Result<Ordinal, AppendError> {
+    #[allow(clippy::vec_box, reason = "as the frames have them")]
+    fn write_group(&mut self, rows: u64, calls: Vec<Box<FrameCall>>) -> Result<Ordinal, AppendError> {
         self.mend()?;
+        let (begin, begun_at) = (Instant::now(), SystemTime::now());
         let group = std::mem::take(&mut self.group);
+        let rows_of_group = rows;
         let written = self.open_segment().and_then(|open| {
             open.file.write_all(&group)?;
             open.file.sync_data()?;
             open.rows += rows;
             open.durable_bytes += group.len() as u64;
-            Ok((open.ordinal, open.rows, open.durable_bytes))
+            Ok((open.ordinal, open.id, open.rows, open.durable_bytes))
         });
         self.group = group;
         match written {
-            Ok((ordinal, rows, bytes)) => {
+            Ok((ordinal, id, rows, bytes)) => {
+                meters::log_synced(rows_of_group, begin.elapsed());
+                for call in &calls {
+                    note_append(call, id, rows_of_group, begun_at);
+                }
                 self.segments.update(ordinal, |segment| {
                     segment.rows = rows;
                     segment.bytes = bytes;
+                    calls.into_iter().for_each(|call| segment.calls.add(call.span));
                 });
                 Ok(ordinal)
             }
@@ -302,6 +314,7 @@ impl Writer {
             opened_at_micros,
             terms,
             last_error: None,
+            calls: Calls::default(),
             path,
         });
         Ok(OpenSegment { file, id, ordinal, rows: 0, durable_bytes: bytes })
@@ -330,6 +343,15 @@ impl Writer {
             segment.path = path;
         });
     }
+}
+
+/// Notes in a call's trace how long its rows stood in line, and how long the
+/// write and the sync of their group took.
+fn note_append(call: &FrameCall, segment: Uuid, events: u64, begun_at: SystemTime) {
+    let segment = KeyValue::new("tallyhouse.segment.id", segment.to_string());
+    let events = KeyValue::new("tallyhouse.log.group.events", i64::try_from(events).unwrap_or(i64::MAX));
+    trace::past_part(&call.span, "log queue", call.queued_at, begun_at, Vec::new());
+    trace::past_part(&call.span, "log append", begun_at, SystemTime::now(), vec![segment, events]);
 }
 
 /// Makes the names in a directory durable.

@@ -8,35 +8,36 @@ use std::task::{Context, Poll};
 
 use axum::http::{Request, Response, Version};
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http_body::Frame;
+use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
-use tower::util::MapResponse;
 use tower::{Layer, Service, ServiceExt};
 
 use super::needs::need;
 use super::status;
 use crate::domain::Error;
 use crate::transport::auth::Need;
+use crate::transport::call::{self, Call};
 use crate::transport::protocol::Protocol;
 use crate::transport::rest::Failure;
 use crate::transport::serving::Serving;
 
-type Explained<S> = MapResponse<S, fn(Response<Body>) -> Response<Body>>;
-
 /// See the module.
 #[derive(Clone)]
 pub(super) struct Guard<S> {
-    inner: GrpcWebService<Explained<S>>,
+    inner: GrpcWebService<Explaining<S>>,
     serving: Arc<Serving>,
 }
 
 impl<S: Service<Request<Body>, Response = Response<Body>>> Guard<S> {
     /// Wraps a service.
     pub(super) fn new(inner: S, serving: &Arc<Serving>) -> Self {
-        let inner = GrpcWebLayer::new().layer(inner.map_response(explained as fn(_) -> _));
+        let inner = GrpcWebLayer::new().layer(Explaining(inner));
         Self { inner, serving: Arc::clone(serving) }
     }
 }
@@ -78,18 +79,64 @@ async fn admit(serving: &Serving, request: &mut Request<axum::body::Body>) -> Re
     if let Some(message) = unspoken {
         return Err(Failure::unsupported_media_type(message).into_response());
     }
-    let scope = match need(request.uri().path(), &serving.app.config) {
+    let need = need(request.uri().path(), &serving.app.config);
+    if let (Some(call), Some(_)) = (call::of(request), &need) {
+        serving.methods.note(call, request.uri().path());
+    }
+    let scope = match need {
         Some(Need::Nothing) => return Ok(()),
         Some(Need::Scope(scope)) => scope,
         None => return Err(protocol.status_response(Status::unimplemented("there is no such method"))),
     };
     match serving.app.callers.caller(request.headers(), scope).await {
         Ok(caller) => {
+            if let Some(call) = call::of(request) {
+                call.note_organisation(&caller.org_id);
+            }
+            serving.check_rate(&caller, scope).map_err(|error| protocol.refusal(error))?;
             request.extensions_mut().insert(caller);
             Ok(())
         }
         Err(refusal) => Err(protocol.refusal(refusal.error())),
     }
+}
+
+/// A service whose own errors have details. What a grpc-web answer says in its
+/// body, where nobody else looks, is noted for the call.
+#[derive(Clone)]
+struct Explaining<S>(S);
+
+impl<S> Service<Request<Body>> for Explaining<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let call = call::of(&request).filter(|call| call.is_grpc_web()).cloned();
+        let response = self.0.call(request);
+        async move {
+            let response = explained(response.await?);
+            let Some(call) = call else { return Ok(response) };
+            call.note_grpc_status(response.headers());
+            Ok(response.map(|body| Body::new(body.map_frame(move |frame| noted(&call, frame)))))
+        }
+        .boxed()
+    }
+}
+
+fn noted(call: &Call, frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_ref() {
+        call.note_grpc_status(trailers);
+    }
+    frame
 }
 
 /// tonic refuses what it cannot read before our code sees it, with codes that

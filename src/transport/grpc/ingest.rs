@@ -6,11 +6,13 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, Stream, unfold};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::{convert, guard, status};
 use crate::domain::{Error, OrgId};
 use crate::idempotency::{IdempotencyKey, Kept};
 use crate::ingest::pipeline::{BatchVerdicts, Submission};
+use crate::trace::FutureExt as _;
 use crate::transport::auth::Caller;
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_server::IngestService;
@@ -40,7 +42,7 @@ impl IngestService for Ingest {
         let in_line_max = serving.app.config.stream_batches_in_flight_max.saturating_sub(1).max(1);
         let (turns, answered) = mpsc::channel(in_line_max);
         let reader = Reader { serving: Arc::clone(serving), caller, requests: request.into_inner(), turns };
-        tokio::spawn(reader.run());
+        tokio::spawn(reader.run().with_current_context().in_current_span());
         Ok(Response::new(answers(answered, place).boxed()))
     }
 

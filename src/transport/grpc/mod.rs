@@ -9,6 +9,7 @@ pub(super) mod fuzzing;
 pub(super) mod guard;
 pub(super) mod health;
 mod ingest;
+pub(super) mod methods;
 mod metrics;
 mod needs;
 mod organization;

@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use tonic::Status;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::domain::{Error, ErrorCode};
+use crate::domain::{Error, ErrorCode, Quota};
 use crate::transport::error::names;
 
 /// Whose error codes they are, in google.rpc.ErrorInfo.
 const DOMAIN: &str = "tallyhouse";
 
 /// The status for an error: its code as ErrorInfo, its fields as BadRequest,
-/// how long to wait as RetryInfo, and a reached bound as QuotaFailure.
+/// how long to wait as RetryInfo, and a reached bound, or who is over which
+/// limit, as QuotaFailure.
 pub(in crate::transport) fn of(error: Error) -> Status {
     let names = names(error.code);
     let mut details = ErrorDetails::with_error_info(names.code, DOMAIN, HashMap::new());
@@ -26,6 +27,11 @@ pub(in crate::transport) fn of(error: Error) -> Status {
     if error.code == ErrorCode::Exhausted {
         details.add_quota_failure_violation("service", &error.message);
     }
+    for breach in &error.breaches {
+        let Quota { policy, max, window } = breach.quota;
+        let description = format!("{policy}: at most {max} in {} seconds", window.as_secs());
+        details.add_quota_failure_violation(&breach.subject, description);
+    }
     Status::with_error_details(names.grpc, error.message, details)
 }
 
@@ -36,6 +42,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::domain::Breach;
 
     #[test]
     fn details_say_what_programs_need() {
@@ -61,6 +68,9 @@ mod tests {
         check(Error::key_reused(), Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", &[], None, false);
         check(Error::too_large("a"), Code::InvalidArgument, "TOO_LARGE", &[], None, false);
         check(Error::exhausted("a", second), Code::ResourceExhausted, "OVERLOADED", &[], Some(1), true);
+        let quota = Quota { policy: "user-events", max: 10, window: second };
+        let breach = Breach { quota, subject: "user:ann".to_owned(), left: 0, wait: second };
+        check(Error::limited("a", second, vec![breach]), Code::ResourceExhausted, "RATE_LIMITED", &[], Some(1), true);
         check(Error::unavailable("a", second), Code::Unavailable, "UNAVAILABLE", &[], Some(1), false);
         check(Error::internal(), Code::Internal, "INTERNAL", &[], None, false);
     }

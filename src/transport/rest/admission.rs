@@ -1,6 +1,7 @@
 //! Who may call which route, and for which organisation.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
@@ -10,11 +11,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 
+use tower::{Layer, Service};
+
 use super::body;
 use super::failure::Failure;
 use super::params::Params;
 use crate::domain::{Error, OrgId};
 use crate::transport::auth::{Caller, Need, Refusal, Scope};
+use crate::transport::call;
 use crate::transport::serving::Serving;
 
 /// Routes. There is no way to add one without saying what it asks of its
@@ -32,15 +36,53 @@ impl Routes {
     /// Adds methods of a path that ask for the same.
     pub(super) fn route(self, path: &str, need: Need, methods: MethodRouter<Arc<Serving>>) -> Self {
         let Self { router, serving } = self;
+        let note = RouteNote { route: Arc::from(path) };
         let methods = match need {
             Need::Nothing => methods,
             Need::Scope(scope) => methods.route_layer(from_fn_with_state((Arc::clone(&serving), scope), admit)),
         };
-        Self { router: router.route(path, methods), serving }
+        Self { router: router.route(path, methods.layer(note)), serving }
     }
 
     pub(super) fn finish(self) -> Router {
         self.router.with_state(self.serving)
+    }
+}
+
+/// Notes which route a call takes.
+#[derive(Clone)]
+struct RouteNote {
+    route: Arc<str>,
+}
+
+impl<S> Layer<S> for RouteNote {
+    type Service = NotingRoute<S>;
+
+    fn layer(&self, inner: S) -> NotingRoute<S> {
+        NotingRoute { inner, route: Arc::clone(&self.route) }
+    }
+}
+
+#[derive(Clone)]
+struct NotingRoute<S> {
+    inner: S,
+    route: Arc<str>,
+}
+
+impl<S: Service<Request>> Service<Request> for NotingRoute<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> S::Future {
+        if let Some(call) = call::of(&request) {
+            call.note_route(&self.route);
+        }
+        self.inner.call(request)
     }
 }
 
@@ -49,6 +91,13 @@ async fn admit(State((serving, scope)): State<(Arc<Serving>, Scope)>, mut reques
     let caller = serving.app.callers.caller(request.headers(), scope).await;
     match caller.and_then(|caller| speaks_for_itself(&request, &caller).map(|()| caller)) {
         Ok(caller) => {
+            if let Some(call) = call::of(&request) {
+                call.note_organisation(&caller.org_id);
+            }
+            if let Err(error) = serving.check_rate(&caller, scope) {
+                body::drain(request).await;
+                return Failure::from(error).into_response();
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

@@ -18,6 +18,7 @@ use super::body;
 use super::event_body::EventBody;
 use super::failure::{AnyFailure, ErrorBody, Failure};
 use super::params::Params;
+use super::rate_limit;
 use crate::domain::{Error, EventFilter, Limit, OrgId, PageKey, StoredEvent, Verdict};
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
@@ -59,7 +60,10 @@ pub(super) enum Outcome {
     post, path = "/events", operation_id = "postEvent", tag = "Events", security(("token" = ["ingest"])),
     request_body(content = EventBody, description = "The event. Unknown fields are ignored; null is as if left out."),
     responses(
-        (status = 202, description = "What became of it.", body = Taken),
+        (status = 202, description = "What became of it.", body = Taken, headers(
+            ("RateLimit" = String, description = "What is left of the organisation's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
+            ("RateLimit-Policy" = String, description = "That limit: how many in how many seconds."),
+        )),
         (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
         (status = 413, description = "The body is too large: `TOO_LARGE`.", body = ErrorBody),
         (status = 415, description = "The body is not `application/json`: `UNSUPPORTED_MEDIA_TYPE`.", body = ErrorBody),
@@ -92,7 +96,9 @@ pub(super) async fn take(
         }
         None => return Err(Error::internal().into()),
     };
-    Ok((StatusCode::ACCEPTED, Json(Taken { status, event_id })).into_response())
+    let mut response = (StatusCode::ACCEPTED, Json(Taken { status, event_id })).into_response();
+    rate_limit::tell_left(serving.app.limits.org_events_left(&caller.org_id), response.headers_mut());
+    Ok(response)
 }
 
 /// A stored event.

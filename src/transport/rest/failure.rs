@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::domain::{Error, FieldError};
+use super::rate_limit;
+use crate::domain::{Breach, Error, FieldError};
 use crate::transport::error::names;
 
 /// An error, on its way to a response.
@@ -21,11 +22,19 @@ pub(in crate::transport) struct Failure {
     message: Cow<'static, str>,
     details: Vec<FieldError>,
     retry_after: Option<Duration>,
+    breaches: Vec<Breach>,
 }
 
 impl Failure {
     const fn http(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message: Cow::Borrowed(message), details: Vec::new(), retry_after: None }
+        Self {
+            status,
+            code,
+            message: Cow::Borrowed(message),
+            details: Vec::new(),
+            retry_after: None,
+            breaches: Vec::new(),
+        }
     }
 
     /// There is no such path.
@@ -76,6 +85,7 @@ impl From<Error> for Failure {
             message: Cow::Owned(error.message),
             details: error.fields,
             retry_after: error.retry_after,
+            breaches: error.breaches,
         }
     }
 }
@@ -89,6 +99,7 @@ impl IntoResponse for Failure {
             let seconds = wait.as_millis().div_ceil(1_000).clamp(1, 3_600) as u64;
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        rate_limit::tell(&self.breaches, response.headers_mut());
         response
     }
 }
@@ -136,6 +147,13 @@ pub(super) enum AnyFailure {
     /// The token does not allow this, or the request names another organisation than the token: `PERMISSION_DENIED`.
     #[response(status = 403)]
     Forbidden(ErrorBody),
+    /// The organisation, or a user of the events, is over a rate limit: `RATE_LIMITED`. Nothing was taken.
+    #[response(status = 429, headers(
+        ("Retry-After" = u64, description = "Seconds to wait."),
+        ("RateLimit" = String, description = "What is left of which limit, and in how many seconds there is more; see draft-ietf-httpapi-ratelimit-headers."),
+        ("RateLimit-Policy" = String, description = "The limits: how many in how many seconds."),
+    ))]
+    Limited(ErrorBody),
     /// The service is at fault: `INTERNAL`.
     #[response(status = 500)]
     Internal(ErrorBody),

@@ -15,6 +15,7 @@ mod health;
 mod metrics;
 mod openapi;
 mod params;
+mod rate_limit;
 mod stats;
 mod users;
 mod v1;

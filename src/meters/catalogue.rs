@@ -1,0 +1,136 @@
+//! Every metric there is.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A number that only rises.
+    Counter,
+    /// A number of now.
+    Gauge,
+    /// How often a number was how large.
+    Histogram,
+}
+
+/// A metric's description.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// Its name, in OpenTelemetry's form.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its unit (UCUM): `s`, `By`, or none.
+    pub unit: &'static str,
+    /// What its series are told apart by.
+    pub labels: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+const fn of(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    labels: &'static str,
+    meaning: &'static str,
+) -> Described {
+    Described { name, kind, unit, labels, meaning }
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// All of them, by name.
+#[rustfmt::skip]
+pub const CATALOGUE: [Described; 30] = [
+    of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, waiting for their turn included), LOOKUP (of late events)."),
+    of("http.server.request.duration", Histogram, "s", "http.request.method, http.route, http.response.status_code", "Time of REST calls. Without a route: there is no such path."),
+    of("process.cpu.time", Counter, "s", "cpu.mode", "Time on processors. On Linux, as all of process.*; without the embedded ClickHouse, a process of its own."),
+    of("process.memory.usage", Gauge, "By", "", "Resident memory."),
+    of("process.memory.virtual", Gauge, "By", "", "Virtual memory."),
+    of("process.thread.count", Gauge, "", "", "Threads."),
+    of("process.unix.file_descriptor.count", Gauge, "", "", "Open file descriptors."),
+    of("process.uptime", Gauge, "s", "", "Time since the service was started."),
+    of("rpc.server.call.duration", Histogram, "s", "rpc.system.name, rpc.method, rpc.response.status_code", "Time of gRPC and grpc-web calls, streams to their end. Unknown methods are `_OTHER`."),
+    of("tallyhouse.audit.found", Counter, "", "rollup, direction", "Events counted too few or too many when found, by rollup."),
+    of("tallyhouse.audit.hours", Counter, "", "result", "Hours of organisations that were audited, by result."),
+    of("tallyhouse.audit.last", Gauge, "", "", "When an hour was last audited, in seconds since 1970; 0: never."),
+    of("tallyhouse.audit.repaired", Counter, "", "rollup, direction", "Events added or taken by repairs, by rollup."),
+    of("tallyhouse.cache.answers", Counter, "", "result", "Answers from the cache (`hit`) and from ClickHouse (`miss`)."),
+    of("tallyhouse.clickhouse.up", Gauge, "", "", "1 when ClickHouse answered when it was last asked, else 0."),
+    of("tallyhouse.forwarder.inserts", Counter, "", "result", "Attempts to insert a segment: `stored`, `failed` (and repeated), `refused` (and parked)."),
+    of("tallyhouse.index.ids", Gauge, "", "", "Event ids held in memory."),
+    of("tallyhouse.ingest.batches", Histogram, "", "", "Events of a batch."),
+    of("tallyhouse.ingest.deduplication.duration", Histogram, "s", "", "Time of a batch from its first event's check to its verdicts, look-ups of late events included."),
+    of("tallyhouse.ingest.events", Counter, "", "verdict", "Events by verdict."),
+    of("tallyhouse.limits.refusals", Counter, "", "policy", "Calls refused by a rate limit. A limit that is off is not listed."),
+    of("tallyhouse.limits.subjects", Gauge, "", "policy", "Organisations or users whose rate is counted just now."),
+    of("tallyhouse.log.age", Gauge, "s", "", "Age of the oldest acknowledged event that is not in ClickHouse; 0: all are."),
+    of("tallyhouse.log.events", Gauge, "", "", "Events not in ClickHouse."),
+    of("tallyhouse.log.groups", Histogram, "", "", "Events that were synced to disk together."),
+    of("tallyhouse.log.segments", Gauge, "", "", "Sealed segments not in ClickHouse."),
+    of("tallyhouse.log.segments.parked", Gauge, "", "", "Segments that ClickHouse refused."),
+    of("tallyhouse.log.size", Gauge, "", "", "Bytes of the log on disk."),
+    of("tallyhouse.log.sync.duration", Histogram, "s", "", "Time of a write to the log and its fdatasync."),
+    of("tallyhouse.requests.in_flight", Gauge, "", "", "Calls under way, streams included."),
+];
+
+impl Described {
+    /// Its name in Prometheus's form.
+    pub fn prometheus_name(&self) -> String {
+        let name = self.name.replace('.', "_");
+        let unit = match self.unit {
+            "s" => "_seconds",
+            "By" => "_bytes",
+            _ => "",
+        };
+        let total = if self.kind == Counter { "_total" } else { "" };
+        format!("{name}{unit}{total}")
+    }
+}
+
+/// The page `docs/metrics.md`.
+pub fn reference_markdown() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Served at `/metrics` in Prometheus's text format. Names and labels of `http.*`, `rpc.*`, `db.*` and `process.*`\n\
+         are those of OpenTelemetry's semantic conventions, with dots as underscores. No label holds an id, an organisation,\n\
+         or anything else that callers choose. Histograms have `_bucket`, `_sum` and `_count`. Spans: `docs/tracing.md`.\n\n\
+         | metric | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
+    );
+    for metric in CATALOGUE {
+        let name = metric.prometheus_name();
+        let kind = match metric.kind {
+            Counter => "counter",
+            Gauge => "gauge",
+            Histogram => "histogram",
+        };
+        let unit = match metric.unit {
+            "s" => "seconds",
+            "By" => "bytes",
+            _ => "",
+        };
+        let labels = metric.labels.replace('.', "_");
+        page.push_str(&format!("| `{name}` | {kind} | {unit} | {labels} | {} |\n", metric.meaning));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_metrics_is_true() {
+        let page = include_str!("../../docs/metrics.md");
+        if std::env::var_os("TALLYHOUSE_WRITE_PAGES").is_some() {
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md"), reference_markdown())
+                .expect("written");
+            return;
+        }
+        assert_eq!(page, reference_markdown(), "run this test with TALLYHOUSE_WRITE_PAGES=1 to write the page");
+    }
+
+    #[test]
+    fn the_catalogue_is_in_order() {
+        assert!(CATALOGUE.is_sorted_by_key(|metric| metric.name));
+    }
+}

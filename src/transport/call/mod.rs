@@ -1,0 +1,309 @@
+//! Every call, from its first byte to its last: its id, its log line, its
+//! duration, its span. In front of everything else, so that no answer is
+//! without an id and no call without a line.
+//!
+//! It decides nothing, and what it costs must be small beside the smallest
+//! call: two or three allocations, and a span only where the call is sampled.
+
+mod body;
+mod line;
+mod request_id;
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use opentelemetry::trace::{Status, TraceContextExt as _};
+use tonic::Code;
+use tonic::body::Body;
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use self::body::WatchedBody;
+use self::line::{Lines, code_name};
+pub(super) use self::request_id::X_REQUEST_ID;
+use super::protocol::Protocol;
+use crate::config::Config;
+use crate::domain::OrgId;
+use crate::telemetry::Metrics;
+use crate::trace::{self, FutureExt as _, KeyValue};
+
+/// No status has been seen.
+const NO_STATUS: i32 = -1;
+
+/// What is known of a call. Those who learn more of it on its way note it here.
+pub(super) struct Call {
+    method: Method,
+    uri: Uri,
+    is_grpc: bool,
+    is_grpc_web: bool,
+    begun: Instant,
+    route: OnceLock<Arc<str>>,
+    organisation: OnceLock<OrgId>,
+    grpc_status: AtomicI32,
+}
+
+/// How a call has ended.
+struct Ended {
+    /// The HTTP status; none when the caller had gone before there was one.
+    status: Option<u16>,
+    /// The gRPC status, of a gRPC call.
+    grpc_status: Option<Code>,
+    /// The caller had gone before the end, or was cut off.
+    is_broken_off: bool,
+    took: Duration,
+}
+
+impl Ended {
+    fn has_failed(&self) -> bool {
+        self.is_broken_off
+            || self.status.is_none_or(|status| status >= 400)
+            || self.grpc_status.is_some_and(|code| code != Code::Ok)
+    }
+}
+
+impl Call {
+    fn begin(request: &Request<Body>) -> Arc<Self> {
+        let protocol = Protocol::of(request.headers());
+        Arc::new(Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            is_grpc: protocol != Protocol::Rest,
+            is_grpc_web: matches!(protocol, Protocol::GrpcWeb(_)),
+            begun: Instant::now(),
+            route: OnceLock::new(),
+            organisation: OnceLock::new(),
+            grpc_status: AtomicI32::new(NO_STATUS),
+        })
+    }
+
+    /// Which route it takes, or which method it calls.
+    pub(super) fn note_route(&self, route: &Arc<str>) {
+        let _ = self.route.set(Arc::clone(route)); // A call has one.
+    }
+
+    /// Whose it is.
+    pub(super) fn note_organisation(&self, org_id: &OrgId) {
+        let _ = self.organisation.set(org_id.clone());
+    }
+
+    /// Its gRPC status, if these are the headers or trailers that say it.
+    pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
+        if let Some(status) = headers.get("grpc-status") {
+            let code = Code::from_bytes(status.as_bytes());
+            self.grpc_status.store(code as i32, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether its status is written into its body, where it must be noted
+    /// before.
+    pub(super) const fn is_grpc_web(&self) -> bool {
+        self.is_grpc_web
+    }
+
+    fn route(&self) -> Option<&str> {
+        self.route.get().map(|route| &**route)
+    }
+
+    fn ended(&self, status: Option<u16>, is_whole: bool) -> Ended {
+        let code = self.grpc_status.load(Ordering::Relaxed);
+        let grpc_status = match code {
+            // Gone before the end, or an answer that is not gRPC's.
+            NO_STATUS if !is_whole => Some(Code::Cancelled),
+            NO_STATUS => Some(Code::Unknown),
+            code => Some(Code::from_i32(code)),
+        };
+        Ended {
+            status,
+            grpc_status: grpc_status.filter(|_| self.is_grpc),
+            is_broken_off: !is_whole && code == NO_STATUS,
+            took: self.begun.elapsed(),
+        }
+    }
+}
+
+/// A call's record, where there is one: of each that came in by the port.
+pub(super) fn of<T>(request: &Request<T>) -> Option<&Arc<Call>> {
+    request.extensions().get::<Arc<Call>>()
+}
+
+/// Puts [`Calls`] before a service.
+#[derive(Clone)]
+pub(super) struct CallLayer(Arc<Watch>);
+
+/// What all calls share.
+struct Watch {
+    metrics: Arc<Metrics>,
+    lines: Lines,
+}
+
+impl CallLayer {
+    pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Self {
+        Self(Arc::new(Watch { metrics: Arc::clone(metrics), lines: Lines::new(config) }))
+    }
+}
+
+impl<S> Layer<S> for CallLayer {
+    type Service = Calls<S>;
+
+    fn layer(&self, inner: S) -> Calls<S> {
+        Calls { inner, watch: Arc::clone(&self.0) }
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct Calls<S> {
+    inner: S,
+    watch: Arc<Watch>,
+}
+
+impl<S> Service<Request<Body>> for Calls<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<WatchedBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<WatchedBody>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let id = request_id::of(request.headers());
+        let call = Call::begin(&request);
+        let trace = trace::call(request.headers());
+        request.extensions_mut().insert(Arc::clone(&call));
+        let span = span(&id, trace.as_ref());
+        let mut ending = Ending { call, watch: Arc::clone(&self.watch), span, trace, status: None, is_whole: false };
+        let responding = ending.within(|| self.inner.call(request));
+        async move {
+            let span = ending.span.clone();
+            let response = match ending.trace.clone() {
+                Some(trace) => responding.with_context(trace).instrument(span).await,
+                None => responding.instrument(span).await,
+            };
+            let mut response = match response {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            response.headers_mut().insert(X_REQUEST_ID, id);
+            ending.status = Some(response.status().as_u16());
+            ending.call.note_grpc_status(response.headers());
+            Ok(response.map(|body| WatchedBody::new(body, ending)))
+        }
+        .boxed()
+    }
+}
+
+/// What every log line of a call says: its id, and the trace that it is in.
+fn span(id: &HeaderValue, trace: Option<&trace::Context>) -> tracing::Span {
+    let request_id = id.to_str().unwrap_or_default();
+    match trace {
+        None => tracing::info_span!("request", request_id),
+        Some(trace) => {
+            let trace_id = trace.span().span_context().trace_id();
+            tracing::info_span!("request", request_id, %trace_id)
+        }
+    }
+}
+
+/// Tells of a call's end when it is dropped: with its answer, or without one
+/// when its caller has gone.
+struct Ending {
+    call: Arc<Call>,
+    watch: Arc<Watch>,
+    span: tracing::Span,
+    trace: Option<trace::Context>,
+    status: Option<u16>,
+    is_whole: bool,
+}
+
+impl Ending {
+    const fn call(&self) -> &Arc<Call> {
+        &self.call
+    }
+
+    /// Does something on behalf of the call.
+    fn within<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _trace = self.trace.as_ref().map(|trace| trace.clone().attach());
+        self.span.in_scope(act)
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let (call, ended) = (&self.call, self.call.ended(self.status, self.is_whole));
+        let metrics = self.watch.metrics.calls();
+        match ended.grpc_status {
+            Some(code) => metrics.rpc(call.route.get(), code_name(code), ended.took),
+            // What was not answered is counted as nginx does, as 499.
+            None => metrics.http(call.method.as_str(), call.route.get(), ended.status.unwrap_or(499), ended.took),
+        }
+        if let Some(trace) = &self.trace {
+            describe(trace, call, &ended);
+        }
+        self.span.in_scope(|| self.watch.lines.write(call, &ended));
+    }
+}
+
+/// Says in a call's span what it was, in the words of OpenTelemetry's semantic
+/// conventions, and ends it.
+fn describe(trace: &trace::Context, call: &Call, ended: &Ended) {
+    let span = trace.span();
+    let method = crate::telemetry::known_method(call.method.as_str());
+    let route = call.route.get();
+    let mut error = None;
+    if let Some(code) = ended.grpc_status {
+        let route = route.map_or("_OTHER", |route| &**route);
+        span.update_name(route.to_owned());
+        let (service, method) = route.split_once('/').unwrap_or(("_OTHER", route));
+        span.set_attributes([
+            KeyValue::new("rpc.system", "grpc"),
+            KeyValue::new("rpc.service", service.to_owned()),
+            KeyValue::new("rpc.method", method.to_owned()),
+            KeyValue::new("rpc.grpc.status_code", i64::from(code as i32)),
+        ]);
+        // The caller's own faults are no errors of this service.
+        let is_ours = matches!(
+            code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        );
+        error = is_ours.then(|| code_name(code));
+    } else {
+        span.update_name(route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}")));
+        span.set_attribute(KeyValue::new("http.request.method", method));
+        if let Some(route) = route {
+            span.set_attribute(KeyValue::new("http.route", Arc::clone(route)));
+        }
+    }
+    if let Some(status) = ended.status {
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        if status >= 500 {
+            error = Some("server_error");
+        }
+    }
+    if ended.is_broken_off {
+        error = Some("cancelled");
+    }
+    if let Some(org_id) = call.organisation.get() {
+        span.set_attribute(KeyValue::new("tallyhouse.organisation", org_id.as_str().to_owned()));
+    }
+    if let Some(error) = error {
+        span.set_attribute(KeyValue::new("error.type", error));
+        span.set_status(Status::error(error));
+    }
+    span.end();
+}

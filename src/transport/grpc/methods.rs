@@ -1,0 +1,36 @@
+//! The names of methods, each in memory once: `package.Service/Method`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::transport::call::Call;
+
+/// The methods of others' services that are served here. (Any name after theirs
+/// is let through to them, which must not become a label.)
+const OTHERS: [&str; 5] = [
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/List",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// See the module.
+#[derive(Default)]
+pub(in crate::transport) struct Methods(RwLock<HashMap<String, Arc<str>>>);
+
+impl Methods {
+    /// Notes which method a call to a path is of, if [`super::needs`] has it.
+    pub(super) fn note(&self, call: &Call, path: &str) {
+        let name = path.strip_prefix('/').unwrap_or(path);
+        if let Some(known) = self.0.read().get(name) {
+            call.note_route(known);
+            return;
+        }
+        if name.starts_with("tallyhouse.") || OTHERS.contains(&name) {
+            call.note_route(self.0.write().entry(name.to_owned()).or_insert_with(|| Arc::from(name)));
+        }
+    }
+}
