@@ -24,7 +24,7 @@ fn as_json(stored: &proto::StoredEvent) -> Value {
     json!({
         "event_id": event.event_id, "event_type": event.r#type, "user_id": given(&event.user_id),
         "source": given(&event.source), "campaign_id": given(&event.campaign_id),
-        "creative_id": given(&event.creative_id), "seq": event.seq, "schema_version": stored.schema_version,
+        "creative_id": given(&event.creative_id), "seq": event.seq,
         "properties": serde_json::from_str::<Value>(properties).unwrap(),
         "timestamp": short(millis(event.occurred_at.as_ref())), "schema_version": stored.schema_version,
     })
