@@ -157,4 +157,17 @@ async fn rest_says_429_with_the_limit_in_its_headers() {
         assert!(asked < 500, "the limit was never met");
     };
     assert_eq!(header(&refused, "ratelimit-policy"), "\"org-queries\";q=3;w=1");
+    // The other contract has the same limit, and says so the same way.
+    let timestamp = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
+    let (mut number, mut statuses) = (0, std::collections::BTreeSet::new());
+    while statuses.len() < 2 {
+        number += 1;
+        let event = json!({"event_id": format!("v1-{number}"), "event_type": "click", "timestamp": timestamp});
+        let request = house.http.post(format!("{}/api/v1/events", house.url)).json(&json!({"events": [event]}));
+        let answer = request.send().await.unwrap();
+        assert_eq!(header(&answer, "ratelimit-policy"), "\"org-events\";q=2;w=1", "{}", answer.status());
+        statuses.insert(answer.status().as_u16());
+        assert!(number < 500, "the limit was never met");
+    }
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [202, 429]);
 }

@@ -15,8 +15,8 @@ use crate::domain::{Error, FieldError, Verdict};
 use crate::idempotency::IdempotencyKey;
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
-use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
+use crate::transport::rest::{body, rate_limit};
 use crate::transport::serving::Serving;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -74,6 +74,8 @@ struct RejectedEvent {
     responses(
         (status = 202, description = "What became of them.", body = TakenEvents, headers(
             ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
+            ("RateLimit" = String, description = "What is left of the organisation's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
+            ("RateLimit-Policy" = String, description = "That limit: how many in how many seconds."),
         )),
         BodyFailure,
         AnyFailure,
@@ -93,16 +95,22 @@ pub(in crate::transport::rest) async fn take(
     batch.org_ids().try_for_each(|org_id| caller.must_be(org_id)).map_err(|refusal| refusal.error())?;
     let drafts = batch.drafts(serving.app.config.properties_bytes_max);
     let pipeline = &serving.app.pipeline;
-    let Some(key) = key? else {
-        let submission = pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
-        return Ok(answer(&submission.verdicts().await?.verdicts));
+    let (verdicts, is_replayed) = match key? {
+        None => {
+            let submission = pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
+            (submission.verdicts().await?.verdicts, false)
+        }
+        Some(key) => {
+            let (calls, call) = (&serving.app.repeatable_calls, (&caller.org_id, &key));
+            let kept = calls.submit(pipeline, call, drafts, bytes.len(), Durability::Logged).await?;
+            (kept.verdicts.verdicts, kept.is_replayed)
+        }
     };
-    let (calls, call) = (&serving.app.repeatable_calls, (&caller.org_id, &key));
-    let kept = calls.submit(pipeline, call, drafts, bytes.len(), Durability::Logged).await?;
-    let mut response = answer(&kept.verdicts.verdicts);
-    if kept.is_replayed {
+    let mut response = answer(&verdicts);
+    if is_replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
+    rate_limit::tell_left(serving.app.limits.org_events_left(&caller.org_id), response.headers_mut());
     Ok(response)
 }
 
