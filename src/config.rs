@@ -226,7 +226,7 @@ settings! {
     /// Time between two inserts, in milliseconds, when ClickHouse keeps up. (The
     /// first event after a quiet time is inserted at once.) While it does not
     /// keep up, segments gather longer.
-    segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 250;
+    segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 400;
     /// Inserts under way at a time.
     inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 3;
     /// Longest an insert may take, in milliseconds, before it is retried.

@@ -12,6 +12,7 @@ use tallyhouse::telemetry;
 
 /// Many short-lived allocations on many threads: mimalloc keeps the resident
 /// memory of a long-running service flatter than the system's allocator does.
+/// Without huge pages (`no_thp`): of these, half stays resident when half is freed.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

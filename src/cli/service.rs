@@ -111,7 +111,7 @@ fn welcome(address: SocketAddr, endpoint: &Endpoint) {
 }
 
 /// Cancelled by the first SIGTERM or Ctrl-C.
-fn shutdown_on_signal() -> Result<CancellationToken, ServerError> {
+pub(super) fn shutdown_on_signal() -> Result<CancellationToken, ServerError> {
     let shutdown = CancellationToken::new();
     let failed = |error: std::io::Error| ServerError::Part(format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;

@@ -64,7 +64,7 @@ const INSERT_RULES: u32 = 1;
 const TOKEN_BLOCKS_MAX: u64 = 9_000;
 
 /// The tables that a segment reaches.
-const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
+pub(crate) const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
 
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;

@@ -4,7 +4,7 @@
 //! away, and sorted order keeps both hits and misses to a few neighbouring
 //! cells even when nine cells in ten are full. (This is linear probing kept in
 //! order, as in Amble and Knuth, "Ordered hash tables", 1974.) A cell takes 20
-//! bytes; the array grows by an eighth, so memory follows the number of ids
+//! bytes; the array grows by a sixteenth, so memory follows the number of ids
 //! closely, which is what a table that is meant to be as full as memory allows
 //! needs most. General hash tables double, and idle half empty.
 
@@ -15,7 +15,7 @@ const CELLS_MIN: usize = 64;
 /// A table grows when more than this many of its cells in ten are full.
 const TENTHS_FULL_MAX: usize = 9;
 /// A table grows by one part in so many.
-const GROWTH: usize = 8;
+const GROWTH: usize = 16;
 
 /// What is remembered of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint as GrpcEndpoint};
 
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::migrations::migrate;
+use crate::clickhouse::store::TABLES as STORE_TABLES;
 use crate::config::Secret;
 use crate::transport::proto::segment_service_client::SegmentServiceClient;
 use crate::transport::proto::{self, ListSegmentsRequest};
@@ -186,6 +187,29 @@ impl House {
             );
             let insert = self.clickhouse().query_raw(&statement).with_setting("insert_deduplicate", "0");
             insert.with_setting("max_insert_threads", "2").execute().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts what the service's tables hold into the baseline's tables too.
+    pub(super) async fn preload_baseline(&self) -> anyhow::Result<()> {
+        #[derive(clickhouse::Row, serde::Deserialize)]
+        struct Partition {
+            table: String,
+            partition_id: String,
+        }
+        let statement = format!(
+            "SELECT DISTINCT table, partition_id FROM system.parts \
+             WHERE active AND database = '{}' AND table IN ({STORE_TABLES})",
+            self.endpoint.database
+        );
+        let partitions: Vec<Partition> = self.clickhouse().query_raw(&statement).fetch_all().await?;
+        for Partition { table, partition_id } in partitions {
+            let (ours, theirs) = (&self.endpoint.database, &self.baseline.database);
+            // The files are shared until either side merges them.
+            let statement =
+                format!("ALTER TABLE {theirs}.{table} ATTACH PARTITION ID '{partition_id}' FROM {ours}.{table}");
+            self.clickhouse().query_raw(&statement).execute().await?;
         }
         Ok(())
     }

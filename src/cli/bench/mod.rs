@@ -15,13 +15,15 @@ mod report;
 mod single;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use house::House;
 use report::Report;
 use serde::Deserialize;
+
+use crate::cli::service::shutdown_on_signal;
 
 /// Rounds of measurements that alternate with their baseline.
 const ROUNDS: usize = 3;
@@ -82,30 +84,40 @@ enum Section {
 }
 
 impl BenchArgs {
-    /// Runs the benchmark.
+    /// Runs the benchmark. A signal ends it early, and its processes with it.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dir = parent.join(format!("tallyhouse-bench-{}", std::process::id()));
+        let stopped = shutdown_on_signal()?;
+        let report = tokio::select! {
+            report = self.report(&dir) => report,
+            () = stopped.cancelled() => Err(anyhow::anyhow!("stopped by a signal")),
+        };
+        let _ = std::fs::remove_dir_all(&dir); // It may not have been made.
+        if self.json {
+            super::print_json(&report?.json())?;
+        } else {
+            super::print(&report?.text())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn report(&self, dir: &Path) -> anyhow::Result<Report> {
         let mut house = House::start(dir.join("house"), &[]).await?;
         let mut report = Report::default();
         if self.preload > 0 {
             say("filling the tables");
             house.preload(self.preload, Duration::ZERO, PRELOAD_SPAN).await?;
+            house.preload_baseline().await?;
             house.restart().await?; // It learns what is stored.
         }
         self.measure(&house, &mut report).await?;
         drop(house);
         if self.has(Section::Late) {
             say("late events");
-            late::measure(&dir, self.events()? / LATE_SHARE, &mut report).await?;
+            late::measure(dir, self.events()? / LATE_SHARE, &mut report).await?;
         }
-        std::fs::remove_dir_all(&dir)?;
-        if self.json {
-            super::print_json(&report.json())?;
-        } else {
-            super::print(&report.text())?;
-        }
-        Ok(ExitCode::SUCCESS)
+        Ok(report)
     }
 
     fn events(&self) -> anyhow::Result<usize> {

@@ -33,6 +33,9 @@ pub(super) async fn measure(house: &House, rounds: usize, share: Duration, repor
     let mut times = [Times::new(), Times::new(), Times::new()];
     for round in 0..rounds as u64 {
         for (at, way) in [Way::Grpc, Way::AsyncInsert, Way::Rest].into_iter().enumerate() {
+            // None pays for the merges that another has left behind.
+            house.settled().await?;
+            house.merged().await?;
             let (rate, taken) = call(house, way, share, round).await?;
             rates[at].push(rate);
             times[at].add_all(&taken);
@@ -52,10 +55,15 @@ pub(super) async fn measure(house: &House, rounds: usize, share: Duration, repor
 
 async fn call(house: &House, way: Way, share: Duration, round: u64) -> anyhow::Result<(f64, Times)> {
     let stop = Arc::new(AtomicBool::new(false));
-    let mut connections = JoinSet::new();
+    let mut callers = JoinSet::new();
     for connection in 0..CONNECTIONS {
-        let caller = Caller::new(house, way, round * CONNECTIONS + connection).await?;
-        connections.spawn(caller.call_until(Arc::clone(&stop)));
+        let mut caller = Caller::new(house, way, round * CONNECTIONS + connection).await?;
+        // The connection is made by its first call, which is not measured.
+        callers.spawn(async move { caller.call().await.map(|_| caller) });
+    }
+    let mut connections = JoinSet::new();
+    for caller in callers.join_all().await {
+        connections.spawn(caller?.call_until(Arc::clone(&stop)));
     }
     let begun = Instant::now();
     tokio::time::sleep(share).await;
@@ -107,10 +115,14 @@ impl Caller {
     async fn call_until(mut self, stop: Arc<AtomicBool>) -> anyhow::Result<Times> {
         let mut times = Times::new();
         while !stop.load(Ordering::Relaxed) {
-            let event = self.events.event(SystemTime::now(), Duration::from_secs(5));
-            times.add(self.connection.send(event).await?);
+            times.add(self.call().await?);
         }
         Ok(times)
+    }
+
+    async fn call(&mut self) -> anyhow::Result<Duration> {
+        let event = self.events.event(SystemTime::now(), Duration::from_secs(5));
+        self.connection.send(event).await
     }
 }
 
