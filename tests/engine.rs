@@ -129,6 +129,39 @@ async fn an_analyst_reads_the_views_and_nothing_else() {
     engine.stop().await;
 }
 
+/// ClickHouse notes a token before the rows under it have their final place.
+/// Killed in between, it must not take the repeated insert for a duplicate.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insert_that_was_broken_off_behind_its_token_can_be_repeated() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let insert = "INSERT INTO tallyhouse.t SETTINGS insert_deduplication_token = ";
+    let engine = start(&data_dir).await;
+    run(
+        &engine,
+        &[
+            "CREATE DATABASE tallyhouse",
+            "CREATE TABLE tallyhouse.t (n UInt64) ENGINE = MergeTree ORDER BY n \
+             SETTINGS non_replicated_deduplication_window = 100",
+            &format!("{insert} 'kept' VALUES (1)"),
+            &format!("{insert} 'broken off' VALUES (2)"),
+        ],
+    )
+    .await;
+    let path = "SELECT path FROM system.parts WHERE table = 't' AND active ORDER BY name DESC LIMIT 1";
+    let part = PathBuf::from(query(&engine, path).await.unwrap());
+    engine.stop().await;
+
+    let unfinished = part.with_file_name(format!("tmp_insert_{}", part.file_name().unwrap().to_string_lossy()));
+    std::fs::rename(part, unfinished).unwrap();
+
+    let engine = start(&data_dir).await;
+    for token in ["kept", "broken off"] {
+        run(&engine, &[&format!("{insert} '{token}' VALUES (3)")]).await;
+    }
+    assert_eq!(query(&engine, "SELECT n FROM tallyhouse.t ORDER BY n").await.unwrap(), "1\n3");
+    engine.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_held_to_its_databases() {
     let data_dir = tempfile::tempdir().unwrap();

@@ -89,6 +89,11 @@ impl Home {
         users::password(user, &self.password)
     }
 
+    /// ClickHouse's own directory.
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     pub(super) fn lock_path(&self) -> PathBuf {
         self.dir.join("lock")
     }

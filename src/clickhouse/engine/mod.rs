@@ -10,6 +10,7 @@
 //! It knows nothing of tables, and is not the way to a ClickHouse server: that
 //! one has a URL. Both are asked by [`super::ping`] whether they are up.
 
+mod block_log;
 mod child;
 mod fetch;
 mod home;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::block_log;
 use super::home::Home;
 use super::process::{Launcher, Process};
 use super::source::Source;
@@ -85,6 +86,7 @@ impl Starter {
             io::ErrorKind::AddrInUse => StartError::PortTaken,
             _ => StartError::Io(error),
         })?);
+        block_log::mend(&self.home.data_dir())?;
         self.home.write_config(self.source.form(), port)?;
         let mut process = Process::start(&self.launcher, &self.settings.executable, &self.source, &self.home).await?;
         let wait_max = self.settings.start_wait_max * 2_u32.pow(attempts.min(DOUBLINGS_MAX));

@@ -1,0 +1,205 @@
+//! Puts right what ClickHouse remembers of inserted blocks, before it starts.
+//!
+//! A table that deduplicates inserts keeps a log of its blocks
+//! (`deduplication_logs/deduplication_log_N.txt`): a line for each part that an
+//! insert made, with the token that it was made under. ClickHouse writes the
+//! line *before* it gives the part its final name (`MergeTreeSink::commitPart`
+//! in its sources, as of version 26.7). Killed in between, it comes up with a
+//! token it takes for known and without the rows: the repeated insert is left
+//! out, and they are never counted. So the last lines are compared with the
+//! parts that are there, and for a part that is not, the line is added by which
+//! ClickHouse itself takes one back.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Lines of a log that are looked at, from its end. Only what was being added when
+/// ClickHouse was killed can have been broken off; older parts may be missing for a
+/// good reason, such as their age.
+const LINES_MAX: usize = 100;
+
+/// What a line says of a block: that it was added, or taken back.
+const ADDED: &str = "1";
+const TAKEN_BACK: &str = "2";
+
+/// Looks at every table below ClickHouse's data directory. Nobody else may
+/// use it meanwhile.
+pub(super) fn mend(data_dir: &Path) -> io::Result<()> {
+    for prefix in subdirectories(&data_dir.join("store"))? {
+        for table_dir in subdirectories(&prefix)? {
+            mend_table(&table_dir)?;
+        }
+    }
+    Ok(())
+}
+
+fn mend_table(table_dir: &Path) -> io::Result<()> {
+    let Some(path) = last_log(&table_dir.join("deduplication_logs"))? else { return Ok(()) };
+    let mut text = String::new();
+    File::open(&path)?.read_to_string(&mut text)?;
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let names = names(table_dir)?;
+    let parts: Vec<Part> = names.iter().filter_map(|name| Part::parse(name)).collect();
+    let lost = lost_blocks(&text[..whole], &parts);
+    if lost.is_empty() && whole == text.len() {
+        return Ok(());
+    }
+    let (table, blocks) = (table_dir.display(), lost.len());
+    tracing::warn!(%table, blocks, "ClickHouse was killed in an insert; it will be repeated");
+    let mut log = OpenOptions::new().append(true).open(&path)?;
+    log.set_len(whole as u64)?; // A line that was cut short stands for nothing.
+    for (part, block) in lost {
+        log.write_all(format!("{TAKEN_BACK}\t{part}\t{block}\n").as_bytes())?;
+    }
+    log.sync_all()
+}
+
+/// The blocks, with the names of their parts, that the last lines say were
+/// added, and whose parts are not there.
+fn lost_blocks<'a>(lines: &'a str, parts: &[Part]) -> Vec<(&'a str, &'a str)> {
+    let mut taken_back = Vec::new();
+    let mut lost = Vec::new();
+    for line in lines.lines().rev().take(LINES_MAX) {
+        let mut fields = line.splitn(3, '\t');
+        let (Some(operation), Some(name), Some(block)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        if operation == TAKEN_BACK {
+            taken_back.push(block);
+        } else if operation == ADDED && !taken_back.contains(&block) {
+            let is_there = |part: Part<'_>| parts.iter().any(|other| other.covers(&part));
+            if Part::parse(name).is_some_and(|part| !is_there(part)) {
+                lost.push((name, block));
+            }
+        }
+    }
+    lost
+}
+
+/// A part's name: its partition, and which blocks are in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part<'a> {
+    partition: &'a str,
+    first: u64,
+    last: u64,
+}
+
+impl<'a> Part<'a> {
+    /// Of `PARTITION_FIRST_LAST_LEVEL`, with the number of a mutation behind or
+    /// without; nothing else, such as the directory of a part that is being written.
+    fn parse(name: &'a str) -> Option<Self> {
+        let mut fields = name.split('_');
+        let (partition, first, last) = (fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let numbers = fields.map(str::parse::<u64>).collect::<Result<Vec<_>, _>>().ok()?;
+        matches!(numbers.len(), 1 | 2).then_some(Self { partition, first, last })
+    }
+
+    /// Whether everything of the other is in this one: it is the same, or was
+    /// merged into this.
+    fn covers(&self, other: &Part<'_>) -> bool {
+        self.partition == other.partition && self.first <= other.first && other.last <= self.last
+    }
+}
+
+/// The newest file of a log that has a line.
+fn last_log(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let number = |name: &str| name.strip_prefix("deduplication_log_")?.strip_suffix(".txt")?.parse::<u64>().ok();
+    let mut logs: Vec<(u64, PathBuf)> =
+        names(dir)?.iter().filter_map(|name| Some((number(name)?, dir.join(name)))).collect();
+    logs.sort_unstable_by(|a, b| b.cmp(a));
+    for (_, path) in logs {
+        if path.metadata()?.len() > 0 {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn subdirectories(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(names(dir)?.into_iter().map(|name| dir.join(name)).filter(|path| path.is_dir()).collect())
+}
+
+/// What is in a directory; nothing if there is none.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table with these parts and this log; the log as it is afterwards.
+    fn mended(parts: &[&str], log: &str) -> String {
+        let data = tempfile::tempdir().unwrap();
+        let table = data.path().join("store/628/628c36c4");
+        for part in parts {
+            std::fs::create_dir_all(table.join(part)).unwrap();
+        }
+        let logs = table.join("deduplication_logs");
+        std::fs::create_dir_all(&logs).unwrap();
+        let path = logs.join("deduplication_log_2.txt");
+        std::fs::write(logs.join("deduplication_log_1.txt"), "1\t202601_1_1_0\told\n").unwrap();
+        std::fs::write(&path, log).unwrap();
+        std::fs::write(logs.join("deduplication_log_10.txt"), "").unwrap(); // Begun, and nothing in it yet.
+        mend(data.path()).unwrap();
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn a_block_whose_part_was_not_finished_is_taken_back() {
+        let log = "1\t202612_64_64_0\ta\n1\t202611_65_65_0\tb\n";
+        let parts = ["202612_64_64_0", "tmp_insert_202611_65_65_0"];
+        assert_eq!(mended(&parts, log), format!("{log}2\t202611_65_65_0\tb\n"));
+    }
+
+    #[test]
+    fn a_block_that_is_there_by_itself_or_merged_is_left_alone() {
+        let log = "1\t202611_1_1_0\ta\n1\t202611_2_2_0\tb\n1\t202611_7_7_0\tc\n1\t20261121_9_9_0\td\n";
+        assert_eq!(mended(&["202611_1_5_2", "202611_7_7_0_12", "20261121_9_9_0"], log), log);
+    }
+
+    #[test]
+    fn a_part_of_another_partition_or_of_other_blocks_does_not_count() {
+        let log = "1\t202611_5_5_0\ta\n";
+        let parts = ["202612_5_5_0", "202611_6_9_1", "202611_1_4_1", "detached"];
+        assert_eq!(mended(&parts, log), format!("{log}2\t202611_5_5_0\ta\n"));
+    }
+
+    #[test]
+    fn a_block_that_was_taken_back_is_taken_back_once() {
+        let log = "1\t202611_5_5_0\ta\n2\t202611_5_5_0\ta\n";
+        assert_eq!(mended(&[], log), log);
+        // It has come again since, and was broken off again.
+        let again = format!("{log}1\t202611_6_6_0\ta\n");
+        assert_eq!(mended(&[], &again), format!("{again}2\t202611_6_6_0\ta\n"));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_goes() {
+        assert_eq!(mended(&["202611_5_5_0"], "1\t202611_5_5_0\ta\n1\t202611_6"), "1\t202611_5_5_0\ta\n");
+        assert_eq!(mended(&[], "1\t2026"), "");
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_left_alone() {
+        let log = "3\t202611_5_5_0\ta\n1\tall\tb\n\n1\t202611_5_x_0\tc\n";
+        assert_eq!(mended(&[], log), log);
+    }
+
+    #[test]
+    fn a_directory_without_tables_is_fine() {
+        let data = tempfile::tempdir().unwrap();
+        mend(data.path()).unwrap();
+        std::fs::create_dir_all(data.path().join("store/628/628c36c4")).unwrap();
+        std::fs::write(data.path().join("store/file"), "").unwrap();
+        mend(data.path()).unwrap();
+    }
+}
