@@ -1,6 +1,7 @@
 //! Ingest's side of ClickHouse: inserts and look-ups.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use clickhouse::Client;
 use clickhouse::query::Query;
@@ -66,6 +67,9 @@ const TOKEN_BLOCKS_MAX: u64 = 9_000;
 /// The tables that a segment reaches.
 pub(crate) const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
 
+/// The time a server has been up is told in whole seconds.
+const UPTIME_SPARE: Duration = Duration::from_secs(2);
+
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
 
@@ -73,12 +77,14 @@ const PIECES_WAITING_MAX: usize = 4;
 pub struct ClickHouseStore {
     client: Client,
     repairs: AuditStore,
+    is_mended: bool,
 }
 
 impl ClickHouseStore {
-    /// On this server.
-    pub fn new(endpoint: &Endpoint) -> Self {
-        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint) }
+    /// On this server; with whether its log of blocks is put right before it
+    /// starts, as that of the embedded one is.
+    pub fn new(endpoint: &Endpoint, is_mended: bool) -> Self {
+        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint), is_mended }
     }
 
     async fn insert_rows(&self, table: &str, segment: SegmentInsert) -> Result<(), StoreError> {
@@ -115,6 +121,13 @@ impl ClickHouseStore {
         let blocks: u64 = self.client.query_raw(&statement).fetch_one().await?;
         // An empty database has none; 0 means that it is not known.
         Ok(TokenTerms { rules: INSERT_RULES, blocks: blocks + 1 })
+    }
+
+    /// A server that is killed in an insert may have noted the token of a block
+    /// and not the block.
+    async fn was_started_since(&self, since: Option<Duration>) -> Result<bool, QueryError> {
+        let up: u32 = self.client.query_raw("SELECT uptime()").fetch_one().await?;
+        Ok(since.is_none_or(|since| Duration::from_secs(up.into()) < since + UPTIME_SPARE))
     }
 
     /// The segment goes into a table of its own, and from there what is missing
@@ -233,6 +246,10 @@ impl EventStore for ClickHouseStore {
 
     fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
         async move { Ok(self.repairs.repaired_since(hours, micros).await?) }.boxed()
+    }
+
+    fn may_have_lost_blocks(&self, since: Option<Duration>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async move { Ok(!self.is_mended && self.was_started_since(since).await?) }.boxed()
     }
 
     fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {

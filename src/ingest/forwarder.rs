@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,9 @@ use crate::meters;
 const CHUNK_BYTES: usize = 512 << 10;
 /// Pieces that may wait for the connection.
 const CHUNKS_WAITING_MAX: usize = 2;
+
+/// A way to insert a segment: under its token, or without relying on it.
+type InsertKind<'a> = fn(&'a dyn EventStore, SegmentInsert) -> BoxFuture<'a, Result<(), StoreError>>;
 
 /// How the forwarder goes about it. See the settings of the same names in
 /// [`crate::config::Config`].
@@ -124,26 +128,35 @@ impl Forwarder {
 
     async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
         let attempt = self.gate.attempt(segment.id).await;
-        let is_known_by_token = attempt.is_first() || self.token_holds(segment).await?;
+        let mut touched = None;
+        if attempt.former().is_none() || self.token_holds(segment).await? {
+            touched = Some(self.send(segment, EventStore::insert).await?);
+        }
+        let is_stored = match (&touched, attempt.former()) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(_), Some(since)) => !self.store.may_have_lost_blocks(since).await?,
+        };
+        if !is_stored {
+            tracing::warn!(segment = %segment.id, "a segment is settled: its token cannot be relied on");
+            touched = Some(self.send(segment, EventStore::settle).await?);
+        }
+        attempt.stored();
+        Ok(touched.unwrap_or_default())
+    }
+
+    /// Reads a segment into an insert of this kind, and waits for its answer.
+    async fn send<'a>(&'a self, segment: &Segment, insert: InsertKind<'a>) -> Result<TouchedHours, StoreError> {
         let reading = read_segment(segment).map_err(|error| match error {
             FrameError::Io(_) => StoreError::Retry(error.to_string()),
             FrameError::Torn | FrameError::Damaged => StoreError::Refused(error.to_string()),
         })?;
         let calls = segment.calls.clone();
         let rows = SegmentInsert { token: segment.id, columns: reading.columns, chunks: reading.chunks, calls };
-        let insert = if is_known_by_token {
-            self.store.insert(rows)
-        } else {
-            tracing::warn!(segment = %segment.id, "a segment is settled: its token may be forgotten");
-            self.store.settle(rows)
-        };
-        tokio::time::timeout(self.settings.insert_wait_max, insert)
+        tokio::time::timeout(self.settings.insert_wait_max, insert(&*self.store, rows))
             .await
             .unwrap_or_else(|_| Err(StoreError::Retry("the insert took too long".to_owned())))?;
-        let unread = |_| StoreError::Retry("the segment was not read to its end".to_owned());
-        let touched = reading.touched.await.map_err(unread)?;
-        attempt.stored();
-        Ok(touched)
+        reading.touched.await.map_err(|_| StoreError::Retry("the segment was not read to its end".to_owned()))
     }
 
     /// Whether a segment that may have been inserted before, in whole or in

@@ -9,33 +9,43 @@
 //! remembers which segments were attempted and are not confirmed: what they
 //! touch is in flight, and says nothing.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// See the module.
 #[derive(Default)]
 pub struct InsertGate {
     passage: RwLock<()>,
-    /// A handful: those under way, those that wait to be repeated, the parked
-    /// ones, and those a former run left.
-    unconfirmed: Mutex<BTreeSet<Uuid>>,
+    /// Each with the moment of its first attempt; none if that may have been in
+    /// a former run. A handful: those under way, those that wait to be repeated,
+    /// the parked ones, and those a former run left.
+    unconfirmed: Mutex<BTreeMap<Uuid, Option<Instant>>>,
 }
 
 impl InsertGate {
     /// A gate for a log that holds these segments already: a former run may
     /// have attempted them.
     pub fn new(former: impl IntoIterator<Item = Uuid>) -> Self {
-        Self { passage: RwLock::default(), unconfirmed: Mutex::new(former.into_iter().collect()) }
+        Self { passage: RwLock::default(), unconfirmed: Mutex::new(former.into_iter().map(|id| (id, None)).collect()) }
     }
 
     /// Begins an attempt to insert a segment, as soon as the gate is open.
     pub async fn attempt(&self, segment: Uuid) -> Attempt<'_> {
         let passage = self.passage.read().await;
-        let is_first = self.unconfirmed.lock().insert(segment);
-        Attempt { gate: self, segment, is_first, _passage: passage }
+        let former = match self.unconfirmed.lock().entry(segment) {
+            Entry::Vacant(entry) => {
+                entry.insert(Some(Instant::now()));
+                None
+            }
+            Entry::Occupied(entry) => Some(entry.get().map(|first| first.elapsed())),
+        };
+        Attempt { gate: self, segment, former, _passage: passage }
     }
 
     /// Closes the gate, once the attempts under way have ended, until the
@@ -46,7 +56,7 @@ impl InsertGate {
 
     /// The segments that may be in the database in part.
     pub fn unconfirmed(&self) -> BTreeSet<Uuid> {
-        self.unconfirmed.lock().clone()
+        self.unconfirmed.lock().keys().copied().collect()
     }
 }
 
@@ -55,15 +65,15 @@ impl InsertGate {
 pub struct Attempt<'a> {
     gate: &'a InsertGate,
     segment: Uuid,
-    is_first: bool,
+    former: Option<Option<Duration>>,
     _passage: RwLockReadGuard<'a, ()>,
 }
 
 impl Attempt<'_> {
-    /// Nobody has attempted the segment before: not this run, and no former
-    /// one.
-    pub const fn is_first(&self) -> bool {
-        self.is_first
+    /// How long ago the segment was first attempted, `Some(None)` if by a former
+    /// run; none if nobody has attempted it before.
+    pub const fn former(&self) -> Option<Option<Duration>> {
+        self.former
     }
 
     /// The database has said that it has the segment.

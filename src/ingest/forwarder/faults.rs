@@ -32,6 +32,8 @@ enum Fault {
     Hang {
         writes: bool,
     },
+    /// Is killed when it has noted the token and not the rows.
+    Killed,
     /// Will not have it, until somebody retries by command.
     Refuse,
 }
@@ -45,6 +47,8 @@ struct Inserted {
     terms: Option<TokenTerms>,
     /// The audit has begun to repair the hours of the segments.
     is_repaired: bool,
+    /// Tokens that it knows and has nothing of.
+    lost: HashSet<Uuid>,
     /// Attempts that did not rely on the token.
     settled: usize,
     /// The bytes of each token's insert that was written.
@@ -89,7 +93,7 @@ impl FaultyStore {
         Arc::new(Self { plan: Mutex::new(StdRng::seed_from_u64(seed)), faults, inserted: Mutex::default() })
     }
 
-    async fn take(&self, mut segment: SegmentInsert) -> Result<(), StoreError> {
+    async fn take(&self, mut segment: SegmentInsert, settles: bool) -> Result<(), StoreError> {
         let _under_way = UnderWay::new(&self.inserted);
         let fault = {
             let mut plan = self.plan.lock();
@@ -106,8 +110,9 @@ impl FaultyStore {
                 return Err(StoreError::Retry("broken off".to_owned()));
             }
         }
-        self.keep(token, bytes, fault);
+        self.keep(token, bytes, fault, settles);
         match fault {
+            Fault::Killed => Err(StoreError::Retry("killed".to_owned())),
             Fault::Refuse => Err(StoreError::Refused("no such column".to_owned())),
             Fault::AfterWriting => Err(StoreError::Retry("the answer was lost".to_owned())),
             Fault::Hang { .. } => std::future::pending().await,
@@ -116,12 +121,18 @@ impl FaultyStore {
     }
 
     /// Notes an insert that was read to its end, and writes it or not.
-    fn keep(&self, token: Uuid, bytes: Vec<u8>, fault: Fault) {
+    fn keep(&self, token: Uuid, bytes: Vec<u8>, fault: Fault, settles: bool) {
         let mut inserted = self.inserted.lock();
         let before = inserted.read.entry(token).or_insert_with(|| bytes.clone());
         assert_eq!(*before, bytes, "the same bytes under the same token");
-        if matches!(fault, Fault::None | Fault::AfterWriting | Fault::Hang { writes: true }) {
+        let writes = matches!(fault, Fault::None | Fault::AfterWriting | Fault::Hang { writes: true });
+        // Under a token that it knows it writes nothing.
+        if writes && (settles || !inserted.lost.contains(&token)) {
+            inserted.lost.remove(&token);
             inserted.written.insert(token, bytes);
+        }
+        if fault == Fault::Killed && !inserted.written.contains_key(&token) {
+            inserted.lost.insert(token);
         }
         if fault == Fault::Refuse {
             inserted.refused.insert(token);
@@ -142,13 +153,17 @@ impl EventStore for FaultyStore {
         async { Ok(self.inserted.lock().is_repaired) }.boxed()
     }
 
+    fn may_have_lost_blocks(&self, _: Option<Duration>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async { Ok(!self.inserted.lock().lost.is_empty()) }.boxed()
+    }
+
     fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
         self.inserted.lock().settled += 1;
-        self.take(segment).boxed()
+        self.take(segment, true).boxed()
     }
 
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.take(segment).boxed()
+        self.take(segment, false).boxed()
     }
 
     fn minutes<'a>(&'a self, _: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>> {
@@ -308,6 +323,20 @@ async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
             assert_eq!(settled, attempts - 1, "seed {seed}: {terms:?}, repaired: {is_repaired}");
             bench.end().await;
         }
+    }
+}
+
+const KILLING: [Fault; 4] = [Fault::None, Fault::Killed, Fault::Before, Fault::AfterWriting];
+
+#[tokio::test(start_paused = true)]
+async fn what_a_database_that_was_killed_knows_and_does_not_have_is_written() {
+    for seed in 0..60 {
+        let mut bench = Bench::new(FaultyStore::new(seed, &KILLING));
+        bench.start();
+        bench.append(20).await;
+        bench.forwarder.drained().await;
+        bench.check_all_written();
+        bench.end().await;
     }
 }
 
