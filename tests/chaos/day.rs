@@ -53,6 +53,8 @@ pub(crate) async fn live(seed: u64, begins_at: i64, room: &Path, clock: &Path) -
         };
         let log = house.stderr_of_all_runs();
         tally.add_many(Kind::InsertTimeOut, log.matches("the insert took too long").count() as u64);
+        tally.add_many(Kind::Settled, log.matches("a segment is settled").count() as u64);
+        tally.add_many(Kind::LostBlock, house.lost_blocks());
         tally.add_many(Kind::DiskRefused, log.matches("the disk of the log is full").count() as u64);
         house.tear_down().await?;
         judged

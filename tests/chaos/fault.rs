@@ -115,6 +115,8 @@ kinds! {
     IndexFull "(index full)",
     LookUp "(look-up)",
     InsertTimeOut "(insert time-out)",
+    Settled "(settled)",
+    LostBlock "(lost block)",
     DiskRefused "(disk refused)",
     Undecided "(undecided)",
     ConcurrentDuplicate "(concurrent duplicate)",
