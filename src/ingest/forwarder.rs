@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::index::Index;
-use super::insert_gate::InsertGate;
+use super::insert_gate::{Attempt, InsertGate};
 use super::log::{FrameError, Log, Segment, SegmentState, open_segment};
 use super::row::{self, Rows};
 use super::segment_hours::{SegmentHours, read_hours};
@@ -128,21 +128,26 @@ impl Forwarder {
 
     async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
         let attempt = self.gate.attempt(segment.id).await;
-        let mut touched = None;
         if attempt.former().is_none() || self.token_holds(segment).await? {
-            touched = Some(self.send(segment, EventStore::insert).await?);
+            let touched = self.send(segment, EventStore::insert).await?;
+            if !self.may_be_swallowed(&attempt).await? {
+                attempt.stored();
+                return Ok(touched);
+            }
         }
-        let is_stored = match (&touched, attempt.former()) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(_), Some(since)) => !self.store.may_have_lost_blocks(since).await?,
-        };
-        if !is_stored {
-            tracing::warn!(segment = %segment.id, "a segment is settled: its token cannot be relied on");
-            touched = Some(self.send(segment, EventStore::settle).await?);
-        }
+        tracing::warn!(segment = %segment.id, "a segment is settled: its token cannot be relied on");
+        let touched = self.send(segment, EventStore::settle).await?;
         attempt.stored();
-        Ok(touched.unwrap_or_default())
+        Ok(touched)
+    }
+
+    /// Whether a database that was killed in a former attempt may have taken this
+    /// one for a repetition of what it does not have.
+    async fn may_be_swallowed(&self, attempt: &Attempt<'_>) -> Result<bool, StoreError> {
+        match attempt.former() {
+            None => Ok(false),
+            Some(since) => self.store.may_have_lost_blocks(since).await,
+        }
     }
 
     /// Reads a segment into an insert of this kind, and waits for its answer.

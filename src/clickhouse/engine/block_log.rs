@@ -10,8 +10,8 @@
 //! parts that are there, and for a part that is not, the line is added by which
 //! ClickHouse itself takes one back.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Lines of a log that are looked at, from its end. Only what was being added when
@@ -36,23 +36,23 @@ pub(super) fn mend(data_dir: &Path) -> io::Result<()> {
 
 fn mend_table(table_dir: &Path) -> io::Result<()> {
     let Some(path) = last_log(&table_dir.join("deduplication_logs"))? else { return Ok(()) };
-    let mut text = String::new();
-    File::open(&path)?.read_to_string(&mut text)?;
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let log = std::fs::read(&path)?;
+    let (whole, cut) = log.split_at(log.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+    let lines = String::from_utf8_lossy(whole);
     let names = names(table_dir)?;
     let parts: Vec<Part> = names.iter().filter_map(|name| Part::parse(name)).collect();
-    let lost = lost_blocks(&text[..whole], &parts);
-    if lost.is_empty() && whole == text.len() {
+    let lost = lost_blocks(&lines, &parts);
+    if lost.is_empty() && cut.is_empty() {
         return Ok(());
     }
     let (table, blocks) = (table_dir.display(), lost.len());
     tracing::warn!(%table, blocks, "ClickHouse was killed in an insert; it will be repeated");
-    let mut log = OpenOptions::new().append(true).open(&path)?;
-    log.set_len(whole as u64)?; // A line that was cut short stands for nothing.
+    let mut file = OpenOptions::new().append(true).open(&path)?;
+    file.set_len(whole.len() as u64)?; // A line that was cut short stands for nothing.
     for (part, block) in lost {
-        log.write_all(format!("{TAKEN_BACK}\t{part}\t{block}\n").as_bytes())?;
+        file.write_all(format!("{TAKEN_BACK}\t{part}\t{block}\n").as_bytes())?;
     }
-    log.sync_all()
+    file.sync_all()
 }
 
 /// The blocks, with the names of their parts, that the last lines say were
