@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::index::Index;
-use super::insert_gate::{Attempt, InsertGate};
+use super::insert_gate::{Attempt, Former, InsertGate};
 use super::log::{FrameError, Log, Segment, SegmentState, open_segment};
 use super::row::{self, Rows};
 use super::segment_hours::{SegmentHours, read_hours};
@@ -128,7 +128,7 @@ impl Forwarder {
 
     async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
         let attempt = self.gate.attempt(segment.id).await;
-        if attempt.former().is_none() || self.token_holds(segment).await? {
+        if attempt.former() == Former::None || self.token_holds(segment).await? {
             let touched = self.send(segment, EventStore::insert).await?;
             if !self.may_be_swallowed(&attempt).await? {
                 attempt.stored();
@@ -145,8 +145,9 @@ impl Forwarder {
     /// one for a repetition of what it does not have.
     async fn may_be_swallowed(&self, attempt: &Attempt<'_>) -> Result<bool, StoreError> {
         match attempt.former() {
-            None => Ok(false),
-            Some(since) => self.store.may_have_lost_blocks(since).await,
+            Former::None => Ok(false),
+            Former::Ago(since) => self.store.may_have_lost_blocks(Some(since)).await,
+            Former::OfFormerRun => self.store.may_have_lost_blocks(None).await,
         }
     }
 

@@ -41,9 +41,9 @@ impl InsertGate {
         let former = match self.unconfirmed.lock().entry(segment) {
             Entry::Vacant(entry) => {
                 entry.insert(Some(Instant::now()));
-                None
+                Former::None
             }
-            Entry::Occupied(entry) => Some(entry.get().map(|first| first.elapsed())),
+            Entry::Occupied(entry) => entry.get().map_or(Former::OfFormerRun, |first| Former::Ago(first.elapsed())),
         };
         Attempt { gate: self, segment, former, _passage: passage }
     }
@@ -60,19 +60,29 @@ impl InsertGate {
     }
 }
 
+/// When a segment was first attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Former {
+    /// Nobody has attempted it: not this run, and no former one.
+    None,
+    /// So long ago, by this run.
+    Ago(Duration),
+    /// Perhaps by a former run, nobody knows when.
+    OfFormerRun,
+}
+
 /// One attempt to insert a segment. Dropped, it leaves open what became of it.
 #[must_use]
 pub struct Attempt<'a> {
     gate: &'a InsertGate,
     segment: Uuid,
-    former: Option<Option<Duration>>,
+    former: Former,
     _passage: RwLockReadGuard<'a, ()>,
 }
 
 impl Attempt<'_> {
-    /// How long ago the segment was first attempted, `Some(None)` if by a former
-    /// run; none if nobody has attempted it before.
-    pub const fn former(&self) -> Option<Option<Duration>> {
+    /// Whether the segment was attempted before.
+    pub const fn former(&self) -> Former {
         self.former
     }
 
