@@ -73,21 +73,6 @@ async fn assert_consistent(house: &House, millis: i64) {
     assert_eq!(audited.results(), [], "{:?}", audited.hours);
 }
 
-/// What the rollups say, each in one number.
-async fn totals(house: &House) -> Vec<String> {
-    let mut totals = Vec::new();
-    for statement in [
-        "SELECT uniqExact(event_id) FROM events",
-        "SELECT sum(events) FROM campaign_minutes",
-        "SELECT sum(events) FROM type_hours",
-        "SELECT sum(toInt32(c00)) FROM user_days",
-        "SELECT sum(toInt32(events)) FROM user_minutes",
-    ] {
-        totals.push(house.sql(statement).await);
-    }
-    totals
-}
-
 async fn merge_everything(house: &House) {
     for table in ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"] {
         house.sql(&format!("OPTIMIZE TABLE {table} FINAL")).await;
@@ -170,7 +155,7 @@ async fn rows_written_into_the_events_again_are_found_exactly_and_repaired() {
     let house = House::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     house.store(clicks("event", 1_000, at)).await;
-    let (right, told) = (totals(&house).await, answers(&house, at).await);
+    let (right, told) = (house.totals().await, answers(&house, at).await);
     for _ in 0..2 {
         house
             .sql(
@@ -204,7 +189,7 @@ async fn rows_written_into_the_events_again_are_found_exactly_and_repaired() {
     assert_eq!((code, &said["repaired"]), (Some(0), &serde_json::json!(1)), "{said}");
 
     for merged in [false, true] {
-        assert_eq!(totals(&house).await, right, "merged: {merged}");
+        assert_eq!(house.totals().await, right, "merged: {merged}");
         assert_eq!(answers(&house, at).await, told, "merged: {merged}");
         assert_consistent(&house, at).await;
         merge_everything(&house).await;
@@ -246,7 +231,7 @@ async fn a_repair_whose_answer_is_lost_lands_once() {
     let house = House::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     house.store(clicks("event", 5_000, at)).await;
-    let right = totals(&house).await;
+    let right = house.totals().await;
     let mut cut = 0;
     for round in 0..6 {
         house.sql("INSERT INTO events SELECT * FROM events LIMIT 1 BY event_id SETTINGS insert_deduplicate = 0").await;
@@ -264,7 +249,7 @@ async fn a_repair_whose_answer_is_lost_lands_once() {
             try_audit(house.channel().await, window, true).await.is_ok_and(|audited| audited.summary.different == 0)
         })
         .await;
-        assert_eq!(totals(&house).await, right, "round {round}");
+        assert_eq!(house.totals().await, right, "round {round}");
         assert_consistent(&house, at).await;
     }
     assert!(cut > 0, "no repair was cut off");
@@ -276,7 +261,7 @@ async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_r
     let at = closed_hour();
     let hour = (at - HOUR / 2) / 1_000;
     house.store(clicks("event", 700, at)).await;
-    let (right, told) = (totals(&house).await, answers(&house, at).await);
+    let (right, told) = (house.totals().await, answers(&house, at).await);
     let insert = "SETTINGS insert_deduplicate = 0, deduplicate_insert = 'disable'";
     // Twice, as the same repair must be possible on two days.
     for round in 0..2 {
@@ -315,7 +300,7 @@ async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_r
         let audited = audit(&house, at, true).await;
         assert_eq!(audited.results(), [HourResult::Repaired], "round {round}: {:?}", audited.hours);
         for merged in [false, true] {
-            assert_eq!(totals(&house).await, right, "round {round}, merged: {merged}");
+            assert_eq!(house.totals().await, right, "round {round}, merged: {merged}");
             assert_eq!(answers(&house, at).await, told, "round {round}, merged: {merged}");
             assert_consistent(&house, at).await;
             merge_everything(&house).await;
@@ -328,7 +313,7 @@ async fn of_an_id_with_two_payloads_the_first_counts() {
     let house = House::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     house.store(clicks("event", 100, at)).await;
-    let (right, told) = (totals(&house).await, answers(&house, at).await);
+    let (right, told) = (house.totals().await, answers(&house, at).await);
     // A higher version arrived earlier: this one is later.
     let again = |id: &str, campaign: &str, version: &str| {
         format!(
@@ -350,14 +335,14 @@ async fn of_an_id_with_two_payloads_the_first_counts() {
         ]
     );
     assert_eq!(audited.hours[0].found[0].differences[0].campaign_id, "other");
-    assert_eq!(totals(&house).await, right);
+    assert_eq!(house.totals().await, right);
     assert_eq!(answers(&house, at).await, told);
     // And this one was earlier: it is the first, and the other never counted.
     house.sql(&again("event-8", "earlier", "version + 1")).await;
     let audited = audit(&house, at, true).await;
     assert_eq!(audited.results(), [HourResult::Repaired]);
     assert_eq!(audited.hours[0].found[0].differences[0].campaign_id, "camp_1");
-    assert_eq!(totals(&house).await, right);
+    assert_eq!(house.totals().await, right);
     assert_eq!(house.sql("SELECT sum(events) FROM campaign_minutes WHERE campaign_id = 'earlier'").await, "1");
     assert_consistent(&house, at).await;
 }
@@ -393,7 +378,7 @@ async fn what_two_services_counted_both_is_found_and_repaired() {
         tokio::join!(try_audit(house.channel().await, window, true), try_audit(second.channel().await, window, true));
     assert!(one.unwrap().summary.different + other.unwrap().summary.different == 0);
     assert_consistent(&house, at).await;
-    assert_eq!(totals(&house).await, ["20000"; 5]);
+    assert_eq!(house.totals().await, ["20000"; 5]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -461,7 +446,7 @@ async fn an_hour_that_a_segment_is_half_way_into_is_in_flight_also_after_a_resta
     };
     let channel = house.channel().await;
     eventually("a failed insert", || failed(channel.clone())).await;
-    println!("half-way: {:?}", totals(&house).await);
+    println!("half-way: {:?}", house.totals().await);
     assert_eq!(audit(&house, at, true).await.results(), [HourResult::InFlight]);
     house.kill();
     house.start().await;
@@ -507,7 +492,7 @@ async fn the_background_finds_and_repairs_by_itself_and_says_so() {
     house.start().await;
     eventually("a repair", || async { shown(&house, "repaired").await >= 1 }).await;
     eventually("the other hour", || async { shown(&house, "different").await == 1 }).await;
-    let totals = totals(&house).await;
+    let totals = house.totals().await;
     assert_eq!(totals[1..], ["101", "104", "101", "101"], "what has no events is left to a command");
     assert_eq!(house.sql("SELECT groupUniqArray(author) FROM audit_repairs").await, "['background']");
     let metrics = house.http.get(format!("{}/metrics", house.url)).send().await.unwrap().text().await.unwrap();

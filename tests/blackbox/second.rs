@@ -1,5 +1,6 @@
 //! A second service on a house's ClickHouse, with a log of its own.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tallyhouse::transport::proto::ingest_service_client::IngestServiceClient;
@@ -11,6 +12,7 @@ use crate::house::{House, eventually};
 pub(crate) struct SecondService {
     process: Child,
     dir: tempfile::TempDir,
+    settings: Vec<(String, String)>,
     /// The address of gRPC and REST.
     pub(crate) url: String,
 }
@@ -18,35 +20,55 @@ pub(crate) struct SecondService {
 impl SecondService {
     /// Beside the first, with these settings.
     pub(crate) async fn start(house: &House, settings: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let password = std::fs::read_to_string(house.data_dir().join("clickhouse/password")).unwrap();
-        let stderr = dir.path().join("stderr.log");
-        let process = Command::new(env!("CARGO_BIN_EXE_tallyhouse"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--clickhouse-user", "tallyhouse", "--data-dir"])
-            .arg(dir.path())
-            .env("TALLYHOUSE_CLICKHOUSE_URL", &house.clickhouse_url)
-            .env("TALLYHOUSE_CLICKHOUSE_PASSWORD", password.trim())
-            .env("TALLYHOUSE_LOG_FORMAT", "json")
-            .envs(settings.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&stderr).unwrap())
-            .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap())
-            .spawn()
-            .unwrap();
-        let mut second = Self { process, dir, url: String::new() };
-        eventually("an address", || async { second.address().is_some() }).await;
-        second.url = format!("http://{}", second.address().unwrap());
+        let database = [
+            ("TALLYHOUSE_CLICKHOUSE_URL", &*house.clickhouse_url),
+            ("TALLYHOUSE_CLICKHOUSE_PASSWORD", password.trim()),
+        ];
+        let settings: Vec<_> =
+            database.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let mut second = Self { process: spawn(dir.path(), &settings), dir, settings, url: String::new() };
+        second.serve().await;
+        second
+    }
+
+    /// Kills it without any warning, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again, with the same directory.
+    pub(crate) async fn start_again(&mut self) {
+        self.process = spawn(self.dir.path(), &self.settings);
+        self.serve().await;
+    }
+
+    /// The directory of its log.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// What it has written about this run.
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(stderr_path(self.dir.path())).unwrap()
+    }
+
+    /// Waits until it can be asked.
+    async fn serve(&mut self) {
+        eventually("an address", || async { self.address().is_some() }).await;
+        self.url = format!("http://{}", self.address().unwrap());
         let http = reqwest::Client::new();
         eventually("ready", || async {
-            http.get(format!("{}/readyz", second.url)).send().await.is_ok_and(|answer| answer.status() == 200)
+            http.get(format!("{}/readyz", self.url)).send().await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
-        second
     }
 
     /// The address it has said it serves on.
     fn address(&self) -> Option<String> {
-        let log = std::fs::read_to_string(self.dir.path().join("stderr.log")).unwrap_or_default();
+        let log = self.stderr();
         let line = log.lines().find(|line| line.contains("serving gRPC"))?;
         let start = line.find("127.0.0.1:")?;
         let address: String =
@@ -70,4 +92,22 @@ impl Drop for SecondService {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn stderr_path(dir: &Path) -> PathBuf {
+    dir.join("stderr.log")
+}
+
+fn spawn(dir: &Path, settings: &[(String, String)]) -> Child {
+    let stderr = std::fs::File::create(stderr_path(dir)).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_tallyhouse"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--clickhouse-user", "tallyhouse", "--data-dir"])
+        .arg(dir)
+        .env("TALLYHOUSE_LOG_FORMAT", "json")
+        .envs(settings.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(stderr.try_clone().unwrap())
+        .stderr(stderr)
+        .spawn()
+        .unwrap()
 }

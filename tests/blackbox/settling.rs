@@ -1,12 +1,15 @@
-//! Segments that come back after ClickHouse may have forgotten their tokens.
+//! Segments that come back after ClickHouse may have forgotten their tokens, or
+//! knows them and does not have their rows.
 
 use std::path::{Path, PathBuf};
 
-use tallyhouse::transport::proto::IngestBatchRequest;
+use tallyhouse::transport::proto::audit_service_client::AuditServiceClient;
+use tallyhouse::transport::proto::{AuditRequest, Durability, IngestBatchRequest};
 use uuid::Uuid;
 
-use crate::events::{clicks, now_millis};
-use crate::house::{House, signal};
+use crate::events::{click, clicks, now_millis, window};
+use crate::house::{House, eventually, signal};
+use crate::second::SecondService;
 
 const MAGIC: &[u8; 8] = b"TALLYSG2";
 const MAGIC_WITHOUT_TERMS: &[u8; 8] = b"TALLYSEG";
@@ -60,5 +63,66 @@ async fn a_stored_segment_that_comes_back_under_a_forgotten_token_changes_nothin
         house.assert_counted(200).await;
         assert!(house.stderr().contains("is settled"), "round {round}");
         assert_eq!(house.sql("SELECT count() FROM system.tables WHERE name LIKE 'settling%'").await, "0");
+    }
+}
+
+/// Takes the newest part of a table away, as if ClickHouse had been killed
+/// after it noted the part's token and before it had the part.
+async fn lose_newest_part(house: &House, table: &str) {
+    let path = house
+        .sql(&format!(
+            "SELECT path FROM system.parts WHERE database = 'tallyhouse' AND table = '{table}' AND active \
+             ORDER BY max_block_number DESC LIMIT 1"
+        ))
+        .await;
+    house.sql(&format!("DETACH TABLE {table}")).await;
+    std::fs::remove_dir_all(path).unwrap();
+    house.sql(&format!("ATTACH TABLE {table}")).await;
+}
+
+/// A ClickHouse of one's own, whose files the service cannot put right.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_lost_behind_a_token_is_stored_again_and_counted_right_by_the_audit() {
+    const HOUR: i64 = 3_600_000;
+    let background = [("TALLYHOUSE_AUDIT_BACKGROUND", "false")];
+    let house = House::with(&background).await;
+    let mut second = SecondService::start(&house, &background).await;
+    // Three hours ago, and beside it an event in a partition of its own, so
+    // that nothing is merged.
+    let at = now_millis() - 3 * HOUR;
+    let send = async |second: &SecondService, events, durability: Durability| {
+        let request = IngestBatchRequest { events, durability: durability.into(), ..Default::default() };
+        second.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap().accepted
+    };
+    assert_eq!(send(&second, vec![click("before", at - 70 * 24 * HOUR)], Durability::Stored).await, 1);
+
+    signal(house.engine_pid(), "STOP");
+    assert_eq!(send(&second, clicks("lost", 200, at), Durability::Logged).await, 200);
+    second.kill();
+    let logged: Vec<(PathBuf, Vec<u8>)> =
+        segments(&second.log_dir()).into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();
+    signal(house.engine_pid(), "CONT");
+    second.start_again().await;
+    eventually("the segment is stored", || async { segments(&second.log_dir()).is_empty() }).await;
+    assert_eq!(house.totals().await, ["201"; 5]);
+
+    // The segment comes back, as after a crash before it was removed.
+    for table in ["events", "user_minutes"] {
+        second.kill();
+        lose_newest_part(&house, table).await;
+        for (file, bytes) in &logged {
+            std::fs::write(file, bytes).unwrap();
+        }
+        second.start_again().await;
+        eventually("the segment is stored again", || async { segments(&second.log_dir()).is_empty() }).await;
+        assert!(second.stderr().contains("is settled"), "{table}");
+        assert_eq!(house.totals().await[0], "201", "{table}");
+        assert_ne!(house.totals().await, ["201"; 5], "{table}: a rollup is off until it is audited");
+
+        let request = AuditRequest { window: window(at - HOUR, at + HOUR), repair: true };
+        let channel = second.channel().await;
+        let mut steps = AuditServiceClient::new(channel).audit(request).await.unwrap().into_inner();
+        while steps.message().await.unwrap().is_some() {}
+        assert_eq!(house.totals().await, ["201"; 5], "{table}");
     }
 }
