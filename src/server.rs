@@ -185,7 +185,7 @@ impl Parts {
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
             log,
-            store: Arc::new(ClickHouseStore::new(endpoint, config.clickhouse_url.is_empty())),
+            store: Arc::new(ClickHouseStore::new(endpoint)),
             stored_hours: Arc::default(),
             terms,
             clock,

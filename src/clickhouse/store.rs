@@ -1,7 +1,6 @@
 //! Ingest's side of ClickHouse: inserts and look-ups.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use clickhouse::Client;
 use clickhouse::query::Query;
@@ -67,9 +66,6 @@ const TOKEN_BLOCKS_MAX: u64 = 9_000;
 /// The tables that a segment reaches.
 pub(crate) const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
 
-/// The time a server has been up is told in whole seconds.
-const UPTIME_SPARE: Duration = Duration::from_secs(2);
-
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
 
@@ -77,14 +73,12 @@ const PIECES_WAITING_MAX: usize = 4;
 pub struct ClickHouseStore {
     client: Client,
     repairs: AuditStore,
-    is_mended: bool,
 }
 
 impl ClickHouseStore {
-    /// On this server; with whether its log of blocks is put right before it
-    /// starts, as that of the embedded one is.
-    pub fn new(endpoint: &Endpoint, is_mended: bool) -> Self {
-        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint), is_mended }
+    /// On this server.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint) }
     }
 
     async fn insert_rows(&self, table: &str, segment: SegmentInsert) -> Result<(), StoreError> {
@@ -123,13 +117,6 @@ impl ClickHouseStore {
         Ok(TokenTerms { rules: INSERT_RULES, blocks: blocks + 1 })
     }
 
-    /// A server that is killed in an insert may have noted the token of a block
-    /// and not the block.
-    async fn was_started_since(&self, since: Option<Duration>) -> Result<bool, QueryError> {
-        let up: u32 = self.client.query_raw("SELECT uptime()").fetch_one().await?;
-        Ok(since.is_none_or(|since| Duration::from_secs(up.into()) < since + UPTIME_SPARE))
-    }
-
     /// The segment goes into a table of its own, and from there what is missing
     /// goes into `events`, at whatever point the time before was broken off.
     async fn settle_segment(&self, segment: SegmentInsert) -> Result<(), StoreError> {
@@ -139,11 +126,12 @@ impl ClickHouseStore {
         run(format!("DROP TABLE IF EXISTS {staging} SYNC")).await?;
         run(format!("CREATE TABLE {staging} AS events ENGINE = MergeTree ORDER BY tuple()")).await?;
         self.insert_rows(&staging, segment).await?;
-        let minute = "toStartOfMinute(occurred_at)";
+        // The key of the table, so that no more of it is read than may be the
+        // segment's, and no more is remembered than the segment has.
+        let key = "(org_id, toStartOfMinute(occurred_at), event_id)";
         let mut settle = self.client.query_raw(&format!(
-            "INSERT INTO events ({columns}) SELECT {columns} FROM {staging} \
-             WHERE (org_id, {minute}, event_id) NOT IN (SELECT org_id, {minute}, event_id FROM events \
-                 WHERE {minute} IN (SELECT {minute} FROM {staging}))"
+            "INSERT INTO events ({columns}) SELECT {columns} FROM {staging} WHERE {key} NOT IN \
+             (SELECT {key} FROM events WHERE {key} IN (SELECT {key} FROM {staging}))"
         ));
         for (name, value) in INSERT_SETTINGS {
             settle = settle.with_setting(name, value);
@@ -246,10 +234,6 @@ impl EventStore for ClickHouseStore {
 
     fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
         async move { Ok(self.repairs.repaired_since(hours, micros).await?) }.boxed()
-    }
-
-    fn may_have_lost_blocks(&self, since: Option<Duration>) -> BoxFuture<'_, Result<bool, StoreError>> {
-        async move { Ok(!self.is_mended && self.was_started_since(since).await?) }.boxed()
     }
 
     fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::index::Index;
-use super::insert_gate::{Attempt, Former, InsertGate};
+use super::insert_gate::InsertGate;
 use super::log::{FrameError, Log, Segment, SegmentState, open_segment};
 use super::row::{self, Rows};
 use super::segment_hours::{SegmentHours, read_hours};
@@ -128,27 +128,27 @@ impl Forwarder {
 
     async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
         let attempt = self.gate.attempt(segment.id).await;
-        if attempt.former() == Former::None || self.token_holds(segment).await? {
-            let touched = self.send(segment, EventStore::insert).await?;
-            if !self.may_be_swallowed(&attempt).await? {
-                attempt.stored();
-                return Ok(touched);
-            }
-        }
-        tracing::warn!(segment = %segment.id, "a segment is settled: its token cannot be relied on");
-        let touched = self.send(segment, EventStore::settle).await?;
+        let touched = if attempt.is_first() {
+            self.send(segment, EventStore::insert).await?
+        } else {
+            self.insert_again(segment).await?
+        };
         attempt.stored();
         Ok(touched)
     }
 
-    /// Whether a database that was killed in a former attempt may have taken this
-    /// one for a repetition of what it does not have.
-    async fn may_be_swallowed(&self, attempt: &Attempt<'_>) -> Result<bool, StoreError> {
-        match attempt.former() {
-            Former::None => Ok(false),
-            Former::Ago(since) => self.store.may_have_lost_blocks(Some(since)).await,
-            Former::OfFormerRun => self.store.may_have_lost_blocks(None).await,
+    /// Under its token each table takes what it lacks. But that a table knows the
+    /// token does not prove that it has the rows, whatever it answers: it notes
+    /// the one before it has the other, and may fail in between. So what is
+    /// stored is looked at as well.
+    async fn insert_again(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
+        if self.token_holds(segment).await? {
+            self.send(segment, EventStore::insert).await?;
+        } else {
+            tracing::warn!(segment = %segment.id, "the token of a segment cannot be relied on any more");
         }
+        tracing::info!(segment = %segment.id, "a segment is settled");
+        self.send(segment, EventStore::settle).await
     }
 
     /// Reads a segment into an insert of this kind, and waits for its answer.

@@ -9,43 +9,33 @@
 //! remembers which segments were attempted and are not confirmed: what they
 //! touch is in flight, and says nothing.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 /// See the module.
 #[derive(Default)]
 pub struct InsertGate {
     passage: RwLock<()>,
-    /// Each with the moment of its first attempt; none if that may have been in
-    /// a former run. A handful: those under way, those that wait to be repeated,
-    /// the parked ones, and those a former run left.
-    unconfirmed: Mutex<BTreeMap<Uuid, Option<Instant>>>,
+    /// A handful: those under way, those that wait to be repeated, the parked
+    /// ones, and those a former run left.
+    unconfirmed: Mutex<BTreeSet<Uuid>>,
 }
 
 impl InsertGate {
     /// A gate for a log that holds these segments already: a former run may
     /// have attempted them.
     pub fn new(former: impl IntoIterator<Item = Uuid>) -> Self {
-        Self { passage: RwLock::default(), unconfirmed: Mutex::new(former.into_iter().map(|id| (id, None)).collect()) }
+        Self { passage: RwLock::default(), unconfirmed: Mutex::new(former.into_iter().collect()) }
     }
 
     /// Begins an attempt to insert a segment, as soon as the gate is open.
     pub async fn attempt(&self, segment: Uuid) -> Attempt<'_> {
         let passage = self.passage.read().await;
-        let former = match self.unconfirmed.lock().entry(segment) {
-            Entry::Vacant(entry) => {
-                entry.insert(Some(Instant::now()));
-                Former::None
-            }
-            Entry::Occupied(entry) => entry.get().map_or(Former::OfFormerRun, |first| Former::Ago(first.elapsed())),
-        };
-        Attempt { gate: self, segment, former, _passage: passage }
+        let is_first = self.unconfirmed.lock().insert(segment);
+        Attempt { gate: self, segment, is_first, _passage: passage }
     }
 
     /// Closes the gate, once the attempts under way have ended, until the
@@ -56,19 +46,8 @@ impl InsertGate {
 
     /// The segments that may be in the database in part.
     pub fn unconfirmed(&self) -> BTreeSet<Uuid> {
-        self.unconfirmed.lock().keys().copied().collect()
+        self.unconfirmed.lock().clone()
     }
-}
-
-/// When a segment was first attempted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Former {
-    /// Nobody has attempted it: not this run, and no former one.
-    None,
-    /// So long ago, by this run.
-    Ago(Duration),
-    /// Perhaps by a former run, nobody knows when.
-    OfFormerRun,
 }
 
 /// One attempt to insert a segment. Dropped, it leaves open what became of it.
@@ -76,14 +55,15 @@ pub enum Former {
 pub struct Attempt<'a> {
     gate: &'a InsertGate,
     segment: Uuid,
-    former: Former,
+    is_first: bool,
     _passage: RwLockReadGuard<'a, ()>,
 }
 
 impl Attempt<'_> {
-    /// Whether the segment was attempted before.
-    pub const fn former(&self) -> Former {
-        self.former
+    /// Whether nobody has attempted the segment before: not this run, and for
+    /// certain no former one.
+    pub const fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// The database has said that it has the segment.
@@ -102,9 +82,12 @@ mod tests {
     async fn an_attempt_is_unconfirmed_until_it_is_stored() {
         let (former, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let gate = InsertGate::new([former]);
-        drop(gate.attempt(new).await);
+        assert!(gate.attempt(new).await.is_first());
+        assert!(!gate.attempt(new).await.is_first());
         assert_eq!(gate.unconfirmed(), BTreeSet::from([former, new]));
-        gate.attempt(former).await.stored();
+        let attempt = gate.attempt(former).await;
+        assert!(!attempt.is_first(), "a former run may have");
+        attempt.stored();
         assert_eq!(gate.unconfirmed(), BTreeSet::from([new]));
     }
 

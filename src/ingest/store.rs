@@ -1,7 +1,5 @@
 //! What ingest needs of the database.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -80,10 +78,6 @@ pub trait EventStore: Send + Sync + 'static {
     /// (in microseconds since 1970): what was inserted in part before may have
     /// been completed by that.
     fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>>;
-
-    /// Whether the database may have been killed since so long ago, or ever, and
-    /// may know tokens whose blocks it does not have.
-    fn may_have_lost_blocks(&self, since: Option<Duration>) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Inserts those events of a segment that are not stored, without relying
     /// on its token. The rollups may still lack events that the raw table had

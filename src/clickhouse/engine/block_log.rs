@@ -2,13 +2,12 @@
 //!
 //! A table that deduplicates inserts keeps a log of its blocks
 //! (`deduplication_logs/deduplication_log_N.txt`): a line for each part that an
-//! insert made, with the token that it was made under. ClickHouse writes the
-//! line *before* it gives the part its final name (so a killed one was found,
-//! version 26.7). Killed in between, it comes up with a token it takes for known
-//! and without the rows: the repeated insert is left out, and they are never
-//! counted. So the last lines are compared with the parts that are there, and
-//! for a part that is not, the line is added by which ClickHouse itself takes
-//! one back.
+//! insert made, with the token that it was made under. ClickHouse (26.7) writes
+//! the line *before* it gives the part its final name. Killed in between, it
+//! comes up with a token it takes for known and without the rows: the repeated
+//! insert is left out, and they are never counted. So the last lines are
+//! compared with the parts that are there, and for a part that is not, the line
+//! is added by which ClickHouse itself takes one back.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
