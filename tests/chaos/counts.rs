@@ -26,7 +26,7 @@ type Counts = BTreeMap<String, Vec<u64>>;
 
 /// Compares every rollup, summed up, with what the events give.
 pub(crate) async fn check_rollups(house: &House, stored: &StoredById, faults: &mut Vec<String>) -> Result<()> {
-    let hours: Vec<String> = (0..24).map(|hour| format!("sum(c{hour:02})")).collect();
+    let hours: Vec<String> = (0..24).map(|hour| format!("sum(toInt32(c{hour:02}))")).collect();
     let user_days = format!("toUnixTimestamp(toDateTime(day, 'UTC')), user_id, {} FROM user_days", hours.join(", "));
     let check = |keys: usize, question: String| async move {
         let rows = house.sql(&format!("SELECT {question} GROUP BY ALL")).await?;
@@ -53,7 +53,7 @@ pub(crate) async fn check_rollups(house: &House, stored: &StoredById, faults: &m
         (
             "user_minutes",
             2,
-            "toUnixTimestamp(minute), user_id, sum(events) FROM user_minutes".to_owned(),
+            "toUnixTimestamp(minute), user_id, sum(toInt32(events)) FROM user_minutes".to_owned(),
             expected.user_minutes,
         ),
     ] {

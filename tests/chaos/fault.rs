@@ -28,6 +28,9 @@ pub(crate) enum Fault {
     FlipSealed,
     /// The same in the segment that was written to.
     FlipOpen,
+    /// ClickHouse fails in an insert: when a table (of [`TABLES`]) has noted the
+    /// block's token, and does not have the block yet.
+    FailPart { table: usize },
     /// No fault: somebody audits and repairs while all this goes on.
     Audit,
     /// The service's wall clock steps while it runs.
@@ -35,6 +38,9 @@ pub(crate) enum Fault {
     /// The service is killed, and its next run begins at another time.
     StepClockBetweenRuns { seconds: i64 },
 }
+
+/// The tables that an insert reaches.
+pub(crate) const TABLES: [&str; 5] = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
 
 /// What happens to an insert on its way.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +104,7 @@ kinds! {
     MemoryLimit "memory-limit",
     MemoryLimitDone "memory-limit-done",
     RepeatInsert "repeat-insert",
+    FailPart "fail-part",
     LookUpFails "look-up-fails",
     CutFill "cut-fill",
     FullDisk "full-disk",

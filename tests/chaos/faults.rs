@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 
-use crate::fault::{Fault, Kind, Tally, Tear};
+use crate::fault::{Fault, Kind, TABLES, Tally, Tear};
 use crate::house::{House, LOOK_EVERY, PATIENCE};
 use crate::log_files;
 use crate::oracle::Oracle;
@@ -19,6 +19,10 @@ use crate::workload::{HOUR, YOUNGEST};
 const MOMENT_WAIT_MAX: Duration = Duration::from_millis(400);
 /// Longest the engine is stopped, and the disk full.
 const STALL_MAX: Duration = Duration::from_millis(4_000);
+/// Names of parts that are taken away, of each of a table's partitions.
+const PARTS_TAKEN: u64 = 50;
+/// What the service's log then says of the insert.
+const RENAME_FAILED: &str = "in rename: Not a directory";
 
 /// Injects the faults of a plan, each once the work has come so far. Afterwards
 /// everything runs.
@@ -75,6 +79,7 @@ impl Injector<'_> {
             Fault::TearLog { how } => self.tear(how).await,
             Fault::FlipSealed => self.flip_sealed().await,
             Fault::FlipOpen => self.flip_open().await,
+            Fault::FailPart { table } => self.fail_part(TABLES[table]).await,
             Fault::StepClock { seconds } => {
                 self.tally.add(if seconds < 0 { Kind::ClockBack } else { Kind::ClockForward });
                 self.house.clock.step(seconds)
@@ -146,6 +151,32 @@ impl Injector<'_> {
         .await;
         self.house.signal_engine(Signal::CONT).await?;
         drop(filling);
+        Ok(())
+    }
+
+    /// Takes the names of the next parts of a table away until an insert has
+    /// failed for it.
+    async fn fail_part(&mut self, table: &str) -> Result<()> {
+        let mut taken = Vec::new();
+        for name in self.house.next_parts(table, PARTS_TAKEN).await? {
+            // A part may have got its name meanwhile.
+            if std::fs::File::create_new(&name).is_ok() {
+                taken.push(name);
+                self.house.is_to_be_repaired = true;
+            }
+        }
+        let failed = async {
+            while !self.house.stderr().contains(RENAME_FAILED) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let has_failed = tokio::time::timeout(MOMENT_WAIT_MAX, failed).await.is_ok();
+        for name in &taken {
+            std::fs::remove_file(name)?;
+        }
+        if has_failed {
+            self.tally.add(Kind::FailPart);
+        }
         Ok(())
     }
 

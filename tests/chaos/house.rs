@@ -17,6 +17,7 @@ use tallyhouse::transport::proto::{AuditRequest, ListSegmentsRequest, RetryParke
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use crate::check::number;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::event::timestamp;
@@ -42,6 +43,8 @@ pub(crate) struct House {
     service: Option<Child>,
     /// How often the service was started.
     runs: usize,
+    /// ClickHouse may have failed behind a token.
+    pub(crate) is_to_be_repaired: bool,
     url: watch::Sender<Option<String>>,
     http: reqwest::Client,
 }
@@ -72,6 +75,7 @@ impl House {
             disk,
             service: None,
             runs: 0,
+            is_to_be_repaired: false,
             url: watch::Sender::new(None),
             http: reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
         })
@@ -258,8 +262,7 @@ impl House {
         Ok(answer.into_inner().segments)
     }
 
-    /// Audits the hours of these moments, and repairs what differs; there must
-    /// be nothing. Says whether the audit came to its end, which it
+    /// Audits the hours of these moments, and repairs what differs. Says whether the audit came to its end, which it
     /// need not on a bad day.
     pub(crate) async fn audit(&self, from_millis: i64, to_millis: i64) -> Result<bool> {
         let window = Some(Window { from: Some(timestamp(from_millis)), to: Some(timestamp(to_millis)) });
@@ -274,6 +277,37 @@ impl House {
         };
         let ended = tokio::time::timeout(AUDIT_WAIT_MAX, audit).await;
         Ok(matches!(ended, Ok(Ok(true))))
+    }
+
+    /// The paths at which a table would put its next parts, so many of each
+    /// partition that it has.
+    pub(crate) async fn next_parts(&self, table: &str, count: u64) -> Result<Vec<PathBuf>> {
+        let parts = self
+            .sql(&format!(
+                "SELECT concat(tables.data_paths[1], parts.partition_id), max(max(parts.max_block_number)) OVER () \
+                 FROM system.parts AS parts, system.tables AS tables \
+                 WHERE parts.database = 'tallyhouse' AND parts.table = '{table}' \
+                   AND tables.database = parts.database AND tables.name = parts.table GROUP BY ALL"
+            ))
+            .await?;
+        let mut paths = Vec::new();
+        for row in &parts {
+            let partition = row[0].as_str().context("a partition")?;
+            let last = number(&row[1]).context("a number")?;
+            paths
+                .extend((last + 1..=last + count).map(|block| PathBuf::from(format!("{partition}_{block}_{block}_0"))));
+        }
+        Ok(paths)
+    }
+
+    /// Audits all hours that have events, and repairs them.
+    pub(crate) async fn repair(&self) -> Result<()> {
+        let hours = self.sql("SELECT DISTINCT toUnixTimestamp(toStartOfHour(occurred_at)) FROM events").await?;
+        for hour in &hours {
+            let from = number(&hour[0]).context("an hour")? as i64 * 1_000;
+            ensure!(self.audit(from, from + 3_600_000).await?, "an audit did not end");
+        }
+        Ok(())
     }
 
     /// How often ClickHouse had noted the token of a block that it was killed

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::event::Draft;
-use crate::fault::{Fault, InsertFault, Tear};
+use crate::fault::{Fault, InsertFault, TABLES, Tear};
 use crate::workload::{self, Script};
 
 /// Everything about one day.
@@ -39,7 +39,14 @@ impl Plan {
         let (drafts, scripts) = workload::make(&mut random, begins_at, small_index);
         let sends = scripts.iter().map(Script::sends).sum::<usize>() as u64;
         let settings = settings(&mut random, small_index, small_log);
-        let faults = faults(&mut random, sends, own_disk, small_index);
+        let mut faults = faults(&mut random, sends, own_disk, small_index);
+        // Drawn apart: the other faults of a seed are what they were before there was this one.
+        let mut apart = StdRng::seed_from_u64(seed ^ 0xFA11);
+        if apart.random_bool(0.15) {
+            let table = apart.random_range(0..TABLES.len());
+            faults.push((moment(&mut apart, sends), Fault::FailPart { table }));
+            faults.sort_by_key(|(at, _)| *at);
+        }
         let log_disk_bytes = own_disk.then_some(16 << 20);
         let is_sent_again = random.random_bool(0.25);
         Self { seed, begins_at, settings, log_disk_bytes, drafts, scripts, faults, is_sent_again }
@@ -64,7 +71,8 @@ fn settings(random: &mut StdRng, small_index: bool, small_log: bool) -> Vec<(&'s
         ("TALLYHOUSE_STORED_WAIT_MS_MAX", "2000".to_owned()),
         ("TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX", "1500".to_owned()),
         ("TALLYHOUSE_QUERY_WAIT_MS_MAX", one_of(&[500, 10_000])),
-        // The audit repairs in the background, and must find nothing to repair.
+        // The audit repairs in the background, and must find nothing to repair (but for a
+        // part that failed).
         ("TALLYHOUSE_AUDIT_AFTER_MINUTES", "0".to_owned()),
         ("TALLYHOUSE_AUDIT_PAUSE_MS", one_of(&[1, 30, 60_000])),
         ("TALLYHOUSE_AUDIT_HOLD_MS_MAX", one_of(&[100, 2_000])),
@@ -91,10 +99,14 @@ fn faults(random: &mut StdRng, sends: u64, own_disk: bool, small_index: bool) ->
     if own_disk {
         faults.push(Fault::FullDisk { left: left(random) });
     }
-    let mut planned: Vec<(u64, Fault)> =
-        faults.into_iter().map(|fault| (random.random_range(sends / 20..sends * 19 / 20), fault)).collect();
+    let mut planned: Vec<(u64, Fault)> = faults.into_iter().map(|fault| (moment(random, sends), fault)).collect();
     planned.sort_by_key(|(at, _)| *at);
     planned
+}
+
+/// Neither at once nor when nearly everything is over.
+fn moment(random: &mut StdRng, sends: u64) -> u64 {
+    random.random_range(sends / 20..sends * 19 / 20)
 }
 
 fn of_processes(random: &mut StdRng, own_disk: bool) -> Fault {
