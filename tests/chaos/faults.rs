@@ -19,6 +19,8 @@ use crate::workload::{HOUR, YOUNGEST};
 const MOMENT_WAIT_MAX: Duration = Duration::from_millis(400);
 /// Longest the engine is stopped, and the disk full.
 const STALL_MAX: Duration = Duration::from_millis(4_000);
+/// Longest an audit is waited for in the middle of the work.
+const AUDIT_WAIT_MAX: Duration = Duration::from_secs(4);
 /// Names of parts that are taken away, of each of a table's partitions.
 const PARTS_TAKEN: u64 = 50;
 /// What the service's log then says of the insert.
@@ -70,7 +72,7 @@ impl Injector<'_> {
             Fault::Audit => {
                 // Where the recent events lie.
                 let to = self.begins_at - YOUNGEST;
-                if self.house.audit(to - 2 * HOUR, to).await? {
+                if self.house.audit(to - 2 * HOUR, to, AUDIT_WAIT_MAX).await? {
                     self.tally.add(Kind::Audit);
                 }
                 Ok(())

@@ -27,8 +27,6 @@ use crate::proxy::Proxy;
 
 /// Longest anything of the house may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest an audit is waited for in the middle of the work.
-const AUDIT_WAIT_MAX: Duration = Duration::from_secs(4);
 /// How often something that is awaited is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -262,9 +260,10 @@ impl House {
         Ok(answer.into_inner().segments)
     }
 
-    /// Audits the hours of these moments, and repairs what differs. Says whether the audit came to its end, which it
+    /// Audits the hours of these moments, and repairs what differs, for no longer
+    /// than this. Says whether the audit came to its end, which it
     /// need not on a bad day.
-    pub(crate) async fn audit(&self, from_millis: i64, to_millis: i64) -> Result<bool> {
+    pub(crate) async fn audit(&self, from_millis: i64, to_millis: i64, wait_max: Duration) -> Result<bool> {
         let window = Some(Window { from: Some(timestamp(from_millis)), to: Some(timestamp(to_millis)) });
         let mut client = AuditServiceClient::connect(self.url()?).await?;
         let audit = async {
@@ -275,7 +274,7 @@ impl House {
             }
             Ok::<_, tonic::Status>(is_over)
         };
-        let ended = tokio::time::timeout(AUDIT_WAIT_MAX, audit).await;
+        let ended = tokio::time::timeout(wait_max, audit).await;
         Ok(matches!(ended, Ok(Ok(true))))
     }
 
@@ -305,7 +304,7 @@ impl House {
         let hours = self.sql("SELECT DISTINCT toUnixTimestamp(toStartOfHour(occurred_at)) FROM events").await?;
         for hour in &hours {
             let from = number(&hour[0]).context("an hour")? as i64 * 1_000;
-            ensure!(self.audit(from, from + 3_600_000).await?, "an audit did not end");
+            ensure!(self.audit(from, from + 3_600_000, PATIENCE).await?, "an audit did not end");
         }
         Ok(())
     }
