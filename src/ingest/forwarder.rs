@@ -137,10 +137,9 @@ impl Forwarder {
         Ok(touched)
     }
 
-    /// Under its token each table takes what it lacks. But that a table knows the
-    /// token does not prove that it has the rows, whatever it answers: it notes
-    /// the one before it has the other, and may fail in between. So what is
-    /// stored is looked at as well.
+    /// Under its token each table takes what it lacks. But a table notes the
+    /// token before it has the rows, and may fail in between, so that it knows
+    /// the token is no proof. So the rows are compared with what is stored, too.
     async fn insert_again(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
         if self.token_holds(segment).await? {
             self.send(segment, EventStore::insert).await?;

@@ -17,12 +17,12 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::events::{click, clicks, now_millis, window};
-use crate::house::{House, eventually, signal};
+use crate::house::{House, TABLES, eventually, signal};
 use crate::second::SecondService;
 
-const HOUR: i64 = 3_600_000;
+pub(crate) const HOUR: i64 = 3_600_000;
 /// So that only the test itself audits.
-const NO_BACKGROUND: (&str, &str) = ("TALLYHOUSE_AUDIT_BACKGROUND", "false");
+pub(crate) const NO_BACKGROUND: (&str, &str) = ("TALLYHOUSE_AUDIT_BACKGROUND", "false");
 
 /// The middle of an hour that is over.
 fn closed_hour() -> i64 {
@@ -30,7 +30,7 @@ fn closed_hour() -> i64 {
     now - now.rem_euclid(HOUR) - 2 * HOUR + HOUR / 2
 }
 
-struct Audited {
+pub(crate) struct Audited {
     /// The hours that are not simply consistent.
     hours: Vec<proto::AuditedHour>,
     summary: proto::AuditSummary,
@@ -48,7 +48,11 @@ impl Audited {
     }
 }
 
-async fn try_audit(channel: Channel, window: Option<proto::Window>, repair: bool) -> Result<Audited, Status> {
+pub(crate) async fn try_audit(
+    channel: Channel,
+    window: Option<proto::Window>,
+    repair: bool,
+) -> Result<Audited, Status> {
     let request = proto::AuditRequest { window, repair };
     let mut steps = AuditServiceClient::new(channel).audit(request).await?.into_inner();
     let mut hours = Vec::new();
@@ -74,7 +78,7 @@ async fn assert_consistent(house: &House, millis: i64) {
 }
 
 async fn merge_everything(house: &House) {
-    for table in ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"] {
+    for table in TABLES {
         house.sql(&format!("OPTIMIZE TABLE {table} FINAL")).await;
     }
 }

@@ -12,6 +12,8 @@ use tonic::transport::Channel;
 
 /// Longest a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The tables that an event reaches.
+pub(crate) const TABLES: [&str; 5] = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
 
 /// A running service. Dropping it ends it, and its engine with it.
 pub(crate) struct House {

@@ -3,16 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use tallyhouse::transport::proto::audit_service_client::AuditServiceClient;
-use tallyhouse::transport::proto::{AuditRequest, Durability, IngestBatchRequest};
+use tallyhouse::transport::proto::{Durability, IngestBatchRequest};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use crate::audit::{HOUR, NO_BACKGROUND, try_audit};
 use crate::events::{click, clicks, now_millis, window};
-use crate::house::{House, eventually, signal};
+use crate::house::{House, TABLES, eventually, signal};
 use crate::second::SecondService;
 
-const HOUR: i64 = 3_600_000;
 const MAGIC: &[u8; 8] = b"TALLYSG2";
 const MAGIC_WITHOUT_TERMS: &[u8; 8] = b"TALLYSEG";
 
@@ -84,38 +83,35 @@ async fn lose_newest_part(house: &House, table: &str) {
 
 /// Has the hours around a moment audited and repaired.
 async fn repair(channel: Channel, millis: i64) {
-    let request = AuditRequest { window: window(millis - HOUR, millis + HOUR), repair: true };
-    let mut steps = AuditServiceClient::new(channel).audit(request).await.unwrap().into_inner();
-    while steps.message().await.unwrap().is_some() {}
+    try_audit(channel, window(millis - HOUR, millis + HOUR), true).await.unwrap();
 }
 
 /// A ClickHouse of one's own, whose files the service cannot put right.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_lost_behind_a_token_is_stored_again_and_counted_right_by_the_audit() {
-    let background = [("TALLYHOUSE_AUDIT_BACKGROUND", "false")];
-    let house = House::with(&background).await;
-    let mut second = SecondService::start(&house, &background).await;
-    // Three hours ago, and beside it an event in a partition of its own, so
-    // that nothing is merged.
-    let at = now_millis() - 3 * HOUR;
-    let send = async |second: &SecondService, events, durability: Durability| {
-        let request = IngestBatchRequest { events, durability: durability.into(), ..Default::default() };
-        second.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap().accepted
-    };
-    assert_eq!(send(&second, vec![click("before", at - 70 * 24 * HOUR)], Durability::Stored).await, 1);
-
-    signal(house.engine_pid(), "STOP");
-    assert_eq!(send(&second, clicks("lost", 200, at), Durability::Logged).await, 200);
-    second.kill();
-    let logged: Vec<(PathBuf, Vec<u8>)> =
-        segments(&second.log_dir()).into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();
-    signal(house.engine_pid(), "CONT");
-    second.start_again().await;
-    eventually("the segment is stored", || async { segments(&second.log_dir()).is_empty() }).await;
-    assert_eq!(house.totals().await, ["201"; 5]);
-
-    // The segment comes back, as after a crash before it was removed.
     for table in ["events", "user_minutes"] {
+        let house = House::with(&[NO_BACKGROUND]).await;
+        let mut second = SecondService::start(&house, &[NO_BACKGROUND]).await;
+        // Three hours ago, and beside it an event in a partition of its own, so
+        // that nothing is merged.
+        let at = now_millis() - 3 * HOUR;
+        let send = async |second: &SecondService, events, durability: Durability| {
+            let request = IngestBatchRequest { events, durability: durability.into(), ..Default::default() };
+            second.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap().accepted
+        };
+        assert_eq!(send(&second, vec![click("before", at - 70 * 24 * HOUR)], Durability::Stored).await, 1);
+
+        signal(house.engine_pid(), "STOP");
+        assert_eq!(send(&second, clicks("lost", 200, at), Durability::Logged).await, 200);
+        second.kill();
+        let logged: Vec<(PathBuf, Vec<u8>)> =
+            segments(&second.log_dir()).into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();
+        signal(house.engine_pid(), "CONT");
+        second.start_again().await;
+        eventually("the segment is stored", || async { segments(&second.log_dir()).is_empty() }).await;
+        assert_eq!(house.totals().await, ["201"; 5]);
+
+        // The segment comes back, as after a crash before it was removed.
         second.kill();
         lose_newest_part(&house, table).await;
         for (file, bytes) in &logged {
@@ -148,8 +144,8 @@ async fn fail_next_part(house: &House, table: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_insert_that_fails_behind_its_token_is_stored_when_it_is_repeated() {
-    for table in ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"] {
-        let house = House::with(&[("TALLYHOUSE_AUDIT_BACKGROUND", "false")]).await;
+    for table in TABLES {
+        let house = House::with(&[NO_BACKGROUND]).await;
         let at = now_millis() - 3 * HOUR;
         house.store(vec![click("before", at)]).await;
         fail_next_part(&house, table).await;

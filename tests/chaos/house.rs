@@ -41,7 +41,7 @@ pub(crate) struct House {
     service: Option<Child>,
     /// How often the service was started.
     runs: usize,
-    /// ClickHouse may have failed behind a token.
+    /// ClickHouse may have failed behind a token, so a rollup may lack a block.
     pub(crate) is_to_be_repaired: bool,
     url: watch::Sender<Option<String>>,
     http: reqwest::Client,
@@ -309,8 +309,8 @@ impl House {
         Ok(())
     }
 
-    /// How often ClickHouse had noted the token of a block that it was killed
-    /// in front of: blocks that were taken back before it was started again.
+    /// How many blocks were taken back before ClickHouse was started again: it
+    /// had noted their tokens, and was killed or failed before it had them.
     pub(crate) fn lost_blocks(&self) -> u64 {
         let below = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let tables = below(self.dir.join("engine/clickhouse/data/store")).flat_map(below);

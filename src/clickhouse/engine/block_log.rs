@@ -13,9 +13,10 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Lines of a log that are looked at, from its end. Only what was being added when
-/// ClickHouse was killed can have been broken off; older parts may be missing for a
-/// good reason, such as their age.
+/// Lines of a log that are looked at, from its end: what was being added when
+/// ClickHouse was killed is among the last. Older parts may be missing for a good
+/// reason, such as their age. (What failed before that, with ClickHouse alive, is
+/// left to the settling of repeated inserts.)
 const LINES_MAX: usize = 100;
 
 /// What a line says of a block: that it was added, or taken back.
@@ -45,7 +46,7 @@ fn mend_table(table_dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     let (table, blocks) = (table_dir.display(), lost.len());
-    tracing::warn!(%table, blocks, "ClickHouse was killed in an insert; it will be repeated");
+    tracing::warn!(%table, blocks, "ClickHouse noted blocks that it does not have; their tokens are taken back");
     let mut file = OpenOptions::new().append(true).open(&path)?;
     file.set_len(whole.len() as u64)?; // A line that was cut short stands for nothing.
     for (part, block) in lost {
