@@ -1,7 +1,8 @@
 //! One batch on its way through deduplication.
 //!
-//! Every event is encoded at the end of the batch's rows, and stays there only
-//! if its id is new. What must be asked about or waited for is kept aside.
+//! Every event is encoded at the end of the batch's rows. Then the index is
+//! asked for all of them at once, and rows stay only of those whose ids are
+//! new. What must be asked about or waited for is kept aside.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use super::fate::Fate;
 use super::fingerprint::{Fingerprinter, IdFingerprint, PayloadFingerprint};
-use super::index::{Claim, Index, Minute, SegmentTag};
+use super::index::{Asked, Claim, Index, Minute, SegmentTag, Taken};
 use super::log::Frame;
 use super::row::{self, RowSpan, Rows};
 use super::store::EventKey;
@@ -24,11 +25,31 @@ pub(super) struct Claimed {
     minute: Minute,
 }
 
-/// An id that ClickHouse may know; its row is kept aside. It is claimed, unless
-/// there is no row: the event is not to be stored even if it is new.
+impl Claimed {
+    const fn taken(self) -> Taken {
+        Taken { id: self.id, payload: self.payload, minute: self.minute }
+    }
+}
+
+/// An event that the index has not been asked for yet. It has a row, unless it
+/// is not to be stored even if it is new.
+struct Added<'a> {
+    claimed: Claimed,
+    key: EventKey<'a>,
+    row: Option<Range<usize>>,
+}
+
+impl Added<'_> {
+    const fn asked(&self) -> Asked {
+        Asked { id: self.claimed.id, minute: self.claimed.minute, is_wanted: self.row.is_some() }
+    }
+}
+
+/// An id that ClickHouse may know; its row is kept aside. It is claimed, if
+/// there is a row.
 struct Late<'a> {
     claimed: Claimed,
-    event: Event<'a>,
+    key: EventKey<'a>,
     row: Option<Range<usize>>,
 }
 
@@ -68,9 +89,8 @@ pub(super) struct Claims {
 impl Claims {
     /// The batch is durable: its ids are taken.
     pub(super) fn settle(mut self, tag: SegmentTag) {
-        for claimed in self.ids.drain(..) {
-            self.index.settle(claimed.id, claimed.payload, claimed.minute, tag);
-        }
+        let taken: Vec<Taken> = self.ids.drain(..).map(Claimed::taken).collect();
+        self.index.settle(&taken, tag);
     }
 }
 
@@ -90,6 +110,7 @@ pub(super) struct Batch<'a> {
     verdicts: Vec<Verdict>,
     rows: Vec<u8>,
     row_count: u32,
+    added: Vec<Added<'a>>,
     late: Vec<Late<'a>>,
     late_rows: Vec<u8>,
     shared: Vec<Shared>,
@@ -125,6 +146,7 @@ impl<'a> Batch<'a> {
             verdicts: Vec::with_capacity(events),
             rows: Frame::buffer(bytes),
             row_count: 0,
+            added: Vec::with_capacity(events),
             late: Vec::new(),
             late_rows: Vec::new(),
             shared: Vec::new(),
@@ -138,66 +160,85 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds an event.
-    pub(super) fn add(&mut self, event: Event<'a>, arrival: u64) {
+    pub(super) fn add(&mut self, event: &Event<'a>, arrival: u64) {
         let start = self.rows.len();
-        let span = row::encode(&event, arrival, &mut self.rows);
-        let claimed = self.fingerprint(&span, &self.rows);
-        let mut verdict = Verdict::Accepted;
-        let mut keep_row = false;
-        match self.claims.index.claim(claimed.id, claimed.minute, &self.claims.fate) {
-            Claim::New => {
-                self.claims.ids.push(claimed);
-                self.row_count += 1;
-                keep_row = true;
-            }
-            Claim::BelowFloor => {
-                self.claims.ids.push(claimed);
-                let late_start = self.late_rows.len();
-                self.late_rows.extend_from_slice(&self.rows[start..]);
-                self.late.push(Late { claimed, event, row: Some(late_start..self.late_rows.len()) });
-            }
-            Claim::Known(payload) => verdict = repeated(payload == claimed.payload),
-            Claim::Pending(fate) => {
-                self.share(&claimed, fate);
-                verdict = Verdict::Undecided;
-            }
-            Claim::Full => self.is_refused = true,
-        }
-        if !keep_row {
-            self.rows.truncate(start);
-        }
-        self.verdicts.push(verdict);
+        let claimed = self.encode(event, arrival);
+        self.added.push(Added { claimed, key: key(event), row: Some(start..self.rows.len()) });
+        self.verdicts.push(Verdict::Accepted);
     }
 
     /// Adds an event that is not to be stored. It is rejected only if it is new:
     /// of one that was taken before, whoever sends it again is told so, whatever
     /// is asked of events by now.
-    pub(super) fn add_unwanted(&mut self, event: Event<'a>, rejection: Rejection) {
+    pub(super) fn add_unwanted(&mut self, event: &Event<'a>, rejection: Rejection) {
         let start = self.rows.len();
-        let span = row::encode(&event, 0, &mut self.rows);
-        let claimed = self.fingerprint(&span, &self.rows);
+        let claimed = self.encode(event, 0);
         self.rows.truncate(start);
-        let mut verdict = Verdict::Rejected(rejection);
-        match self.claims.index.ask(claimed.id, claimed.minute) {
-            Claim::Known(payload) => verdict = repeated(payload == claimed.payload),
-            Claim::Pending(fate) => self.share(&claimed, fate),
-            Claim::BelowFloor => self.late.push(Late { claimed, event, row: None }),
-            Claim::New | Claim::Full => {}
+        self.added.push(Added { claimed, key: key(event), row: None });
+        self.verdicts.push(Verdict::Rejected(rejection));
+    }
+
+    /// Asks the index for all events that were added, and claims those that are
+    /// to be stored.
+    pub(super) fn claim(&mut self) {
+        let added = std::mem::take(&mut self.added);
+        let asked: Vec<Asked> = added.iter().map(Added::asked).collect();
+        let said = self.claims.index.claim(&asked, &self.claims.fate);
+        let mut end = None;
+        for (Added { claimed, key, row }, said) in added.into_iter().zip(said) {
+            let is_kept = self.take_in(claimed, key, row.clone(), said);
+            let Some(row) = row else { continue };
+            // Those behind one that goes move up.
+            let to = end.unwrap_or(row.start);
+            if is_kept && to != row.start {
+                self.rows.copy_within(row.clone(), to);
+            }
+            end = Some(if is_kept { to + row.len() } else { to });
         }
-        self.verdicts.push(verdict);
+        if let Some(end) = end {
+            self.rows.truncate(end);
+        }
     }
 
-    /// Another batch, or this one, has claimed the id.
-    fn share(&mut self, claimed: &Claimed, fate: Arc<Fate>) {
-        let Claimed { position, id, payload, .. } = *claimed;
-        self.shared.push(Shared { position, id, payload, fate });
+    /// Takes in what the index says of an event, and says whether its row is
+    /// one of the batch's.
+    fn take_in(&mut self, claimed: Claimed, key: EventKey<'a>, row: Option<Range<usize>>, said: Claim) -> bool {
+        match said {
+            Claim::New if row.is_some() => {
+                self.claims.ids.push(claimed);
+                self.row_count += 1;
+                return true;
+            }
+            Claim::New => {}
+            Claim::BelowFloor => {
+                let row = row.map(|row| {
+                    self.claims.ids.push(claimed);
+                    let start = self.late_rows.len();
+                    self.late_rows.extend_from_slice(&self.rows[row]);
+                    start..self.late_rows.len()
+                });
+                self.late.push(Late { claimed, key, row });
+            }
+            Claim::Known(payload) => self.verdicts[claimed.position] = repeated(payload == claimed.payload),
+            Claim::Pending(fate) => {
+                if row.is_some() {
+                    self.verdicts[claimed.position] = Verdict::Undecided;
+                }
+                let Claimed { position, id, payload, .. } = claimed;
+                self.shared.push(Shared { position, id, payload, fate });
+            }
+            Claim::Full => self.is_refused = true,
+        }
+        false
     }
 
-    fn fingerprint(&self, span: &RowSpan, rows: &[u8]) -> Claimed {
+    /// Puts an event's row at the end of the rows.
+    fn encode(&mut self, event: &Event<'a>, arrival: u64) -> Claimed {
+        let span = row::encode(event, arrival, &mut self.rows);
         Claimed {
             position: self.verdicts.len(),
-            id: self.prints.id(&rows[span.id.clone()]),
-            payload: self.prints.payload(&rows[span.payload.clone()]),
+            id: self.prints.id(&self.rows[span.id]),
+            payload: self.prints.payload(&self.rows[span.payload]),
             minute: Minute::of(span.occurred_at),
         }
     }
@@ -261,13 +302,7 @@ impl<'a> Batch<'a> {
 
     /// The events that ClickHouse must be asked about.
     pub(super) fn late_keys(&self) -> Vec<EventKey<'a>> {
-        self.late
-            .iter()
-            .map(|late| EventKey {
-                event_id: late.event.event_id(),
-                occurred_at_millis: late.event.occurred_at().millis(),
-            })
-            .collect()
+        self.late.iter().map(|late| late.key).collect()
     }
 
     /// Takes in what ClickHouse answered; nothing when it could not be asked.
@@ -305,6 +340,10 @@ impl<'a> Batch<'a> {
     }
 }
 
+const fn key<'a>(event: &Event<'a>) -> EventKey<'a> {
+    EventKey { event_id: event.event_id(), occurred_at_millis: event.occurred_at().millis() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,8 +367,9 @@ mod tests {
         let answer = &rows[..span.payload.end];
         for bytes in 0..=answer.len() {
             let mut batch = Batch::new(Arc::clone(&index), prints, 2, 100);
-            batch.add(event(&org, "new"), 2);
-            batch.add(event(&org, "known"), 3);
+            batch.add(&event(&org, "new"), 2);
+            batch.add(&event(&org, "known"), 3);
+            batch.claim();
             assert_eq!(batch.late_keys().len(), 2);
             batch.resolve_late(Some(&answer[..bytes]));
             let expected = match bytes {

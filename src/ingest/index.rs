@@ -17,13 +17,16 @@
 //!   It is remembered until its segment is stored, since until then ClickHouse
 //!   would answer that it does not know it.
 
-use std::collections::{BTreeMap, HashMap};
+mod sweep;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
+use self::sweep::SWEEP_PERCENT;
 use super::fate::Fate;
 use super::fingerprint::{IdFingerprint, PayloadFingerprint};
 use super::mark::Mark;
@@ -31,24 +34,37 @@ pub use super::mark::{Minute, SegmentTag, SegmentTags};
 use super::recalled::Recalled;
 use super::table::{Entry, Table};
 
-const SHARDS: usize = 256;
-/// A sweep is due when the index is fuller than this, in percent.
-const SWEEP_PERCENT: usize = 95;
-/// A sweep leaves the index at most this full, in percent.
-const SWEPT_PERCENT: usize = 85;
-/// The same when a batch found no room: it needs more than that.
-const SWEPT_PERCENT_WHEN_SHORT: usize = 50;
-/// Recalled minutes take at most so much of the index, in percent, while newer
-/// ids could use the room.
-const RECALLED_PERCENT: usize = 40;
+const SHARDS: usize = 128;
+/// An id that the index is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The id.
+    pub id: IdFingerprint,
+    /// When its event occurred.
+    pub minute: Minute,
+    /// Whether it is claimed when it is not there.
+    pub is_wanted: bool,
+}
+
+/// What is to be remembered of an id.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// The id.
+    pub id: IdFingerprint,
+    /// Its event's payload.
+    pub payload: PayloadFingerprint,
+    /// When its event occurred.
+    pub minute: Minute,
+}
 
 /// What the index says of an id.
 #[derive(Debug)]
 pub enum Claim {
-    /// It was not there and is new. It is pending now, in the caller's hands.
+    /// It was not there and is new. It is pending now, in the caller's hands, if
+    /// it is wanted.
     New,
     /// It is not there, but lies below the floor: ClickHouse must be asked. It
-    /// is pending now, in the caller's hands.
+    /// is pending now, in the caller's hands, if it is wanted.
     BelowFloor,
     /// It was taken before, with this payload.
     Known(PayloadFingerprint),
@@ -64,11 +80,16 @@ struct Cold {
     tag: SegmentTag,
 }
 
+/// (Nobody can choose the fingerprints, so hashing them may be cheap.)
 #[derive(Default)]
 struct Shard {
     table: Table,
-    pending: HashMap<[u32; 3], Arc<Fate>>,
-    cold: HashMap<[u32; 3], Cold>,
+    pending: FxHashMap<[u32; 3], Arc<Fate>>,
+    cold: FxHashMap<[u32; 3], Cold>,
+}
+
+const fn shard_of(id: IdFingerprint) -> usize {
+    id.shard as usize % SHARDS
 }
 
 /// The index. See the module.
@@ -126,14 +147,49 @@ impl Index {
     }
 
     fn shard(&self, id: IdFingerprint) -> &Mutex<Shard> {
-        &self.shards[id.shard as usize % SHARDS]
+        &self.shards[shard_of(id)]
     }
 
-    /// Asks for an id, and claims it when it is not there: it is pending until
-    /// [`Index::settle`] or [`Index::release`] is called for it, and `fate`
-    /// is what others who ask for it meanwhile are given to wait for.
-    pub fn claim(&self, id: IdFingerprint, minute: Minute, fate: &Arc<Fate>) -> Claim {
-        let mut shard = self.shard(id).lock();
+    /// Visits the shard of each id, in the order of the ids within a shard.
+    ///
+    /// Where an id belongs in a large table is in no cache of the processor's.
+    /// So the places of all ids of a shard are read first, which does not wait
+    /// for one before the next, and each shard is locked once.
+    fn visit<T>(&self, of: &[T], id: impl Fn(&T) -> IdFingerprint, mut visit: impl FnMut(&mut Shard, usize)) {
+        let mut order: Vec<(usize, usize)> =
+            of.iter().enumerate().map(|(position, one)| (shard_of(id(one)), position)).collect();
+        order.sort_unstable();
+        for of_shard in order.chunk_by(|(a, _), (b, _)| a == b) {
+            let mut shard = self.shards[of_shard[0].0].lock();
+            for (_, position) in of_shard {
+                std::hint::black_box(shard.table.home_mark(id(&of[*position]).words));
+            }
+            for (_, position) in of_shard {
+                visit(&mut shard, *position);
+            }
+        }
+    }
+
+    /// Asks for ids, and claims those that are not there: each is pending until
+    /// [`Index::settle`] or [`Index::release`] is called for it, and `fate` is
+    /// what others who ask for it meanwhile are given to wait for. One answer
+    /// for each, in their order; of an id that is asked for twice, the first
+    /// claims it.
+    pub fn claim(&self, asked: &[Asked], fate: &Arc<Fate>) -> Vec<Claim> {
+        let mut claims: Vec<Claim> = Vec::new();
+        claims.resize_with(asked.len(), || Claim::Full);
+        self.visit(
+            asked,
+            |asked| asked.id,
+            |shard, position| {
+                claims[position] = self.claim_one(shard, &asked[position], fate);
+            },
+        );
+        claims
+    }
+
+    fn claim_one(&self, shard: &mut Shard, asked: &Asked, fate: &Arc<Fate>) -> Claim {
+        let Asked { id, minute, is_wanted } = asked;
         if let Some(entry) = shard.table.get(id.words) {
             return Claim::Known(entry.payload);
         }
@@ -143,34 +199,19 @@ impl Index {
         if let Some(cold) = shard.cold.get(&id.words) {
             return Claim::Known(cold.payload);
         }
-        let len = self.len.fetch_add(1, Ordering::Relaxed) + 1;
-        if len * 100 > self.ids_max * SWEEP_PERCENT {
-            self.sweep_due.notify_one();
-            if len > self.ids_max {
-                self.len.fetch_sub(1, Ordering::Relaxed);
-                self.is_short.store(true, Ordering::Relaxed);
-                return Claim::Full;
+        if *is_wanted {
+            let len = self.len.fetch_add(1, Ordering::Relaxed) + 1;
+            if len * 100 > self.ids_max * SWEEP_PERCENT {
+                self.sweep_due.notify_one();
+                if len > self.ids_max {
+                    self.len.fetch_sub(1, Ordering::Relaxed);
+                    self.is_short.store(true, Ordering::Relaxed);
+                    return Claim::Full;
+                }
             }
+            shard.pending.insert(id.words, Arc::clone(fate));
         }
-        shard.pending.insert(id.words, Arc::clone(fate));
-        if self.is_complete(minute) { Claim::New } else { Claim::BelowFloor }
-    }
-
-    /// What [`Index::claim`] would answer, without claiming anything. (It does
-    /// not say [`Claim::Full`].)
-    pub fn ask(&self, id: IdFingerprint, minute: Minute) -> Claim {
-        let shard = self.shard(id).lock();
-        if let Some(entry) = shard.table.get(id.words) {
-            Claim::Known(entry.payload)
-        } else if let Some(fate) = shard.pending.get(&id.words) {
-            Claim::Pending(Arc::clone(fate))
-        } else if let Some(cold) = shard.cold.get(&id.words) {
-            Claim::Known(cold.payload)
-        } else if self.is_complete(minute) {
-            Claim::New
-        } else {
-            Claim::BelowFloor
-        }
+        if self.is_complete(*minute) { Claim::New } else { Claim::BelowFloor }
     }
 
     /// Asks again for an id that was [`Claim::BelowFloor`] and is still
@@ -204,11 +245,17 @@ impl Index {
         in_table.or_else(|| shard.cold.get(&id.words).map(|cold| cold.payload))
     }
 
-    /// A pending id has become durable, in the segment with this tag.
-    pub fn settle(&self, id: IdFingerprint, payload: PayloadFingerprint, minute: Minute, tag: SegmentTag) {
-        let mut shard = self.shard(id).lock();
-        shard.pending.remove(&id.words);
-        self.remember(&mut shard, id, payload, minute, tag);
+    /// Pending ids have become durable, in the segment with this tag.
+    pub fn settle(&self, taken: &[Taken], tag: SegmentTag) {
+        self.visit(
+            taken,
+            |taken| taken.id,
+            |shard, position| {
+                let Taken { id, payload, minute } = taken[position];
+                shard.pending.remove(&id.words);
+                self.remember(shard, id, payload, minute, tag);
+            },
+        );
     }
 
     /// A pending id has not become durable, or is known to ClickHouse.
@@ -266,10 +313,6 @@ impl Index {
         has_room
     }
 
-    const fn recalled_max(&self) -> usize {
-        self.ids_max * RECALLED_PERCENT / 100
-    }
-
     /// Keeps all ids of these minutes from now on: whatever ClickHouse is
     /// asked for after this call and [restored](Index::restore) makes the
     /// minutes complete, which [`Index::recalled`] says.
@@ -324,92 +367,17 @@ impl Index {
     pub async fn sweep_due(&self) {
         self.sweep_due.notified().await;
     }
+}
 
-    /// Makes room: lets recalled minutes go and raises the floor so far that
-    /// the index is less full, except for ids in segments that are not stored.
-    /// Other threads go on meanwhile.
-    pub fn sweep(&self, unstored: impl Fn() -> SegmentTags) {
-        let was_short = self.is_short.swap(false, Ordering::Relaxed);
-        let wanted = self.recalls_wanted.swap(0, Ordering::Relaxed);
-        let percent = if was_short { SWEPT_PERCENT_WHEN_SHORT } else { SWEPT_PERCENT };
-        let excess = (self.ids() + wanted).saturating_sub(self.ids_max * percent / 100);
-        let by_minute = self.ids_by_minute();
-        let floor = self.floor();
-        let recalled_ids: usize = by_minute.range(..floor).map(|(_, ids)| ids).sum();
-        let over_share = (recalled_ids + wanted).saturating_sub(self.recalled_max());
-        if excess == 0 && over_share == 0 {
-            return;
-        }
-        // First what recalled minutes hold beyond their share, then the oldest
-        // ids above the floor, then recalled minutes again.
-        let mut recalled = self.recalled.idle_longest_first().into_iter();
-        let ids_of = |minute: &Minute| by_minute.get(minute).copied().unwrap_or_default();
-        let (mut going, mut freed) = (Vec::new(), 0);
-        while freed < over_share
-            && let Some(minute) = recalled.next()
-        {
-            freed += ids_of(&minute);
-            going.push(minute);
-        }
-        let mut new_floor = floor;
-        for (minute, ids) in by_minute.range(floor..) {
-            if freed >= excess {
-                break;
-            }
-            freed += ids;
-            new_floor = minute.next();
-        }
-        while freed < excess
-            && let Some(minute) = recalled.next()
-        {
-            freed += ids_of(&minute);
-            going.push(minute);
-        }
-        // First what is said of them, then the entries: whoever misses an
-        // entry that has gone sees, under the same shard's lock, that they
-        // must ask.
-        self.recalled.forget(&going);
-        self.raise_floor(new_floor);
-        self.let_go(unstored);
-        let gone: usize = going.iter().map(ids_of).sum();
-        self.recalled_len.store(recalled_ids - gone, Ordering::Relaxed);
+/// One id at a time.
+#[cfg(test)]
+impl Index {
+    fn claim_one_id(&self, id: IdFingerprint, minute: Minute, fate: &Arc<Fate>) -> Claim {
+        self.claim(&[Asked { id, minute, is_wanted: true }], fate).remove(0)
     }
 
-    fn ids_by_minute(&self) -> BTreeMap<Minute, usize> {
-        let mut minutes = BTreeMap::new();
-        for shard in &self.shards {
-            for entry in shard.lock().table.iter() {
-                *minutes.entry(Mark(entry.mark).minute()).or_default() += 1;
-            }
-        }
-        minutes
-    }
-
-    /// Lets go of all ids that need not be kept.
-    fn let_go(&self, unstored: impl Fn() -> SegmentTags) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            // As in `forget_stored`, under the lock.
-            let unstored = unstored();
-            self.sweep_shard(&mut shard, unstored);
-        }
-    }
-
-    fn sweep_shard(&self, shard: &mut Shard, unstored: SegmentTags) {
-        let Shard { table, cold, .. } = shard;
-        let (ids, colds) = (table.len() + cold.len(), cold.len());
-        table.retain(|entry| {
-            let mark = Mark(entry.mark);
-            let tag = if unstored.contains(mark.tag()) { mark.tag() } else { SegmentTag::STORED };
-            entry.mark = Mark::new(mark.minute(), tag).0;
-            let keep = self.keeps(mark.minute());
-            if !keep && tag != SegmentTag::STORED {
-                cold.insert(entry.words, Cold { payload: entry.payload, minute: mark.minute(), tag });
-            }
-            keep
-        });
-        self.len.fetch_sub(ids - table.len() - cold.len(), Ordering::Relaxed);
-        self.cold_len.fetch_add(cold.len() - colds, Ordering::Relaxed);
+    fn settle_one_id(&self, id: IdFingerprint, payload: PayloadFingerprint, minute: Minute, tag: SegmentTag) {
+        self.settle(&[Taken { id, payload, minute }], tag);
     }
 }
 
@@ -421,14 +389,14 @@ mod tests {
     use super::*;
     use crate::ingest::fingerprint::Fingerprinter;
 
-    struct Bench {
-        index: Index,
+    pub(super) struct Bench {
+        pub(super) index: Index,
         prints: Fingerprinter,
         fate: Arc<Fate>,
     }
 
     impl Bench {
-        fn new(ids_max: usize) -> Self {
+        pub(super) fn new(ids_max: usize) -> Self {
             Self { index: Index::new(ids_max), prints: Fingerprinter::random(), fate: Arc::default() }
         }
 
@@ -436,13 +404,13 @@ mod tests {
             self.prints.id(&n.to_le_bytes())
         }
 
-        fn claim(&self, n: usize, minute: u32) -> Claim {
-            self.index.claim(self.id(n), Minute(minute), &self.fate)
+        pub(super) fn claim(&self, n: usize, minute: u32) -> Claim {
+            self.index.claim_one_id(self.id(n), Minute(minute), &self.fate)
         }
 
-        fn take(&self, n: usize, minute: u32, segment: u64) {
+        pub(super) fn take(&self, n: usize, minute: u32, segment: u64) {
             assert!(matches!(self.claim(n, minute), Claim::New | Claim::BelowFloor), "id {n}");
-            self.index.settle(self.id(n), 7, Minute(minute), SegmentTag::of(segment));
+            self.index.settle_one_id(self.id(n), 7, Minute(minute), SegmentTag::of(segment));
         }
     }
 
@@ -451,7 +419,7 @@ mod tests {
         let bench = Bench::new(1_000);
         assert!(matches!(bench.claim(1, 5), Claim::New));
         assert!(matches!(bench.claim(1, 5), Claim::Pending(_)));
-        bench.index.settle(bench.id(1), 7, Minute(5), SegmentTag::of(0));
+        bench.index.settle_one_id(bench.id(1), 7, Minute(5), SegmentTag::of(0));
         assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
         // The time is not part of the identity.
         assert!(matches!(bench.claim(1, 900), Claim::Known(7)));

@@ -219,7 +219,7 @@ impl Pipeline {
         decided
     }
 
-    /// Validates, encodes and claims every event, and asks ClickHouse about
+    /// Validates and encodes every event, claims them, and asks ClickHouse about
     /// those below the index's floor.
     async fn deduplicate(&self, org_id: &OrgId, drafts: Vec<EventDraft<'_>>, bytes: usize) -> Result<Decided, Error> {
         let mut batch = Batch::new(Arc::clone(&self.index), self.prints, drafts.len(), bytes);
@@ -235,16 +235,17 @@ impl Pipeline {
                 }
             };
             let Some(types) = &types else {
-                batch.add(event, arrival);
+                batch.add(&event, arrival);
                 continue;
             };
             match types.check(&event) {
-                Ok(version) => batch.add(event.checked_against(version), arrival),
-                Err(rejection) => batch.add_unwanted(event, rejection),
+                Ok(version) => batch.add(&event.checked_against(version), arrival),
+                Err(rejection) => batch.add_unwanted(&event, rejection),
             }
             // Checking costs; others must get their turn within a batch.
             tokio::task::coop::consume_budget().await;
         }
+        batch.claim();
         if batch.is_refused() {
             let message = "the index is full of events that ClickHouse has not taken yet";
             return Err(Error::exhausted(message, RETRY_AFTER));

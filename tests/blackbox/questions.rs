@@ -130,6 +130,65 @@ async fn answers_are_exact_for_any_window_of_whole_minutes() {
     }
 }
 
+/// So many users that those with few events are left out at first: of parts
+/// that are merged, and not of those that were just inserted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_most_active_of_many_users_are_exact() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let house = House::new().await;
+    let first_day = now_millis() / DAY * DAY - 3 * DAY;
+    // As many events for everybody, but for chance: the first are hardly above
+    // the others.
+    insert_users(&house, seed, 900_000, "cityHash64({n}, 1) % 70000", first_day, 2 * DAY).await;
+    house.sql("OPTIMIZE TABLE user_days FINAL").await;
+    house.sql("SYSTEM STOP MERGES user_days").await;
+    assert_ranked(&house, &mut random, first_day, 4).await;
+    // Some far ahead of the others, of whom most had no events yet; not merged.
+    let some = "toUInt64(pow(cityHash64({n}, 1) % 1000 / 1000, 4) * 90000)";
+    insert_users(&house, seed + 1, 30_000, some, first_day, 3 * DAY).await;
+    insert_users(&house, seed + 2, 3_000, some, first_day + DAY, DAY).await;
+    assert_ranked(&house, &mut random, first_day, 12).await;
+}
+
+/// Inserts events of users, whose numbers are an expression of `{n}`, evenly
+/// over some time.
+async fn insert_users(house: &House, seed: u64, events: u64, user: &str, from: i64, length: i64) {
+    let user = user.replace("{n}", &format!("number + {}", seed % 1_000_000 * 1_000_000));
+    house
+        .sql(&format!(
+            "INSERT INTO events (org_id, event_id, type, user_id, occurred_at, seq, version) \
+             SELECT 'default', 'event-{seed}-' || toString(number), 'click', 'user_' || toString({user}), \
+               fromUnixTimestamp64Milli({from} + toInt64(cityHash64(number, {seed}) % {length}), 'UTC'), number, 1 \
+             FROM numbers({events})"
+        ))
+        .await;
+}
+
+/// Asks for the most active users of windows of a day, and of any length.
+async fn assert_ranked(house: &House, random: &mut StdRng, first_day: i64, windows: usize) {
+    let mut query = house.query().await;
+    for n in 0..windows {
+        let from = first_day + random.random_range(0..36 * 60) * MINUTE;
+        let length = if n % 2 == 0 { 24 * 60 } else { random.random_range(1..72 * 60) };
+        let to = from + length * MINUTE;
+        let limit = random.random_range(1..30);
+        let answer = query.get_top_users(proto::GetTopUsersRequest { window: window(from, to), limit }).await;
+        let users: Vec<_> =
+            answer.unwrap().into_inner().users.into_iter().map(|user| (user.user_id, user.events)).collect();
+        let expected = house
+            .sql(&format!(
+                "SELECT user_id, count() AS events FROM events \
+                 WHERE occurred_at >= fromUnixTimestamp64Milli({from}) AND occurred_at < fromUnixTimestamp64Milli({to}) \
+                 GROUP BY user_id ORDER BY events DESC, user_id LIMIT {limit}"
+            ))
+            .await;
+        let shown: Vec<_> = users.iter().map(|(user_id, events)| format!("{user_id}\t{events}")).collect();
+        assert_eq!(shown, expected.lines().collect::<Vec<_>>(), "{limit} users of {from}..{to}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn walking_the_pages_shows_every_event_once_newest_first() {
     let house = House::new().await;

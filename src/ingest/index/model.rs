@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
+use super::sweep::SWEPT_PERCENT;
 use super::*;
 use crate::ingest::fingerprint::Fingerprinter;
 
@@ -194,13 +195,13 @@ impl World {
         self.model.next_segment += 1;
         self.model.unstored.insert(segment);
         for id in ids {
-            self.index.settle(self.id(id), payload(id), minute(id), SegmentTag::of(segment));
+            self.index.settle_one_id(self.id(id), payload(id), minute(id), SegmentTag::of(segment));
             self.model.taken.insert(id, segment);
         }
     }
 
     fn claim(&mut self, producer: usize, id: u16) {
-        let said = self.index.claim(self.id(id), minute(id), &self.fates[producer]);
+        let said = self.index.claim_one_id(self.id(id), minute(id), &self.fates[producer]);
         let taken_in = self.model.taken.get(&id).copied();
         let is_below = minute(id) < self.index.floor();
         let is_stored = taken_in.is_some_and(|segment| !self.model.unstored.contains(&segment));
@@ -300,12 +301,12 @@ fn take_and_ask_again(shared: &Shared, minute: Minute) {
         let ids = (0..8).map(|n| shared.id(segment * 8 + n));
         shared.segments.lock().insert(segment);
         for id in ids.clone() {
-            let said = shared.index.claim(id, minute, &fate);
+            let said = shared.index.claim_one_id(id, minute, &fate);
             assert!(matches!(said, Claim::New | Claim::BelowFloor), "{said:?}");
-            shared.index.settle(id, 7, minute, SegmentTag::of(segment));
+            shared.index.settle_one_id(id, 7, minute, SegmentTag::of(segment));
         }
         for id in ids {
-            let said = shared.index.claim(id, minute, &fate);
+            let said = shared.index.claim_one_id(id, minute, &fate);
             assert!(matches!(said, Claim::Known(7)), "segment {segment} is not stored, and {said:?}");
         }
         shared.segments.lock().remove(&segment);
@@ -347,13 +348,13 @@ fn a_sweep_does_not_take_a_segment_begun_meanwhile_for_stored() {
             shared.segments.lock().insert(segment);
             let mut taken = Vec::new();
             for (id, minute) in ids {
-                if matches!(shared.index.claim(id, minute, &fate), Claim::New | Claim::BelowFloor) {
-                    shared.index.settle(id, 7, minute, SegmentTag::of(segment));
+                if matches!(shared.index.claim_one_id(id, minute, &fate), Claim::New | Claim::BelowFloor) {
+                    shared.index.settle_one_id(id, 7, minute, SegmentTag::of(segment));
                     taken.push((id, minute));
                 }
             }
             for (id, minute) in taken.repeat(4) {
-                let said = shared.index.claim(id, minute, &fate);
+                let said = shared.index.claim_one_id(id, minute, &fate);
                 assert!(matches!(said, Claim::Known(7)), "segment {segment} is not stored, and {said:?}");
             }
             shared.segments.lock().remove(&segment);
@@ -379,11 +380,11 @@ fn of_many_who_ask_at_once_one_wins_and_the_others_share_its_fate() {
                     // Whoever releases must not have won for good.
                     let gives_up = (id + thread) % 3 == 0;
                     loop {
-                        match shared.index.claim(print, Minute(1 + u32::try_from(id).unwrap() % 50), &fate) {
+                        match shared.index.claim_one_id(print, Minute(1 + u32::try_from(id).unwrap() % 50), &fate) {
                             Claim::New if gives_up => shared.index.release(print),
                             Claim::New => {
                                 *wins.lock().entry(id).or_default() += 1;
-                                shared.index.settle(print, 7, Minute(1), SegmentTag::of(0));
+                                shared.index.settle_one_id(print, 7, Minute(1), SegmentTag::of(0));
                             }
                             Claim::Known(payload) => {
                                 assert_eq!(payload, 7);
