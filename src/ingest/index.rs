@@ -426,6 +426,26 @@ mod tests {
     }
 
     #[test]
+    fn ids_asked_for_together_are_answered_as_one_by_one() {
+        let [together, alone] = [Bench::new(1_000), Bench::new(1_000)];
+        // Some twice, and some not wanted, the first or the second time.
+        let asked: Vec<Asked> = (0..1_000_u32)
+            .map(|n| Asked {
+                id: together.id((n * 7 % 600) as usize),
+                minute: Minute(1 + n % 3),
+                is_wanted: n % 7 != 0,
+            })
+            .collect();
+        let said = together.index.claim(&asked, &together.fate);
+        for (n, (asked, said)) in asked.iter().zip(said).enumerate() {
+            let expected = alone.index.claim(&[*asked], &alone.fate).remove(0);
+            assert_eq!(std::mem::discriminant(&said), std::mem::discriminant(&expected), "event {n}: {said:?}");
+        }
+        assert_eq!(together.index.ids(), alone.index.ids());
+        assert!(matches!(together.index.claim(&asked, &alone.fate)[1], Claim::Pending(_)));
+    }
+
+    #[test]
     fn a_released_id_can_be_claimed_again() {
         let bench = Bench::new(1_000);
         assert!(matches!(bench.claim(1, 5), Claim::New));

@@ -130,8 +130,8 @@ async fn answers_are_exact_for_any_window_of_whole_minutes() {
     }
 }
 
-/// So many users that those with few events are left out at first: of parts
-/// that are merged, and not of those that were just inserted.
+/// Far more users than are candidates at first, whose days are merged and are
+/// not.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_most_active_of_many_users_are_exact() {
     let seed: u64 = rand::random();
@@ -140,12 +140,12 @@ async fn the_most_active_of_many_users_are_exact() {
     let house = House::new().await;
     let first_day = now_millis() / DAY * DAY - 3 * DAY;
     // As many events for everybody, but for chance: the first are hardly above
-    // the others.
+    // those behind them.
     insert_users(&house, seed, 900_000, "cityHash64({n}, 1) % 70000", first_day, 2 * DAY).await;
     house.sql("OPTIMIZE TABLE user_days FINAL").await;
     house.sql("SYSTEM STOP MERGES user_days").await;
     assert_ranked(&house, &mut random, first_day, 4).await;
-    // Some far ahead of the others, of whom most had no events yet; not merged.
+    // Some far ahead, who had hardly any events before; not merged.
     let some = "toUInt64(pow(cityHash64({n}, 1) % 1000 / 1000, 4) * 90000)";
     insert_users(&house, seed + 1, 30_000, some, first_day, 3 * DAY).await;
     insert_users(&house, seed + 2, 3_000, some, first_day + DAY, DAY).await;
