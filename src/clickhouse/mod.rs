@@ -10,6 +10,7 @@ pub mod error;
 pub mod event_types;
 pub mod figures;
 pub mod migrations;
+mod native;
 pub mod operation;
 pub mod ping;
 pub mod store;

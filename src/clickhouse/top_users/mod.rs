@@ -1,18 +1,20 @@
 //! The most active users of a window: exact, without grouping all users by
 //! name.
 //!
-//! Two steps. First, from the rollup of user days, the users with the highest
-//! *upper bound*: their events in all hours that the window touches, which is
-//! not less than their events in the window. Each also has a *lower bound*, the
-//! events in the hours that lie wholly within it, and who cannot reach the
-//! lower bounds of as many others as are wanted drops out: of some hundred
-//! thousand users, some dozens are left. Then, for these candidates only, the
-//! exact counts: whole hours from the user days, the minutes at the two edges
-//! from the user minutes. When the last of the wanted users has more events
-//! than the upper bound of anybody who was left out, nobody of them can be
-//! among the first. Else there were too few candidates, and more are taken.
+//! Two steps. First, from the rollup of user days, the [candidates]: the users
+//! with the highest upper bounds of their events in the window. Who cannot
+//! reach the lower bounds of as many others as are wanted drops out: of some
+//! hundred thousand users, some dozens are left. Then, for these candidates
+//! only, the exact counts: whole hours from the user days, the minutes at the
+//! two edges from the user minutes. When the last of the wanted users has more
+//! events than the upper bound of anybody who was left out, nobody of them can
+//! be among the first. Else there were too few candidates, and more are taken.
 //! (The threshold idea of Fagin, Lotem and Naor, "Optimal aggregation
 //! algorithms for middleware", 2001.)
+
+mod candidates;
+mod hours;
+mod merge;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -20,28 +22,20 @@ use std::fmt::Write as _;
 use clickhouse::{Client, Row};
 use serde::Deserialize;
 
+use self::candidates::{Candidate, candidates};
+use self::hours::{Days, edges, whole_hours};
 use super::client::{STATEMENT_SPARE_BYTES, quoted};
 use super::error::QueryError;
-use crate::domain::{Limit, MILLIS_PER_DAY, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
+use crate::domain::{Limit, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
 
 /// Candidates of the first attempt, at least.
-const CANDIDATES_MIN: u64 = 1_000;
+const CANDIDATES_MIN: usize = 1_000;
 /// Candidates for each wanted user, in the first attempt.
-const CANDIDATES_PER_USER: u64 = 10;
+const CANDIDATES_PER_USER: usize = 10;
 /// Each further attempt takes so many times more.
-const CANDIDATES_GROWTH: u64 = 16;
+const CANDIDATES_GROWTH: usize = 16;
 /// Users that are named in a question, at most.
 const NAMED_MAX: usize = 2_000;
-
-/// A user's key, and between what bounds its events in the window are. (Two
-/// users who share a key have bounds that are too high; the exact counts will
-/// show it.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Deserialize)]
-struct Candidate {
-    user_key: u64,
-    upper: u64,
-    lower: u64,
-}
 
 #[derive(Row, Deserialize)]
 struct UserRow {
@@ -57,10 +51,10 @@ pub(super) async fn top_users(
     window: Window,
     limit: Limit,
 ) -> Result<Ranking<UserCount>, QueryError> {
-    let mut wanted = CANDIDATES_MIN.max(u64::from(limit.get()) * CANDIDATES_PER_USER);
+    let mut wanted = CANDIDATES_MIN.max(limit.get() as usize * CANDIDATES_PER_USER);
     loop {
         let found = candidates(client, org_id, window, wanted).await?;
-        let are_all = (found.len() as u64) < wanted;
+        let are_all = found.len() < wanted;
         let unseen_upper = if are_all { 0 } else { found.last().map_or(0, |last| last.upper) };
         let (contenders, left_out_upper) = contenders(&found, limit);
         let users = count(client, org_id, window, limit, contenders).await?;
@@ -89,25 +83,6 @@ fn contenders(candidates: &[Candidate], limit: Limit) -> (&[Candidate], u64) {
     (&candidates[..count], candidates.get(count).map_or(0, |first| first.upper))
 }
 
-/// The keys with the highest upper bounds, highest first.
-async fn candidates(
-    client: &Client,
-    org_id: &OrgId,
-    window: Window,
-    wanted: u64,
-) -> Result<Vec<Candidate>, QueryError> {
-    let statement = format!(
-        "SELECT user_key, toUInt64(greatest(sum(toInt32({})), 0)) AS upper, \
-           toUInt64(greatest(sum(toInt32({})), 0)) AS lower \
-         FROM user_days WHERE org_id = {{org:String}} AND {} \
-         GROUP BY user_key HAVING upper > 0 ORDER BY upper DESC LIMIT {wanted}",
-        hours_of_days(window.outwards_to(MILLIS_PER_HOUR)),
-        in_whole_hours(window),
-        days(window),
-    );
-    Ok(client.query_raw(&statement).param("org", org_id.as_str()).fetch_all().await?)
-}
-
 /// The exact counts of the candidates.
 async fn count(
     client: &Client,
@@ -124,13 +99,7 @@ async fn count(
         let _ = write!(keys, "{comma}{}", candidate.user_key); // Writing to a String cannot fail.
         keys
     });
-    let statement = format!(
-        "SELECT user_id, toInt64(sum(toInt32({}))) AS events FROM user_days \
-         WHERE org_id = {{org:String}} AND {} AND user_key IN ({keys}) GROUP BY user_id",
-        in_whole_hours(window),
-        days(window),
-    );
-    let mut counts: HashMap<String, i64> = fetch(client, org_id, &statement).await?;
+    let mut counts: HashMap<String, i64> = fetch(client, org_id, &in_whole_hours(&keys, window)).await?;
     let edges = edges(window);
     if !edges.is_empty() && !counts.is_empty() {
         for (user_id, events) in fetch(client, org_id, &at_edges(&edges, counts.keys(), &keys, window)).await? {
@@ -145,6 +114,23 @@ async fn count(
     users.sort_unstable_by(|a, b| b.events.cmp(&a.events).then_with(|| a.user_id.cmp(&b.user_id)));
     users.truncate(limit.get() as usize);
     Ok(users)
+}
+
+/// The question for the events of users in the whole hours of a window; who
+/// has none there is named too.
+fn in_whole_hours(keys: &str, window: Window) -> String {
+    let rows = |run: Days| {
+        let (events, days) = (run.events_in(whole_hours(window)), run.condition());
+        format!(
+            "SELECT user_key, user_id, {events} AS events_of_row FROM user_days \
+             WHERE org_id = {{org:String}} AND {days}"
+        )
+    };
+    let rows = Days::runs(window).into_iter().map(rows).collect::<Vec<_>>().join(" UNION ALL ");
+    format!(
+        "SELECT user_id, toInt64(sum(events_of_row)) AS events FROM ({rows}) \
+         WHERE user_key IN ({keys}) GROUP BY user_id"
+    )
 }
 
 /// The question for the events of users at the edges of a window: few users
@@ -167,7 +153,7 @@ fn at_edges<'a>(
     let users = if user_ids.len() <= NAMED_MAX {
         user_ids.map(|user_id| quoted(user_id)).collect::<Vec<_>>().join(",")
     } else {
-        let days = days(window);
+        let days = Days::all(window).condition();
         format!("SELECT user_id FROM user_days WHERE org_id = {{org:String}} AND {days} AND user_key IN ({keys})")
     };
     format!(
@@ -185,58 +171,6 @@ async fn fetch(client: &Client, org_id: &OrgId, statement: &str) -> Result<HashM
     Ok(rows.into_iter().map(|row| (row.user_id, row.events)).collect())
 }
 
-/// A row's events in the whole hours within a window.
-fn in_whole_hours(window: Window) -> String {
-    let whole = |hours| format!("if({}, {}, 0)", days(hours), hours_of_days(hours));
-    whole_hours(window).map_or_else(|| "0".to_owned(), whole)
-}
-
-/// The whole hours within the window, if there are any.
-fn whole_hours(window: Window) -> Option<Window> {
-    Window::new(window.from().ceil_to(MILLIS_PER_HOUR), window.to().floor_to(MILLIS_PER_HOUR)).ok()
-}
-
-/// What is left of the window beside its whole hours: each within one hour.
-fn edges(window: Window) -> Vec<Window> {
-    let (first_end, last_start) = (window.from().ceil_to(MILLIS_PER_HOUR), window.to().floor_to(MILLIS_PER_HOUR));
-    let parts = if first_end > last_start {
-        // It lies within one hour.
-        vec![Window::new(window.from(), window.to())]
-    } else {
-        vec![Window::new(window.from(), first_end), Window::new(last_start, window.to())]
-    };
-    parts.into_iter().flatten().collect()
-}
-
-/// A row's events in a window of whole hours. Column `cNN` counts the day's
-/// events at or after hour NN, so a run of hours is a difference of two.
-fn hours_of_days(hours: Window) -> String {
-    let hour_in = |moment: Timestamp| moment.millis().rem_euclid(MILLIS_PER_DAY) / MILLIS_PER_HOUR;
-    let (first_day, last_day) = (day(hours.from()), day(hours.to().plus_millis(-1)));
-    let from = format!("c{:02}", hour_in(hours.from()));
-    // The end is within the last day, or at its very end, from which on there
-    // is nothing.
-    let to = match hour_in(hours.to()) {
-        0 => "0".to_owned(),
-        hour => format!("c{hour:02}"),
-    };
-    if first_day == last_day {
-        format!("{from} - {to}")
-    } else {
-        format!("multiIf(day = {first_day}, {from}, day = {last_day}, c00 - {to}, c00)")
-    }
-}
-
-/// The rows of the days that a window touches.
-fn days(window: Window) -> String {
-    format!("day BETWEEN {} AND {}", day(window.from()), day(window.to().plus_millis(-1)))
-}
-
-/// The day of a moment, as a constant of ClickHouse's.
-fn day(moment: Timestamp) -> String {
-    format!("toDate({})", moment.millis().div_euclid(MILLIS_PER_DAY).clamp(0, u16::MAX.into()))
-}
-
 /// A moment, as a constant of ClickHouse's.
 fn date_time(moment: Timestamp) -> String {
     format!("toDateTime({}, 'UTC')", super::answers::seconds(moment))
@@ -245,29 +179,6 @@ fn date_time(moment: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::MILLIS_PER_MINUTE;
-
-    fn window(from_minute: i64, to_minute: i64) -> Window {
-        let at = |minute: i64| Timestamp::from_millis(minute * MILLIS_PER_MINUTE);
-        Window::new(at(from_minute), at(to_minute)).unwrap()
-    }
-
-    #[test]
-    fn whole_hours_and_edges_make_up_the_window() {
-        for from in 0..150 {
-            for to in from + 1..200 {
-                let window = window(from, to);
-                let mut parts = edges(window);
-                parts.extend(whole_hours(window));
-                parts.sort_by_key(|part| part.from());
-                assert_eq!((parts[0].from(), parts[parts.len() - 1].to()), (window.from(), window.to()));
-                assert!(parts.windows(2).all(|pair| pair[0].to() == pair[1].from()), "{parts:?}");
-                for edge in edges(window) {
-                    assert_eq!(edge.buckets(MILLIS_PER_HOUR), 1, "{edge:?}");
-                }
-            }
-        }
-    }
 
     #[test]
     fn who_cannot_be_among_the_first_is_left_out() {
@@ -283,16 +194,5 @@ mod tests {
         check(4, 5, 0);
         check(9, 5, 0); // Nobody is certain to be kept out.
         assert_eq!(contenders(&[], Limit::RANKING_DEFAULT), (&[][..], 0));
-    }
-
-    #[test]
-    fn a_run_of_hours_is_a_difference_of_columns() {
-        let check = |from_hour: i64, to_hour: i64, expected: &str| {
-            assert_eq!(hours_of_days(window(from_hour * 60, to_hour * 60)), expected);
-        };
-        check(3, 9, "c03 - c09");
-        check(3, 24, "c03 - 0");
-        check(23, 25, "multiIf(day = toDate(0), c23, day = toDate(1), c00 - c01, c00)");
-        check(0, 48, "multiIf(day = toDate(0), c00, day = toDate(1), c00 - 0, c00)");
     }
 }
