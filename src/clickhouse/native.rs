@@ -4,7 +4,7 @@
 //! number of rows (both LEB128), then of each column its name, its type (texts
 //! with their lengths before them), and its values one after the other,
 //! little-endian. (ClickHouse's documentation, "Native format".) It costs
-//! ClickHouse a third of what `RowBinary` does, which puts each value on the
+//! ClickHouse half of what `RowBinary` does, which puts each value on the
 //! wire by itself.
 
 use super::error::QueryError;
