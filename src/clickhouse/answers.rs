@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::client::Endpoint;
 use super::error::QueryError;
 use super::operation::traced;
+pub use super::top_users::QUERIES_AT_A_TIME as TOP_USERS_AT_A_TIME;
 use super::top_users::top_users;
 use crate::domain::{
     CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, Granularity, Limit, MILLIS_PER_MINUTE, OrgId,
@@ -81,14 +82,16 @@ impl Answers {
         Ok(rows.into_iter().map(BucketRow::into_domain).collect())
     }
 
-    /// The users with the most events of a window in whole minutes.
+    /// The users with the most events of a window in whole minutes, with up to
+    /// so many questions at a time.
     pub async fn top_users(
         &self,
         org_id: &OrgId,
         window: Window,
         limit: Limit,
+        at_a_time: u32,
     ) -> Result<Ranking<UserCount>, QueryError> {
-        top_users(&self.client_of(org_id), org_id, window, limit).await
+        top_users(&self.client_of(org_id), org_id, window, limit, at_a_time).await
     }
 
     /// The campaigns with the most events of a window.

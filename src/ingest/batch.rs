@@ -358,6 +358,34 @@ mod tests {
     }
 
     #[test]
+    fn the_rows_of_new_events_stay_and_close_up() {
+        let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
+        let index = Arc::new(Index::new(1_000));
+        let of = |ids: &[&'static str]| {
+            let mut batch = Batch::new(Arc::clone(&index), prints, ids.len(), 100);
+            for (id, arrival) in ids.iter().zip(1..) {
+                batch.add(&event(&org, id), arrival);
+            }
+            batch.claim();
+            batch
+        };
+        of(&["taken"]).decided().claims.settle(SegmentTag::of(0));
+        let _other = of(&["pending in another"]);
+        let batch = of(&["taken", "a", "a", "of another length", "pending in another", "taken", "z"]);
+        let mut expected = Frame::buffer(0);
+        for (id, arrival) in [("a", 2), ("of another length", 4), ("z", 7)] {
+            row::encode(&event(&org, id), arrival, &mut expected);
+        }
+        assert_eq!(batch.rows, expected);
+        let decided = batch.decided();
+        assert_eq!(decided.new_events(), 3);
+        let [known, new, open] = [Verdict::Duplicate, Verdict::Accepted, Verdict::Undecided];
+        let verdicts = [&known, &new, &open, &new, &open, &known, &new];
+        assert_eq!(decided.verdicts.iter().collect::<Vec<_>>(), verdicts);
+        assert_eq!(decided.shared.len(), 2);
+    }
+
+    #[test]
     fn an_answer_that_breaks_off_leaves_late_events_undecided() {
         let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
         let index = Arc::new(Index::new(1_000));

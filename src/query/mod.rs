@@ -13,7 +13,7 @@ use cache::{Cache, Question, Value};
 pub use cache::CacheSettings;
 pub use room::Room;
 
-use crate::clickhouse::answers::Answers;
+use crate::clickhouse::answers::{Answers, TOP_USERS_AT_A_TIME};
 use crate::clickhouse::figures::Figures;
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,
@@ -72,7 +72,8 @@ impl Queries {
     ) -> Result<Answer<Arc<Ranking<UserCount>>>, Error> {
         let window = window.outwards_to(MILLIS_PER_MINUTE);
         let ask = async {
-            let users = self.room.ask(self.answers.top_users(org_id, window, limit)).await?;
+            let ask = |at_a_time| self.answers.top_users(org_id, window, limit, at_a_time);
+            let users = self.room.ask_several(TOP_USERS_AT_A_TIME, ask).await?;
             Ok(Value::TopUsers(Arc::new(users)))
         };
         let answer = self.cache.answer(org_id, Question::TopUsers(window, limit), ask).await?;

@@ -15,13 +15,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// See the module.
 pub struct Room {
     places: Semaphore,
+    places_max: u32,
     wait_max: Duration,
 }
 
 impl Room {
     /// For at most so many at a time, each for at most so long.
-    pub const fn new(in_flight_max: usize, wait_max: Duration) -> Self {
-        Self { places: Semaphore::const_new(in_flight_max), wait_max }
+    pub fn new(in_flight_max: usize, wait_max: Duration) -> Self {
+        let places_max = u32::try_from(in_flight_max).unwrap_or(u32::MAX);
+        Self { places: Semaphore::new(in_flight_max), places_max, wait_max }
     }
 
     /// Asks the database, within the bounds; its own words go to the log only.
@@ -29,9 +31,23 @@ impl Room {
     /// # Errors
     /// `Unavailable`, `Exhausted` or `Internal`, as the database has it.
     pub async fn ask<T>(&self, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, Error> {
+        self.ask_several(1, |_| answer).await
+    }
+
+    /// The same for an answer that takes up to so many questions at a time. It
+    /// is told how many it may ask, which are fewer where fewer are allowed.
+    ///
+    /// # Errors
+    /// Those of [`Room::ask`].
+    pub async fn ask_several<T, F: Future<Output = Result<T, QueryError>>>(
+        &self,
+        at_a_time: u32,
+        answer: impl FnOnce(u32) -> F,
+    ) -> Result<T, Error> {
         let bounded = async {
-            let _place = self.places.acquire().await.map_err(|_| Error::internal())?; // It is never closed.
-            answer.await.map_err(|error| {
+            let places = at_a_time.min(self.places_max);
+            let _places = self.places.acquire_many(places).await.map_err(|_| Error::internal())?; // It is never closed.
+            answer(places).await.map_err(|error| {
                 tracing::error!(%error, "a query failed");
                 Error::from(error)
             })

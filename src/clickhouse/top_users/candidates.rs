@@ -3,10 +3,10 @@
 //! which are not less than their events in the window. Each also has a *lower
 //! bound*, the events in the hours that lie wholly within it.
 //!
-//! The rows of a day are in the order of their users' keys. So the rows of a
-//! few days are [merged](super::merge): nobody has to hold the sums of all
+//! The rows of a day are in the order of their users' keys. So the rows of one
+//! or two days are [merged](super::merge): nobody has to hold the sums of all
 //! users, as ClickHouse does when it groups, which costs more than twice as
-//! much. Of many days ClickHouse groups the rows.
+//! much. Of more days ClickHouse groups the rows.
 
 use clickhouse::{Client, Row};
 use serde::Deserialize;
@@ -26,15 +26,17 @@ pub(super) struct Candidate {
     pub(super) lower: u64,
 }
 
-/// So many users with the highest upper bounds, highest first.
+/// So many users with the highest upper bounds, highest first. A day is a
+/// question; days that may not all be asked for at a time are grouped.
 pub(super) async fn candidates(
     client: &Client,
     org_id: &OrgId,
     window: Window,
     wanted: usize,
+    at_a_time: u32,
 ) -> Result<Vec<Candidate>, QueryError> {
     let runs = Days::runs(window);
-    if runs.iter().all(|run| run.is_one()) {
+    if runs.iter().all(|run| run.is_one()) && runs.len() <= at_a_time as usize {
         let rows = runs.into_iter().map(|day| rows_of_day(client, org_id, window, day)).collect::<Result<_, _>>()?;
         merge(rows, wanted).await
     } else {

@@ -28,6 +28,8 @@ use super::client::{STATEMENT_SPARE_BYTES, quoted};
 use super::error::QueryError;
 use crate::domain::{Limit, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
 
+/// Questions at a time, at most: one for each day that 24 hours touch.
+pub const QUERIES_AT_A_TIME: u32 = 2;
 /// Candidates of the first attempt, at least.
 const CANDIDATES_MIN: usize = 1_000;
 /// Candidates for each wanted user, in the first attempt.
@@ -44,16 +46,17 @@ struct UserRow {
 }
 
 /// Ranks the users of a window in whole minutes; users with as many events, by
-/// their ids.
+/// their ids. Asks up to so many questions at a time.
 pub(super) async fn top_users(
     client: &Client,
     org_id: &OrgId,
     window: Window,
     limit: Limit,
+    at_a_time: u32,
 ) -> Result<Ranking<UserCount>, QueryError> {
     let mut wanted = CANDIDATES_MIN.max(limit.get() as usize * CANDIDATES_PER_USER);
     loop {
-        let found = candidates(client, org_id, window, wanted).await?;
+        let found = candidates(client, org_id, window, wanted, at_a_time).await?;
         let are_all = found.len() < wanted;
         let unseen_upper = if are_all { 0 } else { found.last().map_or(0, |last| last.upper) };
         let (contenders, left_out_upper) = contenders(&found, limit);
