@@ -11,7 +11,7 @@
 use clickhouse::{Client, Row};
 use serde::Deserialize;
 
-use super::hours::{Days, whole_hours};
+use super::hours::{Days, rows_of_runs, whole_hours};
 use super::merge::{KeyedRows, merge};
 use crate::clickhouse::error::QueryError;
 use crate::domain::{MILLIS_PER_HOUR, OrgId, Window};
@@ -40,7 +40,7 @@ pub(super) async fn candidates(
         let rows = runs.into_iter().map(|day| rows_of_day(client, org_id, window, day)).collect::<Result<_, _>>()?;
         merge(rows, wanted).await
     } else {
-        grouped(client, org_id, window, wanted, runs).await
+        grouped(client, org_id, window, wanted).await
     }
 }
 
@@ -53,14 +53,8 @@ fn rows_of_day(client: &Client, org_id: &OrgId, window: Window, day: Days) -> Re
     KeyedRows::read(query.with_setting("max_threads", "1").with_setting("optimize_read_in_order", "1"))
 }
 
-async fn grouped(
-    client: &Client,
-    org_id: &OrgId,
-    window: Window,
-    wanted: usize,
-    runs: Vec<Days>,
-) -> Result<Vec<Candidate>, QueryError> {
-    let rows = runs.into_iter().map(|run| rows(window, run)).collect::<Vec<_>>().join(" UNION ALL ");
+async fn grouped(client: &Client, org_id: &OrgId, window: Window, wanted: usize) -> Result<Vec<Candidate>, QueryError> {
+    let rows = rows_of_runs(window, |run| rows(window, run));
     let statement = format!(
         "SELECT user_key, toUInt64(greatest(sum(upper_of_row), 0)) AS upper, \
            toUInt64(greatest(sum(lower_of_row), 0)) AS lower \

@@ -61,6 +61,12 @@ impl Days {
     }
 }
 
+/// The rows of all days that a window touches, from the question for those of
+/// each run.
+pub(super) fn rows_of_runs(window: Window, rows: impl Fn(Days) -> String) -> String {
+    Days::runs(window).into_iter().map(rows).collect::<Vec<_>>().join(" UNION ALL ")
+}
+
 /// The whole hours within the window, if there are any.
 pub(super) fn whole_hours(window: Window) -> Option<Window> {
     Window::new(window.from().ceil_to(MILLIS_PER_HOUR), window.to().floor_to(MILLIS_PER_HOUR)).ok()

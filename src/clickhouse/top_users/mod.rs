@@ -23,7 +23,7 @@ use clickhouse::{Client, Row};
 use serde::Deserialize;
 
 use self::candidates::{Candidate, candidates};
-use self::hours::{Days, edges, whole_hours};
+use self::hours::{Days, edges, rows_of_runs, whole_hours};
 use super::client::{STATEMENT_SPARE_BYTES, quoted};
 use super::error::QueryError;
 use crate::domain::{Limit, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
@@ -122,14 +122,13 @@ async fn count(
 /// The question for the events of users in the whole hours of a window; who
 /// has none there is named too.
 fn in_whole_hours(keys: &str, window: Window) -> String {
-    let rows = |run: Days| {
+    let rows = rows_of_runs(window, |run| {
         let (events, days) = (run.events_in(whole_hours(window)), run.condition());
         format!(
             "SELECT user_key, user_id, {events} AS events_of_row FROM user_days \
              WHERE org_id = {{org:String}} AND {days}"
         )
-    };
-    let rows = Days::runs(window).into_iter().map(rows).collect::<Vec<_>>().join(" UNION ALL ");
+    });
     format!(
         "SELECT user_id, toInt64(sum(events_of_row)) AS events FROM ({rows}) \
          WHERE user_key IN ({keys}) GROUP BY user_id"
