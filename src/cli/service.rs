@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::clickhouse::client::Endpoint;
-use crate::clickhouse::engine::Engine;
+use crate::clickhouse::engine::{Engine, spread_parts};
 use crate::clickhouse::migrations::migrate;
 use crate::config::{Config, ConfigArgs, ConfigError};
 use crate::server::{ServerError, bind, check_is_safe, run};
@@ -50,7 +50,12 @@ pub async fn dev(config: Config) -> Result<(), ServerError> {
     let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
     let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
     let reader = Endpoint::reader_of_engine(engine.endpoint(), &config);
-    let ran = run(config, socket, endpoint.clone(), reader, shutdown, |address| welcome(address, &endpoint)).await;
+    let data_dir = config.data_dir.clone();
+    let ready = |address| {
+        spread_parts(&data_dir); // There are all tables now.
+        welcome(address, &endpoint);
+    };
+    let ran = run(config, socket, endpoint.clone(), reader, shutdown, ready).await;
     engine.stop().await;
     ran
 }

@@ -19,6 +19,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     files
         .filter(|path| path.extension().is_some_and(|extension| extension == "open" || extension == "sealed"))
+        .filter(|path| path.metadata().unwrap().len() > 0) // Else it was made ahead.
         .collect()
 }
 

@@ -12,12 +12,14 @@ use rand::rngs::StdRng;
 
 use crate::fault::Tear;
 
-/// The segments in this state, oldest first.
+/// The segments in this state, oldest first. (An empty file was made ahead,
+/// and is no segment yet.)
 pub(crate) fn segments(dir: &Path, state: &str) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == state) {
+        let entry = entry?;
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == state) && entry.metadata()?.len() > 0 {
             paths.push(path);
         }
     }

@@ -11,6 +11,7 @@ use clickhouse::Client;
 use tonic::transport::{Channel, Endpoint as GrpcEndpoint};
 
 use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::engine::spread_parts;
 use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::store::TABLES as STORE_TABLES;
 use crate::config::Secret;
@@ -59,6 +60,7 @@ impl House {
         };
         let baseline = Endpoint { database: BASELINE.to_owned(), ..endpoint.clone() };
         migrate(&baseline, RETENTION_DAYS).await?;
+        spread_parts(&dir);
         Ok(Self { service, dir, settings, url, endpoint, baseline })
     }
 

@@ -13,6 +13,8 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::tables::{names, table_dirs};
+
 /// Lines of a log that are looked at, from its end: what was being added when
 /// ClickHouse was killed is among the last. Older parts may be missing for a good
 /// reason, such as their age. (What failed before that, with ClickHouse alive, is
@@ -26,12 +28,7 @@ const TAKEN_BACK: &str = "2";
 /// Looks at every table below ClickHouse's data directory. Nobody else may
 /// use it meanwhile.
 pub(super) fn mend(data_dir: &Path) -> io::Result<()> {
-    for prefix in subdirectories(&data_dir.join("store"))? {
-        for table_dir in subdirectories(&prefix)? {
-            mend_table(&table_dir)?;
-        }
-    }
-    Ok(())
+    table_dirs(data_dir)?.iter().try_for_each(|table_dir| mend_table(table_dir))
 }
 
 fn mend_table(table_dir: &Path) -> io::Result<()> {
@@ -114,22 +111,6 @@ fn last_log(dir: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(None)
-}
-
-fn subdirectories(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(names(dir)?.into_iter().map(|name| dir.join(name)).filter(|path| path.is_dir()).collect())
-}
-
-/// What is in a directory; nothing if there is none.
-fn names(dir: &Path) -> io::Result<Vec<String>> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error),
-    };
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 #[cfg(test)]

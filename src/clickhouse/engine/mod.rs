@@ -17,12 +17,14 @@ mod home;
 mod process;
 mod progress;
 mod source;
+mod spread;
 mod supervisor;
+mod tables;
 mod users;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -185,6 +187,12 @@ pub fn analyst(config: &Config, org_id: Option<&OrgId>) -> io::Result<(String, S
     let user = users::analyst(org_id);
     let password = users::password(&user, &Secret::new(service_password.trim_end().to_owned()));
     Ok((user, password))
+}
+
+/// Keeps making parts of tables cheap for the engine of this data directory. To
+/// be called again when there are new tables.
+pub fn spread_parts(data_dir: &Path) {
+    spread::spread_parts(&data_dir.join("clickhouse/data"));
 }
 
 /// This program. On Linux under a name that stays good when the file is

@@ -14,6 +14,7 @@ pub(crate) mod fuzzing;
 mod model;
 mod recovery;
 mod segment;
+mod spare;
 mod writer;
 
 use std::fs::File;
@@ -32,6 +33,7 @@ pub use segment::{Ordinal, Segment, SegmentState, Segments};
 
 use super::clock::ArrivalClock;
 use super::terms::CurrentTerms;
+use spare::Spares;
 use writer::{Command, Writer, sync_dir};
 
 /// The log's bounds. See the settings of the same names in
@@ -129,7 +131,8 @@ impl Log {
             segments.put(segment);
         }
         let (commands, received) = mpsc::channel();
-        let writer = Writer::new(settings.clone(), Arc::clone(&segments), clock, terms, next_ordinal, received);
+        let spares = Spares::start(settings.dir.clone()).map_err(failed)?;
+        let writer = Writer::new(settings.clone(), Arc::clone(&segments), clock, terms, next_ordinal, received, spares);
         let thread =
             std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(failed)?;
         Ok(Self {

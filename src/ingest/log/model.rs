@@ -254,10 +254,11 @@ impl World {
 
     /// Spoils what lies behind the last acknowledged byte of the open segment.
     fn damage(&self, tail: &Tail) {
-        let mut files = std::fs::read_dir(self.dir.path()).unwrap().flatten().map(|entry| entry.path());
-        let Some(path) = files.find(|path| path.extension().is_some_and(|found| found == "open")) else {
-            return;
-        };
+        let files = std::fs::read_dir(self.dir.path()).unwrap().flatten().map(|entry| entry.path());
+        let mut open: Vec<_> = files.filter(|path| path.extension().is_some_and(|found| found == "open")).collect();
+        // Behind the one that is written to may be one that was made ahead.
+        open.sort();
+        let Some(path) = open.into_iter().next() else { return };
         let mut bytes = std::fs::read(&path).unwrap();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let safe =

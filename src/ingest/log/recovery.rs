@@ -97,6 +97,9 @@ impl SegmentFile {
     /// acknowledged, unless the disk itself is at fault: it is kept beside.
     fn cut(&self, dir: &Path, good_bytes: u64) -> io::Result<()> {
         let mut file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        if file.seek(SeekFrom::End(0))? == good_bytes {
+            return Ok(()); // It was made ahead, and nobody has written to it.
+        }
         file.seek(SeekFrom::Start(good_bytes))?;
         let kept = dir.join(format!("{}.cut", self.id));
         let cut_bytes = io::copy(&mut file, &mut File::create(&kept)?)?;

@@ -5,7 +5,7 @@
 //! append waits for nobody, and groups grow with the load.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::frame::{Frame, FrameCall, SegmentHeader};
 use super::segment::{Ordinal, Segment, SegmentState, Segments, segment_path};
+use super::spare::{SpareFile, Spares};
 use super::{AppendError, LogSettings};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::row;
@@ -45,10 +46,24 @@ struct OpenSegment {
     file: File,
     id: Uuid,
     ordinal: Ordinal,
+    header: Vec<u8>,
     rows: u64,
     /// Bytes that are known to be on disk. The file may be longer after a
     /// failed write.
     durable_bytes: u64,
+}
+
+impl OpenSegment {
+    /// Makes a group of frames durable, and the header with the first.
+    fn append(&mut self, group: &[u8], rows: u64) -> io::Result<()> {
+        let header = if self.durable_bytes == 0 { self.header.as_slice() } else { &[] };
+        self.file.write_all(header)?;
+        self.file.write_all(group)?;
+        self.file.sync_data()?;
+        self.rows += rows;
+        self.durable_bytes += (header.len() + group.len()) as u64;
+        Ok(())
+    }
 }
 
 /// See the module.
@@ -59,6 +74,7 @@ pub(super) struct Writer {
     pub(super) terms: Arc<CurrentTerms>,
     pub(super) next_ordinal: Ordinal,
     commands: Receiver<Command>,
+    spares: Spares,
     open: Option<OpenSegment>,
     last_seal: Option<Instant>,
     /// A write failed and what it left behind could not be cut off yet.
@@ -76,6 +92,7 @@ impl Writer {
         terms: Arc<CurrentTerms>,
         next_ordinal: Ordinal,
         commands: Receiver<Command>,
+        spares: Spares,
     ) -> Self {
         Self {
             settings,
@@ -84,6 +101,7 @@ impl Writer {
             terms,
             next_ordinal,
             commands,
+            spares,
             open: None,
             last_seal: None,
             broken: false,
@@ -232,10 +250,7 @@ impl Writer {
         let group = std::mem::take(&mut self.group);
         let rows_of_group = rows;
         let written = self.open_segment().and_then(|open| {
-            open.file.write_all(&group)?;
-            open.file.sync_data()?;
-            open.rows += rows;
-            open.durable_bytes += group.len() as u64;
+            open.append(&group, rows)?;
             Ok((open.ordinal, open.id, open.rows, open.durable_bytes))
         });
         self.group = group;
@@ -289,35 +304,25 @@ impl Writer {
     }
 
     fn create_segment(&mut self) -> io::Result<OpenSegment> {
-        let id = Uuid::now_v7();
+        let SpareFile { file, id, path } = self.spares.take()?;
         let opened_at_micros = self.clock.micros();
         let terms = self.terms.get();
         let header = SegmentHeader { id, opened_at_micros, terms, columns: row::COLUMNS.to_owned() }.encode();
-        let path = segment_path(&self.settings.dir, id, SegmentState::Open);
-        // Appending, so that after a cut the next write goes to the new end.
-        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-        let bytes = header.len() as u64;
-        let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_dir(&self.settings.dir));
-        if let Err(error) = made {
-            let _ = std::fs::remove_file(&path); // An empty segment is dropped at the next start too.
-            return Err(error);
-        }
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
-        let state = SegmentState::Open;
         self.segments.put(Segment {
             id,
             ordinal,
-            state,
+            state: SegmentState::Open,
             rows: 0,
-            bytes,
+            bytes: 0,
             opened_at_micros,
             terms,
             last_error: None,
             calls: Calls::default(),
             path,
         });
-        Ok(OpenSegment { file, id, ordinal, rows: 0, durable_bytes: bytes })
+        Ok(OpenSegment { file, id, ordinal, header, rows: 0, durable_bytes: 0 })
     }
 
     /// Freezes the open segment and hands it to the forwarder.

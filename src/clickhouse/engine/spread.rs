@@ -1,0 +1,63 @@
+//! Keeps making files cheap for ClickHouse, on ext4.
+//!
+//! A part is a directory of a dozen small files, and ClickHouse makes and
+//! deletes many parts a minute. ext4 puts a directory near its parent, so the
+//! parts of all tables come to lie in a few block groups. And for some minutes
+//! it does not give out an inode again, but steps over it whenever it looks for
+//! a free one (`recently_deleted` in the kernel's fs/ext4/ialloc.c). With some
+//! thousand of them in a group, making a file takes 600 microseconds of
+//! processor time instead of 15.
+//!
+//! A directory that is marked as the top of a hierarchy (`T` in chattr(1)) has
+//! its subdirectories spread over all groups. Other file systems know no such
+//! mark, and need none.
+
+use std::io;
+use std::path::Path;
+
+use super::tables::table_dirs;
+
+/// Marks the directory of every table below ClickHouse's data directory. What
+/// cannot be marked stays as it is: slower, not wrong.
+pub(super) fn spread_parts(data_dir: &Path) {
+    let marked = table_dirs(data_dir).and_then(|dirs| dirs.iter().try_for_each(|dir| mark(dir)));
+    if let Err(error) = marked {
+        tracing::debug!(%error, "the parts of tables are not spread over the disk");
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn mark(dir: &Path) -> io::Result<()> {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+    let dir = std::fs::File::open(dir)?;
+    let flags = ioctl_getflags(&dir)?;
+    Ok(ioctl_setflags(&dir, flags | IFlags::TOPDIR)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mark(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_marked_does_no_harm() {
+        let data = tempfile::tempdir().unwrap();
+        spread_parts(data.path());
+        let table = data.path().join("store/628/628c36c4");
+        std::fs::create_dir_all(&table).unwrap();
+        spread_parts(data.path());
+        spread_parts(data.path());
+        #[cfg(target_os = "linux")]
+        if let Ok(flags) = rustix::fs::ioctl_getflags(std::fs::File::open(&table).unwrap()) {
+            // Where there are such marks at all: on ext4.
+            let magic = rustix::fs::statfs(&table).unwrap().f_type;
+            let is_marked = flags.contains(rustix::fs::IFlags::TOPDIR);
+            assert!(is_marked || magic != 0xef53, "{flags:?}");
+        }
+    }
+}
