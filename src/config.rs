@@ -96,6 +96,10 @@ settings! {
     engine_cache_dir, "TALLYHOUSE_ENGINE_CACHE_DIR": String = String::new();
     /// Memory the embedded engine may use, in bytes.
     engine_memory_bytes_max, "TALLYHOUSE_ENGINE_MEMORY_BYTES_MAX": u64 = 4 << 30;
+    /// How far the embedded engine stands back when the processor is busy (a
+    /// nice value, see nice(1)): an acknowledgement is waited for, an insert is
+    /// not. 0: not at all; at most 19.
+    engine_nice, "TALLYHOUSE_ENGINE_NICE": u8 = 5;
 
     /// The ClickHouse user that answers are read as. It sees the rows of one
     /// organisation at a time; see `docs/security.md`. Empty: the user the
@@ -409,8 +413,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 35] = [
+        let bounds: [(&'static str, u64, u64, u64); 36] = [
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
+            ("engine_nice", self.engine_nice.into(), 0, 19),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
             ("event_id_bytes_max", self.event_id_bytes_max as u64, 1, 1 << 10),
             ("type_bytes_max", self.type_bytes_max as u64, 1, 1 << 10),

@@ -31,6 +31,9 @@ pub struct ChildArgs {
     /// The id of the service's process.
     #[arg(long)]
     pub parent: u32,
+    /// The process's nice value, on top of the service's.
+    #[arg(long)]
+    pub nice: u8,
     /// ClickHouse's arguments, with its name in front.
     #[arg(last = true, required = true)]
     pub arguments: Vec<OsString>,
@@ -74,6 +77,8 @@ fn run(args: ChildArgs) -> Result<(), ChildError> {
     end_with(args.parent)?;
     name_process();
     let _locked = lock(args.lock)?;
+    // Before there are threads, which inherit it.
+    let _ = rustix::process::nice(args.nice.into()); // Who may not be nice is as quick as the service.
     match (args.library, args.binary) {
         (Some(library), _) => run_library(&library, args.arguments),
         (None, Some(binary)) => Err(become_binary(binary, &args.arguments)),

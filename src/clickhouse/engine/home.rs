@@ -39,6 +39,8 @@ pub(super) struct HomeSettings {
     pub database: String,
     /// Memory the process may use.
     pub memory_bytes_max: u64,
+    /// The process's nice value.
+    pub nice: u8,
     /// Queries and inserts that this service sends at a time.
     pub queries_in_flight_max: usize,
     /// Who may read by SQL.
@@ -50,6 +52,7 @@ impl HomeSettings {
         Self {
             database: config.clickhouse_database.clone(),
             memory_bytes_max: config.engine_memory_bytes_max,
+            nice: config.engine_nice,
             queries_in_flight_max: config.queries_in_flight_max + config.inserts_in_flight_max,
             analysts: Analysts::new(config),
         }
@@ -92,6 +95,11 @@ impl Home {
     /// ClickHouse's own directory.
     pub(super) fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
+    }
+
+    /// The process's nice value.
+    pub(super) const fn nice(&self) -> u8 {
+        self.settings.nice
     }
 
     pub(super) fn lock_path(&self) -> PathBuf {

@@ -136,7 +136,8 @@ fn child_arguments(source: &Source, home: &Home) -> Vec<OsString> {
     };
     let parent = std::process::id().to_string();
     let mut arguments: Vec<OsString> = vec!["engine".into(), how.into(), source.path().into()];
-    arguments.extend(["--lock".into(), home.lock_path().into(), "--parent".into(), parent.into(), "--".into()]);
+    arguments.extend(["--lock".into(), home.lock_path().into(), "--parent".into(), parent.into()]);
+    arguments.extend(["--nice".into(), home.nice().to_string().into(), "--".into()]);
     arguments.extend(clickhouse_arguments(source.form(), home));
     arguments
 }
