@@ -32,12 +32,12 @@ const BLOCK_ROWS: usize = 100_000;
 
 /// Streams `events` events in each of `rounds` rounds, and inserts the same
 /// rows bare in between.
-pub(super) async fn measure(house: &House, rounds: usize, events: usize, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(house: &House, rounds: u32, events: usize, report: &mut Report) -> anyhow::Result<()> {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut service_cpu, mut engine_cpu, mut bare_cpu) = (Vec::new(), Vec::new(), Vec::new());
     let mut acks = Times::new();
     for round in 0..rounds {
-        let batches = Generator::new(round as u64).batches(events, BATCH, DUPLICATES, SystemTime::now());
+        let batches = Generator::new(u64::from(round)).batches(events, BATCH, DUPLICATES, SystemTime::now());
         let blocks = blocks(batches.iter().flatten(), BLOCK_ROWS);
         // Neither pays for the merges that the other has left behind.
         house.merged().await?;

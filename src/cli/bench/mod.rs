@@ -26,7 +26,7 @@ use serde::Deserialize;
 use crate::cli::service::shutdown_on_signal;
 
 /// Rounds of measurements that alternate with their baseline.
-const ROUNDS: usize = 3;
+const ROUNDS: u32 = 3;
 /// Events streamed for each second of the run, in each round: many segments, so
 /// that neither the first nor the last insert of a round weighs much.
 const EVENTS_PER_SECOND: u64 = 40_000;
@@ -143,7 +143,7 @@ impl BenchArgs {
         }
         if self.has(Section::Questions) {
             say("questions, in turns with grouping the raw events");
-            questions::measure(house, share, report).await?;
+            questions::measure(house, ROUNDS, share, report).await?;
         }
         if self.has(Section::Duplicates) {
             say("other shares of duplicates");

@@ -21,27 +21,31 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for an event to count.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// Questions for each that is asked of the raw events, which takes far longer.
-const PER_RAW: usize = 10;
-/// Rounds of them at least: a p99 needs a hundred answers.
-const ROUNDS_MIN: u64 = 10;
+/// Of each round: questions at least (a p99 needs a hundred answers in all),
+/// and questions for the raw events, which take far longer.
+const PER_ROUND_MIN: u64 = 40;
+const RAW_PER_ROUND: usize = 3;
 
-/// Asks each question for about `share`, in turns.
-pub(super) async fn measure(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+/// Asks each question for about `share` in all, in turns with the raw events.
+pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report: &mut Report) -> anyhow::Result<()> {
     let mut asker = Asker { client: QueryServiceClient::new(house.channel().await?), house };
     let mut times: [Times; 6] = std::array::from_fn(|_| Times::new());
-    let begun = Instant::now();
-    while begun.elapsed() < share * 6 || times[2].len() < ROUNDS_MIN {
-        let (mut campaign, mut shift) = (0, 0);
-        for _ in 0..PER_RAW {
-            (campaign, shift) = (rand::rng().random_range(0..1_000), rand::rng().random_range(0..10_000));
+    for round in 1..=rounds {
+        // Nobody pays for the merges that others have left behind.
+        house.merged().await?;
+        let begun = Instant::now();
+        while begun.elapsed() < share * 4 / rounds || times[0].len() < PER_ROUND_MIN * u64::from(round) {
+            let (campaign, shift) = (rand::rng().random_range(0..1_000), rand::rng().random_range(0..10_000));
             times[0].add(asker.stats(campaign, shift).await?);
             times[1].add(asker.stats(campaign, shift).await?);
             times[3].add(asker.top(shift).await?);
             times[4].add(asker.top(shift).await?);
         }
-        times[2].add(asker.raw_stats(campaign, shift).await?);
-        times[5].add(asker.raw_top(shift).await?);
+        for _ in 0..RAW_PER_ROUND {
+            let (campaign, shift) = (rand::rng().random_range(0..1_000), rand::rng().random_range(0..10_000));
+            times[2].add(asker.raw_stats(campaign, shift).await?);
+            times[5].add(asker.raw_top(shift).await?);
+        }
     }
     for (name, times) in
         ["stats.cold", "stats.cached", "stats.raw", "top.cold", "top.cached", "top.raw"].into_iter().zip(&times)

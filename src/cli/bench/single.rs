@@ -28,10 +28,10 @@ enum Way {
 }
 
 /// Calls for `share` each way in each of `rounds` rounds.
-pub(super) async fn measure(house: &House, rounds: usize, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report: &mut Report) -> anyhow::Result<()> {
     let mut rates = [Vec::new(), Vec::new(), Vec::new()];
     let mut times = [Times::new(), Times::new(), Times::new()];
-    for round in 0..rounds as u64 {
+    for round in 0..u64::from(rounds) {
         for (at, way) in [Way::Grpc, Way::AsyncInsert, Way::Rest].into_iter().enumerate() {
             // None pays for the merges that another has left behind.
             house.settled().await?;
