@@ -1,7 +1,8 @@
 //! The log against a model of it: which frames were acknowledged, and which
 //! segments are stored.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -234,7 +235,6 @@ impl World {
     fn crash(&mut self, tail: &Tail) {
         let unanswered: Vec<Vec<u8>> = std::mem::take(&mut self.waiting).into_iter().map(|(rows, _)| rows).collect();
         let copy = loop {
-            // Fails when a file is renamed meanwhile.
             if let Ok(copy) = snapshot(self.dir.path()) {
                 break copy;
             }
@@ -278,14 +278,21 @@ impl World {
     }
 }
 
-/// A copy of a directory's files as they are at this moment.
+/// A copy of a directory's files as they are at one moment: fails when any of
+/// them changes meanwhile.
 fn snapshot(dir: &Path) -> io::Result<TempDir> {
     let copy = tempfile::tempdir()?;
-    let names: Vec<_> = std::fs::read_dir(dir)?.collect::<io::Result<_>>()?;
-    for name in names {
-        std::fs::copy(name.path(), copy.path().join(name.file_name()))?;
+    let files = sizes(dir)?;
+    for name in files.keys() {
+        std::fs::copy(dir.join(name), copy.path().join(name))?;
     }
-    Ok(copy)
+    if sizes(dir)? == files { Ok(copy) } else { Err(io::Error::other("it has changed")) }
+}
+
+/// The sizes of a directory's files.
+fn sizes(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
+    let entries = std::fs::read_dir(dir)?;
+    entries.map(|entry| entry.and_then(|entry| Ok((entry.file_name(), entry.metadata()?.len())))).collect()
 }
 
 proptest! {
