@@ -19,7 +19,7 @@ macro_rules! migrations {
 
 /// Name and statements of each file. The first makes the table that records
 /// them.
-const MIGRATIONS: [(&str, &str); 15] = migrations![
+const MIGRATIONS: [(&str, &str); 16] = migrations![
     "0001_create_database",
     "0002_create_events",
     "0003_create_campaign_minutes",
@@ -35,6 +35,7 @@ const MIGRATIONS: [(&str, &str); 15] = migrations![
     "0013_create_event_types",
     "0014_create_organization_views",
     "0015_drop_expired_months",
+    "0016_merge_user_days_less_often",
 ];
 
 /// Brings the schema up to date, and sets the retention time.
