@@ -358,6 +358,21 @@ fn library_of(engine: &Engine) -> String {
     arguments.nth(1).unwrap().to_owned()
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stands_back_as_far_as_the_settings_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { engine_nice: 3, ..config(dir.path()) };
+    let engine = Engine::start_with(&config, settings()).await.unwrap();
+    // (proc(5): the 19th field of `stat`, the 17th behind the name.)
+    let nice = |process: String| -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()
+    };
+    assert_eq!(nice(engine.pid().unwrap().to_string()), (nice("self".to_owned()) + 3).min(19));
+    engine.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clickhouse_program_is_run_as_a_server() {
     let dir = tempfile::tempdir().unwrap();

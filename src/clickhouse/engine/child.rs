@@ -32,7 +32,7 @@ pub struct ChildArgs {
     #[arg(long)]
     pub parent: u32,
     /// The process's nice value, on top of the service's.
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     pub nice: u8,
     /// ClickHouse's arguments, with its name in front.
     #[arg(last = true, required = true)]
