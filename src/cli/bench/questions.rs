@@ -26,7 +26,7 @@ const LOOK_MAX: Duration = Duration::from_secs(30);
 const PER_ROUND_MIN: u64 = 40;
 const RAW_PER_ROUND: usize = 3;
 
-/// Asks each question for about `share` in all, in turns with the raw events.
+/// Asks each question for about `share`, in turns with the raw events.
 pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report: &mut Report) -> anyhow::Result<()> {
     let mut asker = Asker { client: QueryServiceClient::new(house.channel().await?), house };
     let mut times: [Times; 6] = std::array::from_fn(|_| Times::new());

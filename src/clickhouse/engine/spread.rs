@@ -20,9 +20,12 @@ use super::tables::table_dirs;
 /// Marks the directory of every table below ClickHouse's data directory. What
 /// cannot be marked stays as it is: slower, not wrong.
 pub(super) fn spread_parts(data_dir: &Path) {
-    let marked = table_dirs(data_dir).and_then(|dirs| dirs.iter().try_for_each(|dir| mark(dir)));
-    if let Err(error) = marked {
-        tracing::debug!(%error, "the parts of tables are not spread over the disk");
+    for table_dir in table_dirs(data_dir).unwrap_or_default() {
+        // The table may have been dropped since.
+        if let Err(error) = mark(&table_dir) {
+            let table = table_dir.display();
+            tracing::debug!(%error, %table, "the parts of a table are not spread over the disk");
+        }
     }
 }
 
