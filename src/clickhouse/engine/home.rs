@@ -181,6 +181,8 @@ impl Home {
   <uncompressed_cache_size>0</uncompressed_cache_size>
   <background_pool_size>2</background_pool_size>
   <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
+  <!-- Several threads that delete files wait for each other. -->
+  <max_parts_cleaning_thread_pool_size>1</max_parts_cleaning_thread_pool_size>
   <background_common_pool_size>2</background_common_pool_size>
   <background_fetches_pool_size>1</background_fetches_pool_size>
   <background_move_pool_size>1</background_move_pool_size>

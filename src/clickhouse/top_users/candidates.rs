@@ -3,18 +3,26 @@
 //! which are not less than their events in the window. Each also has a *lower
 //! bound*, the events in the hours that lie wholly within it.
 //!
-//! The rows of a day are in the order of their users' keys. So the rows of one
-//! or two days are [merged](super::merge): nobody has to hold the sums of all
-//! users, as ClickHouse does when it groups, which costs more than twice as
-//! much. Of more days ClickHouse groups the rows.
+//! Of one or two days the service [adds up](super::sums) the rows itself, by
+//! ranges of keys, so that it never holds all users; it costs ClickHouse much
+//! less than to group them. Of more days ClickHouse groups the rows.
+
+use std::ops::RangeInclusive;
 
 use clickhouse::{Client, Row};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 
+use super::highest::Highest;
 use super::hours::{Days, rows_of_runs, whole_hours};
-use super::merge::{KeyedRows, merge};
+use super::sums::Sums;
 use crate::clickhouse::error::QueryError;
 use crate::domain::{MILLIS_PER_HOUR, OrgId, Window};
+
+/// The keys of users are cut into so many ranges (as a power of two). Keys are
+/// hashes, so each has as many users. With fewer the service holds more users at
+/// a time; with more ClickHouse has more questions to answer.
+const KEY_RANGES_LOG2: u32 = 2;
 
 /// A user's key, and between what bounds its events in the window are. (Two
 /// users who share a key have bounds that are too high; the exact counts will
@@ -26,8 +34,8 @@ pub(super) struct Candidate {
     pub(super) lower: u64,
 }
 
-/// So many users with the highest upper bounds, highest first. A day is a
-/// question; days that may not all be asked for at a time are grouped.
+/// So many users with the highest upper bounds, highest first. Asks up to so
+/// many questions at a time.
 pub(super) async fn candidates(
     client: &Client,
     org_id: &OrgId,
@@ -35,22 +43,43 @@ pub(super) async fn candidates(
     wanted: usize,
     at_a_time: u32,
 ) -> Result<Vec<Candidate>, QueryError> {
-    let runs = Days::runs(window);
-    if runs.iter().all(|run| run.is_one()) && runs.len() <= at_a_time as usize {
-        let rows = runs.into_iter().map(|day| rows_of_day(client, org_id, window, day)).collect::<Result<_, _>>()?;
-        merge(rows, wanted).await
+    if Days::runs(window).into_iter().all(Days::is_one) {
+        added_up(client, org_id, window, wanted, at_a_time).await
     } else {
         grouped(client, org_id, window, wanted).await
     }
 }
 
-/// The rows of a day, in the order of their keys.
-fn rows_of_day(client: &Client, org_id: &OrgId, window: Window, day: Days) -> Result<KeyedRows, QueryError> {
-    let rows = rows(window, day);
-    let statement = format!("SELECT user_key, upper_of_row, lower_of_row FROM ({rows}) ORDER BY user_key");
-    let query = client.query_raw(&statement).param("org", org_id.as_str());
-    // As they lie: nothing is to be sorted.
-    KeyedRows::read(query.with_setting("max_threads", "1").with_setting("optimize_read_in_order", "1"))
+async fn added_up(
+    client: &Client,
+    org_id: &OrgId,
+    window: Window,
+    wanted: usize,
+    at_a_time: u32,
+) -> Result<Vec<Candidate>, QueryError> {
+    let sums = key_ranges().map(|keys| sums(client, org_id, window, keys));
+    let mut sums = stream::iter(sums).buffer_unordered(at_a_time as usize);
+    let mut highest = Highest::new(wanted);
+    while let Some(sums) = sums.try_next().await? {
+        sums.candidates().for_each(|user| highest.add(user));
+    }
+    Ok(highest.into_candidates())
+}
+
+async fn sums(client: &Client, org_id: &OrgId, window: Window, keys: RangeInclusive<u64>) -> Result<Sums, QueryError> {
+    let rows = rows_of_runs(window, |run| {
+        let (first, last) = (keys.start(), keys.end());
+        format!("{} AND user_key BETWEEN {first} AND {last}", rows(window, run))
+    });
+    let query = client.query_raw(&rows).param("org", org_id.as_str());
+    // Another question is asked beside it.
+    Sums::read(query.with_setting("max_threads", "1")).await
+}
+
+/// All keys, in ranges.
+fn key_ranges() -> impl Iterator<Item = RangeInclusive<u64>> {
+    let width = u64::BITS - KEY_RANGES_LOG2;
+    (0..1_u64 << KEY_RANGES_LOG2).map(move |range| range << width..=(range << width | u64::MAX >> KEY_RANGES_LOG2))
 }
 
 async fn grouped(client: &Client, org_id: &OrgId, window: Window, wanted: usize) -> Result<Vec<Candidate>, QueryError> {
@@ -72,4 +101,16 @@ fn rows(window: Window, run: Days) -> String {
         "SELECT user_key, {upper} AS upper_of_row, {lower} AS lower_of_row \
          FROM user_days WHERE org_id = {{org:String}} AND {days}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_in_one_range() {
+        let ranges: Vec<_> = key_ranges().collect();
+        assert_eq!((*ranges[0].start(), *ranges[ranges.len() - 1].end()), (0, u64::MAX));
+        assert!(ranges.windows(2).all(|pair| pair[0].end() + 1 == *pair[1].start()), "{ranges:?}");
+    }
 }

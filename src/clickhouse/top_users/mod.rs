@@ -4,17 +4,18 @@
 //! Two steps. First, from the rollup of user days, the [candidates]: the users
 //! with the highest upper bounds of their events in the window. Who cannot
 //! reach the lower bounds of as many others as are wanted drops out: of some
-//! hundred thousand users, some dozens are left. Then, for these candidates
-//! only, the exact counts: whole hours from the user days, the minutes at the
-//! two edges from the user minutes. When the last of the wanted users has more
-//! events than the upper bound of anybody who was left out, nobody of them can
-//! be among the first. Else there were too few candidates, and more are taken.
-//! (The threshold idea of Fagin, Lotem and Naor, "Optimal aggregation
-//! algorithms for middleware", 2001.)
+//! hundred thousand users, some dozens are left. Then, for the first of these
+//! candidates only, the exact counts: whole hours from the user days, the
+//! minutes at the two edges from the user minutes. When the last of the wanted
+//! users has more events than the upper bound of anybody who was not counted,
+//! none of them can be among the first. Else more are counted, and at last more
+//! candidates taken. (The threshold idea of Fagin, Lotem and Naor, "Optimal
+//! aggregation algorithms for middleware", 2001.)
 
 mod candidates;
+mod highest;
 mod hours;
-mod merge;
+mod sums;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -28,12 +29,14 @@ use super::client::{STATEMENT_SPARE_BYTES, quoted};
 use super::error::QueryError;
 use crate::domain::{Limit, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
 
-/// Questions at a time, at most: one for each day that 24 hours touch.
+/// Questions at a time, at most: ClickHouse answers each with one thread.
 pub const QUERIES_AT_A_TIME: u32 = 2;
 /// Candidates of the first attempt, at least.
 const CANDIDATES_MIN: usize = 1_000;
 /// Candidates for each wanted user, in the first attempt.
 const CANDIDATES_PER_USER: usize = 10;
+/// Candidates for each wanted user that are counted at first, at most.
+const COUNTED_PER_USER: usize = 8;
 /// Each further attempt takes so many times more.
 const CANDIDATES_GROWTH: usize = 16;
 /// Users that are named in a question, at most.
@@ -57,33 +60,38 @@ pub(super) async fn top_users(
     let mut wanted = CANDIDATES_MIN.max(limit.get() as usize * CANDIDATES_PER_USER);
     loop {
         let found = candidates(client, org_id, window, wanted, at_a_time).await?;
-        let are_all = found.len() < wanted;
-        let unseen_upper = if are_all { 0 } else { found.last().map_or(0, |last| last.upper) };
-        let (contenders, left_out_upper) = contenders(&found, limit);
-        let users = count(client, org_id, window, limit, contenders).await?;
-        let is_full = users.len() == limit.get() as usize;
-        let left_out = left_out_upper.max(unseen_upper);
-        // A user outside with as many events might come first by id, so more
-        // are needed, not as many.
-        if left_out == 0 || (is_full && users.last().is_some_and(|last| last.events > left_out)) {
-            return Ok(users);
-        }
-        if are_all {
-            return count(client, org_id, window, limit, &found).await;
+        let unseen_upper = found.get(wanted - 1).map_or(0, |last| last.upper);
+        for counted in attempts(&found, limit) {
+            let users = count(client, org_id, window, limit, &found[..counted]).await?;
+            let others_upper = found.get(counted).map_or(unseen_upper, |next| next.upper);
+            if is_decided(&users, limit, others_upper) {
+                return Ok(users);
+            }
         }
         wanted = wanted.saturating_mul(CANDIDATES_GROWTH);
     }
 }
 
-/// Of the candidates, highest upper bound first, those who can be among the
-/// first `limit`; and the highest upper bound of the others.
-fn contenders(candidates: &[Candidate], limit: Limit) -> (&[Candidate], u64) {
+/// How many of the candidates, highest upper bound first, to count: at first
+/// a few, which mostly decides it; then all who can be among the first
+/// `limit` by their bounds; then all, if users share a key.
+fn attempts(candidates: &[Candidate], limit: Limit) -> Vec<usize> {
+    let limit = limit.get() as usize;
     let mut lowers: Vec<u64> = candidates.iter().map(|candidate| candidate.lower).collect();
     lowers.sort_unstable_by(|a, b| b.cmp(a));
     // As many as are wanted have at least so many events.
-    let enough = lowers.get(limit.get() as usize - 1).copied().unwrap_or_default();
-    let count = candidates.partition_point(|candidate| candidate.upper >= enough);
-    (&candidates[..count], candidates.get(count).map_or(0, |first| first.upper))
+    let enough = lowers.get(limit - 1).copied().unwrap_or_default();
+    let contenders = candidates.partition_point(|candidate| candidate.upper >= enough);
+    let mut attempts = vec![contenders.min(limit * COUNTED_PER_USER), contenders, candidates.len()];
+    attempts.dedup();
+    attempts
+}
+
+/// Whether these are the first, when nobody else has more than so many events.
+fn is_decided(users: &[UserCount], limit: Limit, others_upper: u64) -> bool {
+    // A user with as many events as the last might come first by id.
+    let is_full = users.len() == limit.get() as usize;
+    others_upper == 0 || (is_full && users.last().is_some_and(|last| last.events > others_upper))
 }
 
 /// The exact counts of the candidates.
@@ -182,19 +190,31 @@ fn date_time(moment: Timestamp) -> String {
 mod tests {
     use super::*;
 
+    fn limit(limit: u32) -> Limit {
+        Limit::new("limit", limit, 1_000).unwrap()
+    }
+
     #[test]
-    fn who_cannot_be_among_the_first_is_left_out() {
+    fn who_cannot_be_among_the_first_is_counted_last() {
         let candidate = |user_key, upper, lower| Candidate { user_key, upper, lower };
         let found =
             [candidate(1, 9, 5), candidate(2, 8, 7), candidate(3, 7, 1), candidate(4, 6, 6), candidate(5, 4, 4)];
-        let check = |limit, count, left_out| {
-            let limit = Limit::new("limit", limit, 1_000).unwrap();
-            assert_eq!(contenders(&found, limit), (&found[..count], left_out), "{limit:?}");
-        };
-        check(1, 3, 6); // One has 7 for certain: whoever may have 7 stays.
-        check(2, 4, 4);
-        check(4, 5, 0);
-        check(9, 5, 0); // Nobody is certain to be kept out.
-        assert_eq!(contenders(&[], Limit::RANKING_DEFAULT), (&[][..], 0));
+        assert_eq!(attempts(&found, limit(1)), [3, 5]); // One has 7 for certain: whoever may have 7 is counted.
+        assert_eq!(attempts(&found, limit(2)), [4, 5]);
+        assert_eq!(attempts(&found, limit(4)), [5]);
+        assert_eq!(attempts(&found, limit(9)), [5]); // Nobody is certain to be kept out.
+        assert_eq!(attempts(&[], limit(9)), [0]);
+        // Of many who may be among the first, a few are counted at first.
+        let uncertain: Vec<_> = (0..100).map(|user_key| candidate(user_key, 9, 0)).collect();
+        assert_eq!(attempts(&uncertain, limit(2)), [2 * COUNTED_PER_USER, 100]);
+    }
+
+    #[test]
+    fn it_is_decided_when_nobody_else_can_come_before_the_last() {
+        let users = [5, 3].map(|events| UserCount { user_id: events.to_string(), events });
+        assert!(is_decided(&users, limit(2), 2));
+        assert!(!is_decided(&users, limit(2), 3));
+        assert!(!is_decided(&users, limit(3), 2));
+        assert!(is_decided(&users, limit(3), 0));
     }
 }
