@@ -1,6 +1,7 @@
 //! How to reach ClickHouse.
 
 use clickhouse::Client;
+use clickhouse::query::Query;
 
 use super::engine;
 use crate::config::{Config, Secret};
@@ -74,10 +75,17 @@ impl Endpoint {
 }
 
 /// Room left above a statement's own size: the crate appends the format.
-pub(super) const STATEMENT_SPARE_BYTES: usize = 1 << 10;
+const STATEMENT_SPARE_BYTES: usize = 1 << 10;
 
-/// A text as a constant of ClickHouse's. (Parameters travel in the request's
-/// address, which has no room for thousands of ids.)
+/// A statement that may hold thousands of constants. It must have no
+/// parameters: with them it would travel as a field of a form, of which
+/// ClickHouse takes 128 KiB only (`http_max_field_value_size`).
+pub(super) fn long_query(client: &Client, statement: &str) -> Query {
+    let bytes_max = statement.len() + STATEMENT_SPARE_BYTES;
+    client.query_raw(statement).with_setting("max_query_size", bytes_max.to_string())
+}
+
+/// A text as a constant of ClickHouse's.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::audit::AuditStore;
-use super::client::{Endpoint, STATEMENT_SPARE_BYTES, quoted};
+use super::client::{Endpoint, long_query, quoted};
 use super::error::{QueryError, insert_error};
 use super::operation::{INSERT, LOOKUP, traced};
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
@@ -182,18 +182,13 @@ impl ClickHouseStore {
         }
         let statement = format!(
             "SELECT {} FROM events \
-             WHERE org_id = {{org:String}} AND (toStartOfMinute(occurred_at), event_id) IN ({tuples})",
-            row::PAYLOAD_COLUMNS
+             WHERE org_id = {} AND (toStartOfMinute(occurred_at), event_id) IN ({tuples})",
+            row::PAYLOAD_COLUMNS,
+            quoted(org_id.as_str())
         );
-        let query = long_query(&traced(self.client.clone()), &statement).param("org", org_id.as_str());
+        let query = long_query(&traced(self.client.clone()), &statement);
         Ok(query.fetch_bytes("RowBinary")?.collect().await?.into())
     }
-}
-
-/// A statement that may hold thousands of constants.
-fn long_query(client: &Client, statement: &str) -> Query {
-    let bytes_max = statement.len() + STATEMENT_SPARE_BYTES;
-    client.query_raw(statement).with_setting("max_query_size", bytes_max.to_string())
 }
 
 /// The `WHERE` that holds for the events of these minutes. (Without a bound there

@@ -63,6 +63,25 @@ async fn late_events_count_once_whether_memory_or_clickhouse_knows_them() {
     house.assert_counted(12_000 + 8 * 300 + 900).await;
 }
 
+/// A minute that does not fit into what may be recalled: every id is asked for,
+/// and the longest ids make the longest question.
+#[tokio::test(flavor = "multi_thread")]
+async fn late_events_of_a_minute_too_large_for_memory_count_once() {
+    let house = full_house(&[]).await;
+    let minute = *LAST_HOUR - 8 * HOUR;
+    for part in 0..3 {
+        let counts = house.store(clicks(&format!("large-{part}"), 1_000, minute)).await.counts.unwrap();
+        assert_eq!(counts.accepted, 1_000, "{counts:?}");
+    }
+    let longest = clicks(&"long-".repeat(25)[..123], 1_000, minute);
+    assert!(longest.iter().any(|event| event.event_id.len() == 127), "{}", longest[999].event_id);
+    let counts = house.store(longest.clone()).await.counts.unwrap();
+    assert_eq!(counts.accepted, 1_000, "{counts:?}");
+    let counts = house.store(longest).await.counts.unwrap();
+    assert_eq!(counts.duplicate, 1_000, "{counts:?}");
+    house.assert_counted(12_000 + 4_000).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
     let house = full_house(&[("TALLYHOUSE_LOOK_UP_WAIT_MS_MAX", "300")]).await;

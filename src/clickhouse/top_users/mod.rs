@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use self::candidates::{Candidate, candidates};
 use self::hours::{Days, edges, rows_of_runs, whole_hours};
-use super::client::{STATEMENT_SPARE_BYTES, quoted};
+use super::client::{long_query, quoted};
 use super::error::QueryError;
 use crate::domain::{Limit, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
 
@@ -110,10 +110,10 @@ async fn count(
         let _ = write!(keys, "{comma}{}", candidate.user_key); // Writing to a String cannot fail.
         keys
     });
-    let mut counts: HashMap<String, i64> = fetch(client, org_id, &in_whole_hours(&keys, window)).await?;
+    let mut counts: HashMap<String, i64> = fetch(client, &in_whole_hours(org_id, &keys, window)).await?;
     let edges = edges(window);
     if !edges.is_empty() && !counts.is_empty() {
-        for (user_id, events) in fetch(client, org_id, &at_edges(&edges, counts.keys(), &keys, window)).await? {
+        for (user_id, events) in fetch(client, &at_edges(org_id, &edges, counts.keys(), &keys, window)).await? {
             *counts.entry(user_id).or_default() += events;
         }
     }
@@ -129,12 +129,13 @@ async fn count(
 
 /// The question for the events of users in the whole hours of a window; who
 /// has none there is named too.
-fn in_whole_hours(keys: &str, window: Window) -> String {
+fn in_whole_hours(org_id: &OrgId, keys: &str, window: Window) -> String {
+    let org = quoted(org_id.as_str());
     let rows = rows_of_runs(window, |run| {
         let (events, days) = (run.events_in(whole_hours(window)), run.condition());
         format!(
             "SELECT user_key, user_id, {events} AS events_of_row FROM user_days \
-             WHERE org_id = {{org:String}} AND {days}"
+             WHERE org_id = {org} AND {days}"
         )
     });
     format!(
@@ -146,11 +147,13 @@ fn in_whole_hours(keys: &str, window: Window) -> String {
 /// The question for the events of users at the edges of a window: few users
 /// are named, many are looked for by their keys.
 fn at_edges<'a>(
+    org_id: &OrgId,
     edges: &[Window],
     user_ids: impl ExactSizeIterator<Item = &'a String>,
     keys: &str,
     window: Window,
 ) -> String {
+    let org = quoted(org_id.as_str());
     let edge = |edge: &Window| {
         format!(
             "(toStartOfHour(minute) = {} AND minute >= {} AND minute < {})",
@@ -164,20 +167,18 @@ fn at_edges<'a>(
         user_ids.map(|user_id| quoted(user_id)).collect::<Vec<_>>().join(",")
     } else {
         let days = Days::all(window).condition();
-        format!("SELECT user_id FROM user_days WHERE org_id = {{org:String}} AND {days} AND user_key IN ({keys})")
+        format!("SELECT user_id FROM user_days WHERE org_id = {org} AND {days} AND user_key IN ({keys})")
     };
     format!(
         "SELECT user_id, toInt64(sum(toInt32(events))) AS events FROM user_minutes \
-         WHERE org_id = {{org:String}} AND ({}) AND user_id IN ({users}) GROUP BY user_id",
+         WHERE org_id = {org} AND ({}) AND user_id IN ({users}) GROUP BY user_id",
         edges.join(" OR ")
     )
 }
 
 /// Events by user.
-async fn fetch(client: &Client, org_id: &OrgId, statement: &str) -> Result<HashMap<String, i64>, QueryError> {
-    let query = client.query_raw(statement).param("org", org_id.as_str());
-    let size = statement.len() + STATEMENT_SPARE_BYTES;
-    let rows: Vec<UserRow> = query.with_setting("max_query_size", size.to_string()).fetch_all().await?;
+async fn fetch(client: &Client, statement: &str) -> Result<HashMap<String, i64>, QueryError> {
+    let rows: Vec<UserRow> = long_query(client, statement).fetch_all().await?;
     Ok(rows.into_iter().map(|row| (row.user_id, row.events)).collect())
 }
 
