@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use clickhouse::Client;
-use clickhouse::query::Query;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;

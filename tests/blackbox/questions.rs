@@ -152,6 +152,22 @@ async fn the_most_active_of_many_users_are_exact() {
     assert_ranked(&house, &mut random, first_day, 12).await;
 }
 
+/// More users of a day than the service holds at a time: it takes them by
+/// ranges of keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_most_active_of_millions_of_users_are_exact() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let house = House::new().await;
+    let first_day = now_millis() / DAY * DAY - 3 * DAY;
+    insert_users(&house, seed, 2_300_000, "{n}", first_day, DAY).await;
+    // Some of them are ahead.
+    let some = format!("{} + cityHash64({{n}}, 1) % 300", seed % 1_000_000 * 1_000_000);
+    insert_users(&house, seed + 1, 3_000, &some, first_day, DAY).await;
+    assert_ranked(&house, &mut random, first_day - 12 * HOUR, 2).await;
+}
+
 /// Inserts events of users, whose numbers are an expression of `{n}`, evenly
 /// over some time.
 async fn insert_users(house: &House, seed: u64, events: u64, user: &str, from: i64, length: i64) {

@@ -16,6 +16,9 @@ use crate::clickhouse::native::{self, Number};
 
 const COLUMNS: [Number; 3] = [Number::UInt64, Number::Int32, Number::Int32];
 
+/// Sums that are held at a time, at most: 32 MiB of them.
+const HELD_MAX: usize = 2 << 20;
+
 /// The bounds of a user, of some of its rows. (As wide as ClickHouse's counts,
 /// so that many fit into the processor's caches.)
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +46,9 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Of the answer to a question for keys, upper and lower bounds of rows.
-    pub(super) async fn read(query: Query) -> Result<Self, QueryError> {
+    /// Of the answer to a question for keys, upper and lower bounds of rows;
+    /// none if that are too many users to hold.
+    pub(super) async fn read(query: Query) -> Result<Option<Self>, QueryError> {
         let mut answer = query.fetch_bytes("Native")?;
         let (mut sums, mut bytes) = (Self::default(), Vec::new());
         while let Some(piece) = answer.next().await? {
@@ -55,8 +59,29 @@ impl Sums {
                 taken += block.bytes;
             }
             bytes.drain(..taken);
+            if sums.held() > HELD_MAX {
+                return Ok(None);
+            }
         }
-        if bytes.is_empty() { Ok(sums) } else { Err(QueryError::Failed("the answer ends within a block".to_owned())) }
+        if bytes.is_empty() {
+            Ok(Some(sums))
+        } else {
+            Err(QueryError::Failed("the answer ends within a block".to_owned()))
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.runs.iter().map(Vec::len).sum::<usize>() + self.run.len()
+    }
+
+    /// The sums of all of these.
+    pub(super) fn of_all(all: Vec<Self>) -> Self {
+        let run = all.into_iter().map(Self::into_run).reduce(|all, run| merged(&all, &run)).unwrap_or_default();
+        Self { runs: Vec::new(), run }
+    }
+
+    fn into_run(self) -> Vec<Sum> {
+        self.runs.into_iter().rev().fold(self.run, |users, run| merged(&run, &users))
     }
 
     fn add(&mut self, block: &native::Block<'_, 3>) {
@@ -89,10 +114,8 @@ impl Sums {
     }
 
     /// Everybody with any events, in the order of their keys.
-    pub(super) fn candidates(mut self) -> impl Iterator<Item = Candidate> {
-        let last = mem::take(&mut self.run);
-        let users = self.runs.into_iter().rev().fold(last, |users, run| merged(&run, &users));
-        users.into_iter().filter_map(|user| {
+    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate> {
+        self.into_run().into_iter().filter_map(|user| {
             // Where a repair has taken events away from one row, none may be left.
             let upper = u64::try_from(user.upper).ok().filter(|upper| *upper > 0)?;
             Some(Candidate { user_key: user.user_key, upper, lower: u64::try_from(user.lower).unwrap_or(0) })
@@ -146,12 +169,13 @@ mod tests {
     proptest! {
         #[test]
         fn rows_in_any_order_add_up_by_key(parts in prop::collection::vec(part(), 0..12)) {
-            let mut sums = Sums::default();
+            let (mut sums, mut other) = (Sums::default(), Sums::default());
             let mut expected: BTreeMap<u64, (i64, i64)> = BTreeMap::new();
-            for rows in &parts {
+            for (n, rows) in parts.iter().enumerate() {
                 let keys: Vec<u8> = rows.iter().flat_map(|row| row.0.to_le_bytes()).collect();
                 let uppers: Vec<u8> = rows.iter().flat_map(|row| row.1.to_le_bytes()).collect();
                 let lowers: Vec<u8> = rows.iter().flat_map(|row| row.2.to_le_bytes()).collect();
+                let sums = if n % 3 == 2 { &mut other } else { &mut sums };
                 sums.add(&native::Block { columns: [&keys, &uppers, &lowers], bytes: 0 });
                 for (user_key, upper, lower) in rows {
                     let sum = expected.entry(*user_key).or_default();
@@ -159,7 +183,7 @@ mod tests {
                 }
                 prop_assert!(sums.runs.windows(2).all(|pair| pair[0].len() / 2 >= pair[1].len()));
             }
-            let found: Vec<_> = sums.candidates().map(|user| (user.user_key, user.upper, user.lower)).collect();
+            let found: Vec<_> = Sums::of_all(vec![sums, other]).candidates().map(|user| (user.user_key, user.upper, user.lower)).collect();
             let expected: Vec<_> = expected
                 .into_iter()
                 .filter(|(_, (upper, _))| *upper > 0)
