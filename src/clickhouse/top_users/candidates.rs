@@ -74,7 +74,7 @@ async fn added_up(
         let sums = days.iter().copied().map(|day| sums(client, org_id, window, day, keys.clone()));
         let sums = stream::iter(sums).buffer_unordered(at_a_time as usize).try_collect::<Vec<_>>().await?;
         let Some(sums) = sums.into_iter().collect::<Option<Vec<Sums>>>() else { return Ok(false) };
-        Sums::of_all(sums).candidates().for_each(|user| highest.add(user));
+        Sums::candidates(sums).for_each(|user| highest.add(user));
     }
     Ok(true)
 }

@@ -6,7 +6,7 @@
 //! "timsort"). Rows in any other order make more runs, and the same sums.
 
 use std::cmp::Ordering;
-use std::mem;
+use std::{iter, mem};
 
 use clickhouse::query::Query;
 
@@ -74,12 +74,6 @@ impl Sums {
         self.runs.iter().map(Vec::len).sum::<usize>() + self.run.len()
     }
 
-    /// The sums of all of these.
-    pub(super) fn of_all(all: Vec<Self>) -> Self {
-        let run = all.into_iter().map(Self::into_run).reduce(|all, run| merged(&all, &run)).unwrap_or_default();
-        Self { runs: Vec::new(), run }
-    }
-
     fn into_run(self) -> Vec<Sum> {
         self.runs.into_iter().rev().fold(self.run, |users, run| merged(&run, &users))
     }
@@ -113,9 +107,21 @@ impl Sums {
         self.runs.push(run);
     }
 
-    /// Everybody with any events, in the order of their keys.
-    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate> {
-        self.into_run().into_iter().filter_map(|user| {
+    /// Everybody who has any events in all of these together, in the order of
+    /// their keys.
+    pub(super) fn candidates(all: Vec<Self>) -> impl Iterator<Item = Candidate> {
+        let mut runs: Vec<_> = all.into_iter().map(|sums| sums.into_run().into_iter().peekable()).collect();
+        let users = iter::from_fn(move || {
+            let user_key = runs.iter_mut().filter_map(|run| run.peek()).map(|sum| sum.user_key).min()?;
+            let mut user = Sum { user_key, upper: 0, lower: 0 };
+            for run in &mut runs {
+                if let Some(sum) = run.next_if(|sum| sum.user_key == user_key) {
+                    user.add(sum);
+                }
+            }
+            Some(user)
+        });
+        users.filter_map(|user| {
             // Where a repair has taken events away from one row, none may be left.
             let upper = u64::try_from(user.upper).ok().filter(|upper| *upper > 0)?;
             Some(Candidate { user_key: user.user_key, upper, lower: u64::try_from(user.lower).unwrap_or(0) })
@@ -183,7 +189,7 @@ mod tests {
                 }
                 prop_assert!(sums.runs.windows(2).all(|pair| pair[0].len() / 2 >= pair[1].len()));
             }
-            let found: Vec<_> = Sums::of_all(vec![sums, other]).candidates().map(|user| (user.user_key, user.upper, user.lower)).collect();
+            let found: Vec<_> = Sums::candidates(vec![sums, other]).map(|user| (user.user_key, user.upper, user.lower)).collect();
             let expected: Vec<_> = expected
                 .into_iter()
                 .filter(|(_, (upper, _))| *upper > 0)
