@@ -3,12 +3,10 @@
 //! which are not less than their events in the window. Each also has a *lower
 //! bound*, the events in the hours that lie wholly within it.
 //!
-//! Of one or two days the service [adds up](super::sums) the rows itself, a
-//! question for each day, which costs ClickHouse much less than to group them;
-//! where there are too many users to hold, by ranges of keys. Of more days
-//! ClickHouse groups the rows.
+//! Of one or two days the service [adds up](super::sums) the rows itself, by
+//! ranges of keys, so that it never holds all users; it costs ClickHouse much
+//! less than to group them. Of more days ClickHouse groups the rows.
 
-use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
 use clickhouse::{Client, Row};
@@ -21,8 +19,12 @@ use super::sums::Sums;
 use crate::clickhouse::error::QueryError;
 use crate::domain::{MILLIS_PER_HOUR, OrgId, Window};
 
-/// Where there are too many users for a range of keys, it is cut into so many
-/// (as a power of two).
+/// The keys of users are cut into so many ranges (as a power of two). With
+/// fewer the service holds more users at a time; with more ClickHouse has more
+/// questions to answer.
+const RANGES_LOG2: u32 = 2;
+/// Where a range has too many users, it is cut into so many (as a power of
+/// two).
 const RANGES_GROWTH_LOG2: u32 = 2;
 /// More ranges than anybody has users for (as a power of two).
 const RANGES_MAX_LOG2: u32 = 16;
@@ -46,53 +48,50 @@ pub(super) async fn candidates(
     wanted: usize,
     at_a_time: u32,
 ) -> Result<Vec<Candidate>, QueryError> {
-    let days = Days::runs(window);
-    if !days.iter().all(|run| run.is_one()) {
+    if !Days::runs(window).into_iter().all(Days::is_one) {
         return grouped(client, org_id, window, wanted).await;
     }
-    for ranges_log2 in (0..RANGES_MAX_LOG2).step_by(RANGES_GROWTH_LOG2 as usize) {
+    for ranges_log2 in (RANGES_LOG2..RANGES_MAX_LOG2).step_by(RANGES_GROWTH_LOG2 as usize) {
         let mut highest = Highest::new(wanted);
-        if added_up(client, org_id, window, &days, ranges_log2, at_a_time, &mut highest).await? {
+        if added_up(client, org_id, window, ranges_log2, at_a_time, &mut highest).await? {
             return Ok(highest.into_candidates());
         }
     }
     grouped(client, org_id, window, wanted).await
 }
 
-/// Adds the users of these days, by so many ranges of keys. Not all of them,
-/// if there are too many in a range.
+/// Adds the users by so many ranges of keys. Not all of them, if there are too
+/// many in a range.
 async fn added_up(
     client: &Client,
     org_id: &OrgId,
     window: Window,
-    days: &[Days],
     ranges_log2: u32,
     at_a_time: u32,
     highest: &mut Highest,
 ) -> Result<bool, QueryError> {
-    for keys in key_ranges(ranges_log2) {
-        let sums = days.iter().copied().map(|day| sums(client, org_id, window, day, keys.clone()));
-        let sums = stream::iter(sums).buffer_unordered(at_a_time as usize).try_collect::<Vec<_>>().await?;
-        let Some(sums) = sums.into_iter().collect::<Option<Vec<Sums>>>() else { return Ok(false) };
-        Sums::candidates(sums).for_each(|user| highest.add(user));
+    let sums = key_ranges(ranges_log2).map(|keys| sums(client, org_id, window, keys));
+    let mut sums = stream::iter(sums).buffer_unordered(at_a_time as usize);
+    while let Some(sums) = sums.try_next().await? {
+        let Some(sums) = sums else { return Ok(false) };
+        sums.candidates().for_each(|user| highest.add(user));
     }
     Ok(true)
 }
 
-/// The sums of a day's users with these keys; none if there are too many.
+/// The sums of the users with these keys; none if there are too many.
 async fn sums(
     client: &Client,
     org_id: &OrgId,
     window: Window,
-    day: Days,
     keys: RangeInclusive<u64>,
 ) -> Result<Option<Sums>, QueryError> {
-    let mut statement = rows(window, day);
-    if keys != (0..=u64::MAX) {
-        let _ = write!(statement, " AND user_key BETWEEN {} AND {}", keys.start(), keys.end()); // A String takes everything.
-    }
-    let query = client.query_raw(&statement).param("org", org_id.as_str());
-    // Another day is asked for beside it.
+    let rows = rows_of_runs(window, |run| {
+        let (first, last) = (keys.start(), keys.end());
+        format!("{} AND user_key BETWEEN {first} AND {last}", rows(window, run))
+    });
+    let query = client.query_raw(&rows).param("org", org_id.as_str());
+    // Another range is asked for beside it.
     Sums::read(query.with_setting("max_threads", "1")).await
 }
 
@@ -132,7 +131,7 @@ mod tests {
 
     #[test]
     fn each_key_is_in_one_range() {
-        for ranges_log2 in 0..8 {
+        for ranges_log2 in 0..RANGES_MAX_LOG2 {
             let ranges: Vec<_> = key_ranges(ranges_log2).collect();
             assert_eq!(ranges.len(), 1 << ranges_log2);
             assert_eq!((*ranges[0].start(), *ranges[ranges.len() - 1].end()), (0, u64::MAX));

@@ -6,7 +6,7 @@
 //! "timsort"). Rows in any other order make more runs, and the same sums.
 
 use std::cmp::Ordering;
-use std::{iter, mem};
+use std::mem;
 
 use clickhouse::query::Query;
 
@@ -16,8 +16,8 @@ use crate::clickhouse::native::{self, Number};
 
 const COLUMNS: [Number; 3] = [Number::UInt64, Number::Int32, Number::Int32];
 
-/// Sums that are held at a time, at most: 32 MiB of them.
-const HELD_MAX: usize = 2 << 20;
+/// Sums that are held at a time, at most: 8 MiB of them.
+const HELD_MAX: usize = 1 << 19;
 
 /// The bounds of a user, of some of its rows. (As wide as ClickHouse's counts,
 /// so that many fit into the processor's caches.)
@@ -74,10 +74,6 @@ impl Sums {
         self.runs.iter().map(Vec::len).sum::<usize>() + self.run.len()
     }
 
-    fn into_run(self) -> Vec<Sum> {
-        self.runs.into_iter().rev().fold(self.run, |users, run| merged(&run, &users))
-    }
-
     fn add(&mut self, block: &native::Block<'_, 3>) {
         let [keys, uppers, lowers] = block.columns;
         let (keys, _) = keys.as_chunks();
@@ -107,21 +103,10 @@ impl Sums {
         self.runs.push(run);
     }
 
-    /// Everybody who has any events in all of these together, in the order of
-    /// their keys.
-    pub(super) fn candidates(all: Vec<Self>) -> impl Iterator<Item = Candidate> {
-        let mut runs: Vec<_> = all.into_iter().map(|sums| sums.into_run().into_iter().peekable()).collect();
-        let users = iter::from_fn(move || {
-            let user_key = runs.iter_mut().filter_map(|run| run.peek()).map(|sum| sum.user_key).min()?;
-            let mut user = Sum { user_key, upper: 0, lower: 0 };
-            for run in &mut runs {
-                if let Some(sum) = run.next_if(|sum| sum.user_key == user_key) {
-                    user.add(sum);
-                }
-            }
-            Some(user)
-        });
-        users.filter_map(|user| {
+    /// Everybody with any events, in the order of their keys.
+    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate> {
+        let users = self.runs.into_iter().rev().fold(self.run, |users, run| merged(&run, &users));
+        users.into_iter().filter_map(|user| {
             // Where a repair has taken events away from one row, none may be left.
             let upper = u64::try_from(user.upper).ok().filter(|upper| *upper > 0)?;
             Some(Candidate { user_key: user.user_key, upper, lower: u64::try_from(user.lower).unwrap_or(0) })
@@ -175,13 +160,12 @@ mod tests {
     proptest! {
         #[test]
         fn rows_in_any_order_add_up_by_key(parts in prop::collection::vec(part(), 0..12)) {
-            let (mut sums, mut other) = (Sums::default(), Sums::default());
+            let mut sums = Sums::default();
             let mut expected: BTreeMap<u64, (i64, i64)> = BTreeMap::new();
-            for (n, rows) in parts.iter().enumerate() {
+            for rows in &parts {
                 let keys: Vec<u8> = rows.iter().flat_map(|row| row.0.to_le_bytes()).collect();
                 let uppers: Vec<u8> = rows.iter().flat_map(|row| row.1.to_le_bytes()).collect();
                 let lowers: Vec<u8> = rows.iter().flat_map(|row| row.2.to_le_bytes()).collect();
-                let sums = if n % 3 == 2 { &mut other } else { &mut sums };
                 sums.add(&native::Block { columns: [&keys, &uppers, &lowers], bytes: 0 });
                 for (user_key, upper, lower) in rows {
                     let sum = expected.entry(*user_key).or_default();
@@ -189,7 +173,7 @@ mod tests {
                 }
                 prop_assert!(sums.runs.windows(2).all(|pair| pair[0].len() / 2 >= pair[1].len()));
             }
-            let found: Vec<_> = Sums::candidates(vec![sums, other]).map(|user| (user.user_key, user.upper, user.lower)).collect();
+            let found: Vec<_> = sums.candidates().map(|user| (user.user_key, user.upper, user.lower)).collect();
             let expected: Vec<_> = expected
                 .into_iter()
                 .filter(|(_, (upper, _))| *upper > 0)
