@@ -21,10 +21,14 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for an event to count.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// Of each round: questions at least (a p99 needs a hundred answers in all),
-/// and questions for the raw events, which take far longer.
+/// Of each round: questions for top users at least (a p99 needs a hundred
+/// answers in all), and questions for the raw events, which take far longer.
 const PER_ROUND_MIN: u64 = 40;
 const RAW_PER_ROUND: usize = 3;
+/// Questions for statistics, for each one for top users.
+const STATS_PER_TOP: usize = 3;
+/// How often each question is asked again.
+const AGAIN: usize = 10;
 
 /// Asks each question for about `share`, in turns with the raw events.
 pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report: &mut Report) -> anyhow::Result<()> {
@@ -34,12 +38,20 @@ pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report:
         // Nobody pays for the merges that others have left behind.
         house.merged().await?;
         let begun = Instant::now();
-        while begun.elapsed() < share * 4 / rounds || times[0].len() < PER_ROUND_MIN * u64::from(round) {
-            let (campaign, shift) = (rand::rng().random_range(0..1_000), rand::rng().random_range(0..10_000));
-            times[0].add(asker.stats(campaign, shift).await?);
-            times[1].add(asker.stats(campaign, shift).await?);
+        while begun.elapsed() < share * 4 / rounds || times[3].len() < PER_ROUND_MIN * u64::from(round) {
+            for _ in 0..STATS_PER_TOP {
+                let number = scattered(times[0].len());
+                let (campaign, shift) = (number % 1_000, number / 1_000);
+                times[0].add(asker.stats(campaign, shift).await?);
+                for _ in 0..AGAIN {
+                    times[1].add(asker.stats(campaign, shift).await?);
+                }
+            }
+            let shift = scattered(times[3].len());
             times[3].add(asker.top(shift).await?);
-            times[4].add(asker.top(shift).await?);
+            for _ in 0..AGAIN {
+                times[4].add(asker.top(shift).await?);
+            }
         }
         for _ in 0..RAW_PER_ROUND {
             let (campaign, shift) = (rand::rng().random_range(0..1_000), rand::rng().random_range(0..10_000));
@@ -53,6 +65,12 @@ pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report:
         report.add_times(name, times);
     }
     Ok(())
+}
+
+/// The numbers below ten thousand, each once, scattered: what nobody has asked
+/// about yet.
+const fn scattered(nth: u64) -> i64 {
+    (nth * 617 % 10_000).cast_signed()
 }
 
 struct Asker<'a> {
@@ -78,7 +96,7 @@ const fn proto_window((from, to): (i64, i64)) -> Option<Window> {
 
 impl Asker<'_> {
     /// One campaign's minutes of an hour.
-    async fn stats(&mut self, campaign: u32, shift: i64) -> anyhow::Result<Duration> {
+    async fn stats(&mut self, campaign: i64, shift: i64) -> anyhow::Result<Duration> {
         let request = GetCampaignStatsRequest {
             campaign_id: format!("campaign_{campaign}"),
             window: proto_window(window(HOUR_SECONDS, shift % 10)),
@@ -89,7 +107,7 @@ impl Asker<'_> {
         Ok(begun.elapsed())
     }
 
-    async fn raw_stats(&self, campaign: u32, shift: i64) -> anyhow::Result<Duration> {
+    async fn raw_stats(&self, campaign: i64, shift: i64) -> anyhow::Result<Duration> {
         let (from, to) = window(HOUR_SECONDS, shift % 10);
         self.raw(&format!(
             "SELECT toStartOfMinute(occurred_at) AS minute, type, uniqExact(event_id) FROM events \

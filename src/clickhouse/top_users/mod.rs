@@ -35,8 +35,9 @@ pub const QUERIES_AT_A_TIME: u32 = 2;
 const CANDIDATES_MIN: usize = 1_000;
 /// Candidates for each wanted user, in the first attempt.
 const CANDIDATES_PER_USER: usize = 10;
-/// Candidates for each wanted user that are counted at first, at most.
-const COUNTED_PER_USER: usize = 8;
+/// Candidates for each wanted user that are counted at first, and then, at
+/// most. (Three decide it where the bounds say nearly all; nine nearly always.)
+const COUNTED_PER_USER: [usize; 2] = [3, 9];
 /// Each further attempt takes so many times more.
 const CANDIDATES_GROWTH: usize = 16;
 /// Users that are named in a question, at most.
@@ -61,8 +62,11 @@ pub(super) async fn top_users(
     loop {
         let found = candidates(client, org_id, window, wanted, at_a_time).await?;
         let unseen_upper = found.get(wanted - 1).map_or(0, |last| last.upper);
-        for counted in attempts(&found, limit) {
-            let users = count(client, org_id, window, limit, &found[..counted]).await?;
+        let (mut users, mut counted) = (Ranking::new(), 0);
+        for more in attempts(&found, limit) {
+            users.extend(count(client, org_id, window, &found[counted..more]).await?);
+            rank(&mut users, limit);
+            counted = more;
             let others_upper = found.get(counted).map_or(unseen_upper, |next| next.upper);
             if is_decided(&users, limit, others_upper) {
                 return Ok(users);
@@ -72,8 +76,8 @@ pub(super) async fn top_users(
     }
 }
 
-/// How many of the candidates, highest upper bound first, to count: at first
-/// a few, which mostly decides it; then all who can be among the first
+/// How many of the candidates, highest upper bound first, to have counted: at
+/// first a few, which mostly decides it; then all who can be among the first
 /// `limit` by their bounds; then all, if users share a key.
 fn attempts(candidates: &[Candidate], limit: Limit) -> Vec<usize> {
     let limit = limit.get() as usize;
@@ -82,7 +86,8 @@ fn attempts(candidates: &[Candidate], limit: Limit) -> Vec<usize> {
     // As many as are wanted have at least so many events.
     let enough = lowers.get(limit - 1).copied().unwrap_or_default();
     let contenders = candidates.partition_point(|candidate| candidate.upper >= enough);
-    let mut attempts = vec![contenders.min(limit * COUNTED_PER_USER), contenders, candidates.len()];
+    let few = COUNTED_PER_USER.map(|counted| contenders.min(limit * counted));
+    let mut attempts = [&few[..], &[contenders, candidates.len()]].concat();
     attempts.dedup();
     attempts
 }
@@ -99,9 +104,8 @@ async fn count(
     client: &Client,
     org_id: &OrgId,
     window: Window,
-    limit: Limit,
     candidates: &[Candidate],
-) -> Result<Ranking<UserCount>, QueryError> {
+) -> Result<Vec<UserCount>, QueryError> {
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
@@ -117,14 +121,15 @@ async fn count(
             *counts.entry(user_id).or_default() += events;
         }
     }
-    let mut users: Ranking<UserCount> = counts
-        .into_iter()
-        .filter_map(|(user_id, events)| Some(UserCount { user_id, events: u64::try_from(events).ok()? }))
-        .filter(|user| user.events > 0)
-        .collect();
+    let counts = counts.into_iter();
+    let users = counts.filter_map(|(user_id, events)| Some(UserCount { user_id, events: u64::try_from(events).ok()? }));
+    Ok(users.filter(|user| user.events > 0).collect())
+}
+
+/// The first of these users, in their order.
+fn rank(users: &mut Ranking<UserCount>, limit: Limit) {
     users.sort_unstable_by(|a, b| b.events.cmp(&a.events).then_with(|| a.user_id.cmp(&b.user_id)));
     users.truncate(limit.get() as usize);
-    Ok(users)
 }
 
 /// The question for the events of users in the whole hours of a window; who
@@ -207,7 +212,7 @@ mod tests {
         assert_eq!(attempts(&[], limit(9)), [0]);
         // Of many who may be among the first, a few are counted at first.
         let uncertain: Vec<_> = (0..100).map(|user_key| candidate(user_key, 9, 0)).collect();
-        assert_eq!(attempts(&uncertain, limit(2)), [2 * COUNTED_PER_USER, 100]);
+        assert_eq!(attempts(&uncertain, limit(2)), [6, 18, 100]);
     }
 
     #[test]
