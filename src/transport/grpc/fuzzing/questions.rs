@@ -50,9 +50,11 @@ pub(crate) fn run(bytes: &[u8]) {
     }
 }
 
-fn with<M: Message + Default + PartialEq + std::fmt::Debug + 'static>(bytes: &[u8], read: impl FnOnce(M)) {
+fn with<M: Message + Default + 'static>(bytes: &[u8], read: impl FnOnce(M)) {
     let Ok(message) = codec::read::<M>(bytes) else { return };
-    assert_eq!(codec::read::<M>(&message.encode_to_vec()).ok().as_ref(), Some(&message));
+    // As bytes: a value that is no number does not equal itself.
+    let written = message.encode_to_vec();
+    assert_eq!(codec::read::<M>(&written).ok().map(|again| again.encode_to_vec()), Some(written));
     read(message);
 }
 
@@ -81,6 +83,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let campaign_id = "camp_1".to_owned();
     let stats = GetCampaignStatsRequest { campaign_id: campaign_id.clone(), window, granularity: 2 };
     let value = MetricValue { date: "2026-02-10".to_owned(), name: "revenue".to_owned(), value: -1.5 };
+    let no_number = MetricValue { value: f64::NAN, ..value.clone() };
     let list = ListEventsRequest {
         window,
         campaign_id,
@@ -97,7 +100,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         list.encode_to_vec(),
         GetEventRequest { event_id: "e".to_owned() }.encode_to_vec(),
         GetSummaryRequest { window, metrics: vec!["ctr".to_owned(), "events:x".to_owned()] }.encode_to_vec(),
-        PutMetricsRequest { metrics: vec![value; 3] }.encode_to_vec(),
+        PutMetricsRequest { metrics: vec![value.clone(), value, no_number] }.encode_to_vec(),
         WatchRequest::default().encode_to_vec(),
     ];
     (0_u8..).zip(requests).map(|(kind, request)| [vec![kind], request].concat()).collect()
