@@ -36,7 +36,8 @@ const CANDIDATES_MIN: usize = 1_000;
 /// Candidates for each wanted user, in the first attempt.
 const CANDIDATES_PER_USER: usize = 10;
 /// Candidates for each wanted user that are counted at first, and then, at
-/// most. (Three decide it where the bounds say nearly all; nine nearly always.)
+/// most. (Three decide it where the upper bounds say nearly all; nine mostly,
+/// where users have some dozens of events.)
 const COUNTED_PER_USER: [usize; 2] = [3, 9];
 /// Each further attempt takes so many times more.
 const CANDIDATES_GROWTH: usize = 16;
