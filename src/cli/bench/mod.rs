@@ -135,6 +135,9 @@ impl BenchArgs {
         if self.has(Section::Ingest) {
             say("streaming, in turns with bare inserts");
             ingest::measure(house, ROUNDS, events, report).await?;
+            if self.has(Section::Questions) {
+                questions::measure_unmerged(house, report).await?;
+            }
         }
         if self.has(Section::Single) {
             say("single calls, in turns with asynchronous inserts");

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use rand::RngExt as _;
 use tonic::transport::Channel;
 
 use super::events::Generator;
@@ -14,49 +13,57 @@ use crate::transport::proto::ingest_service_client::IngestServiceClient;
 use crate::transport::proto::query_service_client::QueryServiceClient;
 use crate::transport::proto::{GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window};
 
-const HOUR_SECONDS: i64 = 3_600;
+const MINUTE_SECONDS: i64 = 60;
+const HOUR_SECONDS: i64 = 60 * MINUTE_SECONDS;
 const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
 /// Pause between two looks whether an event counts.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for an event to count.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// Of each round: questions for top users at least (a p99 needs a hundred
-/// answers in all), and questions for the raw events, which take far longer.
-const PER_ROUND_MIN: u64 = 40;
+/// Of each round: questions for top users at least (so that the p99 of three
+/// rounds is not one or two answers), and questions for the raw events, which
+/// take far longer.
+const PER_ROUND_MIN: u64 = 100;
 const RAW_PER_ROUND: usize = 3;
 /// Questions for statistics, for each one for top users.
 const STATS_PER_TOP: usize = 3;
+/// Campaigns that are asked about.
+const CAMPAIGNS: u64 = 1_000;
+/// Windows for top users, and their ends, a minute apart.
+const WINDOWS: u64 = 1_800;
+const WINDOW_ENDS: i64 = 30;
 /// How often each question is asked again.
 const AGAIN: usize = 10;
+/// Questions for top users right after events streamed in.
+const UNMERGED_QUESTIONS: u64 = 100;
 
 /// Asks each question for about `share`, in turns with the raw events.
 pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let mut asker = Asker { client: QueryServiceClient::new(house.channel().await?), house };
+    let mut asker = Asker::new(house).await?;
     let mut times: [Times; 6] = std::array::from_fn(|_| Times::new());
     for round in 1..=rounds {
-        // Nobody pays for the merges that others have left behind.
+        // None pays for the merges that others have left behind.
         house.merged().await?;
         let begun = Instant::now();
         while begun.elapsed() < share * 4 / rounds || times[3].len() < PER_ROUND_MIN * u64::from(round) {
             for _ in 0..STATS_PER_TOP {
-                let number = scattered(times[0].len());
-                let (campaign, shift) = (number % 1_000, number / 1_000);
-                times[0].add(asker.stats(campaign, shift).await?);
+                let number = times[0].len();
+                times[0].add(asker.stats(number).await?);
                 for _ in 0..AGAIN {
-                    times[1].add(asker.stats(campaign, shift).await?);
+                    times[1].add(asker.stats(number).await?);
                 }
             }
-            let shift = scattered(times[3].len());
-            times[3].add(asker.top(shift).await?);
+            let number = times[3].len();
+            times[3].add(asker.top(number).await?);
             for _ in 0..AGAIN {
-                times[4].add(asker.top(shift).await?);
+                times[4].add(asker.top(number).await?);
             }
         }
         for _ in 0..RAW_PER_ROUND {
-            let (campaign, shift) = (rand::rng().random_range(0..1_000), rand::rng().random_range(0..10_000));
-            times[2].add(asker.raw_stats(campaign, shift).await?);
-            times[5].add(asker.raw_top(shift).await?);
+            let number = times[2].len();
+            times[2].add(asker.raw_stats(number).await?);
+            times[5].add(asker.raw_top(number).await?);
         }
     }
     for (name, times) in
@@ -67,24 +74,30 @@ pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report:
     Ok(())
 }
 
-/// The numbers below ten thousand, each once, scattered: what nobody has asked
-/// about yet.
-const fn scattered(nth: u64) -> i64 {
-    (nth * 617 % 10_000).cast_signed()
+/// Asks for top users as the days lie now: in parts that nobody has merged yet.
+pub(super) async fn measure_unmerged(house: &House, report: &mut Report) -> anyhow::Result<()> {
+    let mut asker = Asker::new(house).await?;
+    let mut times = Times::new();
+    for number in 0..UNMERGED_QUESTIONS {
+        times.add(asker.top(number).await?);
+    }
+    report.add_times("top.unmerged", &times);
+    Ok(())
 }
 
+/// Asks questions by their numbers: different numbers, different questions, so
+/// that nobody has asked them before.
 struct Asker<'a> {
     client: QueryServiceClient<Channel>,
     house: &'a House,
+    /// The end of the minute in which it began.
+    end: i64,
 }
 
-/// The window of so many seconds that ends so many minutes from now; later
-/// ends than now make windows that nobody has asked about.
-fn window(seconds: i64, shift_minutes: i64) -> (i64, i64) {
+/// The end of this minute, in seconds since 1970.
+fn minute_end() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // Each shift is a window of its own; all of them hold the newest events.
-    let to = (i64::try_from(now).unwrap_or_default() / 60 + 1 + shift_minutes % 10) * 60;
-    (to - seconds - (shift_minutes / 10) * 60, to)
+    (i64::try_from(now).unwrap_or_default() / MINUTE_SECONDS + 1) * MINUTE_SECONDS
 }
 
 const fn proto_window((from, to): (i64, i64)) -> Option<Window> {
@@ -94,12 +107,33 @@ const fn proto_window((from, to): (i64, i64)) -> Option<Window> {
     })
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    async fn new(house: &'a House) -> anyhow::Result<Self> {
+        Ok(Self { client: QueryServiceClient::new(house.channel().await?), house, end: minute_end() })
+    }
+
+    /// The campaign of a question, and its hour, to the newest events.
+    const fn campaign_hour(&self, number: u64) -> (u64, (i64, i64)) {
+        let to = self.end + (number / CAMPAIGNS).cast_signed() * MINUTE_SECONDS;
+        // Low numbers have more events, so each round gets some of all.
+        (number * 617 % CAMPAIGNS, (to - HOUR_SECONDS, to))
+    }
+
+    /// The window of a question: 23 to 24 hours, to the newest events, so that
+    /// it touches two days, as 24 hours do.
+    const fn day(&self, number: u64) -> (i64, i64) {
+        let number = (number % WINDOWS).cast_signed();
+        let (later, shorter) = (number % WINDOW_ENDS, number / WINDOW_ENDS);
+        let to = self.end + later * MINUTE_SECONDS;
+        (to - DAY_SECONDS + shorter * MINUTE_SECONDS, to)
+    }
+
     /// One campaign's minutes of an hour.
-    async fn stats(&mut self, campaign: i64, shift: i64) -> anyhow::Result<Duration> {
+    async fn stats(&mut self, number: u64) -> anyhow::Result<Duration> {
+        let (campaign, hour) = self.campaign_hour(number);
         let request = GetCampaignStatsRequest {
             campaign_id: format!("campaign_{campaign}"),
-            window: proto_window(window(HOUR_SECONDS, shift % 10)),
+            window: proto_window(hour),
             granularity: Granularity::Minute.into(),
         };
         let begun = Instant::now();
@@ -107,8 +141,8 @@ impl Asker<'_> {
         Ok(begun.elapsed())
     }
 
-    async fn raw_stats(&self, campaign: i64, shift: i64) -> anyhow::Result<Duration> {
-        let (from, to) = window(HOUR_SECONDS, shift % 10);
+    async fn raw_stats(&self, number: u64) -> anyhow::Result<Duration> {
+        let (campaign, (from, to)) = self.campaign_hour(number);
         self.raw(&format!(
             "SELECT toStartOfMinute(occurred_at) AS minute, type, uniqExact(event_id) FROM events \
              WHERE org_id = 'default' AND campaign_id = 'campaign_{campaign}' \
@@ -119,15 +153,15 @@ impl Asker<'_> {
     }
 
     /// The ten most active users of 24 hours.
-    async fn top(&mut self, shift: i64) -> anyhow::Result<Duration> {
-        let request = GetTopUsersRequest { window: proto_window(window(DAY_SECONDS, shift)), limit: 10 };
+    async fn top(&mut self, number: u64) -> anyhow::Result<Duration> {
+        let request = GetTopUsersRequest { window: proto_window(self.day(number)), limit: 10 };
         let begun = Instant::now();
         self.client.get_top_users(request).await?;
         Ok(begun.elapsed())
     }
 
-    async fn raw_top(&self, shift: i64) -> anyhow::Result<Duration> {
-        let (from, to) = window(DAY_SECONDS, shift);
+    async fn raw_top(&self, number: u64) -> anyhow::Result<Duration> {
+        let (from, to) = self.day(number);
         self.raw(&format!(
             "SELECT user_id, count() AS events FROM events \
              WHERE org_id = 'default' AND user_id != '' \
@@ -157,9 +191,10 @@ pub(super) async fn measure_freshness(house: &House, share: Duration, report: &m
         let mut event = events.event(SystemTime::now(), Duration::ZERO);
         "impression".clone_into(&mut event.r#type);
         event.campaign_id = format!("freshness_{}", times.len());
+        let end = minute_end();
         let request = GetCampaignStatsRequest {
             campaign_id: event.campaign_id.clone(),
-            window: proto_window(window(HOUR_SECONDS, 0)),
+            window: proto_window((end - HOUR_SECONDS, end)),
             granularity: Granularity::Hour.into(),
         };
         ingest.ingest_batch(IngestBatchRequest { events: vec![event], durability: 0, ..Default::default() }).await?;

@@ -18,6 +18,9 @@ const COLUMNS: [Number; 3] = [Number::UInt64, Number::Int32, Number::Int32];
 
 /// Sums that are held at a time, at most: 8 MiB of them.
 const HELD_MAX: usize = 1 << 19;
+/// Bytes of an answer that wait for the end of their block, mostly: a block of
+/// ClickHouse's is one MiB, and as much may have come of the next.
+const WAITING_BYTES: usize = 2 << 20;
 
 /// The bounds of a user, of some of its rows. (As wide as ClickHouse's counts,
 /// so that many fit into the processor's caches.)
@@ -43,6 +46,8 @@ pub(super) struct Sums {
     runs: Vec<Vec<Sum>>,
     /// The run to which rows are added.
     run: Vec<Sum>,
+    /// Room of runs that have been merged into others.
+    spare: Vec<Vec<Sum>>,
 }
 
 impl Sums {
@@ -50,7 +55,7 @@ impl Sums {
     /// none if that are too many users to hold.
     pub(super) async fn read(query: Query) -> Result<Option<Self>, QueryError> {
         let mut answer = query.fetch_bytes("Native")?;
-        let (mut sums, mut bytes) = (Self::default(), Vec::new());
+        let (mut sums, mut bytes) = (Self::default(), Vec::with_capacity(WAITING_BYTES));
         while let Some(piece) = answer.next().await? {
             bytes.extend_from_slice(&piece);
             let mut taken = 0;
@@ -87,25 +92,53 @@ impl Sums {
 
     fn add_row(&mut self, row: Sum) {
         match self.run.last_mut().map(|last| (last.user_key.cmp(&row.user_key), last)) {
-            None | Some((Ordering::Less, _)) => self.run.push(row),
+            None => self.begin_run(row),
+            Some((Ordering::Less, _)) => self.run.push(row),
             Some((Ordering::Equal, last)) => last.add(row),
             Some((Ordering::Greater, _)) => {
-                let ended = mem::replace(&mut self.run, vec![row]);
-                self.end_run(ended);
+                self.end_run();
+                self.begin_run(row);
             }
         }
     }
 
-    fn end_run(&mut self, mut run: Vec<Sum>) {
+    fn begin_run(&mut self, row: Sum) {
+        self.run = self.room();
+        self.run.push(row);
+    }
+
+    fn end_run(&mut self) {
+        let mut run = mem::take(&mut self.run);
         while let Some(before) = self.runs.pop_if(|before| before.len() / 2 < run.len()) {
-            run = merged(&before, &run);
+            run = self.merged(before, run);
         }
         self.runs.push(run);
     }
 
+    /// Both in one.
+    fn merged(&mut self, left: Vec<Sum>, right: Vec<Sum>) -> Vec<Sum> {
+        let mut both = self.room();
+        merge(&left, &right, &mut both);
+        self.spare.extend([left, right].map(|mut merged| {
+            merged.clear();
+            merged
+        }));
+        both
+    }
+
+    /// Room for a run of any length. To let it grow would be dearer than to
+    /// fill it: each time it is copied, and the kernel makes new pages. (Those
+    /// that nothing is written to are not made.)
+    fn room(&mut self) -> Vec<Sum> {
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(HELD_MAX))
+    }
+
     /// Everybody with any events, in the order of their keys.
-    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate> {
-        let users = self.runs.into_iter().rev().fold(self.run, |users, run| merged(&run, &users));
+    pub(super) fn candidates(mut self) -> impl Iterator<Item = Candidate> {
+        let mut users = mem::take(&mut self.run);
+        while let Some(run) = self.runs.pop() {
+            users = self.merged(run, users);
+        }
         users.into_iter().filter_map(|user| {
             // Where a repair has taken events away from one row, none may be left.
             let upper = u64::try_from(user.upper).ok().filter(|upper| *upper > 0)?;
@@ -114,10 +147,10 @@ impl Sums {
     }
 }
 
-/// Both in one. Which key comes next is a matter of chance, so nothing here
-/// branches on it.
-fn merged(left: &[Sum], right: &[Sum]) -> Vec<Sum> {
-    let mut both = Vec::with_capacity(left.len() + right.len());
+/// Puts two runs into `both` as one. Which key comes next is a matter of
+/// chance, so nothing here branches on it.
+fn merge(left: &[Sum], right: &[Sum], both: &mut Vec<Sum>) {
+    both.reserve(left.len() + right.len());
     let (mut l, mut r) = (0, 0);
     while let (Some(a), Some(b)) = (left.get(l), right.get(r)) {
         let (is_left, is_right) = (a.user_key <= b.user_key, b.user_key <= a.user_key);
@@ -130,7 +163,6 @@ fn merged(left: &[Sum], right: &[Sum]) -> Vec<Sum> {
     }
     both.extend_from_slice(&left[l..]);
     both.extend_from_slice(&right[r..]);
-    both
 }
 
 #[cfg(test)]
@@ -186,7 +218,8 @@ mod tests {
     #[test]
     fn more_events_than_can_be_counted_are_as_many_as_can_be() {
         let rows = [i32::MAX - 1, 5].map(|upper| vec![Sum { user_key: 7, upper, lower: -upper }]);
-        let both = merged(&rows[0], &rows[1]);
+        let mut both = Vec::new();
+        merge(&rows[0], &rows[1], &mut both);
         assert_eq!((both[0].upper, both[0].lower), (i32::MAX, i32::MIN));
     }
 }
