@@ -4,6 +4,7 @@
 //! embedded ClickHouse. Machines differ and are shared, so each figure comes
 //! with a baseline measured in turns with it, and what matters is the ratio.
 
+mod connection;
 mod events;
 mod house;
 mod ingest;

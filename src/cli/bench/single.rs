@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::ensure;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Request, StatusCode};
+use reqwest::Url;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::connection::{GrpcConnection, HttpConnection};
 use super::events::{Generator, blocks};
 use super::house::House;
 use super::report::{Report, Times, median};
+use crate::clickhouse::client::Endpoint;
 use crate::ingest::row;
-use crate::transport::proto::ingest_service_client::IngestServiceClient;
-use crate::transport::proto::{Event, IngestBatchRequest};
+use crate::transport::proto::{Event, IngestBatchRequest, IngestBatchResponse};
 
 /// Connections at a time.
 const CONNECTIONS: u64 = 64;
+/// The gRPC method that is called.
+const INGEST_BATCH: &str = "/tallyhouse.v1.IngestService/IngestBatch";
 
 /// A way to send one event.
 #[derive(Clone, Copy)]
@@ -84,28 +89,19 @@ struct Caller {
 }
 
 enum Connection {
-    Grpc(IngestServiceClient<tonic::transport::Channel>),
-    Rest { client: reqwest::Client, url: String },
-    AsyncInsert { client: reqwest::Client, request: reqwest::Request },
+    Grpc(GrpcConnection),
+    Rest(HttpConnection),
+    AsyncInsert(HttpConnection, Request<()>),
 }
 
 impl Caller {
     async fn new(house: &House, way: Way, seed: u64) -> anyhow::Result<Self> {
-        // A client each: a pool shared by all would share connections.
-        let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
         let connection = match way {
-            Way::Grpc => Connection::Grpc(IngestServiceClient::new(house.channel().await?)),
-            Way::Rest => Connection::Rest { client, url: format!("{}/events", house.url) },
+            Way::Grpc => Connection::Grpc(GrpcConnection::open(&house.url, INGEST_BATCH).await?),
+            Way::Rest => Connection::Rest(HttpConnection::open(&house.url).await?),
             Way::AsyncInsert => {
-                let statement =
-                    format!("INSERT INTO {}.events ({}) FORMAT RowBinary", house.baseline.database, row::COLUMNS);
-                let request = client
-                    .post(&house.baseline.url)
-                    .query(&[("query", statement.as_str()), ("async_insert", "1"), ("wait_for_async_insert", "1")])
-                    .header("X-ClickHouse-User", &house.baseline.user)
-                    .header("X-ClickHouse-Key", house.baseline.password.expose())
-                    .build()?;
-                Connection::AsyncInsert { client, request }
+                let connection = HttpConnection::open(&house.baseline.url).await?;
+                Connection::AsyncInsert(connection, async_insert(&house.baseline)?)
             }
         };
         // Seeds of their own, apart from those of the streams.
@@ -130,34 +126,39 @@ impl Connection {
     /// Sends one event; the time is that from the call to its answer.
     async fn send(&mut self, event: Event) -> anyhow::Result<Duration> {
         match self {
-            Self::Grpc(client) => {
+            Self::Grpc(connection) => {
                 let request = IngestBatchRequest { events: vec![event], durability: 0, ..Default::default() };
                 let begun = Instant::now();
-                client.ingest_batch(request).await?;
+                connection.call::<IngestBatchResponse>(&request).await?;
                 Ok(begun.elapsed())
             }
-            Self::Rest { client, url } => {
-                let request = client.post(url.as_str()).json(&rest_event(&event)).build()?;
+            Self::Rest(connection) => {
+                let body = serde_json::to_vec(&rest_event(&event))?;
+                let request = Request::post("/events").header(CONTENT_TYPE, "application/json").body(body.into())?;
                 let begun = Instant::now();
-                let answer = client.execute(request).await?;
-                let status = answer.status();
-                answer.bytes().await?;
-                ensure!(status == 202, "POST /events answered {status}");
+                connection.send(request, StatusCode::ACCEPTED).await?;
                 Ok(begun.elapsed())
             }
-            Self::AsyncInsert { client, request } => {
-                let mut request = request.try_clone().ok_or_else(|| anyhow::anyhow!("a request cannot be repeated"))?;
+            Self::AsyncInsert(connection, request) => {
                 let row = blocks([&event], 1).pop().unwrap_or_default();
-                *request.body_mut() = Some(row.into());
+                let request = request.clone().map(|()| row.into());
                 let begun = Instant::now();
-                let answer = client.execute(request).await?;
-                let status = answer.status();
-                let text = answer.text().await?;
-                ensure!(status == 200, "ClickHouse answered {status}: {text}");
+                connection.send(request, StatusCode::OK).await?;
                 Ok(begun.elapsed())
             }
         }
     }
+}
+
+/// An insert that ClickHouse puts together with others, without its rows.
+fn async_insert(endpoint: &Endpoint) -> anyhow::Result<Request<()>> {
+    let statement = format!("INSERT INTO {}.events ({}) FORMAT RowBinary", endpoint.database, row::COLUMNS);
+    let query = [("query", statement.as_str()), ("async_insert", "1"), ("wait_for_async_insert", "1")];
+    let url = Url::parse_with_params(&endpoint.url, query)?;
+    Ok(Request::post(format!("/?{}", url.query().unwrap_or_default()))
+        .header("X-ClickHouse-User", &endpoint.user)
+        .header("X-ClickHouse-Key", endpoint.password.expose())
+        .body(())?)
 }
 
 fn rest_event(event: &Event) -> serde_json::Value {
