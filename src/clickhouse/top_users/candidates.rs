@@ -1,7 +1,6 @@
 //! The candidates for the most active users of a window: those with the
 //! highest *upper bounds*, their events in all hours that the window touches,
-//! which are not less than their events in the window. Each also has a *lower
-//! bound*, the events in the hours that lie wholly within it.
+//! which are not less than their events in the window.
 //!
 //! Of one or two days the service [adds up](super::sums) the rows itself, by
 //! ranges of keys, so that it never holds all users; it costs ClickHouse much
@@ -14,7 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 
 use super::highest::Highest;
-use super::hours::{Days, rows_of_runs, whole_hours};
+use super::hours::{Days, rows_of_runs};
 use super::sums::Sums;
 use crate::clickhouse::error::QueryError;
 use crate::domain::{MILLIS_PER_HOUR, OrgId, Window};
@@ -22,21 +21,19 @@ use crate::domain::{MILLIS_PER_HOUR, OrgId, Window};
 /// The keys of users are cut into so many ranges (as a power of two). With
 /// fewer the service holds more users at a time; with more ClickHouse has more
 /// questions to answer.
-const RANGES_LOG2: u32 = 2;
+const RANGES_LOG2: u32 = 1;
 /// Where a range has too many users, it is cut into so many (as a power of
 /// two).
 const RANGES_GROWTH_LOG2: u32 = 2;
 /// More ranges than anybody has users for (as a power of two).
 const RANGES_MAX_LOG2: u32 = 16;
 
-/// A user's key, and between what bounds its events in the window are. (Two
-/// users who share a key have bounds that are too high; the exact counts will
-/// show it.)
+/// A user's key, and how many events it may have in the window. (Of two users
+/// who share a key, that is all of both; the exact counts will show it.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Deserialize)]
 pub(super) struct Candidate {
     pub(super) user_key: u64,
     pub(super) upper: u64,
-    pub(super) lower: u64,
 }
 
 /// So many users with the highest upper bounds, highest first. Asks up to so
@@ -74,7 +71,7 @@ async fn added_up(
     let mut sums = stream::iter(sums).buffer_unordered(at_a_time as usize);
     while let Some(sums) = sums.try_next().await? {
         let Some(sums) = sums else { return Ok(false) };
-        sums.candidates().for_each(|user| highest.add(user));
+        sums.for_each(|user| highest.add(user));
     }
     Ok(true)
 }
@@ -107,9 +104,8 @@ fn key_ranges(ranges_log2: u32) -> impl Iterator<Item = RangeInclusive<u64>> {
 async fn grouped(client: &Client, org_id: &OrgId, window: Window, wanted: usize) -> Result<Vec<Candidate>, QueryError> {
     let rows = rows_of_runs(window, |run| rows(window, run));
     let statement = format!(
-        "SELECT user_key, toUInt64(greatest(sum(upper_of_row), 0)) AS upper, \
-           toUInt64(greatest(sum(lower_of_row), 0)) AS lower \
-         FROM ({rows}) GROUP BY user_key HAVING upper > 0 ORDER BY upper DESC LIMIT {wanted}"
+        "SELECT user_key, toUInt64(greatest(sum(upper_of_row), 0)) AS upper FROM ({rows}) \
+         GROUP BY user_key HAVING upper > 0 ORDER BY upper DESC LIMIT {wanted}"
     );
     Ok(client.query_raw(&statement).param("org", org_id.as_str()).fetch_all().await?)
 }
@@ -117,12 +113,8 @@ async fn grouped(client: &Client, org_id: &OrgId, window: Window, wanted: usize)
 /// The question for the rows of a run of days.
 fn rows(window: Window, run: Days) -> String {
     let upper = run.events_in(Some(window.outwards_to(MILLIS_PER_HOUR)));
-    let lower = run.events_in(whole_hours(window));
     let days = run.condition();
-    format!(
-        "SELECT user_key, {upper} AS upper_of_row, {lower} AS lower_of_row \
-         FROM user_days WHERE org_id = {{org:String}} AND {days}"
-    )
+    format!("SELECT user_key, {upper} AS upper_of_row FROM user_days WHERE org_id = {{org:String}} AND {days}")
 }
 
 #[cfg(test)]

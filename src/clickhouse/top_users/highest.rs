@@ -8,8 +8,8 @@ use super::candidates::Candidate;
 /// So many candidates with the highest upper bounds of those that were added.
 pub(super) struct Highest {
     wanted: usize,
-    /// As (upper bound, key, lower bound), the lowest first.
-    users: BinaryHeap<Reverse<(u64, u64, u64)>>,
+    /// As (upper bound, key), the lowest first.
+    users: BinaryHeap<Reverse<(u64, u64)>>,
 }
 
 impl Highest {
@@ -22,7 +22,7 @@ impl Highest {
         if is_full && self.users.peek().is_some_and(|Reverse(lowest)| lowest.0 >= user.upper) {
             return;
         }
-        self.users.push(Reverse((user.upper, user.user_key, user.lower)));
+        self.users.push(Reverse((user.upper, user.user_key)));
         if is_full {
             self.users.pop();
         }
@@ -31,7 +31,7 @@ impl Highest {
     /// Highest first.
     pub(super) fn into_candidates(self) -> Vec<Candidate> {
         let users = self.users.into_sorted_vec().into_iter();
-        users.map(|Reverse((upper, user_key, lower))| Candidate { user_key, upper, lower }).collect()
+        users.map(|Reverse((upper, user_key))| Candidate { user_key, upper }).collect()
     }
 }
 
@@ -46,12 +46,12 @@ mod tests {
         fn the_highest_of_those_added_are_kept(uppers in prop::collection::vec(1..50_u64, 0..200), wanted in 1..60_usize) {
             let mut highest = Highest::new(wanted);
             for (user_key, upper) in (0..).zip(&uppers) {
-                highest.add(Candidate { user_key, upper: *upper, lower: user_key });
+                highest.add(Candidate { user_key, upper: *upper });
             }
             let found = highest.into_candidates();
             for user in &found {
                 let key = usize::try_from(user.user_key).unwrap();
-                prop_assert_eq!((user.upper, user.lower), (uppers[key], user.user_key));
+                prop_assert_eq!(user.upper, uppers[key]);
             }
             let mut expected = uppers;
             expected.sort_unstable_by(|a, b| b.cmp(a));

@@ -2,10 +2,8 @@
 //! name.
 //!
 //! Two steps. First, from the rollup of user days, the [candidates]: the users
-//! with the highest upper bounds of their events in the window. Who cannot
-//! reach the lower bounds of as many others as are wanted drops out: of some
-//! hundred thousand users, some dozens are left. Then, for the first of these
-//! candidates only, the exact counts: whole hours from the user days, the
+//! with the highest upper bounds of their events in the window. Then, for the
+//! first of these only, the exact counts: whole hours from the user days, the
 //! minutes at the two edges from the user minutes. When the last of the wanted
 //! users has more events than the upper bound of anybody who was not counted,
 //! none of them can be among the first. Else more are counted, and at last more
@@ -64,7 +62,8 @@ pub(super) async fn top_users(
         let found = candidates(client, org_id, window, wanted, at_a_time).await?;
         let unseen_upper = found.get(wanted - 1).map_or(0, |last| last.upper);
         let (mut users, mut counted) = (Ranking::new(), 0);
-        for more in attempts(&found, limit) {
+        for at_most in COUNTED_PER_USER.map(|counted| limit.get() as usize * counted).into_iter().chain([wanted]) {
+            let more = contenders(&found, &users, limit).min(at_most).max(counted);
             users.extend(count(client, org_id, window, &found[counted..more]).await?);
             rank(&mut users, limit);
             counted = more;
@@ -77,20 +76,11 @@ pub(super) async fn top_users(
     }
 }
 
-/// How many of the candidates, highest upper bound first, to have counted: at
-/// first a few, which mostly decides it; then all who can be among the first
-/// `limit` by their bounds; then all, if users share a key.
-fn attempts(candidates: &[Candidate], limit: Limit) -> Vec<usize> {
-    let limit = limit.get() as usize;
-    let mut lowers: Vec<u64> = candidates.iter().map(|candidate| candidate.lower).collect();
-    lowers.sort_unstable_by(|a, b| b.cmp(a));
-    // As many as are wanted have at least so many events.
-    let enough = lowers.get(limit - 1).copied().unwrap_or_default();
-    let contenders = candidates.partition_point(|candidate| candidate.upper >= enough);
-    let few = COUNTED_PER_USER.map(|counted| contenders.min(limit * counted));
-    let mut attempts = [&few[..], &[contenders, candidates.len()]].concat();
-    attempts.dedup();
-    attempts
+/// How many of the candidates, highest upper bound first, may be among the
+/// first `limit`, since so many have been counted already.
+fn contenders(candidates: &[Candidate], counted: &[UserCount], limit: Limit) -> usize {
+    let last = counted.get(limit.get() as usize - 1);
+    candidates.partition_point(|candidate| last.is_none_or(|last| candidate.upper >= last.events))
 }
 
 /// Whether these are the first, when nobody else has more than so many events.
@@ -202,18 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_among_the_first_is_counted_last() {
-        let candidate = |user_key, upper, lower| Candidate { user_key, upper, lower };
-        let found =
-            [candidate(1, 9, 5), candidate(2, 8, 7), candidate(3, 7, 1), candidate(4, 6, 6), candidate(5, 4, 4)];
-        assert_eq!(attempts(&found, limit(1)), [3, 5]); // One has 7 for certain: whoever may have 7 is counted.
-        assert_eq!(attempts(&found, limit(2)), [4, 5]);
-        assert_eq!(attempts(&found, limit(4)), [5]);
-        assert_eq!(attempts(&found, limit(9)), [5]); // Nobody is certain to be kept out.
-        assert_eq!(attempts(&[], limit(9)), [0]);
-        // Of many who may be among the first, a few are counted at first.
-        let uncertain: Vec<_> = (0..100).map(|user_key| candidate(user_key, 9, 0)).collect();
-        assert_eq!(attempts(&uncertain, limit(2)), [6, 18, 100]);
+    fn who_has_too_few_events_is_no_contender() {
+        let candidates = [9, 8, 8, 7, 5].map(|upper| Candidate { user_key: upper, upper });
+        let counted = [8, 7].map(|events| UserCount { user_id: events.to_string(), events });
+        assert_eq!(contenders(&candidates, &[], limit(1)), 5);
+        assert_eq!(contenders(&candidates, &counted, limit(1)), 3); // As many events as the last: it may come before it.
+        assert_eq!(contenders(&candidates, &counted, limit(2)), 4);
+        assert_eq!(contenders(&candidates, &counted, limit(3)), 5); // Nobody is certain to be kept out.
     }
 
     #[test]
