@@ -14,10 +14,14 @@ const LENGTH_MAX: usize = 128;
 /// characters. Else a new one, a UUIDv7.
 pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
     let mut given = headers.get_all(X_REQUEST_ID).iter();
-    match (given.next(), given.next()) {
+    let mut id = match (given.next(), given.next()) {
         (Some(id), None) if is_id(id.as_bytes()) => id.clone(),
         _ => new(),
-    }
+    };
+    // No id comes twice, so HTTP/2 need not keep it, and look for it among
+    // others at each call. (RFC 7541, 6.2.3: never indexed.)
+    id.set_sensitive(true);
+    id
 }
 
 fn is_id(bytes: &[u8]) -> bool {
