@@ -5,7 +5,7 @@
 //! tonic's channel hands each call over to two more tasks.
 
 use anyhow::{Context as _, ensure};
-use axum::http::header::{CONTENT_TYPE, HOST, TE};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderValue, TE};
 use axum::http::{Request, StatusCode};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -70,13 +70,13 @@ fn prefixed(message: &impl Message) -> anyhow::Result<Bytes> {
 /// Requests over HTTP/1.1.
 pub(super) struct HttpConnection {
     http: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
-    host: String,
+    host: HeaderValue,
 }
 
 impl HttpConnection {
     pub(super) async fn open(url: &str) -> anyhow::Result<Self> {
         let stream = stream(url).await?;
-        let host = stream.peer_addr()?.to_string();
+        let host = HeaderValue::try_from(stream.peer_addr()?.to_string())?;
         let (http, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Its errors are those of the requests.
         tokio::spawn(driver);
@@ -87,7 +87,7 @@ impl HttpConnection {
     /// which is an error when its status is not as expected.
     pub(super) async fn send(&mut self, request: Request<Bytes>, expected: StatusCode) -> anyhow::Result<()> {
         let mut request = request.map(Full::new);
-        request.headers_mut().insert(HOST, self.host.parse()?);
+        request.headers_mut().insert(HOST, self.host.clone());
         self.http.ready().await?;
         let answer = self.http.send_request(request).await?;
         let status = answer.status();
