@@ -17,12 +17,11 @@ use super::house::House;
 use super::report::{Report, Times, median};
 use crate::clickhouse::client::Endpoint;
 use crate::ingest::row;
+use crate::transport::proto::ingest_service_server::SERVICE_NAME;
 use crate::transport::proto::{Event, IngestBatchRequest, IngestBatchResponse};
 
 /// Connections at a time.
 const CONNECTIONS: u64 = 64;
-/// The gRPC method that is called.
-const INGEST_BATCH: &str = "/tallyhouse.v1.IngestService/IngestBatch";
 
 /// A way to send one event.
 #[derive(Clone, Copy)]
@@ -97,7 +96,10 @@ enum Connection {
 impl Caller {
     async fn new(house: &House, way: Way, seed: u64) -> anyhow::Result<Self> {
         let connection = match way {
-            Way::Grpc => Connection::Grpc(GrpcConnection::open(&house.url, INGEST_BATCH).await?),
+            Way::Grpc => {
+                let method = format!("/{SERVICE_NAME}/IngestBatch");
+                Connection::Grpc(GrpcConnection::open(&house.url, &method).await?)
+            }
             Way::Rest => Connection::Rest(HttpConnection::open(&house.url).await?),
             Way::AsyncInsert => {
                 let connection = HttpConnection::open(&house.baseline.url).await?;

@@ -18,8 +18,8 @@ pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
         (Some(id), None) if is_id(id.as_bytes()) => id.clone(),
         _ => new(),
     };
-    // No id comes twice, so HTTP/2 need not keep it, and look for it among
-    // others at each call. (RFC 7541, 6.2.3: never indexed.)
+    // Hardly an id comes twice, so HTTP/2 need not keep it, and look for it
+    // among others at each call. (RFC 7541, 6.2.3: never indexed.)
     id.set_sensitive(true);
     id
 }
