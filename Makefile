@@ -1,12 +1,15 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test demo samples bench chaos fuzz lint
+.PHONY: run test attack demo samples bench chaos fuzz lint
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
 
 test: ## Run every test
 	cargo test
+
+attack: ## Attack a running service as the threat model in docs/security.md describes
+	scripts/attack
 
 demo: ## Send a realistic sample to a running Tallyhouse, and show what it counted
 	cargo run --release -- demo

@@ -5,6 +5,7 @@
 
 mod analysts;
 mod analytics;
+mod attacks;
 mod audit;
 mod auth;
 mod bounds;
