@@ -33,6 +33,7 @@ pub mod event_types;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod idempotency;
 pub mod ingest;
 pub mod limits;

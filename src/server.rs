@@ -1,5 +1,7 @@
 //! The composition root: makes every part, starts it, and stops it in order.
 
+mod health_checks;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::event_types::{EventTypeSettings, EventTypes};
+use crate::health::{Health, Reason, ReasonCode};
 use crate::idempotency::{KeyBounds, KeyStore, RepeatableCalls};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::fill::fill;
@@ -38,6 +41,8 @@ use crate::limits::{LimitSettings, RateLimits};
 use crate::query::{CacheSettings, Queries, Room};
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail};
+
+use health_checks::Checked;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -251,6 +256,7 @@ impl Parts {
         );
         let limits = RateLimits::new(limit_settings(&config));
         metrics.observe_limits(&limits);
+        let (health, checked_index) = (Arc::new(Health::default()), Arc::clone(&self.index));
         let pipeline = Pipeline::new(
             pipeline_settings(&config),
             Arc::clone(&self.clock),
@@ -265,6 +271,20 @@ impl Parts {
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
         let clickhouse_up = pinger.watch();
         metrics.observe_clickhouse(clickhouse_up.clone());
+        let checked = Checked {
+            log: Arc::clone(&self.log),
+            index: checked_index,
+            calls: Arc::clone(&self.calls),
+            no_room: pipeline.room_refusals(),
+            clickhouse_up: clickhouse_up.clone(),
+        };
+        checked.register(&health);
+        let lack_keys = callers.lack_keys();
+        health.register(move || {
+            let message = "no keys for tokens have been read from auth_jwks_url yet";
+            lack_keys().then(|| Reason::new(ReasonCode::AuthKeysMissing, message))
+        });
+        metrics.observe_health(&health);
         Ok(Arc::new(Application {
             config,
             clock: self.clock,
@@ -279,6 +299,7 @@ impl Parts {
             auditor,
             log: self.log,
             tail,
+            health,
             metrics,
             clickhouse_up,
         }))

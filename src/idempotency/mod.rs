@@ -26,6 +26,7 @@ use tokio::sync::OwnedMutexGuard;
 pub use store::{KeyBounds, KeyStore, KeyStoreError};
 
 use crate::domain::{Error, ErrorCode, EventDraft, OrgId, PropertiesDraft, Verdict, VerdictCounts};
+use crate::health::RecentRefusal;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::pipeline::{BatchVerdicts, Durability, Pipeline, Submission};
 use record::Print;
@@ -78,6 +79,8 @@ pub struct RepeatableCalls {
     store: KeyStore,
     clock: Arc<ArrivalClock>,
     running: Running,
+    full: RecentRefusal,
+    failed: RecentRefusal,
 }
 
 /// The right to be the only call with a key. Dropping it lets the next one in.
@@ -101,7 +104,13 @@ impl Drop for Place {
 impl RepeatableCalls {
     /// With the keys in this store.
     pub fn new(store: KeyStore, clock: Arc<ArrivalClock>) -> Self {
-        Self { store, clock, running: Running::default() }
+        Self {
+            store,
+            clock,
+            running: Running::default(),
+            full: RecentRefusal::default(),
+            failed: RecentRefusal::default(),
+        }
     }
 
     /// Takes a batch as [`Pipeline::submit`] does, once for its key, and waits
@@ -122,13 +131,19 @@ impl RepeatableCalls {
         pipeline.check_count(drafts.len())?;
         let print = print(&drafts, durability);
         let place = self.place(key.of(org_id)).await;
-        let begun = self.store.begin(place.key.clone(), print, self.clock.micros()).await.map_err(failed)?;
+        let begun = self.store.begin(place.key.clone(), print, self.clock.micros()).await;
+        let begun = begun.map_err(|error| self.cannot_keep(error))?;
+        self.failed.clear();
         let (at, is_again) = match begun {
-            Begun::New { at } => (at, false),
+            Begun::New { at } => {
+                self.full.clear();
+                (at, false)
+            }
             Begun::Again { at } => (at, true),
             Begun::Answered { at, answer } => return replayed(&place.key, at, &answer, &drafts),
             Begun::OtherBody => return Err(Error::key_reused()),
             Begun::Full { retry_after } => {
+                self.full.note();
                 return Err(Error::exhausted("there is no room for another idempotency key", retry_after));
             }
         };
@@ -143,6 +158,22 @@ impl RepeatableCalls {
             Ok(submission) => call.answer(submission, event_ids).await,
             Err(error) => Err(call.nothing_done(error).await),
         }
+    }
+
+    /// Whether new keys were refused for want of room in the last seconds.
+    pub fn was_full(&self) -> bool {
+        self.full.is_recent()
+    }
+
+    /// Whether keys could not be read or written in the last seconds.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_recent()
+    }
+
+    /// What the caller is told; the cause is in the log.
+    fn cannot_keep(&self, _: KeyStoreError) -> Error {
+        self.failed.note();
+        Error::unavailable("idempotency keys cannot be kept just now", RETRY_AFTER)
     }
 
     /// Waits until no other call with the key runs.
@@ -161,7 +192,10 @@ impl RepeatableCalls {
                 Ok(0) => {}
                 // There may be more.
                 Ok(_) => continue,
-                Err(error) => tracing::warn!(%error, "idempotency keys cannot be swept"),
+                Err(error) => {
+                    self.failed.note();
+                    tracing::warn!(%error, "idempotency keys cannot be swept");
+                }
             }
             tokio::time::sleep(SWEEP_PAUSE).await;
         }
@@ -193,7 +227,8 @@ impl Call {
             if verdicts.counts.undecided == 0 {
                 let answer = record::write_answer(&verdicts.verdicts);
                 let key = self.place.key.clone();
-                self.place.calls.store.finish(key, self.at, answer).await.map_err(failed)?;
+                let calls = &self.place.calls;
+                calls.store.finish(key, self.at, answer).await.map_err(|error| calls.cannot_keep(error))?;
             }
             Ok(Kept { verdicts, event_ids, is_replayed: false })
         });
@@ -214,11 +249,6 @@ impl Call {
         }
         error
     }
-}
-
-/// What the caller is told; the cause is in the log.
-fn failed(_: KeyStoreError) -> Error {
-    Error::unavailable("idempotency keys cannot be kept just now", RETRY_AFTER)
 }
 
 /// Events with ids that were made for this call can only be known from a former

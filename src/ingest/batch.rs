@@ -62,15 +62,17 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Waits for the other's fate, which is this one's too.
-    pub(super) async fn resolve(&self, index: &Index, verdicts: &mut [Verdict]) {
+    /// Waits for the other's fate, which is this one's too. Returns the id and its segment when it is a
+    /// duplicate.
+    pub(super) async fn resolve(&self, index: &Index, verdicts: &mut [Verdict]) -> Option<(IdFingerprint, SegmentTag)> {
         self.fate.decided().await;
-        let taken = index.known_payload(self.id).or_else(|| self.fate.found_payload(self.id));
+        let found = || self.fate.found_payload(self.id).map(|payload| (payload, SegmentTag::STORED));
         // Not taken (or taken, stored and forgotten in this very moment, which
         // sending it again will tell): the verdict stays what it is.
-        if let Some(payload) = taken {
-            verdicts[self.position] = repeated(payload == self.payload);
-        }
+        let (payload, tag) = index.known_payload(self.id).or_else(found)?;
+        let is_same = payload == self.payload;
+        verdicts[self.position] = repeated(is_same);
+        is_same.then_some((self.id, tag))
     }
 }
 
@@ -114,6 +116,8 @@ pub(super) struct Batch<'a> {
     late: Vec<Late<'a>>,
     late_rows: Vec<u8>,
     shared: Vec<Shared>,
+    /// Duplicates of what may not be stored yet.
+    duplicates: Vec<(IdFingerprint, SegmentTag)>,
     is_refused: bool,
 }
 
@@ -122,6 +126,8 @@ pub(super) struct Decided {
     pub(super) claims: Claims,
     pub(super) verdicts: Vec<Verdict>,
     pub(super) shared: Vec<Shared>,
+    /// Duplicates, with the segments that hold their first events unless these are stored.
+    pub(super) duplicates: Vec<(IdFingerprint, SegmentTag)>,
     /// The rows to log; none when no event is new.
     pub(super) frame: Option<Frame>,
 }
@@ -150,6 +156,7 @@ impl<'a> Batch<'a> {
             late: Vec::new(),
             late_rows: Vec::new(),
             shared: Vec::new(),
+            duplicates: Vec::new(),
             is_refused: false,
         }
     }
@@ -219,7 +226,7 @@ impl<'a> Batch<'a> {
                 });
                 self.late.push(Late { claimed, key, row });
             }
-            Claim::Known(payload) => self.verdicts[claimed.position] = repeated(payload == claimed.payload),
+            Claim::Known(payload, tag) => self.repeated(claimed, payload, tag),
             Claim::Pending(fate) => {
                 if row.is_some() {
                     self.verdicts[claimed.position] = Verdict::Undecided;
@@ -230,6 +237,15 @@ impl<'a> Batch<'a> {
             Claim::Full => self.is_refused = true,
         }
         false
+    }
+
+    /// An event of this id was taken before, with this payload, in this segment.
+    fn repeated(&mut self, claimed: Claimed, payload: PayloadFingerprint, tag: SegmentTag) {
+        let is_same = payload == claimed.payload;
+        self.verdicts[claimed.position] = repeated(is_same);
+        if is_same && tag != SegmentTag::STORED {
+            self.duplicates.push((claimed.id, tag));
+        }
     }
 
     /// Puts an event's row at the end of the rows.
@@ -265,8 +281,8 @@ impl<'a> Batch<'a> {
         for late in std::mem::take(&mut self.late) {
             let claimed = late.claimed;
             match self.claims.index.reclaim(claimed.id, claimed.minute) {
-                Claim::Known(payload) => {
-                    self.verdicts[claimed.position] = repeated(payload == claimed.payload);
+                Claim::Known(payload, tag) => {
+                    self.repeated(claimed, payload, tag);
                     given_back.insert(claimed.position);
                 }
                 Claim::New => self.keep(late.row),
@@ -336,7 +352,8 @@ impl<'a> Batch<'a> {
     /// All that can be known has been asked for.
     pub(super) fn decided(self) -> Decided {
         let frame = (self.row_count > 0).then(|| Frame::seal(self.rows, self.row_count));
-        Decided { claims: self.claims, verdicts: self.verdicts, shared: self.shared, frame }
+        let Self { claims, verdicts, shared, duplicates, .. } = self;
+        Decided { claims, verdicts, shared, duplicates, frame }
     }
 }
 

@@ -66,8 +66,8 @@ pub enum Claim {
     /// It is not there, but lies below the floor: ClickHouse must be asked. It
     /// is pending now, in the caller's hands, if it is wanted.
     BelowFloor,
-    /// It was taken before, with this payload.
-    Known(PayloadFingerprint),
+    /// It was taken before, with this payload, and perhaps is not in ClickHouse before this segment is.
+    Known(PayloadFingerprint, SegmentTag),
     /// It is pending, in this batch or another; its fate will be known.
     Pending(Arc<Fate>),
     /// The index is full of ids that ClickHouse does not have yet.
@@ -106,6 +106,8 @@ pub struct Index {
     sweep_due: Notify,
     /// Somebody found no room since the last sweep.
     is_short: AtomicBool,
+    /// Somebody found no room, and nobody has found any since.
+    is_refusing: AtomicBool,
     /// Ids of recalled minutes, as of the last sweep and what was recalled
     /// since.
     recalled_len: AtomicUsize,
@@ -125,6 +127,7 @@ impl Index {
             ids_max,
             sweep_due: Notify::new(),
             is_short: AtomicBool::new(false),
+            is_refusing: AtomicBool::new(false),
             recalled: Recalled::default(),
             recalled_len: AtomicUsize::new(0),
             recalls_wanted: AtomicUsize::new(0),
@@ -185,19 +188,37 @@ impl Index {
                 claims[position] = self.claim_one(shard, &asked[position], fate);
             },
         );
+        if self.is_refusing.load(Ordering::Relaxed)
+            && claims.iter().any(|claim| matches!(claim, Claim::New | Claim::BelowFloor))
+            && !claims.iter().any(|claim| matches!(claim, Claim::Full))
+        {
+            self.is_refusing.store(false, Ordering::Relaxed);
+        }
         claims
+    }
+
+    /// Whether it has no room for new ids: the last batch that needed some found none, and not enough has
+    /// been let go since.
+    pub fn is_full(&self) -> bool {
+        let ids = self.ids();
+        ids >= self.ids_max || (self.is_refusing.load(Ordering::Relaxed) && ids * 100 > self.ids_max * SWEEP_PERCENT)
+    }
+
+    /// The most ids it holds.
+    pub const fn ids_max(&self) -> usize {
+        self.ids_max
     }
 
     fn claim_one(&self, shard: &mut Shard, asked: &Asked, fate: &Arc<Fate>) -> Claim {
         let Asked { id, minute, is_wanted } = asked;
         if let Some(entry) = shard.table.get(id.words) {
-            return Claim::Known(entry.payload);
+            return Claim::Known(entry.payload, Mark(entry.mark).tag());
         }
         if let Some(fate) = shard.pending.get(&id.words) {
             return Claim::Pending(Arc::clone(fate));
         }
         if let Some(cold) = shard.cold.get(&id.words) {
-            return Claim::Known(cold.payload);
+            return Claim::Known(cold.payload, cold.tag);
         }
         if *is_wanted {
             let len = self.len.fetch_add(1, Ordering::Relaxed) + 1;
@@ -206,6 +227,7 @@ impl Index {
                 if len > self.ids_max {
                     self.len.fetch_sub(1, Ordering::Relaxed);
                     self.is_short.store(true, Ordering::Relaxed);
+                    self.is_refusing.store(true, Ordering::Relaxed);
                     return Claim::Full;
                 }
             }
@@ -220,7 +242,7 @@ impl Index {
     pub fn reclaim(&self, id: IdFingerprint, minute: Minute) -> Claim {
         let shard = self.shard(id).lock();
         match shard.table.get(id.words) {
-            Some(entry) => Claim::Known(entry.payload),
+            Some(entry) => Claim::Known(entry.payload, Mark(entry.mark).tag()),
             None if self.is_complete(minute) => Claim::New,
             None => Claim::BelowFloor,
         }
@@ -238,11 +260,11 @@ impl Index {
         minute >= self.floor() || self.recalled.keeps(minute)
     }
 
-    /// The payload of an id that is known, if it is.
-    pub fn known_payload(&self, id: IdFingerprint) -> Option<PayloadFingerprint> {
+    /// The payload of an id that is known, if it is, and the segment that it is in, unless that is stored.
+    pub fn known_payload(&self, id: IdFingerprint) -> Option<(PayloadFingerprint, SegmentTag)> {
         let shard = self.shard(id).lock();
-        let in_table = shard.table.get(id.words).map(|entry| entry.payload);
-        in_table.or_else(|| shard.cold.get(&id.words).map(|cold| cold.payload))
+        let in_table = shard.table.get(id.words).map(|entry| (entry.payload, Mark(entry.mark).tag()));
+        in_table.or_else(|| shard.cold.get(&id.words).map(|cold| (cold.payload, cold.tag)))
     }
 
     /// Pending ids have become durable, in the segment with this tag.
@@ -420,9 +442,9 @@ mod tests {
         assert!(matches!(bench.claim(1, 5), Claim::New));
         assert!(matches!(bench.claim(1, 5), Claim::Pending(_)));
         bench.index.settle_one_id(bench.id(1), 7, Minute(5), SegmentTag::of(0));
-        assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
+        assert!(matches!(bench.claim(1, 5), Claim::Known(7, _)));
         // The time is not part of the identity.
-        assert!(matches!(bench.claim(1, 900), Claim::Known(7)));
+        assert!(matches!(bench.claim(1, 900), Claim::Known(7, _)));
     }
 
     #[test]
@@ -464,7 +486,7 @@ mod tests {
         bench.index.sweep(SegmentTags::default);
         assert!(bench.index.ids() <= 500, "{}", bench.index.ids());
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor));
-        assert!(matches!(bench.claim(999, 100), Claim::Known(7)));
+        assert!(matches!(bench.claim(999, 100), Claim::Known(7, _)));
         assert!(matches!(bench.claim(1_000, 200), Claim::New));
     }
 
@@ -476,7 +498,7 @@ mod tests {
         }
         let unstored: SegmentTags = [SegmentTag::of(3)].into_iter().collect();
         bench.index.sweep(|| unstored);
-        assert!(matches!(bench.claim(0, 1), Claim::Known(7)), "unstored ids are remembered below the floor");
+        assert!(matches!(bench.claim(0, 1), Claim::Known(7, _)), "unstored ids are remembered below the floor");
         assert!(matches!(bench.claim(1_000, 200), Claim::Full), "so there is no room");
         bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor), "once stored, ClickHouse is asked");
@@ -488,9 +510,9 @@ mod tests {
         let bench = Bench::new(1_000);
         bench.index.raise_floor(Minute(50));
         bench.take(1, 5, 4);
-        assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
+        assert!(matches!(bench.claim(1, 5), Claim::Known(7, _)));
         bench.index.forget_stored(|| [SegmentTag::of(4)].into_iter().collect());
-        assert!(matches!(bench.claim(1, 5), Claim::Known(7)));
+        assert!(matches!(bench.claim(1, 5), Claim::Known(7, _)));
         bench.index.forget_stored(SegmentTags::default);
         assert!(matches!(bench.claim(1, 5), Claim::BelowFloor));
     }

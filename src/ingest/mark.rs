@@ -43,6 +43,7 @@ impl Minute {
 pub struct SegmentTag(u8);
 
 impl SegmentTag {
+    /// No segment: ClickHouse has it.
     pub(super) const STORED: Self = Self(0);
 
     /// The tag of the segment with this ordinal.

@@ -25,5 +25,6 @@ pub mod row;
 pub mod segment_hours;
 pub mod store;
 pub mod stored;
+mod stored_wait;
 mod table;
 pub mod terms;

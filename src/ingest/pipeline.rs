@@ -11,12 +11,14 @@ use super::batch::{Batch, Decided};
 use super::clock::ArrivalClock;
 use super::fingerprint::Fingerprinter;
 use super::index::{Index, SegmentTag};
-use super::log::{AppendError, Log, Segment, SegmentState};
+use super::log::{AppendError, Log};
 use super::outcome::{Outcome, Outcomes};
 use super::recall::Recall;
 use super::store::{EventStore, StoreError};
+use super::stored_wait::{AwaitedSegments, ParkedIds};
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Verdict, VerdictCounts};
 use crate::event_types::EventTypes;
+use crate::health::RecentRefusal;
 use crate::limits::RateLimits;
 use crate::meters;
 use crate::trace::{self, FutureExt as _, KeyValue};
@@ -33,7 +35,7 @@ pub enum Durability {
     /// The events are on this service's disk, synced.
     #[default]
     Logged,
-    /// The events are in ClickHouse: a query made after the answer counts them.
+    /// The accepted events and the duplicates are in ClickHouse: a query made after the answer counts them.
     Stored,
 }
 
@@ -93,6 +95,8 @@ pub struct Pipeline {
     outcomes: Outcomes,
     limits: Arc<RateLimits>,
     room: Arc<Semaphore>,
+    no_room: Arc<RecentRefusal>,
+    parked_ids: Arc<ParkedIds>,
 }
 
 impl Pipeline {
@@ -111,8 +115,23 @@ impl Pipeline {
         limits: Arc<RateLimits>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(settings.bytes_in_flight_max as usize));
+        let parked_ids = Arc::new(ParkedIds::new(prints));
         let recall = Recall::new(Arc::clone(&index), prints, Arc::clone(&store));
-        Self { settings, clock, prints, index, log, store, recall, types, outcomes, limits, room }
+        Self {
+            settings,
+            clock,
+            prints,
+            index,
+            log,
+            store,
+            recall,
+            types,
+            outcomes,
+            limits,
+            room,
+            no_room: Arc::default(),
+            parked_ids,
+        }
     }
 
     /// Refuses a batch of too many events: worth asking before drafts are made
@@ -126,6 +145,11 @@ impl Pipeline {
             return Ok(());
         }
         Err(Error::too_large(format!("a batch may hold at most {max} events; this one has {events}")))
+    }
+
+    /// Whether batches were refused for want of room among `bytes_in_flight_max` in the last seconds.
+    pub fn room_refusals(&self) -> Arc<RecentRefusal> {
+        Arc::clone(&self.no_room)
     }
 
     /// Takes a batch of about `bytes` bytes as far as its place in the log's
@@ -148,26 +172,29 @@ impl Pipeline {
         let users = self.users(&drafts);
         let decided = self.deduplicate_measured(org_id, drafts, bytes).await?;
         let charge = self.limits.charge(org_id, decided.new_events(), decided.users_of_new(&users))?;
-        let Decided { claims, mut verdicts, shared, frame } = decided;
+        let Decided { claims, mut verdicts, shared, mut duplicates, frame } = decided;
         let append = frame.map(|frame| self.log.append(frame));
 
         let (index, log, outcomes) = (Arc::clone(&self.index), Arc::clone(&self.log), self.outcomes.clone());
+        let parked_ids = Arc::clone(&self.parked_ids);
         let (org_id, stored_wait_max) = (org_id.clone(), self.settings.stored_wait_max);
         let finish = async move {
+            let mut own = None;
             if let Some(append) = append {
                 // Dropping the claims on an error gives the ids back.
                 let ordinal = append.await.unwrap_or(Err(AppendError::Shut)).map_err(refusal)?;
                 claims.settle(SegmentTag::of(ordinal));
+                own = Some(ordinal);
                 charge.keep();
             } else {
                 drop(claims);
             }
             drop(room);
             for shared in shared {
-                shared.resolve(&index, &mut verdicts).await;
+                duplicates.extend(shared.resolve(&index, &mut verdicts).await);
             }
             if durability == Durability::Stored {
-                stored(&log, stored_wait_max).await?;
+                AwaitedSegments { own, duplicates }.stored(&log, &parked_ids, stored_wait_max).await?;
             }
             let mut counts = VerdictCounts::default();
             verdicts.iter().for_each(|verdict| counts.add(verdict));
@@ -192,6 +219,7 @@ impl Pipeline {
         match tokio::time::timeout(self.settings.wait_max, room).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => {
+                self.no_room.note();
                 let max = self.settings.bytes_in_flight_max;
                 let message = format!("more than {max} bytes of events are waiting for the log; send slower");
                 Err(Error::exhausted(message, RETRY_AFTER))
@@ -307,37 +335,9 @@ fn with_verdicts(outcomes: Vec<Outcome>, verdicts: &[Verdict]) -> Vec<Arc<Outcom
 fn refusal(error: AppendError) -> Error {
     match error {
         AppendError::Full { .. } => Error::exhausted(error.to_string(), RETRY_AFTER),
+        AppendError::DiskReserve { .. } => Error::exhausted(error.to_string(), RETRY_AFTER),
         AppendError::DiskFull => Error::exhausted("the service's disk is full", RETRY_AFTER),
         AppendError::Io(_) => Error::unavailable("the log cannot be written", RETRY_AFTER),
         AppendError::Shut => Error::unavailable("the service is shutting down", RETRY_AFTER),
-    }
-}
-
-/// Waits until everything logged so far is in ClickHouse: the batch's own
-/// events, and the first ones of its duplicates.
-async fn stored(log: &Log, wait_max: Duration) -> Result<(), Error> {
-    let segments = log.segments();
-    let mut changes = segments.changes();
-    let has_events = |segment: &&Segment| segment.rows > 0;
-    let ordinals: Vec<u64> = segments.list().iter().filter(has_events).map(|segment| segment.ordinal).collect();
-    let all_stored = async {
-        for ordinal in ordinals {
-            loop {
-                match segments.state(ordinal) {
-                    None => break,
-                    Some(SegmentState::Parked) => return false,
-                    Some(_) if changes.changed().await.is_err() => return false,
-                    Some(_) => {}
-                }
-            }
-        }
-        true
-    };
-    match tokio::time::timeout(wait_max, all_stored).await {
-        Ok(true) => Ok(()),
-        Ok(false) | Err(_) => Err(Error::unavailable(
-            "the events are logged and will be counted, but ClickHouse has not taken them yet",
-            RETRY_AFTER,
-        )),
     }
 }

@@ -40,7 +40,7 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// All of them, by name.
 #[rustfmt::skip]
-pub const CATALOGUE: [Described; 30] = [
+pub const CATALOGUE: [Described; 31] = [
     of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, waiting for their turn included), LOOKUP (of late events)."),
     of("http.server.request.duration", Histogram, "s", "http.request.method, http.route, http.response.status_code", "Time of REST calls. Without a route: there is no such path."),
     of("process.cpu.time", Counter, "s", "cpu.mode", "Time on processors. On Linux, as all of process.*; without the embedded ClickHouse, a process of its own."),
@@ -57,6 +57,7 @@ pub const CATALOGUE: [Described; 30] = [
     of("tallyhouse.cache.answers", Counter, "", "result", "Answers from the cache (`hit`) and from ClickHouse (`miss`)."),
     of("tallyhouse.clickhouse.up", Gauge, "", "", "1 when ClickHouse answered when it was last asked, else 0."),
     of("tallyhouse.forwarder.inserts", Counter, "", "result", "Attempts to insert a segment: `stored`, `failed` (and repeated), `refused` (and parked)."),
+    of("tallyhouse.health.reason", Gauge, "", "code", "1 while a reason to refuse events or to count them late holds, else 0: `docs/health.md`."),
     of("tallyhouse.index.ids", Gauge, "", "", "Event ids held in memory."),
     of("tallyhouse.ingest.batches", Histogram, "", "", "Events of a batch."),
     of("tallyhouse.ingest.deduplication.duration", Histogram, "s", "", "Time of a batch from its first event's check to its verdicts, look-ups of late events included."),

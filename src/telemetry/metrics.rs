@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::calls::CallMetrics;
 use super::process;
 use crate::domain::{AuditedHour, HourResult, OrgId, Rollup, Timestamp, VerdictCounts};
+use crate::health::{Health, ReasonCode};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::index::Index;
 use crate::ingest::log::{Log, Segments};
@@ -126,6 +127,18 @@ impl Metrics {
         let of = Arc::clone(limits);
         self.instruments.observed_by("tallyhouse.limits.subjects", move |show| {
             of.subjects().for_each(|(policy, count)| show(count as u64, &[KeyValue::new("policy", policy)]));
+        });
+    }
+
+    /// Shows the reasons of health from now on.
+    pub fn observe_health(&self, health: &Arc<Health>) {
+        let health = Arc::clone(health);
+        self.instruments.observed_by("tallyhouse.health.reason", move |show| {
+            let reasons = health.reasons();
+            for code in ReasonCode::ALL {
+                let holds = reasons.iter().any(|reason| reason.code == *code);
+                show(u64::from(holds), &[KeyValue::new("code", code.as_str())]);
+            }
         });
     }
 

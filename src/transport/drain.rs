@@ -31,6 +31,12 @@ impl Drain {
         self.streams.close();
     }
 
+    /// Tells from elsewhere whether the service is stopping.
+    pub(super) fn watch(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let stopping = self.stopping.clone();
+        move || stopping.is_cancelled()
+    }
+
     /// Whether the service is stopping.
     pub(super) fn has_begun(&self) -> bool {
         self.stopping.is_cancelled()

@@ -37,6 +37,7 @@ use crate::audit::Auditor;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::event_types::EventTypes;
+use crate::health::Health;
 use crate::idempotency::RepeatableCalls;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
@@ -83,6 +84,8 @@ pub struct Application {
     /// Verdicts as they are made, for those who watch. The same tail must be
     /// among the pipeline's outcome sinks.
     pub tail: Arc<LiveTail>,
+    /// Why events are refused or counted late.
+    pub health: Arc<Health>,
     /// What the service counts of itself.
     pub metrics: Arc<Metrics>,
     /// Whether ClickHouse answered when it was last asked something.

@@ -69,8 +69,10 @@ pub async fn serve(
 
     let cut_off = CancellationToken::new();
     let connections = incoming::connections(listener, cut_off.clone());
+    let reasons = Arc::clone(&serving.app.health);
     let last_connection = async {
-        shutdown.cancelled().await;
+        // Dropped before the end is said: nothing must say SERVING after it.
+        let _ = shutdown.run_until_cancelled(health.follow(&reasons)).await;
         serving.drain.begin();
         health.stopping().await;
         // Until the streams have ended, probes and those who come back with

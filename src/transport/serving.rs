@@ -11,6 +11,7 @@ use super::drain::Drain;
 use super::gate::{Gate, Place};
 use super::grpc::methods::Methods;
 use crate::domain::Error;
+use crate::health::{Reason, ReasonCode};
 
 /// How long the caller of a stopping service is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -39,6 +40,9 @@ impl Serving {
     pub(super) fn new(app: Arc<Application>) -> Arc<Self> {
         let gate = Gate::new(app.config.requests_in_flight_max);
         let drain = Drain::new(app.config.connection_age_ms_max);
+        let is_stopping = drain.watch();
+        app.health
+            .register(move || is_stopping().then(|| Reason::new(ReasonCode::Stopping, "the service is stopping")));
         Arc::new(Self { app, gate, drain, methods: Methods::default() })
     }
 

@@ -218,7 +218,7 @@ impl World {
                     assert_eq!(self.model.held.insert(id, producer), None, "one holds it");
                 }
             }
-            Claim::Known(known) => {
+            Claim::Known(known, _) => {
                 assert!(taken_in.is_some(), "id {id} was released, or never taken");
                 assert_eq!(known, payload(id));
             }
@@ -307,7 +307,7 @@ fn take_and_ask_again(shared: &Shared, minute: Minute) {
         }
         for id in ids {
             let said = shared.index.claim_one_id(id, minute, &fate);
-            assert!(matches!(said, Claim::Known(7)), "segment {segment} is not stored, and {said:?}");
+            assert!(matches!(said, Claim::Known(7, _)), "segment {segment} is not stored, and {said:?}");
         }
         shared.segments.lock().remove(&segment);
     }
@@ -355,7 +355,7 @@ fn a_sweep_does_not_take_a_segment_begun_meanwhile_for_stored() {
             }
             for (id, minute) in taken.repeat(4) {
                 let said = shared.index.claim_one_id(id, minute, &fate);
-                assert!(matches!(said, Claim::Known(7)), "segment {segment} is not stored, and {said:?}");
+                assert!(matches!(said, Claim::Known(7, _)), "segment {segment} is not stored, and {said:?}");
             }
             shared.segments.lock().remove(&segment);
         }
@@ -386,7 +386,7 @@ fn of_many_who_ask_at_once_one_wins_and_the_others_share_its_fate() {
                                 *wins.lock().entry(id).or_default() += 1;
                                 shared.index.settle_one_id(print, 7, Minute(1), SegmentTag::of(0));
                             }
-                            Claim::Known(payload) => {
+                            Claim::Known(payload, _) => {
                                 assert_eq!(payload, 7);
                                 break;
                             }

@@ -138,7 +138,7 @@ mod tests {
         bench.index.sweep(SegmentTags::default);
         let percent = bench.index.ids() as f64 / (4 * COUNTED_MIN) as f64 * 100.0;
         assert!((percent - SWEPT_PERCENT as f64).abs() < 0.5, "{percent} % full");
-        assert!(matches!(bench.claim(ids - 1, 0), Claim::Known(7)));
+        assert!(matches!(bench.claim(ids - 1, 0), Claim::Known(7, _)));
         assert!(matches!(bench.claim(0, 1), Claim::BelowFloor));
     }
 }

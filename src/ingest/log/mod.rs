@@ -7,6 +7,7 @@
 //!
 //! The log knows rows as bytes. It knows neither ClickHouse nor deduplication.
 
+mod capacity;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -33,6 +34,7 @@ pub use segment::{Ordinal, Segment, SegmentState, Segments};
 
 use super::clock::ArrivalClock;
 use super::terms::CurrentTerms;
+use capacity::Capacity;
 use spare::Spares;
 use writer::{Command, Writer, sync_dir};
 
@@ -61,10 +63,20 @@ pub struct LogSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The log has reached its bound.
-    #[error("the log holds {bytes_max} bytes that ClickHouse has not taken yet, its bound")]
+    #[error("the log holds {bytes_max} bytes that ClickHouse has not taken yet, its bound (log_bytes_max)")]
     Full {
         /// The bound.
         bytes_max: u64,
+    },
+    /// The disk has no room above the reserve.
+    #[error(
+        "the disk of the log has {free_bytes} bytes free, of which the setting log_free_bytes_min keeps {reserve_bytes}"
+    )]
+    DiskReserve {
+        /// Free space, in bytes.
+        free_bytes: u64,
+        /// The reserve, in bytes.
+        reserve_bytes: u64,
     },
     /// The disk has no room.
     #[error("the disk of the log is full")]
@@ -106,6 +118,7 @@ pub enum OpenError {
 pub struct Log {
     segments: Arc<Segments>,
     settings: LogSettings,
+    capacity: Arc<Capacity>,
     commands: Mutex<Option<mpsc::Sender<Command>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Held as long as the log is open: the directory has one owner.
@@ -132,12 +145,14 @@ impl Log {
         }
         let (commands, received) = mpsc::channel();
         let spares = Spares::start(settings.dir.clone()).map_err(failed)?;
-        let writer = Writer::new(settings.clone(), Arc::clone(&segments), clock, terms, next_ordinal, received, spares);
+        let capacity = Arc::new(Capacity::new(settings.clone(), Arc::clone(&segments)));
+        let writer = Writer::new(Arc::clone(&capacity), clock, terms, next_ordinal, received, spares);
         let thread =
             std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(failed)?;
         Ok(Self {
             segments,
             settings,
+            capacity,
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),
             _lock: lock,
@@ -147,6 +162,12 @@ impl Log {
     /// The segments that are not in ClickHouse yet.
     pub const fn segments(&self) -> &Arc<Segments> {
         &self.segments
+    }
+
+    /// Why the log would refuse what has been asked of it last, as the disk and ClickHouse are now; none when
+    /// it would take it. Looks at the disk, and after a failed write writes a small file there: it may block.
+    pub fn refusal(&self) -> Option<AppendError> {
+        self.capacity.refusal()
     }
 
     /// Puts a frame in line. Frames are written in the order of the calls. The

@@ -126,8 +126,8 @@ impl Segments {
     }
 
     /// The segment with this ordinal; none once it is stored.
-    pub fn state(&self, ordinal: Ordinal) -> Option<SegmentState> {
-        self.by_ordinal.lock().get(&ordinal).map(|segment| segment.state)
+    pub fn find(&self, ordinal: Ordinal) -> Option<Segment> {
+        self.by_ordinal.lock().get(&ordinal).cloned()
     }
 
     /// How many are frozen and neither parked nor stored.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::capacity::Capacity;
 use super::frame::{Frame, FrameCall, SegmentHeader};
 use super::segment::{Ordinal, Segment, SegmentState, Segments, segment_path};
 use super::spare::{SpareFile, Spares};
@@ -27,8 +28,6 @@ use crate::trace::{self, Calls, KeyValue};
 
 /// Most bytes of one write.
 const GROUP_BYTES_MAX: usize = 4 << 20;
-/// How long a reading of the disk's free space is believed.
-const FREE_SPACE_FOR: Duration = Duration::from_millis(100);
 
 /// What the writer is asked to do.
 pub(super) enum Command {
@@ -70,6 +69,7 @@ impl OpenSegment {
 pub(super) struct Writer {
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,
+    capacity: Arc<Capacity>,
     pub(super) clock: Arc<ArrivalClock>,
     pub(super) terms: Arc<CurrentTerms>,
     pub(super) next_ordinal: Ordinal,
@@ -81,13 +81,11 @@ pub(super) struct Writer {
     broken: bool,
     waiting: VecDeque<(Frame, oneshot::Sender<Result<Ordinal, AppendError>>)>,
     group: Vec<u8>,
-    free_space: Option<(Instant, u64)>,
 }
 
 impl Writer {
     pub(super) fn new(
-        settings: LogSettings,
-        segments: Arc<Segments>,
+        capacity: Arc<Capacity>,
         clock: Arc<ArrivalClock>,
         terms: Arc<CurrentTerms>,
         next_ordinal: Ordinal,
@@ -95,8 +93,9 @@ impl Writer {
         spares: Spares,
     ) -> Self {
         Self {
-            settings,
-            segments,
+            settings: capacity.settings.clone(),
+            segments: Arc::clone(&capacity.segments),
+            capacity,
             clock,
             terms,
             next_ordinal,
@@ -107,7 +106,6 @@ impl Writer {
             broken: false,
             waiting: VecDeque::new(),
             group: Vec::new(),
-            free_space: None,
         }
     }
 
@@ -193,7 +191,7 @@ impl Writer {
         let mut calls = Vec::new();
         let mut rows = 0;
         self.group.clear();
-        let room = self.room();
+        let room = self.capacity.room();
         let segment_rows = self.open.as_ref().map_or(0, |open| open.rows);
         while let Some((frame, _)) = self.waiting.front() {
             let bytes = self.group.len() + frame.bytes().len();
@@ -202,16 +200,16 @@ impl Writer {
                 break;
             }
             let Some((mut frame, done)) = self.waiting.pop_front() else { break };
-            match &room {
-                Ok(room) if bytes as u64 <= *room => {
-                    self.group.extend_from_slice(frame.bytes());
-                    rows += u64::from(frame.rows());
-                    calls.extend(frame.take_call());
-                    answers.push(done);
-                }
-                Ok(_) => _ = done.send(Err(AppendError::Full { bytes_max: self.settings.bytes_max })),
-                Err(refusal) => _ = done.send(Err(refusal.clone())),
+            let refusal = room.as_ref().map_or_else(|error| Some(error.clone()), |room| room.refuses(bytes as u64));
+            if let Some(refusal) = refusal {
+                self.capacity.refused(frame.bytes().len() as u64);
+                let _ = done.send(Err(refusal)); // A caller that went away is not told.
+                continue;
             }
+            self.group.extend_from_slice(frame.bytes());
+            rows += u64::from(frame.rows());
+            calls.extend(frame.take_call());
+            answers.push(done);
         }
         if answers.is_empty() {
             return;
@@ -224,23 +222,6 @@ impl Writer {
             let _ = done.send(result.clone()); // A caller that went away is not told.
         }
         self.group.shrink_to(GROUP_BYTES_MAX);
-    }
-
-    /// How many bytes may be written now.
-    fn room(&mut self) -> Result<u64, AppendError> {
-        let bytes = self.segments.bytes();
-        let below_bound = self.settings.bytes_max.saturating_sub(bytes);
-        let free = match self.free_space {
-            Some((read_at, free)) if read_at.elapsed() < FREE_SPACE_FOR => free,
-            _ => {
-                let stat = rustix::fs::statvfs(&self.settings.dir).map_err(|error| AppendError::io(&error.into()))?;
-                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-                self.free_space = Some((Instant::now(), free));
-                free
-            }
-        };
-        let below_reserve = free.saturating_sub(self.settings.free_bytes_min);
-        if below_reserve == 0 { Err(AppendError::DiskFull) } else { Ok(below_bound.min(below_reserve)) }
     }
 
     #[allow(clippy::vec_box, reason = "as the frames have them")]
@@ -256,6 +237,7 @@ impl Writer {
         self.group = group;
         match written {
             Ok((ordinal, id, rows, bytes)) => {
+                self.capacity.taken();
                 meters::log_synced(rows_of_group, begin.elapsed());
                 for call in &calls {
                     note_append(call, id, rows_of_group, begun_at);
@@ -269,7 +251,7 @@ impl Writer {
             }
             Err(error) => {
                 self.broken = true;
-                self.free_space = None;
+                self.capacity.failed(AppendError::io(&error), self.group.len() as u64);
                 // The events of this group are refused, so their bytes must
                 // not be found later beside those of their repetition.
                 let _ = self.mend(); // It is tried again before the next write.
@@ -288,7 +270,11 @@ impl Writer {
             open.file.sync_all()
         };
         if let Some(open) = &self.open {
-            cut(open).map_err(|error| AppendError::io(&error))?;
+            cut(open).map_err(|error| {
+                let error = AppendError::io(&error);
+                self.capacity.failed(error.clone(), 1);
+                error
+            })?;
         }
         self.broken = false;
         Ok(())

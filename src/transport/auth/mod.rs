@@ -88,6 +88,12 @@ impl Callers {
         self.verifier.is_some()
     }
 
+    /// Whether there is authentication and no set of keys has been read yet: every token is refused.
+    pub(crate) fn lack_keys(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let verifier = self.verifier.clone();
+        move || verifier.as_ref().is_some_and(|verifier| verifier.source.keys().is_none())
+    }
+
     /// Who sent a request, provided that it may do what takes this scope.
     pub(super) async fn caller(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Refusal> {
         let caller = match &self.verifier {

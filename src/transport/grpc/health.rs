@@ -1,13 +1,24 @@
-//! grpc.health.v1: SERVING until the service stops.
+//! grpc.health.v1: SERVING while events are taken.
 //!
-//! A ClickHouse that is away does not show here: ingest goes on without it.
-//! `/readyz` says so.
+//! While every event is refused, the whole (the empty name) and the ingest service are NOT_SERVING; when the
+//! service stops, all are. What only degrades, such as a ClickHouse that is away, does not show here: `/readyz`
+//! says so.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService as Answers};
 
 use super::SERVICE_NAMES;
+use crate::health::{Health as Reasons, Status};
+
+/// The service that events come in by.
+const INGEST: &str = "tallyhouse.v1.IngestService";
+/// How often the reasons are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The service.
 pub(in crate::transport) type HealthService = HealthServer<Answers>;
@@ -24,6 +35,27 @@ impl Health {
         health.say(ServingStatus::Serving).await;
         let service = HealthServer::new(Answers::from_health_reporter(health.reporter.clone()));
         (health, service)
+    }
+
+    /// Follows the reasons, for ever.
+    pub(in crate::transport) async fn follow(&self, reasons: &Arc<Reasons>) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = ServingStatus::Serving;
+        loop {
+            looks.tick().await;
+            let reasons = Arc::clone(reasons);
+            // The checks look at the disk.
+            let found = tokio::task::spawn_blocking(move || Status::of(&reasons.reasons())).await;
+            let is_refusing = matches!(found, Ok(Status::Refusing));
+            let status = if is_refusing { ServingStatus::NotServing } else { ServingStatus::Serving };
+            if status != told {
+                told = status;
+                for service in ["", INGEST] {
+                    self.reporter.set_service_status(service, status).await;
+                }
+            }
+        }
     }
 
     /// Says NOT_SERVING.

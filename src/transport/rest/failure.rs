@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use super::rate_limit;
-use crate::domain::{Breach, Error, FieldError};
+use crate::domain::{Breach, Error, ErrorCode, FieldError};
 use crate::transport::error::names;
 
 /// An error, on its way to a response.
@@ -112,7 +112,7 @@ pub(super) struct ErrorBody {
 
 /// What went wrong.
 #[derive(Serialize, ToSchema)]
-struct ErrorInfo {
+pub(super) struct ErrorInfo {
     /// For programs. It never changes.
     #[schema(example = "VALIDATION_ERROR")]
     code: &'static str,
@@ -121,6 +121,13 @@ struct ErrorInfo {
     message: Cow<'static, str>,
     /// Every field at fault; often none.
     details: Vec<Detail>,
+}
+
+impl ErrorInfo {
+    /// The service cannot do it now.
+    pub(super) fn unavailable(message: String) -> Self {
+        Self { code: names(ErrorCode::Unavailable).code, message: Cow::Owned(message), details: Vec::new() }
+    }
 }
 
 /// One thing wrong with one field.

@@ -4,14 +4,21 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::failure::{ErrorBody, Failure};
+use super::failure::{ErrorInfo, Failure};
 use crate::audit::StatusReport;
-use crate::domain::HourResult;
+use crate::domain::{Error, HourResult};
+use crate::health::{Effect, Reason, Status};
 use crate::transport::rfc3339;
-use crate::transport::serving::{Serving, stopping};
+use crate::transport::serving::Serving;
+
+/// How long a probe is told to wait, in seconds.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// The process runs.
 #[derive(Serialize, ToSchema)]
@@ -30,13 +37,15 @@ pub(super) async fn alive() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
-/// The service takes events.
+/// How the service is. While every event is refused, `error` is there too.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Ready {
-    /// `ready`, or `degraded` when ClickHouse is away or has refused segments: events are still taken and kept, but
-    /// not all of them are counted yet.
+pub(super) struct Readiness {
+    /// `ready`; `degraded` when events are taken and something else is wrong, such as that ClickHouse is away or has
+    /// refused segments; `refusing` when every event is refused.
     #[schema(example = "ready")]
     status: &'static str,
+    /// Why the status is not `ready`; the gravest reason first. `docs/health.md` lists the codes.
+    reasons: Vec<ReadinessReason>,
     /// Whether ClickHouse answers: `up` or `away`.
     #[schema(example = "up")]
     clickhouse: &'static str,
@@ -44,6 +53,29 @@ pub(super) struct Ready {
     segments: Waiting,
     /// What the audit of the rollups has found.
     audit: Audited,
+    /// The error that callers with events get, in the form of all errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorInfo>,
+}
+
+/// A reason why events are refused, or counted late.
+#[derive(Serialize, ToSchema)]
+struct ReadinessReason {
+    /// For programs. It never changes.
+    #[schema(example = "CLICKHOUSE_AWAY")]
+    code: &'static str,
+    /// For people: the values of now, and the setting.
+    #[schema(example = "ClickHouse does not answer")]
+    message: String,
+    /// Whether it makes the service refuse every event.
+    refuses_events: bool,
+}
+
+impl From<Reason> for ReadinessReason {
+    fn from(reason: Reason) -> Self {
+        let refuses_events = reason.code.effect() == Effect::Refuses;
+        Self { code: reason.code.as_str(), message: reason.message, refuses_events }
+    }
 }
 
 /// What the audit of the rollups has found since the service started. Differences do not make the service unready.
@@ -93,19 +125,38 @@ struct Waiting {
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "Service",
     responses(
-        (status = 200, description = "It does.", body = Ready),
-        (status = 503, description = "It is stopping: `UNAVAILABLE`.", body = ErrorBody,
+        (status = 200, description = "It does: `ready` or `degraded`.", body = Readiness),
+        (status = 503, description = "It refuses every event, or is stopping: `UNAVAILABLE`. `reasons` says why.", body = Readiness,
             headers(("Retry-After" = u64, description = "Seconds to wait."))),
     ),
 )]
-pub(super) async fn ready(State(serving): State<Arc<Serving>>) -> Result<Json<Ready>, Failure> {
-    if serving.drain.has_begun() {
-        return Err(stopping().into());
+pub(super) async fn ready(State(serving): State<Arc<Serving>>) -> Response {
+    let app = &serving.app;
+    let health = Arc::clone(&app.health);
+    // The checks look at the disk.
+    let reasons = tokio::task::spawn_blocking(move || health.reasons()).await;
+    let reasons = match reasons {
+        Ok(reasons) => reasons,
+        Err(error) => {
+            tracing::error!(%error, "the checks of health failed");
+            return Failure::from(Error::internal()).into_response();
+        }
+    };
+    let status = Status::of(&reasons);
+    let is_refusing = status == Status::Refusing;
+    let error = reasons.first().filter(|_| is_refusing).map(|reason| ErrorInfo::unavailable(reason.message.clone()));
+    let segments = app.log.segments();
+    let body = Readiness {
+        status: status.as_str(),
+        reasons: reasons.into_iter().map(ReadinessReason::from).collect(),
+        clickhouse: if *app.clickhouse_up.borrow() { "up" } else { "away" },
+        segments: Waiting { waiting: segments.backlog(), parked: segments.parked(), rows: segments.rows() },
+        audit: app.auditor.status().report().into(),
+        error,
+    };
+    if is_refusing {
+        let wait = [(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))];
+        return (StatusCode::SERVICE_UNAVAILABLE, wait, Json(body)).into_response();
     }
-    let segments = serving.app.log.segments();
-    let segments = Waiting { waiting: segments.backlog(), parked: segments.parked(), rows: segments.rows() };
-    let audit = serving.app.auditor.status().report().into();
-    let is_up = *serving.app.clickhouse_up.borrow();
-    let status = if is_up && segments.parked == 0 { "ready" } else { "degraded" };
-    Ok(Json(Ready { status, clickhouse: if is_up { "up" } else { "away" }, segments, audit }))
+    Json(body).into_response()
 }

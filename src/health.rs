@@ -1,0 +1,244 @@
+//! The reasons why the service refuses events or counts them late.
+//!
+//! Each part registers a check when the service is wired, and a probe runs all of them: `/readyz` lists
+//! the reasons, `grpc.health.v1` and the metric `tallyhouse_health_reason` follow them. A check looks at the
+//! state of now, without waiting for a request to fail, so that a probe heals when its cause is gone. The
+//! codes are part of the interface: `docs/health.md` lists them, and they never change.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+/// How long a refusal that has no lasting state is reported after it happened.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// Declares each code once: its name in Rust, its name in answers, and what it does to readiness.
+macro_rules! reason_codes {
+    ($( $(#[doc = $doc:literal])+ $variant:ident, $code:literal, $effect:ident; )+) => {
+        /// What is wrong. The closed set of reasons, with stable names.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum ReasonCode { $( $(#[doc = $doc])+ $variant, )+ }
+
+        impl ReasonCode {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The code in answers and labels.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// What the reason does to readiness.
+            pub const fn effect(self) -> Effect {
+                match self { $(Self::$variant => Effect::$effect,)+ }
+            }
+
+            /// What the reason means, as `docs/health.md` says it.
+            pub fn meaning(self) -> String {
+                match self { $(Self::$variant => concat!($($doc, " "),+).split_whitespace().collect::<Vec<_>>().join(" "),)+ }
+            }
+        }
+    };
+}
+
+reason_codes! {
+    /// The service has been told to stop.
+    Stopping, "STOPPING", Refuses;
+    /// The free space on the log's disk is down to `log_free_bytes_min`, or below what the last batch needed
+    /// above it.
+    DiskReserve, "DISK_RESERVE", Refuses;
+    /// The log's disk is full.
+    DiskFull, "DISK_FULL", Refuses;
+    /// The log cannot be written for another reason than a full disk.
+    LogUnwritable, "LOG_UNWRITABLE", Refuses;
+    /// The log has reached `log_bytes_max`: ClickHouse has not taken enough of it.
+    LogFull, "LOG_FULL", Refuses;
+    /// `index_ids_max` ids are in memory, and none of them can be let go before ClickHouse has taken some.
+    IndexFull, "INDEX_FULL", Refuses;
+    /// The wall clock has jumped against the monotonic clock and is not believed yet.
+    ClockImplausible, "CLOCK_IMPLAUSIBLE", Refuses;
+    /// The keys that tokens are signed with have not been fetched yet, so that no caller can be told.
+    AuthKeysMissing, "AUTH_KEYS_MISSING", Refuses;
+    /// Some batches waited longer than `ingest_wait_ms_max` for room among `ingest_bytes_in_flight_max` and
+    /// were refused, within the last 10 seconds.
+    IngestBufferFull, "INGEST_BUFFER_FULL", Degrades;
+    /// Calls with a new idempotency key are refused: `idempotency_keys_max` or `idempotency_bytes_max` is
+    /// reached. Other calls are taken.
+    IdempotencyFull, "IDEMPOTENCY_FULL", Degrades;
+    /// Calls with an idempotency key are refused: the file of keys cannot be read or written. Other calls are
+    /// taken.
+    IdempotencyUnavailable, "IDEMPOTENCY_UNAVAILABLE", Degrades;
+    /// ClickHouse does not answer. Events are taken and kept in the log.
+    ClickhouseAway, "CLICKHOUSE_AWAY", Degrades;
+    /// ClickHouse has refused segments. Their events are kept and are counted once `tallyhouse segments retry`
+    /// succeeds.
+    SegmentsParked, "SEGMENTS_PARKED", Degrades;
+}
+
+/// What a reason does to readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Events are taken. Some are counted late, or some kinds of calls are refused.
+    Degrades,
+    /// Every event is refused.
+    Refuses,
+}
+
+/// One reason, with what is to be known about it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The stable code.
+    pub code: ReasonCode,
+    /// For people: the measured values and the setting, without secrets, paths or names of organizations.
+    pub message: String,
+}
+
+impl Reason {
+    /// A reason with its message.
+    pub fn new(code: ReasonCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// How the service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Events are taken and counted.
+    Ready,
+    /// Events are taken; something else is wrong.
+    Degraded,
+    /// Every event is refused.
+    Refusing,
+}
+
+impl Status {
+    /// What these reasons come to.
+    pub fn of(reasons: &[Reason]) -> Self {
+        match reasons.iter().map(|reason| reason.code.effect()).max() {
+            None => Self::Ready,
+            Some(Effect::Degrades) => Self::Degraded,
+            Some(Effect::Refuses) => Self::Refusing,
+        }
+    }
+
+    /// The status in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Refusing => "refusing",
+        }
+    }
+}
+
+type Check = Box<dyn Fn() -> Option<Reason> + Send + Sync>;
+
+/// The checks of all parts.
+#[derive(Default)]
+pub struct Health {
+    checks: RwLock<Vec<Check>>,
+}
+
+impl Health {
+    /// Adds a check. It is run by every probe, on a thread that may block; it must return soon.
+    pub fn register(&self, check: impl Fn() -> Option<Reason> + Send + Sync + 'static) {
+        self.checks.write().push(Box::new(check));
+    }
+
+    /// Runs every check and returns the reasons found, in the order of [`ReasonCode`]. Blocks for as long as
+    /// a look at the log's disk takes.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let mut reasons: Vec<Reason> = self.checks.read().iter().filter_map(|check| check()).collect();
+        reasons.sort_by_key(|reason| reason.code);
+        reasons
+    }
+}
+
+/// Remembers for 10 seconds that something was refused for want of room that comes and goes.
+#[derive(Debug, Default)]
+pub struct RecentRefusal(Mutex<Option<Instant>>);
+
+impl RecentRefusal {
+    /// Something was refused now.
+    pub fn note(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    /// The same kind of request was taken.
+    pub fn clear(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Whether something was refused within the last 10 seconds, and nothing taken since.
+    pub fn is_recent(&self) -> bool {
+        self.0.lock().is_some_and(|at| at.elapsed() < RECENT)
+    }
+}
+
+/// The page `docs/health.md`.
+pub fn reference_markdown() -> String {
+    let mut page = String::from(
+        "# Health\n\n\
+         `GET /healthz` answers 200 for as long as the process runs. Use it for liveness: a restart mends none of the\n\
+         reasons below.\n\n\
+         `GET /readyz` answers 200 with `\"status\": \"ready\"` or `\"degraded\"` while events are taken, and 503 with\n\
+         `\"status\": \"refusing\"` while every event is refused. Both list `reasons`, each with a stable `code`, a `message` with the\n\
+         values of now and the setting, and `refuses_events`. `grpc.health.v1.Health` says NOT_SERVING for the whole (the empty\n\
+         name) and for `tallyhouse.v1.IngestService` while every event is refused, and for all services when the service stops; it\n\
+         follows within a second. The gauge `tallyhouse_health_reason` is 1 for each code that holds.\n\n\
+         | code | events | meaning |\n|---|---|---|\n",
+    );
+    for code in ReasonCode::ALL {
+        let events = match code.effect() {
+            Effect::Refuses => "refused",
+            Effect::Degrades => "taken",
+        };
+        page.push_str(&format!("| `{}` | {events} | {} |\n", code.as_str(), code.meaning()));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gravest_reason_decides() {
+        let health = Health::default();
+        assert_eq!(Status::of(&health.reasons()), Status::Ready);
+        health.register(|| Some(Reason::new(ReasonCode::SegmentsParked, "1")));
+        health.register(|| None);
+        assert_eq!(Status::of(&health.reasons()), Status::Degraded);
+        health.register(|| Some(Reason::new(ReasonCode::DiskFull, "0 bytes")));
+        let reasons = health.reasons();
+        assert_eq!(Status::of(&reasons), Status::Refusing);
+        let codes: Vec<ReasonCode> = reasons.iter().map(|reason| reason.code).collect();
+        assert_eq!(codes, [ReasonCode::DiskFull, ReasonCode::SegmentsParked], "the gravest comes first");
+    }
+
+    #[test]
+    fn codes_that_refuse_come_before_those_that_degrade() {
+        assert!(ReasonCode::ALL.is_sorted_by_key(|code| std::cmp::Reverse(code.effect())));
+    }
+
+    #[test]
+    fn a_refusal_is_recent_until_something_is_taken() {
+        let refusal = RecentRefusal::default();
+        assert!(!refusal.is_recent());
+        refusal.note();
+        assert!(refusal.is_recent());
+        refusal.clear();
+        assert!(!refusal.is_recent());
+    }
+
+    #[test]
+    fn the_page_of_health_is_true() {
+        let page = include_str!("../docs/health.md");
+        if std::env::var_os("TALLYHOUSE_WRITE_PAGES").is_some() {
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/health.md"), reference_markdown())
+                .expect("written");
+            return;
+        }
+        assert_eq!(page, reference_markdown(), "run this test with TALLYHOUSE_WRITE_PAGES=1 to write the page");
+    }
+}

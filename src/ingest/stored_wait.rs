@@ -1,0 +1,166 @@
+//! What an answer with `DURABILITY_STORED` waits for: the segment with the batch's own events, and those
+//! with the first events of its duplicates.
+//!
+//! Of a duplicate the index knows the tag of its segment, which 63 segments in turn share, and which is kept
+//! for some time after the segment was stored. To wait for all segments with the tag is on the safe side and
+//! costs a moment. A parked segment is not stored in a moment: so its file is read to see whether the
+//! duplicate is really in it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::fingerprint::{Fingerprinter, IdFingerprint};
+use super::index::{SegmentTag, SegmentTags};
+use super::log::{FrameError, Log, Ordinal, Segment, SegmentState, Segments, open_segment};
+use super::row::Rows;
+use crate::domain::Error;
+
+/// How long a caller is told to wait when ClickHouse is late.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a caller is told to wait for somebody to mend what a segment was refused for.
+const RETRY_AFTER_PARKED: Duration = Duration::from_secs(60);
+/// Ids of parked segments that are kept in memory, at 16 bytes each, over all segments.
+const PARKED_IDS_MAX: usize = 1_000_000;
+
+/// See the module.
+pub(super) struct AwaitedSegments {
+    /// The segment of the batch's own events; none when none was new.
+    pub(super) own: Option<Ordinal>,
+    /// The ids of the duplicates, with the tags of the segments of their first events.
+    pub(super) duplicates: Vec<(IdFingerprint, SegmentTag)>,
+}
+
+/// How the wait for one segment ended.
+enum Ended {
+    Stored,
+    Parked(Segment),
+    /// The log is gone.
+    Unknown,
+}
+
+impl AwaitedSegments {
+    /// Waits until ClickHouse has them all.
+    ///
+    /// # Errors
+    /// `Unavailable` when that takes longer than `wait_max`, and at once when one of them is parked: the
+    /// message then names it.
+    pub(super) async fn stored(self, log: &Log, parked: &ParkedIds, wait_max: Duration) -> Result<(), Error> {
+        let waited = tokio::time::timeout(wait_max, self.all_stored(log.segments(), parked)).await;
+        waited.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn all_stored(&self, segments: &Segments, parked: &ParkedIds) -> Result<(), Error> {
+        let tags: SegmentTags = self.duplicates.iter().map(|(_, tag)| *tag).collect();
+        // An open segment without events waits for the first one.
+        let is_awaited = |segment: &Segment| {
+            let holds_duplicates = segment.rows > 0 && tags.contains(SegmentTag::of(segment.ordinal));
+            self.own == Some(segment.ordinal) || holds_duplicates
+        };
+        for segment in segments.list().into_iter().filter(is_awaited) {
+            match ended(segments, segment.ordinal).await {
+                Ended::Stored => {}
+                Ended::Unknown => return Err(late()),
+                Ended::Parked(segment) if self.own == Some(segment.ordinal) => return Err(is_parked(segment.id)),
+                Ended::Parked(segment) => {
+                    let tag = SegmentTag::of(segment.ordinal);
+                    let ids = self.duplicates.iter().filter(|(_, of)| *of == tag).map(|(id, _)| *id).collect();
+                    if parked.hold_any(&segment, ids).await {
+                        return Err(is_parked(segment.id));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a segment is stored or parked.
+async fn ended(segments: &Segments, ordinal: Ordinal) -> Ended {
+    let mut changes = segments.changes();
+    loop {
+        match segments.find(ordinal) {
+            None => return Ended::Stored,
+            Some(segment) if segment.state == SegmentState::Parked => return Ended::Parked(segment),
+            Some(_) if changes.changed().await.is_err() => return Ended::Unknown,
+            Some(_) => {}
+        }
+    }
+}
+
+fn late() -> Error {
+    let message = "the events are logged and will be counted, but ClickHouse has not taken them yet";
+    Error::unavailable(message, RETRY_AFTER)
+}
+
+fn is_parked(segment: Uuid) -> Error {
+    let message = format!(
+        "ClickHouse refused the segment {segment}, which holds events of this batch: they are kept in the log and are \
+         counted once an operator has mended the cause and run `tallyhouse segments retry`"
+    );
+    Error::unavailable(message, RETRY_AFTER_PARKED)
+}
+
+/// The ids of parked segments, read from their files when they are asked for.
+pub(super) struct ParkedIds {
+    prints: Fingerprinter,
+    /// One reading at a time: whoever comes meanwhile often wants the same.
+    by_segment: Mutex<BTreeMap<Uuid, Arc<[IdFingerprint]>>>,
+}
+
+impl ParkedIds {
+    /// None have been read.
+    pub(super) fn new(prints: Fingerprinter) -> Self {
+        Self { prints, by_segment: Mutex::default() }
+    }
+
+    /// Whether a parked segment holds any of these ids. Yes, when its file cannot be read.
+    async fn hold_any(&self, segment: &Segment, ids: Vec<IdFingerprint>) -> bool {
+        match self.of(segment).await {
+            Ok(held) => ids.iter().any(|id| held.binary_search(id).is_ok()),
+            Err(error) => {
+                tracing::warn!(%error, segment = %segment.id, "a parked segment cannot be read");
+                true
+            }
+        }
+    }
+
+    /// The ids of a segment, in order.
+    async fn of(&self, segment: &Segment) -> Result<Arc<[IdFingerprint]>, io::Error> {
+        let mut by_segment = self.by_segment.lock().await;
+        if let Some(ids) = by_segment.get(&segment.id) {
+            return Ok(Arc::clone(ids));
+        }
+        let (prints, path) = (self.prints, segment.path.clone());
+        let ids: Arc<[IdFingerprint]> = tokio::task::spawn_blocking(move || read_ids(prints, &path)).await??.into();
+        if ids.len() <= PARKED_IDS_MAX {
+            let held: usize = by_segment.values().map(|ids| ids.len()).sum();
+            if held + ids.len() > PARKED_IDS_MAX {
+                by_segment.clear();
+            }
+            by_segment.insert(segment.id, Arc::clone(&ids));
+        }
+        Ok(ids)
+    }
+}
+
+/// Reads the ids of a segment's good frames.
+fn read_ids(prints: Fingerprinter, path: &Path) -> io::Result<Vec<IdFingerprint>> {
+    let failed = |error: FrameError| match error {
+        FrameError::Io(error) => error,
+        FrameError::Torn | FrameError::Damaged => io::Error::other(error),
+    };
+    let mut reader = open_segment(path).map_err(failed)?;
+    let (mut ids, mut rows) = (Vec::new(), Vec::new());
+    while reader.next_frame(&mut rows).map_err(failed)?.is_some() {
+        ids.extend(Rows::whole(&rows).map_while(Result::ok).map(|span| prints.id(&rows[span.id])));
+        rows.clear();
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}

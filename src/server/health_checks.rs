@@ -1,0 +1,84 @@
+//! The checks of health that the service is wired with. Transports add their own.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
+use crate::idempotency::RepeatableCalls;
+use crate::ingest::index::Index;
+use crate::ingest::log::{AppendError, Log};
+
+/// What is checked.
+pub(super) struct Checked {
+    /// The log and its segments.
+    pub(super) log: Arc<Log>,
+    /// The ids in memory.
+    pub(super) index: Arc<Index>,
+    /// Calls with idempotency keys.
+    pub(super) calls: Arc<RepeatableCalls>,
+    /// Batches that found no room to wait in.
+    pub(super) no_room: Arc<RecentRefusal>,
+    /// Whether ClickHouse answers.
+    pub(super) clickhouse_up: watch::Receiver<bool>,
+}
+
+impl Checked {
+    /// Adds a check for each reason.
+    pub(super) fn register(self, health: &Health) {
+        let Self { log, index, calls, no_room, clickhouse_up } = self;
+        let segments = Arc::clone(log.segments());
+        health.register(move || log.refusal().and_then(log_reason));
+        health.register(move || {
+            let max = index.ids_max();
+            index.is_full().then(|| {
+                let message = format!("{max} ids that ClickHouse has not taken yet are in memory (index_ids_max)");
+                Reason::new(ReasonCode::IndexFull, message)
+            })
+        });
+        health.register(move || {
+            let message = "batches were refused for want of room among ingest_bytes_in_flight_max";
+            no_room.is_recent().then(|| Reason::new(ReasonCode::IngestBufferFull, message))
+        });
+        health.register({
+            let calls = Arc::clone(&calls);
+            move || {
+                let message = "idempotency_keys_max or idempotency_bytes_max is reached; new keys are refused";
+                calls.was_full().then(|| Reason::new(ReasonCode::IdempotencyFull, message))
+            }
+        });
+        health.register(move || {
+            let message = "the file of idempotency keys cannot be read or written; the log has the cause";
+            calls.has_failed().then(|| Reason::new(ReasonCode::IdempotencyUnavailable, message))
+        });
+        health.register(move || {
+            let is_up = *clickhouse_up.borrow();
+            (!is_up).then(|| Reason::new(ReasonCode::ClickhouseAway, "ClickHouse does not answer"))
+        });
+        health.register(move || {
+            let parked = segments.parked();
+            (parked > 0).then(|| {
+                let message = format!("ClickHouse refused {parked} segments; see `tallyhouse segments`");
+                Reason::new(ReasonCode::SegmentsParked, message)
+            })
+        });
+    }
+}
+
+/// A refusal of the log, as a reason; none when the log is shut, which the transports say.
+fn log_reason(refusal: AppendError) -> Option<Reason> {
+    let code = match refusal {
+        AppendError::Full { .. } => ReasonCode::LogFull,
+        AppendError::DiskReserve { .. } => ReasonCode::DiskReserve,
+        AppendError::DiskFull => ReasonCode::DiskFull,
+        // The system's own words may name paths.
+        AppendError::Io(_) => {
+            return Some(Reason::new(
+                ReasonCode::LogUnwritable,
+                "the log cannot be written; the log lines have the cause",
+            ));
+        }
+        AppendError::Shut => return None,
+    };
+    Some(Reason::new(code, refusal.to_string()))
+}
