@@ -9,6 +9,7 @@
 mod authentication;
 mod org_list;
 mod origins;
+mod secret;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 pub use org_list::OrgList;
 pub use origins::Origins;
+pub use secret::Secret;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
 
@@ -112,12 +114,13 @@ settings! {
     /// separated by commas. `tallyhouse analyst ORG` prints as whom.
     analyst_orgs, "TALLYHOUSE_ANALYST_ORGS": OrgList = OrgList::default();
 
-    /// The secret that tokens are signed with by HS256, at least 32 bytes. At
-    /// most one of the secret, the file and the URL may be given; without any,
+    /// The secret that tokens are signed with by HS256, at least 32 bytes and
+    /// not of a few repeated characters (`openssl rand -base64 32`). At most one of the secret, the file and the URL may be given; without any,
     /// there is no authentication, and everybody is the organisation `default`.
     auth_hs256_secret, "TALLYHOUSE_AUTH_HS256_SECRET": Secret = Secret::default();
     /// A file of public keys (a JSON Web Key Set) that tokens are signed with by
-    /// RS256, ES256 or EdDSA. Read again when it changes.
+    /// RS256, ES256 or EdDSA. Read again when it changes. A regular file of at
+    /// most 1 MiB.
     auth_jwks_file, "TALLYHOUSE_AUTH_JWKS_FILE": String = String::new();
     /// The URL of such a set: https, or http on this machine. Fetched again
     /// every so often, and when a token names a key that is not known.
@@ -133,17 +136,17 @@ settings! {
     /// seconds.
     auth_leeway_seconds, "TALLYHOUSE_AUTH_LEEWAY_SECONDS": u32 = 30;
     /// Whether `/metrics` can be read without a token, when there is
-    /// authentication. If not, it takes the scope `admin`.
-    metrics_open, "TALLYHOUSE_METRICS_OPEN": bool = true;
-    /// The same for gRPC reflection.
-    reflection_open, "TALLYHOUSE_REFLECTION_OPEN": bool = true;
+    /// authentication. If not, it requires the scope `admin`.
+    metrics_open, "TALLYHOUSE_METRICS_OPEN": bool = false;
+    /// The same for gRPC reflection, which describes the protocol and no data.
+    reflection_open, "TALLYHOUSE_REFLECTION_OPEN": bool = false;
 
-    /// The organisation of those who run the service: with the scope `admin`, its
-    /// callers alone may ask which organisations have the most events. Empty:
-    /// every organisation's may.
+    /// The organization of those who run the service: with the scope `admin`, its
+    /// callers alone may ask which organizations have the most events. Empty:
+    /// nobody may, when there is authentication.
     operator_org_id, "TALLYHOUSE_OPERATOR_ORG_ID": String = String::new();
-    /// The secret that cursors are signed with, at least 32 bytes; the same for
-    /// all services that share their callers. Empty: a random one that is kept
+    /// The secret that cursors are signed with, at least 32 bytes and not of a
+    /// few repeated characters; the same for all services that share their callers. Empty: a random one that is kept
     /// in the data directory.
     cursor_secret, "TALLYHOUSE_CURSOR_SECRET": Secret = Secret::default();
 
@@ -308,37 +311,6 @@ settings! {
     log_format, "TALLYHOUSE_LOG_FORMAT": LogFormat = LogFormat::Text;
     /// Which log lines to write, as directives of tracing's EnvFilter.
     log_filter, "TALLYHOUSE_LOG_FILTER": String = "info".to_owned();
-}
-
-/// A text that is never printed.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself, for its one use.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"…\"" })
-    }
-}
-
-impl std::str::FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
 }
 
 /// The form of log lines.
@@ -542,7 +514,7 @@ mod tests {
         check("clickhouse_database = \"a b\"", "clickhouse_database");
         check("auth_hs256_secret = \"too short\"", "auth_hs256_secret");
         check("auth_jwks_file = \"a\"\nauth_jwks_url = \"https://a/\"", "auth_jwks_url");
-        let secret = "x".repeat(32);
+        let secret = "a secret for tests that is long enough";
         check(&format!("auth_hs256_secret = \"{secret}\"\nauth_jwks_file = \"a\""), "auth_jwks_file");
         check("auth_jwks_url = \"http://keys.example/\"", "auth_jwks_url");
         check("auth_jwks_url = \"http://127.0.0.1.example/\"", "auth_jwks_url");
@@ -552,15 +524,13 @@ mod tests {
         check("auth_audience = \"me\"", "auth_audience");
         check("auth_leeway_seconds = 301", "auth_leeway_seconds");
         check("cursor_secret = \"too short\"", "cursor_secret");
+        for setting in ["auth_hs256_secret", "cursor_secret"] {
+            check(&format!("{setting} = \"{}\"", " ".repeat(32)), setting);
+        }
         check("operator_org_id = \"a b\"", "operator_org_id");
         check("trace_ratio = 1.1", "trace_ratio");
         check("cors_origins = \"app.example\"", "cors_origins");
         check("rate_limit_window_seconds = 0", "rate_limit_window_seconds");
-    }
-
-    #[test]
-    fn a_secret_is_never_printed() {
-        assert!(!format!("{:?}", Secret::new("hunter2".to_owned())).contains("hunter2"));
     }
 
     #[test]

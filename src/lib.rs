@@ -39,6 +39,7 @@ pub mod ingest;
 pub mod limits;
 pub mod meters;
 pub mod query;
+mod regular_file;
 mod secret;
 pub mod server;
 pub mod telemetry;

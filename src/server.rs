@@ -21,7 +21,7 @@ use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
-use crate::directory::Directory;
+use crate::directory::{AllOrganizations, Directory};
 use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::health::{Health, Reason, ReasonCode};
 use crate::idempotency::{KeyBounds, KeyStore, RepeatableCalls};
@@ -243,7 +243,7 @@ impl Parts {
             Arc::clone(&room),
             Arc::clone(&self.clock),
             Arc::clone(self.log.segments()),
-            config.operator(),
+            all_organizations(&config),
         );
         let queries = Queries::new(
             Answers::new(reader),
@@ -303,6 +303,13 @@ impl Parts {
             metrics,
             clickhouse_up,
         }))
+    }
+}
+
+fn all_organizations(config: &Config) -> AllOrganizations {
+    match config.has_authentication() {
+        false => AllOrganizations::OpenToAll,
+        true => AllOrganizations::OperatorOnly(config.operator()),
     }
 }
 

@@ -5,9 +5,6 @@ use std::net::IpAddr;
 use super::{Config, ConfigArgs, ConfigError};
 use crate::domain::OrgId;
 
-/// Fewest bytes of a secret for HS256: as many as its hash has (RFC 7518, 3.2).
-const SECRET_BYTES_MIN: usize = 32;
-
 impl ConfigArgs {
     /// A key that was meant to be given and is empty, as from a variable that
     /// was not filled in, must not mean that there is no authentication.
@@ -31,15 +28,11 @@ impl Config {
     /// What would be less safe than it looks.
     pub(super) fn check_authentication(&self) -> Result<(), ConfigError> {
         let wrong = |setting, message: String| Err(ConfigError::OutOfBounds { setting, message });
-        let secret_bytes = self.auth_hs256_secret.expose().len();
         let given = self.key_settings();
         if let [first, second, ..] = given[..] {
             return wrong(second, format!("must not be given together with {first}: keys come from one place"));
         }
-        if (1..SECRET_BYTES_MIN).contains(&secret_bytes) {
-            let message = format!("must be at least {SECRET_BYTES_MIN} bytes; it has {secret_bytes}");
-            return wrong("auth_hs256_secret", message);
-        }
+        self.auth_hs256_secret.check_can_sign("auth_hs256_secret")?;
         if !self.auth_jwks_url.is_empty() && !is_private_way(&self.auth_jwks_url) {
             let message = "must be an https:// URL (http:// only on this machine): whoever can change the answer on \
                            its way can make tokens";
@@ -59,11 +52,7 @@ impl Config {
 
     /// Whose cursors and questions are taken.
     pub(super) fn check_tenancy(&self) -> Result<(), ConfigError> {
-        let cursor_bytes = self.cursor_secret.expose().len();
-        if (1..SECRET_BYTES_MIN).contains(&cursor_bytes) {
-            let message = format!("must be at least {SECRET_BYTES_MIN} bytes; it has {cursor_bytes}");
-            return Err(ConfigError::OutOfBounds { setting: "cursor_secret", message });
-        }
+        self.cursor_secret.check_can_sign("cursor_secret")?;
         if !self.operator_org_id.is_empty() && self.operator().is_none() {
             let message = OrgId::EXPECTED.to_owned();
             return Err(ConfigError::OutOfBounds { setting: "operator_org_id", message });

@@ -23,9 +23,28 @@ pub struct Directory {
     room: Arc<Room>,
     clock: Arc<ArrivalClock>,
     segments: Arc<Segments>,
-    /// The organisation of those who run the service; none when any may ask
-    /// about all.
-    operator: Option<OrgId>,
+    all_organizations: AllOrganizations,
+}
+
+/// Who may ask about all organizations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllOrganizations {
+    /// Everybody: without authentication there is one organization.
+    OpenToAll,
+    /// The organization of those who run the service, if one is configured.
+    OperatorOnly(Option<OrgId>),
+}
+
+impl AllOrganizations {
+    fn check(&self, asking: &OrgId) -> Result<(), Error> {
+        match self {
+            Self::OpenToAll => Ok(()),
+            Self::OperatorOnly(Some(operator)) if operator == asking => Ok(()),
+            Self::OperatorOnly(_) => {
+                Err(Error::forbidden("only the organization that runs this service may ask about all others"))
+            }
+        }
+    }
 }
 
 impl Directory {
@@ -37,9 +56,9 @@ impl Directory {
         room: Arc<Room>,
         clock: Arc<ArrivalClock>,
         segments: Arc<Segments>,
-        operator: Option<OrgId>,
+        all_organizations: AllOrganizations,
     ) -> Self {
-        Self { store, event_types, room, clock, segments, operator }
+        Self { store, event_types, room, clock, segments, all_organizations }
     }
 
     /// An organisation.
@@ -102,16 +121,14 @@ impl Directory {
     /// and which days these are. Never cached.
     ///
     /// # Errors
-    /// `Forbidden` for all but the operator, where there is one.
+    /// `Forbidden` for all but the operator, where there is authentication.
     pub async fn top_organizations(
         &self,
         asking: &OrgId,
         days: Limit,
         limit: Limit,
     ) -> Result<(Window, Answer<Ranking<OrganizationCount>>), Error> {
-        if self.operator.as_ref().is_some_and(|operator| operator != asking) {
-            return Err(Error::forbidden("only the organisation that runs this service may ask about all others"));
-        }
+        self.all_organizations.check(asking)?;
         let now = self.clock.now();
         let watermark = self.segments.watermark(now);
         let to = now.plus_millis(1).ceil_to(MILLIS_PER_DAY);

@@ -71,7 +71,7 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
         ("tallyhouse.v1.EventTypeService/GetEventType", Some("read"), known_type.encode_to_vec()),
         ("grpc.health.v1.Health/Check", None, vec![]),
         // Field 7, list_services.
-        ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, vec![0x3a, 1, b'*']),
+        ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Some("admin"), vec![0x3a, 1, b'*']),
     ]
 }
 
@@ -108,7 +108,7 @@ fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
         (Method::GET, "/api/v1/users/{user_id}", Some("admin"), "/api/v1/users/u"),
         (Method::GET, "/healthz", None, "/healthz"),
         (Method::GET, "/readyz", None, "/readyz"),
-        (Method::GET, "/metrics", None, "/metrics"),
+        (Method::GET, "/metrics", Some("admin"), "/metrics"),
         (Method::GET, "/openapi.json", None, "/openapi.json"),
     ]
 }
@@ -131,6 +131,7 @@ impl Keys {
             ("TALLYHOUSE_AUTH_JWKS_FILE", path.to_str().unwrap()),
             ("TALLYHOUSE_AUTH_ISSUER", "https://issuer"),
             ("TALLYHOUSE_AUTH_AUDIENCE", "tallyhouse"),
+            ("TALLYHOUSE_OPERATOR_ORG_ID", "acme"),
         ];
         House::with(&settings).await
     }
@@ -476,6 +477,7 @@ fn serve_refuses_what_is_not_safe_and_names_the_setting() {
     };
     check(&[], "auth_hs256_secret, auth_jwks_file and auth_jwks_url");
     check(&[("TALLYHOUSE_AUTH_HS256_SECRET", "short")], "auth_hs256_secret must be at least 32 bytes");
+    check(&[("TALLYHOUSE_AUTH_HS256_SECRET", &" ".repeat(32))], "auth_hs256_secret repeats too few characters");
     check(&[("TALLYHOUSE_AUTH_HS256_SECRET", "")], "auth_hs256_secret must not be empty");
     check(&[("TALLYHOUSE_AUTH_JWKS_URL", "http://192.0.2.1/keys")], "auth_jwks_url must be an https:// URL");
 }

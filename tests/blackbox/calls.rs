@@ -41,7 +41,7 @@ fn grpc_id(metadata: &MetadataMap) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_has_an_id_and_every_call_one_line() {
-    let secret = "0123456789abcdef0123456789abcdef";
+    let secret = crate::tokens::SECRET;
     let settings = [("TALLYHOUSE_LOG_FORMAT", "json"), ("TALLYHOUSE_AUTH_HS256_SECRET", secret)];
     let house = House::with(&settings).await;
     let token = Signer::secret(secret).sign(&claims("acme", "ingest read"));

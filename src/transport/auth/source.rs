@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::keys::KeySet;
 use crate::config::Config;
+use crate::regular_file;
 
 /// How often a file is looked at.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
@@ -141,9 +142,7 @@ impl Source {
     async fn load(&self) -> Result<(), String> {
         let text = match &self.origin {
             Origin::Settings => return Ok(()),
-            Origin::File(path) => {
-                tokio::fs::read(path).await.map_err(|error| format!("{}: {error}", path.display()))?
-            }
+            Origin::File(path) => regular_file::read(path, SET_BYTES_MAX).await?,
             Origin::Url(remote) => remote.fetch().await?,
         };
         if text.len() > SET_BYTES_MAX {

@@ -65,10 +65,10 @@ mod tests {
     }
 
     #[test]
-    fn reflection_can_be_closed() {
-        let config = Config { reflection_open: false, ..Config::default() };
+    fn reflection_is_closed_unless_opened() {
+        let config = Config { reflection_open: true, ..Config::default() };
         let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-        assert_eq!(need(path, &config), Some(Need::Scope(Scope::Admin)));
-        assert_eq!(need(path, &Config::default()), Some(Need::Nothing));
+        assert_eq!(need(path, &config), Some(Need::Nothing));
+        assert_eq!(need(path, &Config::default()), Some(Need::Scope(Scope::Admin)));
     }
 }

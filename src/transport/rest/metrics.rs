@@ -11,8 +11,10 @@ use crate::domain::Error;
 use crate::transport::serving::Serving;
 
 /// Metrics of the service
+///
+/// Open to all where the setting `metrics_open` is true.
 #[utoipa::path(
-    get, path = "/metrics", operation_id = "getMetrics", tag = "Service",
+    get, path = "/metrics", operation_id = "getMetrics", tag = "Service", security(("token" = ["admin"])),
     responses((status = 200, description = "Metrics, in Prometheus's text format.", content_type = "text/plain", body = String)),
 )]
 pub(super) async fn show(State(serving): State<Arc<Serving>>) -> Result<Response, Failure> {

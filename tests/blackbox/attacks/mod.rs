@@ -6,3 +6,5 @@
 //! that others are served meanwhile. Each is bounded in requests, memory and
 //! time, and ends by itself. `scripts/attack` runs all of them; the table in
 //! `docs/security.md` names the test for each line of the threat model.
+
+mod defaults;

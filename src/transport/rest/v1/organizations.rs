@@ -191,7 +191,7 @@ impl From<OrganizationCount> for TopOrganization {
 
 /// The organisations with the most events
 ///
-/// Of all organisations there are. A service may let only its operator's organisation ask.
+/// Of all organizations. Where there is authentication, only the operator's organization may ask (`operator_org_id`).
 #[utoipa::path(
     get, path = "/api/v1/organizations/top", operation_id = "getTopOrganizations", tag = "Analytics",
     security(("token" = ["admin"])),
