@@ -22,6 +22,7 @@ pub use origins::Origins;
 pub use secret::Secret;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
+use crate::ingest::clock::ClockBounds;
 
 /// Most events that `batch_events_max` can allow.
 pub(crate) const BATCH_EVENTS_BOUND: usize = 100_000;
@@ -163,6 +164,14 @@ settings! {
     /// How far an event's time may lie ahead of the service's clock, in
     /// minutes; later ones are rejected as IN_FUTURE.
     future_minutes_max, "TALLYHOUSE_FUTURE_MINUTES_MAX": u32 = 5;
+
+    /// How far the wall clock may step against the monotonic clock, in seconds. After a larger step the time is
+    /// in doubt: events and calls with idempotency keys are refused as UNAVAILABLE until the clock is put right
+    /// or the new time is confirmed.
+    clock_step_seconds_max, "TALLYHOUSE_CLOCK_STEP_SECONDS_MAX": u32 = 120;
+    /// How long the wall clock must keep its pace after a larger step before the new time is confirmed, in
+    /// seconds.
+    clock_confirm_seconds, "TALLYHOUSE_CLOCK_CONFIRM_SECONDS": u32 = 300;
 
     /// Most event types that an organisation may register.
     event_types_max, "TALLYHOUSE_EVENT_TYPES_MAX": u64 = 500;
@@ -385,7 +394,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 36] = [
+        let bounds: [(&'static str, u64, u64, u64); 38] = [
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("engine_nice", self.engine_nice.into(), 0, 19),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
@@ -395,6 +404,8 @@ impl Config {
             ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
             ("retention_days", self.retention_days.into(), 1, 36_500),
             ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
+            ("clock_step_seconds_max", self.clock_step_seconds_max.into(), 1, 3_600),
+            ("clock_confirm_seconds", self.clock_confirm_seconds.into(), 1, 86_400),
             ("event_types_max", self.event_types_max, 1, 100_000),
             ("event_type_versions_max", self.event_type_versions_max as u64, 1, 10_000),
             ("event_types_refresh_seconds", self.event_types_refresh_seconds, 1, 3_600),
@@ -455,6 +466,14 @@ impl Config {
             properties_bytes_max: self.properties_bytes_max,
             retention_millis: i64::from(self.retention_days) * MILLIS_PER_DAY,
             future_millis_max: i64::from(self.future_minutes_max) * MILLIS_PER_MINUTE,
+        }
+    }
+
+    /// What is believed of the wall clock.
+    pub const fn clock_bounds(&self) -> ClockBounds {
+        ClockBounds {
+            step_max: Duration::from_secs(self.clock_step_seconds_max as u64),
+            confirm_after: Duration::from_secs(self.clock_confirm_seconds as u64),
         }
     }
 

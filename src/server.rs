@@ -120,10 +120,11 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), ServerError> {
-    let callers = Callers::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
+    let clock = Arc::new(ArrivalClock::new(config.clock_bounds()));
+    let callers = Callers::open(&config, &clock).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
-    let parts = Parts::new(&config, &endpoint, &reader).await?;
+    let parts = Parts::new(&config, &endpoint, &reader, clock).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,
@@ -134,6 +135,7 @@ pub async fn run(
     let forwarder = parts.forwarder(&config);
     forwarder.start(&tasks, &stop);
     start_sweeper(&tasks, &stop, &parts);
+    watch_clock(&tasks, &stop, &parts);
     keep_keys_swept(&tasks, &stop, &parts);
     keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
@@ -178,8 +180,12 @@ struct Parts {
 
 impl Parts {
     /// With the log as a former run left it, and an empty index.
-    async fn new(config: &Config, endpoint: &Endpoint, reader: &Endpoint) -> Result<Self, ServerError> {
-        let clock = Arc::new(ArrivalClock::default());
+    async fn new(
+        config: &Config,
+        endpoint: &Endpoint,
+        reader: &Endpoint,
+        clock: Arc<ArrivalClock>,
+    ) -> Result<Self, ServerError> {
         let terms = Arc::default();
         let log = Arc::new(open_log(config, &clock, &terms).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
@@ -274,6 +280,7 @@ impl Parts {
         let checked = Checked {
             log: Arc::clone(&self.log),
             index: checked_index,
+            clock: Arc::clone(&self.clock),
             calls: Arc::clone(&self.calls),
             no_room: pipeline.room_refusals(),
             clickhouse_up: clickhouse_up.clone(),
@@ -382,6 +389,11 @@ fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
         }
     };
     tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
+}
+
+fn watch_clock(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
+    let (clock, stop) = (Arc::clone(&parts.clock), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(clock.keep_watched()).await });
 }
 
 fn keep_keys_swept(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {

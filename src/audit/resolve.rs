@@ -237,7 +237,7 @@ impl Auditor {
         let org_id = request_org(scope);
         let Differences { rollup, listed, .. } = differences;
         let repair = Repair { org_id: &org_id, hour: scope.hour, rollup: *rollup, differences: listed, done_before };
-        let record = |state| RepairRecord { repair, state, author, at_micros: self.clock.micros() };
+        let record = |state| RepairRecord { repair, state, author, at_micros: self.clock.order_micros() };
         self.store.record(record(RepairState::Begun)).await?;
         // From here on, whoever repeats a segment of before finds the record.
         // Whoever began to before has written by now, or is writing.

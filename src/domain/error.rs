@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long a caller is told to wait while the service does not know the time.
+const CLOCK_RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// One thing wrong with one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
@@ -178,6 +181,11 @@ impl Error {
     /// A part cannot be reached; try again after the given time.
     pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// The service does not know the time: nothing can be judged by it now.
+    pub fn clock_in_doubt(doubt: &impl std::fmt::Display) -> Self {
+        Self::unavailable(doubt.to_string(), CLOCK_RETRY_AFTER)
     }
 
     /// The service is at fault.

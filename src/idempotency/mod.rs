@@ -119,7 +119,7 @@ impl RepeatableCalls {
     /// # Errors
     /// As the pipeline's. `KeyReused` when a former call with the key had
     /// another body; `Exhausted` when there is no room for another key,
-    /// `Unavailable` when keys cannot be kept.
+    /// `Unavailable` when keys cannot be kept, or the time is in doubt.
     pub async fn submit(
         self: &Arc<Self>,
         pipeline: &Pipeline,
@@ -131,7 +131,8 @@ impl RepeatableCalls {
         pipeline.check_count(drafts.len())?;
         let print = print(&drafts, durability);
         let place = self.place(key.of(org_id)).await;
-        let begun = self.store.begin(place.key.clone(), print, self.clock.micros()).await;
+        let now = self.clock.judge_micros().map_err(|doubt| Error::clock_in_doubt(&doubt))?;
+        let begun = self.store.begin(place.key.clone(), print, now).await;
         let begun = begun.map_err(|error| self.cannot_keep(error))?;
         self.failed.clear();
         let (at, is_again) = match begun {
@@ -188,7 +189,11 @@ impl RepeatableCalls {
     /// Forgets keys whose time is over, for ever.
     pub async fn keep_swept(&self) {
         loop {
-            match self.store.sweep(self.clock.micros()).await {
+            let Ok(now) = self.clock.judge_micros() else {
+                tokio::time::sleep(SWEEP_PAUSE).await; // Nothing is forgotten by a time that is in doubt.
+                continue;
+            };
+            match self.store.sweep(now).await {
                 Ok(0) => {}
                 // There may be more.
                 Ok(_) => continue,

@@ -1,32 +1,98 @@
-//! The order of arrival.
+//! The time, and the order of arrival. They are two things: the time can be put right, an order cannot.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+
+pub use super::trusted_time::{ClockBounds, ClockDoubt};
+use super::trusted_time::{Judged, Reading, TrustedTime};
 use crate::domain::Timestamp;
 
-/// A clock that never goes back, and gives every event its own place in the
-/// order of arrival: a number that is the time in microseconds since
-/// 1970-01-01T00:00:00Z, moved on where it must be to stay unique and rising.
+/// How often the clock is looked at when nobody asks for the time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The two clocks of one reading are read within this time, in microseconds, or read again.
+const READING_MICROS_MAX: i64 = 1_000;
+/// How often a reading is tried before one that took longer is taken.
+const READING_ATTEMPTS: u32 = 3;
+
+/// Where the time is read. The tests have another than the system.
+pub trait TimeSource: Send + Sync + fmt::Debug + 'static {
+    /// Microseconds since 1970-01-01T00:00:00Z, by the clock that people set.
+    fn wall_micros(&self) -> i64;
+    /// Microseconds since some moment of the past, by a clock that nobody sets. It counts the time that the
+    /// machine sleeps.
+    fn monotonic_micros(&self) -> i64;
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+struct SystemSource;
+
+impl TimeSource for SystemSource {
+    fn wall_micros(&self) -> i64 {
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.map_or_else(|before| -micros(before.duration()), micros)
+    }
+
+    fn monotonic_micros(&self) -> i64 {
+        #[cfg(target_os = "linux")]
+        let clock = rustix::time::ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        let clock = rustix::time::ClockId::Monotonic;
+        let now = rustix::time::clock_gettime(clock);
+        now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+    }
+}
+
+/// Tells the time as far as it can be believed, and gives every event its own place in the order of arrival:
+/// a number that is the time in microseconds since 1970-01-01T00:00:00Z, moved on where it must be to stay
+/// unique and rising. (A hybrid logical clock, as in Kulkarni et al., "Logical Physical Clocks", 2014, with its
+/// counter folded into the microseconds.)
 ///
-/// When the system's clock is set back, this one waits for it. (A hybrid
-/// logical clock, as in Kulkarni et al., "Logical Physical Clocks", 2014, with
-/// its counter folded into the microseconds.)
-#[derive(Debug, Default)]
+/// A wall clock that jumps is not believed at once; see [`ClockDoubt`]. Meanwhile [`ArrivalClock::now`] goes on
+/// from before the jump, and [`ArrivalClock::judge`] fails.
+#[derive(Debug)]
 pub struct ArrivalClock {
+    source: Box<dyn TimeSource>,
+    trusted: Mutex<TrustedTime>,
+    /// The last arrival that was given out.
     last: AtomicU64,
 }
 
+impl Default for ArrivalClock {
+    fn default() -> Self {
+        Self::new(ClockBounds::default())
+    }
+}
+
 impl ArrivalClock {
-    /// A clock that starts after the given arrival: the last one that a former
-    /// run gave out, as far as is known.
-    pub const fn after(last: u64) -> Self {
-        Self { last: AtomicU64::new(last) }
+    /// The machine's clock.
+    pub fn new(bounds: ClockBounds) -> Self {
+        Self::of(Box::new(SystemSource), bounds)
+    }
+
+    /// Another clock.
+    pub fn of(source: Box<dyn TimeSource>, bounds: ClockBounds) -> Self {
+        let trusted = Mutex::new(TrustedTime::new(bounds, reading(&*source)));
+        Self { source, trusted, last: AtomicU64::new(0) }
+    }
+
+    /// Reads the clocks.
+    fn read(&self) -> Judged {
+        // Read under the lock: readings come in order.
+        self.trusted.lock().read(reading(&*self.source))
+    }
+
+    fn now_micros(&self) -> u64 {
+        u64::try_from(self.read().now).unwrap_or_default()
     }
 
     /// Takes so many arrivals in a row, and returns the first.
     pub fn arrivals(&self, count: u64) -> u64 {
-        let now = system_micros();
+        let now = self.now_micros();
         let before = self
             .last
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(last.max(now) + count))
@@ -34,41 +100,160 @@ impl ArrivalClock {
         before.max(now) + 1
     }
 
-    /// Now, in microseconds since 1970-01-01T00:00:00Z; not before any arrival
-    /// given out so far.
-    pub fn micros(&self) -> u64 {
-        self.last.load(Ordering::Acquire).max(system_micros())
+    /// Now in the order of arrival, in microseconds since 1970-01-01T00:00:00Z: not before any arrival given
+    /// out so far, and so not always the time.
+    pub fn order_micros(&self) -> u64 {
+        self.last.load(Ordering::Acquire).max(self.now_micros())
     }
 
-    /// Now, to the millisecond.
+    /// Now, to the millisecond, as far as it is known. It goes back only after a jump.
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_millis(i64::try_from(self.micros() / 1_000).unwrap_or(i64::MAX))
+        to_timestamp(self.read().now)
+    }
+
+    /// The same, as the standard library has it.
+    pub fn system_time(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.now_micros())
+    }
+
+    /// Now, for who refuses or forgets something because of the time.
+    ///
+    /// # Errors
+    /// When the time is in doubt: nothing may be refused or forgotten by it.
+    pub fn judge(&self) -> Result<Timestamp, ClockDoubt> {
+        let Judged { now, doubt } = self.read();
+        doubt.map_or_else(|| Ok(to_timestamp(now)), Err)
+    }
+
+    /// The same, in microseconds since 1970-01-01T00:00:00Z.
+    ///
+    /// # Errors
+    /// As [`ArrivalClock::judge`].
+    pub fn judge_micros(&self) -> Result<u64, ClockDoubt> {
+        let Judged { now, doubt } = self.read();
+        doubt.map_or_else(|| Ok(u64::try_from(now).unwrap_or_default()), Err)
+    }
+
+    /// Looks at the clock every second, for ever, so that a jump is seen when it happens and a clock that
+    /// keeps its pace is confirmed though nobody asks for the time.
+    pub async fn keep_watched(&self) {
+        let mut before = None;
+        loop {
+            let doubt = self.read().doubt;
+            match (before, doubt) {
+                (None, Some(doubt)) => tracing::error!(%doubt, "the clock is not believed; events are refused"),
+                (Some(_), None) => tracing::warn!("the clock is believed again"),
+                _ => {}
+            }
+            before = doubt;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 
-fn system_micros() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+/// Both clocks at one moment.
+fn reading(source: &dyn TimeSource) -> Reading {
+    let read = || {
+        let before = source.monotonic_micros();
+        let wall = source.wall_micros();
+        (Reading { wall, monotonic: before }, source.monotonic_micros() - before)
+    };
+    let (mut reading, mut took) = read();
+    for _ in 1..READING_ATTEMPTS {
+        if took <= READING_MICROS_MAX {
+            break;
+        }
+        (reading, took) = read();
+    }
+    reading
+}
+
+const fn to_timestamp(micros: i64) -> Timestamp {
+    Timestamp::from_millis(micros.div_euclid(1_000))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicI64;
+
     use super::*;
 
-    #[test]
-    fn arrivals_rise_also_when_the_clock_was_set_back() {
-        let ahead = system_micros() + 3_600_000_000;
-        let clock = ArrivalClock::after(ahead);
-        assert_eq!(clock.arrivals(10), ahead + 1);
-        assert_eq!(clock.arrivals(1), ahead + 11);
-        assert!(clock.micros() >= ahead + 11);
+    const SECOND: i64 = 1_000_000;
+    const DAY: i64 = 86_400 * SECOND;
+    /// 2027-01-15T08:00:00Z.
+    const START: i64 = 1_800_000_000 * SECOND;
+
+    /// Clocks that stand still until they are set.
+    #[derive(Clone, Debug)]
+    pub(crate) struct SetClock {
+        wall: Arc<AtomicI64>,
+        monotonic: Arc<AtomicI64>,
+    }
+
+    impl TimeSource for SetClock {
+        fn wall_micros(&self) -> i64 {
+            self.wall.load(Ordering::SeqCst)
+        }
+
+        fn monotonic_micros(&self) -> i64 {
+            self.monotonic.load(Ordering::SeqCst)
+        }
+    }
+
+    impl SetClock {
+        pub(crate) fn new() -> Self {
+            Self { wall: Arc::new(AtomicI64::new(START)), monotonic: Arc::default() }
+        }
+
+        /// Time goes by.
+        pub(crate) fn pass(&self, micros: i64) {
+            self.monotonic.fetch_add(micros, Ordering::SeqCst);
+            self.set(micros);
+        }
+
+        /// Somebody sets the clock.
+        pub(crate) fn set(&self, by_micros: i64) {
+            self.wall.fetch_add(by_micros, Ordering::SeqCst);
+        }
+
+        pub(crate) fn clock(&self) -> ArrivalClock {
+            ArrivalClock::of(Box::new(self.clone()), ClockBounds::default())
+        }
     }
 
     #[test]
-    fn arrivals_are_near_the_time() {
+    fn arrivals_rise_also_when_the_clock_was_set_back() {
+        let source = SetClock::new();
+        let clock = source.clock();
+        let first = clock.arrivals(10);
+        assert_eq!(first, u64::try_from(START).unwrap() + 1);
+        source.set(-60 * SECOND);
+        assert_eq!(clock.arrivals(1), first + 10);
+        assert!(clock.order_micros() >= first + 10);
+    }
+
+    #[test]
+    fn a_jump_moves_no_arrival_and_no_time() {
+        let source = SetClock::new();
+        let clock = source.clock();
+        let first = clock.arrivals(1);
+        source.set(800 * DAY);
+        assert!(clock.judge().is_err() && clock.judge_micros().is_err());
+        assert_eq!(clock.arrivals(1), first + 1);
+        assert_eq!(clock.now(), to_timestamp(START));
+        source.pass(SECOND);
+        source.set(-800 * DAY);
+        assert_eq!(clock.judge(), Ok(to_timestamp(START + SECOND)));
+        assert_eq!(clock.arrivals(1), first + u64::try_from(SECOND).unwrap());
+    }
+
+    #[test]
+    fn the_machine_s_clocks_agree() {
         let clock = ArrivalClock::default();
-        let before = system_micros();
+        let before = u64::try_from(SystemSource.wall_micros()).unwrap();
         let arrival = clock.arrivals(1);
         assert!((before..before + 60_000_000).contains(&arrival));
+        assert!(clock.judge().is_ok());
     }
 }

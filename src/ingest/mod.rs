@@ -28,3 +28,4 @@ pub mod stored;
 mod stored_wait;
 mod table;
 pub mod terms;
+mod trusted_time;

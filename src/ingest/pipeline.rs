@@ -16,7 +16,7 @@ use super::outcome::{Outcome, Outcomes};
 use super::recall::Recall;
 use super::store::{EventStore, StoreError};
 use super::stored_wait::{AwaitedSegments, ParkedIds};
-use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Verdict, VerdictCounts};
+use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Timestamp, Verdict, VerdictCounts};
 use crate::event_types::EventTypes;
 use crate::health::RecentRefusal;
 use crate::limits::RateLimits;
@@ -157,8 +157,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// `TooLarge` for too many events; `Exhausted` when a bound is reached;
-    /// `Limited` when its new events are over a rate limit. Nothing of the batch
-    /// has happened then.
+    /// `Limited` when its new events are over a rate limit; `Unavailable` when the
+    /// time is in doubt. Nothing of the batch has happened then.
     pub async fn submit(
         &self,
         org_id: &OrgId,
@@ -167,6 +167,7 @@ impl Pipeline {
         durability: Durability,
     ) -> Result<Submission, Error> {
         self.check_count(drafts.len())?;
+        self.judge_time()?;
         let room = self.room_for(bytes).await?;
         let watched = self.outcomes.wanted().then(|| self.sketch(org_id, &drafts));
         let users = self.users(&drafts);
@@ -204,6 +205,11 @@ impl Pipeline {
         };
         // Its log lines are the call's.
         Ok(Submission { task: tokio::spawn(finish.in_current_span()) })
+    }
+
+    /// Now, for judging events by their times.
+    fn judge_time(&self) -> Result<Timestamp, Error> {
+        self.clock.judge().map_err(|doubt| Error::clock_in_doubt(&doubt))
     }
 
     /// The user of each event, when users have limits.
@@ -251,7 +257,7 @@ impl Pipeline {
     /// those below the index's floor.
     async fn deduplicate(&self, org_id: &OrgId, drafts: Vec<EventDraft<'_>>, bytes: usize) -> Result<Decided, Error> {
         let mut batch = Batch::new(Arc::clone(&self.index), self.prints, drafts.len(), bytes);
-        let now = self.clock.now();
+        let now = self.judge_time()?;
         let types = self.types.of(org_id);
         let first_arrival = self.clock.arrivals(drafts.len() as u64);
         for (draft, arrival) in drafts.into_iter().zip(first_arrival..) {

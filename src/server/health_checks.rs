@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
 use crate::idempotency::RepeatableCalls;
+use crate::ingest::clock::ArrivalClock;
 use crate::ingest::index::Index;
 use crate::ingest::log::{AppendError, Log};
 
@@ -15,6 +16,8 @@ pub(super) struct Checked {
     pub(super) log: Arc<Log>,
     /// The ids in memory.
     pub(super) index: Arc<Index>,
+    /// The time.
+    pub(super) clock: Arc<ArrivalClock>,
     /// Calls with idempotency keys.
     pub(super) calls: Arc<RepeatableCalls>,
     /// Batches that found no room to wait in.
@@ -26,7 +29,7 @@ pub(super) struct Checked {
 impl Checked {
     /// Adds a check for each reason.
     pub(super) fn register(self, health: &Health) {
-        let Self { log, index, calls, no_room, clickhouse_up } = self;
+        let Self { log, index, clock, calls, no_room, clickhouse_up } = self;
         let segments = Arc::clone(log.segments());
         health.register(move || log.refusal().and_then(log_reason));
         health.register(move || {
@@ -35,6 +38,10 @@ impl Checked {
                 let message = format!("{max} ids that ClickHouse has not taken yet are in memory (index_ids_max)");
                 Reason::new(ReasonCode::IndexFull, message)
             })
+        });
+        health.register(move || {
+            let doubt = clock.judge().err()?;
+            Some(Reason::new(ReasonCode::ClockImplausible, doubt.to_string()))
         });
         health.register(move || {
             let message = "batches were refused for want of room among ingest_bytes_in_flight_max";

@@ -11,6 +11,7 @@ mod auth;
 mod bounds;
 mod calls;
 mod clients;
+mod clock;
 mod directory;
 mod event_types;
 mod events;

@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     Audit,
     /// The service's wall clock steps while it runs.
     StepClock { seconds: i64 },
+    /// The service's wall clock jumps by so many days, and is soon put right.
+    JumpClock { days: i64 },
     /// The service is killed, and its next run begins at another time.
     StepClockBetweenRuns { seconds: i64 },
 }
@@ -113,6 +115,7 @@ kinds! {
     FlipOpen "flip-open",
     ClockBack "clock-back",
     ClockForward "clock-forward",
+    ClockJump "clock-jump",
     ClockBackBetweenRuns "clock-back-between-runs",
     ClockForwardBetweenRuns "clock-forward-between-runs",
     CutProducer "cut-producer",

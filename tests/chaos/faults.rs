@@ -15,6 +15,9 @@ use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::workload::{HOUR, YOUNGEST};
 
+/// How long the clock stays where it has jumped to: less than it takes to confirm it.
+const JUMP: Duration = Duration::from_millis(400);
+const DAY_SECONDS: i64 = 86_400;
 /// Longest a fault waits for the moment it is meant for.
 const MOMENT_WAIT_MAX: Duration = Duration::from_millis(400);
 /// Longest the engine is stopped, and the disk full.
@@ -85,6 +88,12 @@ impl Injector<'_> {
             Fault::StepClock { seconds } => {
                 self.tally.add(if seconds < 0 { Kind::ClockBack } else { Kind::ClockForward });
                 self.house.clock.step(seconds)
+            }
+            Fault::JumpClock { days } => {
+                self.house.clock.step(days * DAY_SECONDS)?;
+                tokio::time::sleep(JUMP).await; // The moment is the point.
+                self.tally.add(Kind::ClockJump);
+                self.house.clock.step(-days * DAY_SECONDS)
             }
             Fault::StepClockBetweenRuns { seconds } => {
                 self.house.kill(true, false).await?;

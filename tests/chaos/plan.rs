@@ -47,6 +47,12 @@ impl Plan {
             faults.push((moment(&mut apart, sends), Fault::FailPart { table }));
             faults.sort_by_key(|(at, _)| *at);
         }
+        let mut apart = StdRng::seed_from_u64(seed ^ 0xC10C);
+        if apart.random_bool(0.15) {
+            let days = [800, 30, -30][apart.random_range(0..3)];
+            faults.push((moment(&mut apart, sends), Fault::JumpClock { days }));
+            faults.sort_by_key(|(at, _)| *at);
+        }
         let log_disk_bytes = own_disk.then_some(16 << 20);
         let is_sent_again = random.random_bool(0.25);
         Self { seed, begins_at, settings, log_disk_bytes, drafts, scripts, faults, is_sent_again }
@@ -71,6 +77,8 @@ fn settings(random: &mut StdRng, small_index: bool, small_log: bool) -> Vec<(&'s
         ("TALLYHOUSE_STORED_WAIT_MS_MAX", "2000".to_owned()),
         ("TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX", "1500".to_owned()),
         ("TALLYHOUSE_QUERY_WAIT_MS_MAX", one_of(&[500, 10_000])),
+        // A jump that is taken back must not be confirmed; steps of an hour are, soon.
+        ("TALLYHOUSE_CLOCK_CONFIRM_SECONDS", "2".to_owned()),
         // The audit repairs in the background, and must find nothing to repair (but for a
         // part that failed).
         ("TALLYHOUSE_AUDIT_AFTER_MINUTES", "0".to_owned()),

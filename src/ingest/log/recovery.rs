@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -86,6 +87,7 @@ impl SegmentFile {
             rows: content.rows,
             bytes: content.good_bytes,
             opened_at_micros: content.opened_at_micros,
+            opened: Instant::now(),
             terms: content.terms,
             last_error,
             calls: Calls::default(),

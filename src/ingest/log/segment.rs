@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -53,8 +54,10 @@ pub struct Segment {
     pub rows: u64,
     /// Its size on disk, in bytes.
     pub bytes: u64,
-    /// When its first event arrived, in microseconds since 1970.
+    /// When its first event arrived in the order of arrival, in microseconds since 1970.
     pub opened_at_micros: u64,
+    /// The same by the monotonic clock; for a segment of a former run, when it was found.
+    pub opened: Instant,
     /// For how long its token can be relied on.
     pub terms: TokenTerms,
     /// What ClickHouse last said against it.
@@ -160,11 +163,16 @@ impl Segments {
     ///
     /// `now` must have been read before the call. An event acknowledged by
     /// then is in a segment that either has gone to ClickHouse or is seen
-    /// here, with rows, and opened before the acknowledgement.
+    /// here, with rows, and opened before the acknowledgement. The clock may have been put right since it was
+    /// opened: then the time that went by since says when that was.
     pub fn watermark(&self, now: Timestamp) -> Timestamp {
-        let acknowledged = |segment: &&Segment| segment.rows > 0;
-        let oldest = self.by_ordinal.lock().values().filter(acknowledged).map(|segment| segment.opened_at_micros).min();
-        let oldest = oldest.and_then(|micros| i64::try_from(micros / 1_000).ok());
-        oldest.map_or(now, |millis| now.min(Timestamp::from_millis(millis - 1)))
+        let segments = self.by_ordinal.lock();
+        let acknowledged = segments.values().filter(|segment| segment.rows > 0);
+        let opened = acknowledged.flat_map(|segment| {
+            let noted = i64::try_from(segment.opened_at_micros / 1_000).unwrap_or(i64::MAX);
+            let age = i64::try_from(segment.opened.elapsed().as_millis()).unwrap_or(i64::MAX);
+            [noted, now.plus_millis(-age).millis()]
+        });
+        opened.min().map_or(now, |millis| now.min(Timestamp::from_millis(millis).plus_millis(-1)))
     }
 }

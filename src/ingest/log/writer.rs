@@ -291,7 +291,7 @@ impl Writer {
 
     fn create_segment(&mut self) -> io::Result<OpenSegment> {
         let SpareFile { file, id, path } = self.spares.take()?;
-        let opened_at_micros = self.clock.micros();
+        let opened_at_micros = self.clock.order_micros();
         let terms = self.terms.get();
         let header = SegmentHeader { id, opened_at_micros, terms, columns: row::COLUMNS.to_owned() }.encode();
         let ordinal = self.next_ordinal;
@@ -303,6 +303,7 @@ impl Writer {
             rows: 0,
             bytes: 0,
             opened_at_micros,
+            opened: Instant::now(),
             terms,
             last_error: None,
             calls: Calls::default(),

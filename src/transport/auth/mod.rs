@@ -28,6 +28,7 @@ pub(super) use scope::{Need, Scope};
 
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
+use crate::ingest::clock::ArrivalClock;
 use claims::Rules;
 use keys::VerifyError;
 use scope::Scopes;
@@ -46,6 +47,8 @@ pub struct Callers {
 struct Verifier {
     source: Source,
     rules: Rules,
+    /// Terms of tokens are judged by the time before a jump while the clock is in doubt.
+    clock: Arc<ArrivalClock>,
     last_line_second: AtomicU64,
 }
 
@@ -64,7 +67,7 @@ impl Callers {
     ///
     /// # Errors
     /// Names the setting whose keys cannot be had.
-    pub async fn open(config: &Config) -> Result<Self, AuthError> {
+    pub async fn open(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Self, AuthError> {
         let rules = Rules {
             issuer: config.auth_issuer.clone(),
             audience: config.auth_audience.clone(),
@@ -72,7 +75,10 @@ impl Callers {
         };
         let source = Source::open(config).await?;
         Ok(Self {
-            verifier: source.map(|source| Arc::new(Verifier { source, rules, last_line_second: AtomicU64::new(0) })),
+            verifier: source.map(|source| {
+                let clock = Arc::clone(clock);
+                Arc::new(Verifier { source, rules, clock, last_line_second: AtomicU64::new(0) })
+            }),
         })
     }
 
@@ -117,7 +123,7 @@ impl Verifier {
 
     fn verify_now(&self, token: &str) -> Result<Caller, VerifyError> {
         let no_keys = || VerifyError::Refused(Refusal::NoKeys, String::new());
-        self.source.keys().ok_or_else(no_keys)?.verify(token, &self.rules, SystemTime::now())
+        self.source.keys().ok_or_else(no_keys)?.verify(token, &self.rules, self.clock.system_time())
     }
 
     /// The detail goes to the log, the rest to the caller. At most one line a
