@@ -265,7 +265,8 @@ settings! {
     query_wait_ms_max, "TALLYHOUSE_QUERY_WAIT_MS_MAX": u64 = 10_000;
     /// Queries under way in ClickHouse at a time; more wait.
     queries_in_flight_max, "TALLYHOUSE_QUERIES_IN_FLIGHT_MAX": usize = 32;
-    /// Most buckets in one series.
+    /// Most buckets in one series. (Of 100,000, an answer still fits in the
+    /// 4 MiB that gRPC clients accept by default.)
     buckets_max, "TALLYHOUSE_BUCKETS_MAX": u32 = 50_000;
 
     /// Whether hours that are over are audited in the background.
@@ -426,7 +427,7 @@ impl Config {
             ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),
             ("inserts_in_flight_max", self.inserts_in_flight_max as u64, 1, 64),
             ("queries_in_flight_max", self.queries_in_flight_max as u64, 1, 1 << 10),
-            ("buckets_max", self.buckets_max.into(), 1, 1_000_000),
+            ("buckets_max", self.buckets_max.into(), 1, 100_000),
             ("audit_after_minutes", self.audit_after_minutes.into(), 0, 10_080),
             ("audit_pause_ms", self.audit_pause_ms, 1, 86_400_000),
             ("audit_hours", self.audit_hours.into(), 0, 8_784),

@@ -36,6 +36,7 @@ pub mod fuzzing;
 pub mod health;
 pub mod idempotency;
 pub mod ingest;
+mod json;
 pub mod limits;
 pub mod meters;
 pub mod query;

@@ -111,7 +111,7 @@ impl House {
                 results.push(result);
             }
         }
-        proto::IngestResponse { sequence: request.sequence, counts: Some(counts), results }
+        proto::IngestResponse { sequence: request.sequence, counts: Some(counts), results, results_without_details: 0 }
     }
 
     /// One way to fail: how the stream ends, and whether the batch was taken

@@ -3,12 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
-use time::{Date, OffsetDateTime};
 
 use crate::domain::Timestamp;
-use crate::transport::proto;
+use crate::transport::{proto, rfc3339 as times};
 
 /// Now, by this machine's clock.
 pub fn now() -> Timestamp {
@@ -50,11 +50,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Reads a moment: an RFC 3339 time, or a date, which is its midnight of UTC.
 pub fn parse_moment(text: &str) -> Result<Timestamp, String> {
-    let date = || Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
-    let moment = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| Some(date()?.midnight().assume_utc()));
-    let moment = moment.ok_or_else(|| format!("'{text}' is neither a time such as 2026-02-10T21:00:00Z nor a date"))?;
-    let millis = moment.unix_timestamp_nanos().div_euclid(1_000_000);
-    i64::try_from(millis).map(Timestamp::from_millis).map_err(|_| format!("'{text}' is too far away"))
+    let moment = times::parse(text).or_else(|| times::parse_date(text));
+    moment.ok_or_else(|| format!("'{text}' is neither a time such as 2026-02-10T21:00:00Z nor a date"))
 }
 
 /// A moment as the protocol writes it.

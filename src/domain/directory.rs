@@ -1,6 +1,6 @@
 //! Who uses the service: organisations, their users, and who belongs to them.
 
-use super::event::has_control;
+use super::event::{BLANK, has_control, is_blank};
 use super::{Error, FieldError, OrgId, Timestamp};
 
 /// The times that can be kept, in milliseconds: the years 1900 to 2299.
@@ -221,6 +221,8 @@ fn check_text(field: &str, text: &str, bytes_max: usize, errors: &mut Vec<FieldE
         errors.push(FieldError::new(field, format!("must be at most {bytes_max} bytes; it has {}", text.len())));
     } else if has_control(text) {
         errors.push(FieldError::new(field, "must not contain control characters"));
+    } else if is_blank(text) {
+        errors.push(FieldError::new(field, BLANK));
     }
 }
 

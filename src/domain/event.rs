@@ -51,9 +51,9 @@ pub struct EventLimits {
     /// Longest JSON text of the properties, in bytes, without insignificant
     /// white space.
     pub properties_bytes_max: usize,
-    /// How far `occurred_at` may lie in the past, in milliseconds. The same
-    /// time is the retention of the raw table, so an id that has been forgotten
-    /// cannot come back.
+    /// How far `occurred_at` may lie in the past, in milliseconds; never before
+    /// 1970. The same time is the retention of the raw table, so an id that has
+    /// been forgotten cannot come back.
     pub retention_millis: i64,
     /// How far `occurred_at` may lie ahead of the service's clock, in
     /// milliseconds.
@@ -201,6 +201,10 @@ impl<'a> Event<'a> {
     }
 }
 
+/// The first time that is counted, whatever the retention period: the rollups
+/// keep buckets as ClickHouse's `DateTime` and `Date`, which begin in 1970.
+const FIRST: Timestamp = Timestamp::from_millis(0);
+
 /// Collects what is wrong with a draft.
 struct Faults {
     errors: Vec<FieldError>,
@@ -232,6 +236,8 @@ impl Faults {
             self.add(field, format!("must be at most {bytes_max} bytes; it has {}", text.len()));
         } else if has_control(text) {
             self.add(field, "must not contain control characters");
+        } else if is_blank(text) {
+            self.add(field, BLANK);
         }
     }
 
@@ -271,7 +277,9 @@ impl Faults {
             (RejectionCode::InFuture, format!("must not be more than {ahead} minutes ahead of now"))
         } else if occurred_at < now.plus_millis(-limits.retention_millis) {
             let days = limits.retention_millis / super::MILLIS_PER_DAY;
-            (RejectionCode::TooOld, format!("must not be more than {days} days ago (the retention time)"))
+            (RejectionCode::TooOld, format!("must not be more than {days} days ago (the retention period)"))
+        } else if occurred_at < FIRST {
+            (RejectionCode::TooOld, "must not be before 1970-01-01T00:00:00Z".to_owned())
         } else {
             return Some(occurred_at);
         };
@@ -282,6 +290,15 @@ impl Faults {
         self.add("occurred_at", message);
         None
     }
+}
+
+/// What is said of a text that is blank.
+pub(super) const BLANK: &str = "must not be blank";
+
+/// White space alone names nothing, and comes from a value that is missing: all
+/// such events would be one.
+pub(super) fn is_blank(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(char::is_whitespace)
 }
 
 /// Control characters have no place in an identity or a name: they hide in
@@ -361,6 +378,36 @@ mod tests {
         check(at(-LIMITS.retention_millis - 1), Some((RejectionCode::TooOld, &["occurred_at"])));
         check(at(i64::MAX), Some((RejectionCode::InFuture, &["occurred_at"])));
         check(at(i64::MIN), Some((RejectionCode::TooOld, &["occurred_at"])));
+    }
+
+    #[test]
+    fn times_before_1970_are_refused_however_long_events_are_kept() {
+        let org = OrgId::default_org();
+        let limits = EventLimits { retention_millis: i64::MAX, ..LIMITS };
+        let parsed = |millis: i64| {
+            let draft = EventDraft { occurred_at: Some(Timestamp::from_millis(millis)), ..valid() };
+            Event::parse(&org, draft, &limits, NOW).map_err(|rejection| rejection.code).map(|event| event.occurred_at())
+        };
+        assert_eq!(parsed(0), Ok(FIRST));
+        assert_eq!(parsed(-1), Err(RejectionCode::TooOld));
+        assert_eq!(parsed(i64::MIN), Err(RejectionCode::TooOld));
+    }
+
+    #[test]
+    fn a_blank_text_names_nothing() {
+        for blank in [" ", "   ", "\u{a0}", "\u{2003}\u{3000} "] {
+            let draft = EventDraft {
+                event_id: blank,
+                campaign_id: blank,
+                creative_id: blank,
+                source: blank,
+                user_id: blank,
+                ..valid()
+            };
+            let fields: &[&str] = &["event_id", "campaign_id", "creative_id", "source", "user_id"];
+            check(draft, Some((RejectionCode::Invalid, fields)));
+        }
+        check(EventDraft { event_id: " a ", user_id: "\u{200b}", ..valid() }, None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::check::Check;
 use super::schema::Schema;
 use crate::clickhouse::event_types::LatestRow;
 use crate::domain::{Event, FieldError, OrgId, Rejection, RejectionCode, UnknownTypes};
+use crate::json;
 
 /// What one organisation's events are checked against.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +46,7 @@ impl OrgTypes {
         let Some(check) = &latest.check else { return Ok(latest.version) };
         let errors = match event.properties() {
             "" => check.faults(&Value::Object(serde_json::Map::new())),
-            text => match serde_json::from_str(text) {
+            text => match json::parse(text) {
                 Ok(properties) => check.faults(&properties),
                 // The transport has written this text itself.
                 Err(error) => vec![FieldError::new("properties", format!("must be a JSON object: {error}"))],

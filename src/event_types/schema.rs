@@ -9,6 +9,7 @@
 use serde_json::{Map, Value};
 
 use crate::domain::FieldError;
+use crate::json;
 
 /// Longest text of a schema, in bytes.
 pub const SCHEMA_BYTES_MAX: usize = 64 << 10;
@@ -89,8 +90,7 @@ impl Schema {
         if text.len() > SCHEMA_BYTES_MAX {
             return Err(wrong(format!("must be at most {SCHEMA_BYTES_MAX} bytes; it has {}", text.len())));
         }
-        let root: Value =
-            serde_json::from_str(text).map_err(|error| wrong(format!("must be the text of a JSON object: {error}")))?;
+        let root = json::parse(text).map_err(|error| wrong(format!("must be the text of a JSON object: {error}")))?;
         if !root.is_object() {
             return Err(wrong("must be an object".to_owned()));
         }

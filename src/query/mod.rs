@@ -117,7 +117,8 @@ impl Queries {
         expect(answer, |value| if let Value::DailyActiveUsers(days) = value { Some(days) } else { None })
     }
 
-    /// A page of events, newest first. Never cached.
+    /// A page of events, newest first; fewer than `limit` when they have more
+    /// than 3 MiB together, but at least one. Never cached.
     pub async fn list_events(
         &self,
         org_id: &OrgId,
@@ -128,8 +129,9 @@ impl Queries {
         let watermark = self.cache.watermark();
         let mut events = self.room.ask(self.answers.list_events(org_id, filter, limit.get() + 1, after)).await?;
         // One more than asked for tells whether there is a further page.
-        let has_more = events.len() > limit.get() as usize;
-        events.truncate(limit.get() as usize);
+        let fit = fitting(&events).min(limit.get() as usize);
+        let has_more = events.len() > fit;
+        events.truncate(fit);
         let key = |event: &StoredEvent| PageKey { occurred_at: event.occurred_at, event_id: event.event_id.clone() };
         let next = if has_more { events.last().map(key) } else { None };
         Ok(Answer { value: EventPage { events, next }, watermark, cached: false })
@@ -148,6 +150,24 @@ impl Queries {
 }
 
 /// Takes the value out of an answer to a question of its kind.
+/// Most bytes of a page of events: with what a transport adds, it fits in the
+/// 4 MiB that gRPC clients accept by default.
+const PAGE_BYTES_MAX: usize = 3 << 20;
+/// About how many bytes an event takes beside its texts.
+const EVENT_BYTES: usize = 100;
+
+/// How many of these events fit in one page; at least one of any.
+fn fitting(events: &[StoredEvent]) -> usize {
+    let mut bytes = 0;
+    let fits = |event: &&StoredEvent| {
+        let StoredEvent { event_id, event_type, campaign_id, creative_id, source, user_id, properties, .. } = event;
+        let texts = [event_id, event_type, campaign_id, creative_id, source, user_id, properties];
+        bytes += EVENT_BYTES + texts.into_iter().map(String::len).sum::<usize>();
+        bytes <= PAGE_BYTES_MAX
+    };
+    events.iter().take_while(fits).count().max(1)
+}
+
 fn expect<T>(answer: Answer<Value>, take: impl FnOnce(Value) -> Option<T>) -> Result<Answer<T>, Error> {
     let Answer { value, watermark, cached } = answer;
     // A question is only ever answered with its own kind.

@@ -19,7 +19,7 @@ mod incoming;
 mod properties;
 mod protocol;
 mod rest;
-mod rfc3339;
+pub(crate) mod rfc3339;
 mod serve;
 mod serving;
 mod tail;

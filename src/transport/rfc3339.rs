@@ -19,7 +19,7 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// Reads a time; finer digits than milliseconds are cut off. `T` and `Z` may be
 /// small letters, as RFC 3339 has it.
-pub(super) fn parse(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     // The parser takes any character between date and time.
     if !matches!(text.as_bytes().get(10), Some(b'T' | b't')) {
         return None;
@@ -39,7 +39,7 @@ pub(super) fn parse_in_query(text: &str) -> Option<Timestamp> {
 }
 
 /// Reads a day, as `2026-02-10`: its first moment in UTC.
-pub(super) fn parse_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
     if text.len() == DATE_BYTES { parse(&format!("{text}T00:00:00Z")) } else { None }
 }
 

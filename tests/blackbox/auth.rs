@@ -42,7 +42,7 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
     let stream = proto::IngestRequest { events: batch(), ..Default::default() };
     let unary = proto::IngestBatchRequest { events: batch(), ..Default::default() };
     let event_type = proto::RegisterEventTypeRequest { r#type: "known".to_owned(), ..Default::default() };
-    let known_type = proto::GetEventTypeRequest { r#type: "known".to_owned() };
+    let known_type = proto::GetEventTypeRequest { r#type: "known".to_owned(), version: 0 };
     vec![
         ("tallyhouse.v1.IngestService/Ingest", Some("ingest"), stream.encode_to_vec()),
         ("tallyhouse.v1.IngestService/IngestBatch", Some("ingest"), unary.encode_to_vec()),

@@ -96,6 +96,16 @@ async fn what_is_put_can_be_read_at_once_and_keeps_its_beginning() {
         ),
         ("/api/v1/users/u", json!({"email": long, "role": "a\nb"}), vec!["email", "role"]),
         ("/api/v1/users/u", json!({"created_at": "1800-01-01T00:00:00Z"}), vec!["created_at"]),
+        // An empty text is not left out where it means nothing.
+        (
+            "/api/v1/organizations/acme",
+            json!({"name": "A", "unknown_event_types": "", "created_at": ""}),
+            vec!["unknown_event_types", "created_at"],
+        ),
+        ("/api/v1/users/u", json!({"created_at": "", "updated_at": ""}), vec!["created_at", "updated_at"]),
+        ("/api/v1/organizations/acme/members/u", json!({"joined_at": ""}), vec!["joined_at"]),
+        ("/api/v1/organizations/acme", json!({"name": " \u{a0}"}), vec!["name"]),
+        ("/api/v1/users/%20", json!({"name": " "}), vec!["user_id", "name"]),
         ("/api/v1/users/a%00", json!({}), vec!["user_id"]),
         ("/api/v1/organizations/acme/members/u", json!({"joined_at": 5}), vec!["joined_at"]),
         ("/api/v1/users/u", json!([]), vec!["body"]),

@@ -231,7 +231,7 @@ async fn an_organisation_that_rejects_unknown_types_does_so_for_itself() {
     let mut types = EventTypeServiceClient::new(channel(&house, &token("beta")).await);
     let listed = types.list_event_types(proto::ListEventTypesRequest {}).await.unwrap().into_inner();
     assert_eq!(listed.event_types, []);
-    let request = proto::GetEventTypeRequest { r#type: "click".to_owned() };
+    let request = proto::GetEventTypeRequest { r#type: "click".to_owned(), version: 0 };
     assert_eq!(types.get_event_type(request).await.unwrap_err().code(), Code::NotFound);
     house.sql(&format!("{insert} ('acme', 'Acme', 'free', 'accept', 3)")).await;
     eventually("the policy is gone", || async { send("acme", "unknown", "other").await.is_none() }).await;
@@ -345,6 +345,7 @@ async fn grpc_registers_as_rest_does() {
     assert_eq!(forced.version.as_ref().unwrap().version, 2);
     let listed = types.list_event_types(proto::ListEventTypesRequest {}).await.unwrap().into_inner().event_types;
     assert_eq!((listed.len(), listed[0].version, listed[0].has_schema), (1, 2, true));
-    let shown = types.get_event_type(proto::GetEventTypeRequest { r#type: "purchase".to_owned() }).await.unwrap();
+    let shown =
+        types.get_event_type(proto::GetEventTypeRequest { r#type: "purchase".to_owned(), version: 0 }).await.unwrap();
     assert_eq!(shown.into_inner().versions, [forced.version.unwrap(), version]);
 }

@@ -143,6 +143,10 @@ async fn grpc_and_rest_keep_the_same_calls() {
     let status = ingest.ingest_batch(other).await.unwrap_err();
     let reason = status.get_error_details().error_info().unwrap().reason.clone();
     assert_eq!((status.code(), &*reason), (Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED"));
+    // What the answer is to promise is a part of the call.
+    let stored = proto::IngestBatchRequest { durability: proto::Durability::Stored.into(), ..request.clone() };
+    let status = ingest.ingest_batch(stored).await.unwrap_err();
+    assert_eq!(status.get_error_details().error_info().unwrap().reason, "IDEMPOTENCY_KEY_REUSED");
     let long = proto::IngestBatchRequest { idempotency_key: "x".repeat(256), ..request.clone() };
     assert_eq!(ingest.ingest_batch(long).await.unwrap_err().code(), Code::InvalidArgument);
 

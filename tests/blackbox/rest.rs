@@ -253,3 +253,64 @@ async fn the_service_describes_itself() {
     let metrics = house.http.get(format!("{}/metrics", house.url)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("tallyhouse_log_events"), "{metrics}");
 }
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_bodies_are_taken_within_their_bounds() {
+    let house = House::new().await;
+    let post = async |path: &str, encoding: &str, body: Vec<u8>| {
+        let request = house.http.post(format!("{}{path}", house.url)).header("content-type", "application/json");
+        request.header("content-encoding", encoding).body(body).send().await.unwrap()
+    };
+    let event = json!({
+        "event_id": "e", "type": "click", "campaign_id": "c", "source": "s",
+        "occurred_at": rfc3339(OffsetDateTime::now_utc()),
+    });
+    let answer = post("/events", "gzip", gzip(event.to_string().as_bytes())).await;
+    assert_eq!(
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["status"].take()),
+        (202, json!("accepted"))
+    );
+    let events: Vec<Value> = (0..100).map(|n| crate::analytics::event(&format!("v1-{n}"))).collect();
+    let answer = post("/api/v1/events", "x-gzip", gzip(json!({ "events": events }).to_string().as_bytes())).await;
+    assert_eq!(answer.json::<Value>().await.unwrap()["accepted"], json!(100));
+    // A thousand times as large as it looks.
+    let bomb = gzip(&vec![b' '; 256 << 20]);
+    assert!(bomb.len() < 1 << 20);
+    for path in ["/events", "/api/v1/events"] {
+        let answer = post(path, "gzip", bomb.clone()).await;
+        assert_eq!(
+            (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["error"]["code"].take()),
+            (413, json!("TOO_LARGE"))
+        );
+        assert_eq!(post(path, "gzip", b"{}".to_vec()).await.status(), 422);
+        let answer = post(path, "br", b"{}".to_vec()).await;
+        assert_eq!((answer.status().as_u16(), &answer.headers()["accept-encoding"]), (415, &"gzip".parse().unwrap()));
+    }
+    house.assert_stored(101).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_are_compressed_for_who_takes_gzip() {
+    let house = House::new().await;
+    let get = async |path: &str, encodings: &str| {
+        let request = house.http.get(format!("{}{path}", house.url)).header("accept-encoding", encodings);
+        let answer = request.send().await.unwrap();
+        let encoding = answer.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        (encoding, answer.bytes().await.unwrap())
+    };
+    let (encoding, plain) = get("/openapi.json", "identity").await;
+    assert_eq!(encoding, None);
+    let (encoding, compressed) = get("/openapi.json", "br, gzip;q=0.8").await;
+    assert_eq!(encoding.as_deref(), Some("gzip"));
+    assert!(compressed.len() * 4 < plain.len(), "{} of {}", compressed.len(), plain.len());
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*compressed), &mut text).unwrap();
+    assert_eq!(text, plain);
+    assert_eq!(get("/healthz", "gzip").await.0, None, "too small to be worth it");
+}

@@ -7,6 +7,8 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::json;
+
 /// What the files say of one organisation.
 #[derive(Debug, Default)]
 pub(super) struct OrgFiles {
@@ -86,7 +88,7 @@ pub(super) fn read(dir: &Path) -> anyhow::Result<BTreeMap<String, OrgFiles>> {
             continue;
         }
         let place = || format!("events.ndjson, line {}: no org_id can be read", number + 1);
-        let EventOrg { org_id } = serde_json::from_str(line).with_context(place)?;
+        let EventOrg { org_id } = serde_json::from_str(json::without_bom(line)).with_context(place)?;
         let events = &mut orgs.entry(org_id).or_default().events;
         events.extend_from_slice(line.as_bytes());
         events.push(b'\n');
@@ -100,11 +102,12 @@ fn rows<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Vec<T>> {
     rows.with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// A file's text; empty when there is none.
+/// A file's text, without a byte-order mark; empty when there is none.
 fn text(file: &Path) -> anyhow::Result<String> {
     match std::fs::read_to_string(file) {
+        Ok(text) => Ok(json::without_bom(&text).to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        read => read.with_context(|| format!("cannot read {}", file.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
 }
 
@@ -123,6 +126,17 @@ mod tests {
         let members: usize = orgs.values().map(|org| org.members.len()).sum();
         let metrics: usize = orgs.values().map(|org| org.metrics.len()).sum();
         assert_eq!((members, metrics), (53, 60));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), format!("\u{feff}{text}")).unwrap();
+        write("organizations.csv", "org_id,name,plan,created_at\na,A,pro,2026-01-01T00:00:00Z\n");
+        write("events.ndjson", "{\"org_id\":\"a\",\"event_id\":\"e\"}\n\u{feff}{\"org_id\":\"a\"}\n");
+        let orgs = read(dir.path()).unwrap();
+        assert_eq!(orgs["a"].organization.as_ref().unwrap().name, "A");
+        assert!(orgs["a"].events.starts_with(b"{\"org_id\":\"a\",\"event_id\":\"e\"}\n"));
     }
 
     #[test]

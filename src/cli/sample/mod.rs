@@ -186,7 +186,7 @@ impl Sample {
 /// An event's line with one field replaced.
 fn with_field(event: &proto::Event, field: &str, value: serde_json::Value) -> String {
     let line = ndjson::write(event, None);
-    let mut line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+    let mut line = crate::json::parse(&line).unwrap_or_default();
     line[field] = value;
     line.to_string()
 }

@@ -5,13 +5,13 @@
 //! even be put into the protocol is refused here.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::cli::moment;
 use crate::domain::FieldError;
-use crate::transport::proto;
+use crate::json;
+use crate::transport::{proto, rfc3339};
 
 /// Why a line never left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub const TOO_LONG: &str = "TOO_LONG";
 
 /// A line as it is usually right: read in one go.
 #[derive(Deserialize)]
-struct Line {
+struct Line<'a> {
     event_id: Option<String>,
     // Each REST contract has a name of its own for these two.
     #[serde(rename = "type", alias = "event_type")]
@@ -45,14 +45,19 @@ struct Line {
     #[serde(alias = "timestamp")]
     occurred_at: Option<String>,
     seq: Option<u64>,
-    metadata: Option<Map<String, Value>>,
-    properties: Option<Map<String, Value>>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow)]
+    properties: Option<&'a RawValue>,
 }
 
-/// Reads a line.
+/// Reads a line. A byte-order mark in front of it is ignored: files that were
+/// put together have them anywhere.
 pub fn parse(text: &[u8]) -> Result<proto::Event, Unreadable> {
+    let text = str::from_utf8(text).map_err(|_| not_json("must be UTF-8"))?;
+    let text = json::without_bom(text);
     // Slower, and only for those that went wrong: what exactly is wrong.
-    let line: Line = serde_json::from_slice(text).map_err(|error| diagnose(text, &error))?;
+    let line: Line<'_> = serde_json::from_str(text).map_err(|error| diagnose(text, &error.to_string()))?;
     let refuse = |event_id: &Option<String>, field: &str, message: &str| Unreadable {
         code: INVALID,
         event_id: event_id.clone().unwrap_or_default(),
@@ -67,8 +72,10 @@ pub fn parse(text: &[u8]) -> Result<proto::Event, Unreadable> {
         (Some(_), Some(_)) => {
             return Err(refuse(&line.event_id, "metadata", "is another name of 'properties'; give one of them"));
         }
-        (Some(object), None) | (None, Some(object)) if !object.is_empty() => Value::Object(object).to_string(),
-        _ => String::new(),
+        // As they are: the service alone judges what is in them.
+        (Some(object), None) | (None, Some(object)) if object.get().starts_with('{') => object.get(),
+        (Some(_), None) | (None, Some(_)) => return Err(diagnose(text, "the properties are not an object")),
+        (None, None) => "",
     };
     Ok(proto::Event {
         event_id: line.event_id.unwrap_or_default(),
@@ -79,21 +86,21 @@ pub fn parse(text: &[u8]) -> Result<proto::Event, Unreadable> {
         user_id: line.user_id.unwrap_or_default(),
         occurred_at,
         seq: line.seq.unwrap_or_default(),
-        properties,
+        properties: if properties == "{}" { String::new() } else { properties.to_owned() },
     })
 }
 
 const TIME_FORM: &str = "must be an RFC 3339 time such as 2026-02-10T21:07:00Z";
 
-/// Reads an RFC 3339 time.
+/// Reads an RFC 3339 time as the service does; finer digits than milliseconds
+/// are cut off.
 pub fn parse_time(text: &str) -> Option<prost_types::Timestamp> {
-    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    Some(prost_types::Timestamp { seconds: time.unix_timestamp(), nanos: i32::try_from(time.nanosecond()).ok()? })
+    rfc3339::parse(text).map(moment::to_proto)
 }
 
 /// Names every field at fault of a line that could not be read.
-fn diagnose(text: &[u8], error: &serde_json::Error) -> Unreadable {
-    let object = match serde_json::from_slice(text) {
+fn diagnose(text: &str, error: &str) -> Unreadable {
+    let object = match json::parse(text) {
         Ok(Value::Object(object)) => object,
         Ok(_) => return not_json("is JSON, but not an object"),
         Err(error) => return not_json(&format!("is not JSON: {error}")),
@@ -120,7 +127,7 @@ fn diagnose(text: &[u8], error: &serde_json::Error) -> Unreadable {
     }
     if errors.is_empty() {
         // Such as a field that occurs twice.
-        errors.push(FieldError::new("line", error.to_string()));
+        errors.push(FieldError::new("line", error));
     }
     let event_id = object.get("event_id").and_then(Value::as_str).unwrap_or_default().to_owned();
     Unreadable { code: INVALID, event_id, errors }
@@ -172,7 +179,7 @@ pub fn write(event: &proto::Event, received_at: Option<&prost_types::Timestamp>)
         user_id: &event.user_id,
         occurred_at: event.occurred_at.as_ref().map(moment::rfc3339),
         seq: (event.seq > 0).then_some(event.seq),
-        metadata: serde_json::from_str(&event.properties).ok(),
+        metadata: json::parse(&event.properties).ok(),
         received_at: received_at.map(moment::rfc3339),
     };
     // Strings, numbers and a value that was JSON before: nothing here can fail
@@ -201,7 +208,28 @@ mod tests {
         let event = parse(text.as_bytes()).unwrap();
         assert_eq!((event.event_id.as_str(), event.r#type.as_str(), event.seq), ("e-1", "click", 7));
         assert_eq!(event.occurred_at, Some(prost_types::Timestamp { seconds: 1_770_757_620, nanos: 250_000_000 }));
-        assert_eq!(event.properties, r#"{"a":"é","b":1.50}"#, "numbers keep their digits");
+        assert_eq!(event.properties, r#"{"b":1.50,"a":"é"}"#, "they are sent as they are");
+    }
+
+    #[test]
+    fn a_line_is_read_as_the_service_reads_a_body() {
+        let properties = |text: &str| parse(text.as_bytes()).map(|event| event.properties);
+        assert_eq!(properties("\u{feff}{\"metadata\":{\"a\":1}}").unwrap(), "{\"a\":1}");
+        for key in ["$serde_json::private::Number", "$serde_json::private::RawValue"] {
+            let object = format!("{{\"{key}\":\"1\",\"b\":[{{\"{key}\":\"[]\"}}]}}");
+            assert_eq!(properties(&format!("{{\"metadata\":{object}}}")).unwrap(), object);
+            check_refused(&format!("{{\"seq\":{object},\"metadata\":{{}}}}"), INVALID, &["seq"]);
+            check_refused(&format!("{{\"{key}\":\"1\",\"type\":5}}"), INVALID, &["type"]);
+            let event = proto::Event { properties: object.clone(), ..proto::Event::default() };
+            assert_eq!(write(&event, None), format!("{{\"metadata\":{object}}}"));
+        }
+        for depth in [json::DEPTH_MAX, 100_000] {
+            let deep = format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+            assert_eq!(properties(&format!("{{\"metadata\":{deep}}}")).unwrap(), deep);
+        }
+        for time in ["2026-02-10x21:10:00Z", "2026-02-10 21:10:00Z", "2026-02-10T21:10:00", ""] {
+            check_refused(&format!("{{\"occurred_at\":\"{time}\"}}"), INVALID, &["occurred_at"]);
+        }
     }
 
     #[test]

@@ -190,9 +190,7 @@ impl Lines {
             let errors = vec![FieldError::new("line", message)];
             return Err(Unreadable { code: ndjson::TOO_LONG, event_id: String::new(), errors });
         }
-        let text = self.text.trim_ascii();
-        // Some editors put a byte order mark before the first line.
-        Ok(text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text))
+        Ok(self.text.trim_ascii())
     }
 
     fn clear(&mut self) {

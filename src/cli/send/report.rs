@@ -54,7 +54,11 @@ impl RejectedLine {
     pub fn by_service(line: u64, result: proto::EventResult, text: String) -> Self {
         let code = code_name(result.code());
         let errors = result.errors.into_iter();
-        let errors = errors.map(|error| Fault { field: error.field, message: error.message }).collect();
+        let mut errors: Vec<Fault> = errors.map(|error| Fault { field: error.field, message: error.message }).collect();
+        if errors.is_empty() {
+            let message = "is rejected; the answer had no room for the reasons: send it again in a smaller batch";
+            errors.push(Fault { field: "line".to_owned(), message: message.to_owned() });
+        }
         Self { line, event_id: result.event_id, code: code.to_owned(), errors, text }
     }
 

@@ -1,5 +1,7 @@
 //! Between the protocol's terms and the domain's.
 
+use prost::Message as _;
+
 use crate::domain::{
     CampaignBucket, CampaignCount, DayCount, Error, EventDraft, FieldError, Granularity, Limit, PropertiesDraft,
     RejectionCode, StoredEvent, Timestamp, UserCount, Verdict, VerdictCounts, Window,
@@ -48,8 +50,8 @@ fn draft(event: &proto::Event, properties_bytes_max: usize) -> EventDraft<'_> {
         }
         read
     });
-    let properties = properties::read(&event.properties, properties_bytes_max).unwrap_or_else(|message| {
-        unreadable.push(FieldError::new("properties", message));
+    let properties = properties::read("properties", &event.properties, properties_bytes_max).unwrap_or_else(|errors| {
+        unreadable.extend(errors);
         PropertiesDraft::None
     });
     EventDraft {
@@ -85,17 +87,45 @@ pub(super) const fn counts(counts: VerdictCounts) -> proto::VerdictCounts {
     proto::VerdictCounts { accepted, duplicate, conflict, rejected, undecided }
 }
 
-/// One result for each event that was not accepted.
-pub(super) fn results(event_ids: Vec<String>, verdicts: Vec<Verdict>) -> Vec<proto::EventResult> {
-    (0_u32..)
-        .zip(event_ids.into_iter().zip(verdicts))
-        .filter(|(_, (_, verdict))| *verdict != Verdict::Accepted)
-        .map(|(index, (event_id, made))| {
-            let (code, errors) = rejection(&made);
-            proto::EventResult { index, event_id, verdict: verdict(&made).into(), code: code.into(), errors }
-        })
-        .collect()
+/// Most bytes of an answer's results that come with their details. What is
+/// left of each of the others takes 12 bytes at most, and there are at most
+/// [`crate::config::BATCH_EVENTS_BOUND`] of them: the whole stays below the
+/// 4 MiB that gRPC clients accept by default.
+const DETAILED_BYTES_MAX: usize = 2 << 20;
+
+/// What an answer says of events that were not accepted.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    /// One for each of them, by index.
+    pub(super) results: Vec<proto::EventResult>,
+    /// How many of them, at the end, are without id and errors.
+    pub(super) without_details: u32,
 }
+
+/// One result for each event that was not accepted.
+pub(super) fn results(event_ids: Vec<String>, verdicts: Vec<Verdict>) -> Results {
+    let mut all = Results::default();
+    let mut bytes_left = Some(DETAILED_BYTES_MAX);
+    for (index, (event_id, made)) in (0_u32..).zip(event_ids.into_iter().zip(verdicts)) {
+        if made == Verdict::Accepted {
+            continue;
+        }
+        let (code, errors) = rejection(&made);
+        let (verdict, code) = (verdict(&made).into(), code.into());
+        let mut result = proto::EventResult { index, event_id, verdict, code, errors };
+        // From the first that does not fit on, so that those without are the last.
+        bytes_left = bytes_left.and_then(|left| left.checked_sub(result.encoded_len() + RESULT_HEAD_BYTES));
+        if bytes_left.is_none() {
+            (result.event_id, result.errors) = (String::new(), Vec::new());
+            all.without_details += 1;
+        }
+        all.results.push(result);
+    }
+    all
+}
+
+/// Most bytes of a result's tag and length in its list.
+const RESULT_HEAD_BYTES: usize = 6;
 
 pub(super) const fn verdict(verdict: &Verdict) -> proto::Verdict {
     match verdict {
@@ -264,5 +294,44 @@ pub(super) fn segment(segment: Segment) -> proto::Segment {
         bytes: segment.bytes,
         opened_at: Some(time_of_micros(i64::try_from(segment.opened_at_micros).unwrap_or(i64::MAX))),
         last_error: segment.last_error.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Rejection;
+
+    fn rejected(errors: usize, bytes: usize) -> Verdict {
+        let errors = (0..errors).map(|n| FieldError::new(format!("field{n}"), "x".repeat(bytes))).collect();
+        Verdict::Rejected(Rejection { code: RejectionCode::Invalid, errors })
+    }
+
+    /// Bytes that gRPC clients accept by default.
+    const ACCEPTED_BYTES_MAX: usize = 4 << 20;
+
+    #[test]
+    fn an_answer_fits_whatever_is_rejected_and_names_every_event() {
+        for (events, verdict) in [
+            (10_000, rejected(8, 60)),
+            (crate::config::BATCH_EVENTS_BOUND, rejected(1, 60)),
+            (crate::config::BATCH_EVENTS_BOUND, Verdict::Conflict),
+            (3, rejected(1, 3 << 20)),
+        ] {
+            let event_ids = vec!["x".repeat(128); events];
+            let Results { results, without_details } = results(event_ids, vec![verdict; events]);
+            assert_eq!(results.len(), events);
+            assert!(without_details > 0);
+            let is_detailed = |result: &proto::EventResult| !result.event_id.is_empty();
+            let detailed = events - without_details as usize;
+            assert!(results[..detailed].iter().all(is_detailed) && !results[detailed..].iter().any(is_detailed));
+            assert!(results.iter().zip(0..).all(|(result, index)| result.index == index && result.verdict != 0));
+            let answer =
+                proto::IngestResponse { results, results_without_details: without_details, ..Default::default() };
+            assert!(answer.encoded_len() < ACCEPTED_BYTES_MAX, "{}", answer.encoded_len());
+        }
+        let few = results(vec!["e".to_owned(); 100], vec![rejected(8, 60); 100]);
+        assert_eq!((few.results.len(), few.without_details), (100, 0));
+        assert_eq!(few.results[99].errors.len(), 8);
     }
 }

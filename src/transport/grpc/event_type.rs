@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{convert, status};
+use crate::domain::Error;
 use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
 use crate::transport::proto;
 use crate::transport::proto::event_type_service_server::EventTypeService;
@@ -53,18 +54,65 @@ impl EventTypeService for EventTypes {
         request: Request<GetEventTypeRequest>,
     ) -> Result<Response<GetEventTypeResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
-        let event_type = request.into_inner().r#type;
-        let versions = self.serving.app.event_types.show(&org_id, &event_type).await.map_err(status::of)?;
-        Ok(Response::new(GetEventTypeResponse { versions: versions.into_iter().map(written).collect() }))
+        let GetEventTypeRequest { r#type, version } = request.into_inner();
+        let mut versions = self.serving.app.event_types.show(&org_id, &r#type).await.map_err(status::of)?;
+        if version != 0 {
+            versions.retain(|stored| stored.version == version);
+            if versions.is_empty() {
+                return Err(status::of(Error::not_found("there is no such version of this event type")));
+            }
+        }
+        Ok(Response::new(GetEventTypeResponse { versions: fitting(versions) }))
     }
+}
+
+/// Most bytes of the schemas of one answer; the whole stays below the 4 MiB
+/// that gRPC clients accept by default.
+const SCHEMAS_BYTES_MAX: usize = 3 << 20;
+
+/// Versions, of which the first have their schemas, as many as fit.
+fn fitting(versions: Vec<StoredVersion>) -> Vec<proto::EventTypeVersion> {
+    let mut bytes_left = Some(SCHEMAS_BYTES_MAX);
+    let fit = |version: StoredVersion| {
+        bytes_left = bytes_left.and_then(|left| left.checked_sub(version.schema.len()));
+        let mut version = written(version);
+        if bytes_left.is_none() && !version.schema.is_empty() {
+            (version.schema, version.schema_left_out) = (String::new(), true);
+        }
+        version
+    };
+    versions.into_iter().map(fit).collect()
 }
 
 fn written(version: StoredVersion) -> proto::EventTypeVersion {
     let StoredVersion { event_type, version, schema, created_at } = version;
-    proto::EventTypeVersion { r#type: event_type, version, schema, created_at: Some(convert::time(created_at)) }
+    let created_at = Some(convert::time(created_at));
+    proto::EventTypeVersion { r#type: event_type, version, schema, created_at, schema_left_out: false }
 }
 
 fn summary(summary: VersionSummary) -> proto::EventTypeSummary {
     let VersionSummary { event_type, version, has_schema, created_at } = summary;
     proto::EventTypeSummary { r#type: event_type, version, has_schema, created_at: Some(convert::time(created_at)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::domain::Timestamp;
+
+    #[test]
+    fn many_large_schemas_fit_and_those_left_out_are_named() {
+        let stored = |version: u32| StoredVersion {
+            event_type: "purchase".to_owned(),
+            version,
+            schema: if version == 1 { String::new() } else { "x".repeat(64 << 10) },
+            created_at: Timestamp::from_millis(0),
+        };
+        let answer = GetEventTypeResponse { versions: fitting((1..=100).rev().map(stored).collect()) };
+        assert!(answer.encoded_len() < 4 << 20, "{}", answer.encoded_len());
+        assert_eq!(answer.versions.iter().filter(|version| version.schema_left_out).count(), 100 - 1 - 48);
+        assert!(!answer.versions[0].schema_left_out && !answer.versions[99].schema_left_out);
+    }
 }

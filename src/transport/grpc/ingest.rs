@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
-use super::{convert, guard, status};
+use super::convert::{self, Results};
+use super::{guard, status};
 use crate::domain::{Error, OrgId};
 use crate::idempotency::{IdempotencyKey, Kept};
 use crate::ingest::pipeline::{BatchVerdicts, Submission};
@@ -58,8 +59,13 @@ impl IngestService for Ingest {
             return answer.map(Response::new).map_err(status::of);
         }
         let pending = submit(&self.serving, &org_id, events, durability).await.map_err(status::of)?;
-        let (counts, results) = pending.answer().await.map_err(status::of)?;
-        Ok(Response::new(IngestBatchResponse { counts: Some(counts), results, replayed: false }))
+        let (counts, Results { results, without_details }) = pending.answer().await.map_err(status::of)?;
+        Ok(Response::new(IngestBatchResponse {
+            counts: Some(counts),
+            results,
+            replayed: false,
+            results_without_details: without_details,
+        }))
     }
 }
 
@@ -71,7 +77,7 @@ struct Pending {
 }
 
 impl Pending {
-    async fn answer(self) -> Result<(proto::VerdictCounts, Vec<proto::EventResult>), Error> {
+    async fn answer(self) -> Result<(proto::VerdictCounts, Results), Error> {
         let BatchVerdicts { verdicts, counts } = self.submission.verdicts().await?;
         Ok((convert::counts(counts), convert::results(self.event_ids, verdicts)))
     }
@@ -109,8 +115,13 @@ async fn submit_once(
     let kept = app.repeatable_calls.submit(&app.pipeline, call, drafts, bytes, durability).await?;
     let Kept { verdicts: BatchVerdicts { verdicts, counts }, event_ids, is_replayed } = kept;
     let event_ids = events.into_iter().zip(event_ids).map(|(event, made)| made.unwrap_or(event.event_id)).collect();
-    let results = convert::results(event_ids, verdicts);
-    Ok(IngestBatchResponse { counts: Some(convert::counts(counts)), results, replayed: is_replayed })
+    let Results { results, without_details } = convert::results(event_ids, verdicts);
+    Ok(IngestBatchResponse {
+        counts: Some(convert::counts(counts)),
+        results,
+        replayed: is_replayed,
+        results_without_details: without_details,
+    })
 }
 
 /// What is to be sent next.
@@ -178,8 +189,13 @@ fn answers(turns: mpsc::Receiver<Turn>, place: StreamPlace) -> impl Stream<Item 
         let (mut turns, place) = open?;
         match turns.recv().await {
             Some(Turn::Answer(sequence, pending)) => match pending.answer().await {
-                Ok((counts, results)) => {
-                    let response = IngestResponse { sequence, counts: Some(counts), results };
+                Ok((counts, Results { results, without_details })) => {
+                    let response = IngestResponse {
+                        sequence,
+                        counts: Some(counts),
+                        results,
+                        results_without_details: without_details,
+                    };
                     Some((Ok(response), Some((turns, place))))
                 }
                 Err(error) => Some((Err(status::of(error)), None)),

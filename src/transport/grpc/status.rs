@@ -5,21 +5,37 @@ use std::collections::HashMap;
 use tonic::Status;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::domain::{Error, ErrorCode, Quota};
+use crate::domain::{Error, ErrorCode, FieldError, Quota};
 use crate::transport::error::names;
 
 /// Whose error codes they are, in google.rpc.ErrorInfo.
 const DOMAIN: &str = "tallyhouse";
 
+/// Most bytes of the fields that a status names. A status travels as a header,
+/// in base64, and clients accept as little as 8 KiB of those.
+const FIELDS_BYTES_MAX: usize = 3 << 10;
+/// Bytes of a field beside its texts: tags and lengths.
+const FIELD_BYTES: usize = 12;
+/// How many fields at fault a status does not name, in google.rpc.ErrorInfo's
+/// metadata.
+const FIELDS_LEFT_OUT: &str = "fields_left_out";
+
 /// The status for an error: its code as ErrorInfo, its fields as BadRequest,
 /// how long to wait as RetryInfo, and a reached bound, or who is over which
-/// limit, as QuotaFailure.
+/// limit, as QuotaFailure. Of many fields, the first are named, and how many
+/// there are besides is said in the message and in ErrorInfo.
 pub(in crate::transport) fn of(error: Error) -> Status {
     let names = names(error.code);
-    let mut details = ErrorDetails::with_error_info(names.code, DOMAIN, HashMap::new());
-    if !error.fields.is_empty() {
-        let violation = |field: crate::domain::FieldError| FieldViolation::new(field.field, field.message);
-        details.set_bad_request(error.fields.into_iter().map(violation).collect::<Vec<_>>());
+    let (named, left_out) = named_fields(error.fields);
+    let (mut message, mut metadata) = (error.message, HashMap::new());
+    if left_out > 0 {
+        message.push_str(&format!("; {left_out} more fields are not named"));
+        metadata.insert(FIELDS_LEFT_OUT.to_owned(), left_out.to_string());
+    }
+    let error = Error { message, fields: Vec::new(), ..error };
+    let mut details = ErrorDetails::with_error_info(names.code, DOMAIN, metadata);
+    if !named.is_empty() {
+        details.set_bad_request(named);
     }
     if let Some(wait) = error.retry_after {
         details.set_retry_info(Some(wait));
@@ -35,6 +51,23 @@ pub(in crate::transport) fn of(error: Error) -> Status {
     Status::with_error_details(names.grpc, error.message, details)
 }
 
+/// The first fields, as many as fit, and how many are left out.
+fn named_fields(fields: Vec<FieldError>) -> (Vec<FieldViolation>, usize) {
+    let mut bytes = 0;
+    let fits = |field: &FieldError| {
+        bytes += field.field.len() + field.message.len() + FIELD_BYTES;
+        bytes <= FIELDS_BYTES_MAX
+    };
+    let all = fields.len();
+    let named: Vec<FieldViolation> = fields
+        .into_iter()
+        .take_while(fits)
+        .map(|FieldError { field, message }| FieldViolation::new(field, message))
+        .collect();
+    let left_out = all - named.len();
+    (named, left_out)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -43,6 +76,20 @@ mod tests {
 
     use super::*;
     use crate::domain::Breach;
+
+    #[test]
+    fn a_status_fits_in_the_headers_that_clients_accept() {
+        let many = (0..10_000).map(|n| FieldError::new(format!("metrics[{n}].value"), "must be a number"));
+        let status = of(Error::invalid(many.collect()));
+        assert!(status.details().len() * 4 / 3 < 6 << 10, "{}", status.details().len());
+        let details = status.get_error_details();
+        let named = details.bad_request().map_or(0, |bad| bad.field_violations.len());
+        let left_out = 10_000 - named;
+        assert!(named > 30);
+        assert!(status.message().ends_with(&format!("; {left_out} more fields are not named")), "{status}");
+        let metadata = details.error_info().map(|info| info.metadata["fields_left_out"].clone());
+        assert_eq!(metadata, Some(left_out.to_string()));
+    }
 
     #[test]
     fn details_say_what_programs_need() {
@@ -63,7 +110,7 @@ mod tests {
         check(Error::forbidden("a"), Code::PermissionDenied, "PERMISSION_DENIED", &[], None, false);
         check(Error::not_found("a"), Code::NotFound, "NOT_FOUND", &[], None, false);
         check(Error::conflict("a"), Code::Aborted, "CONFLICT", &[], None, false);
-        let places = vec![crate::domain::FieldError::new("a", "b")];
+        let places = vec![FieldError::new("a", "b")];
         check(Error::incompatible(places), Code::FailedPrecondition, "INCOMPATIBLE_SCHEMA", &["a"], None, false);
         check(Error::key_reused(), Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", &[], None, false);
         check(Error::too_large("a"), Code::InvalidArgument, "TOO_LARGE", &[], None, false);

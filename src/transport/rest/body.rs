@@ -1,12 +1,13 @@
 //! Bodies: read within their bounds, and read away where they are not wanted,
 //! so that a caller who is still sending gets the answer and not a reset.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, HeaderValue};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
@@ -20,34 +21,79 @@ const DRAIN_BYTES_MAX: usize = 64 << 20;
 /// Longest that is done for.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Reads a JSON body's bytes.
+/// Bodies larger than this are decompressed on a thread of their own.
+const DECOMPRESSED_HERE_BYTES_MAX: usize = 16 << 10;
+
+/// Reads a JSON body's bytes. One that is compressed (`Content-Encoding: gzip`)
+/// is decompressed, and bounded both ways: as it was sent, and as it is.
 ///
 /// # Errors
-/// 415 for another content type, 413 and 408 for the bounds
+/// 415 for another content type or encoding, 413 and 408 for the bounds
 /// [`Config::body_bytes_max`] and [`Config::body_wait_ms_max`], 422 for a body
-/// that breaks off.
+/// that breaks off, or is not compressed as it says.
 pub(super) async fn read(request: Request, config: &Config) -> Result<Bytes, Failure> {
     let until = Instant::now() + Duration::from_millis(config.body_wait_ms_max);
     let (parts, mut body) = request.into_parts();
-    if let Err(failure) = check_kind(&parts.headers) {
-        drain_body(body, &parts.headers).await;
-        return Err(failure);
-    }
+    let encoding = match check_kind(&parts.headers) {
+        Ok(encoding) => encoding,
+        Err(failure) => {
+            drain_body(body, &parts.headers).await;
+            return Err(failure);
+        }
+    };
     let bytes_max = config.body_bytes_max;
-    let too_large = || Failure::from(Error::too_large(format!("the body may have at most {bytes_max} bytes")));
     if body.size_hint().lower() > bytes_max as u64 {
         drain_body(body, &parts.headers).await;
-        return Err(too_large());
+        return Err(too_large(bytes_max));
     }
     match timeout_at(until, collect(&mut body, bytes_max)).await {
-        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(Some(bytes))) => decoded(bytes, encoding, bytes_max).await,
         Ok(Ok(None)) => {
             drain_body(body, &parts.headers).await;
-            Err(too_large())
+            Err(too_large(bytes_max))
         }
         Ok(Err(())) => Err(Error::invalid_field("body", "broke off before its end").into()),
         Err(_) => Err(Failure::request_timeout()),
     }
+}
+
+fn too_large(bytes_max: usize) -> Failure {
+    Error::too_large(format!("the body may have at most {bytes_max} bytes, also once it is decompressed")).into()
+}
+
+/// How a body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// It is as it is.
+    Identity,
+    /// It is compressed (RFC 1952).
+    Gzip,
+}
+
+async fn decoded(bytes: Bytes, encoding: Encoding, bytes_max: usize) -> Result<Bytes, Failure> {
+    match encoding {
+        Encoding::Identity => Ok(bytes),
+        Encoding::Gzip if bytes.len() <= DECOMPRESSED_HERE_BYTES_MAX => decompress(&bytes, bytes_max),
+        Encoding::Gzip => {
+            let decompressed = tokio::task::spawn_blocking(move || decompress(&bytes, bytes_max)).await;
+            decompressed.unwrap_or_else(|error| {
+                tracing::error!(%error, "a body could not be decompressed");
+                Err(Error::internal().into())
+            })
+        }
+    }
+}
+
+/// Decompresses up to so many bytes: no more is made, however far a body
+/// would expand.
+fn decompress(bytes: &[u8], bytes_max: usize) -> Result<Bytes, Failure> {
+    let mut decompressed = Vec::new();
+    let bound = (bytes_max as u64).saturating_add(1);
+    let read = flate2::read::MultiGzDecoder::new(bytes).take(bound).read_to_end(&mut decompressed);
+    if read.is_err() {
+        return Err(Error::invalid_field("body", "is not the gzip data that its Content-Encoding promises").into());
+    }
+    if decompressed.len() > bytes_max { Err(too_large(bytes_max)) } else { Ok(decompressed.into()) }
 }
 
 /// Reads away the body of a request that is answered without it.
@@ -56,17 +102,24 @@ pub(super) async fn drain(request: Request) {
     drain_body(body, &parts.headers).await;
 }
 
-pub(super) fn check_kind(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_kind(headers: &HeaderMap) -> Result<Encoding, Failure> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !is_json(content_type) {
         return Err(Failure::unsupported_media_type("the content type must be application/json"));
     }
-    match headers.get(CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            Err(Failure::unsupported_media_type("the body must not be compressed"))
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    let encoding = match encodings.next().map(HeaderValue::as_bytes) {
+        None => Some(Encoding::Identity),
+        Some(name) if name.eq_ignore_ascii_case(b"identity") => Some(Encoding::Identity),
+        // RFC 9110, 8.4.1.3: both names mean the same.
+        Some(name) if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") => {
+            Some(Encoding::Gzip)
         }
-        Some(_) | None => Ok(()),
-    }
+        Some(_) => None,
+    };
+    let encoding = encoding.filter(|_| encodings.next().is_none());
+    encoding
+        .ok_or_else(|| Failure::unsupported_media_type("the body may be compressed once, by gzip, and not otherwise"))
 }
 
 /// `application/json` or any `application/…+json`, with or without parameters.
@@ -168,8 +221,44 @@ mod tests {
         check(request("application/json", Body::from_stream(slow)), 408).await;
         let broken = stream::iter([Err::<Bytes, _>(std::io::Error::other("broken"))]);
         check(request("application/json", Body::from_stream(broken)), 422).await;
-        let mut compressed = request("application/json", Body::from("{}"));
-        compressed.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().expect("a value"));
-        check(compressed, 415).await;
+        let encoded = |encodings: &[&'static str], body: Vec<u8>| {
+            let mut request = request("application/json", Body::from(body));
+            for encoding in encodings {
+                request.headers_mut().append(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+            }
+            request
+        };
+        check(encoded(&["br"], b"{}".to_vec()), 415).await;
+        check(encoded(&["gzip, gzip"], b"{}".to_vec()), 415).await;
+        check(encoded(&["gzip", "gzip"], b"{}".to_vec()), 415).await;
+        check(encoded(&["gzip"], b"{}".to_vec()), 422).await;
+        check(encoded(&["gzip"], gzip(b"{}")), 413).await;
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, bytes).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_bounded_before_and_after() {
+        let check = async |text: &[u8], bytes_max: usize, expected: Result<usize, u16>| {
+            let read = decoded(gzip(text).into(), Encoding::Gzip, bytes_max).await;
+            let read = read.map(|bytes| bytes.len()).map_err(|failure| failure.status().as_u16());
+            assert_eq!(read, expected);
+        };
+        check(b"", 4, Ok(0)).await;
+        check(b"{}  ", 4, Ok(4)).await;
+        check(b"{}   ", 4, Err(413)).await;
+        // A thousandth of what it expands to, on a thread of its own.
+        check(&vec![b' '; 64 << 20], 1 << 20, Err(413)).await;
+        let two = [gzip(b"{"), gzip(b"}")].concat();
+        assert_eq!(decompress(&two, 4).ok().as_deref(), Some(&b"{}"[..]));
+        let half = gzip(&[b'x'; 1_000]);
+        assert_eq!(
+            decompress(&half[..half.len() - 9], 4_000).err().map(|failure| failure.status().as_u16()),
+            Some(422)
+        );
     }
 }

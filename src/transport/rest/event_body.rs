@@ -87,7 +87,7 @@ impl<'a> EventBody<'a> {
         let campaign_id = required("campaign_id", &self.campaign_id, &mut faults);
         let creative_id = faults.optional("creative_id", &self.creative_id);
         let source = required("source", &self.source, &mut faults);
-        let occurred_at = required("occurred_at", &self.occurred_at, &mut faults);
+        let occurred_at = faults.time("occurred_at", &self.occurred_at);
         let user_id = faults.optional("user_id", &self.user_id);
         EventDraft {
             event_id,
@@ -96,7 +96,7 @@ impl<'a> EventBody<'a> {
             creative_id,
             source,
             user_id,
-            occurred_at: faults.time("occurred_at", occurred_at),
+            occurred_at,
             seq: 0,
             properties: faults.object("metadata", self.metadata, metadata_bytes_max),
             unreadable: faults.0,
@@ -179,6 +179,7 @@ mod tests {
     fn a_valid_event_has_no_faults() {
         check(&format!("{{{VALID}}}"), &[]);
         check(&format!(" \r\n{{{VALID},\"user_id\":null,\"creative_id\":null,\"metadata\":null}} "), &[]);
+        check(&format!("\u{feff}{{{VALID}}}"), &[]);
         check(&format!("{{{VALID},\"user_id\":\"\\u0075\",\"metadata\":{{\"a\":[1.50]}},\"more\":[{{}}]}}"), &[]);
     }
 
@@ -186,7 +187,8 @@ mod tests {
     fn every_bad_field_is_named_once_and_in_order() {
         let required = ["event_id is", "type is", "campaign_id is", "source is", "occurred_at is"];
         check("{}", &required);
-        check(r#"{"event_id":null,"type":"","campaign_id":"","source":null,"occurred_at":""}"#, &required);
+        check(r#"{"event_id":null,"type":"","campaign_id":"","source":null,"occurred_at":null}"#, &required);
+        check(&format!("{{{}}}", VALID.replace("2026-02-10T21:10:00Z", "")), &["occurred_at must be an RFC 3339"]);
         check(
             r#"{"metadata":[1],"user_id":{"a":1},"occurred_at":1770757800,"source":true,"creative_id":1.5,
                 "campaign_id":[],"type":-1,"event_id":12345678901234567890123}"#,
@@ -215,6 +217,10 @@ mod tests {
             &["metadata must be at most 64 bytes"],
         );
         check(&format!("{{{VALID},\"metadata\":\"{{}}\"}}"), &["metadata must be an object"]);
+        check(
+            &format!("{{{VALID},\"metadata\":{{\"a\":1e400,\"b\":[18446744073709551616]}}}}"),
+            &["metadata.a must be a whole number", "metadata.b.0 must be a whole number"],
+        );
         let old = VALID.replace("2026", "2016");
         check(&format!("{{{old}}}"), &["occurred_at must not be more than 10 days ago"]);
     }
@@ -235,7 +241,8 @@ mod tests {
             "{\"a\"}",
             "{'a':1}",
             "{\"a\":1,}",
-            "\u{feff}{}",
+            "\u{feff}[]",
+            "\u{feff}\u{feff}{}",
             "{\"event_id\":\"\\ud800\"}",
             "{\"event_id\":\"a\",\"event_id\":\"b\"}",
             "[\"e\",\"click\",\"c\",\"x\",\"s\"]",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::{HeaderValue, RETRY_AFTER};
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
@@ -92,12 +92,17 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let details = self.details.into_iter().map(|FieldError { field, message }| Detail { field, message }).collect();
+        let details = self.details.into_iter().map(Detail::from).collect();
         let body = ErrorBody { error: ErrorInfo { code: self.code, message: self.message, details } };
         let mut response = (self.status, Json(body)).into_response();
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_millis().div_ceil(1_000).clamp(1, 3_600) as u64;
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // What is taken instead (RFC 9110, 15.5.16).
+            response.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         rate_limit::tell(&self.breaches, response.headers_mut());
         response
@@ -131,14 +136,20 @@ impl ErrorInfo {
 }
 
 /// One thing wrong with one field.
-#[derive(Serialize, ToSchema)]
-struct Detail {
-    /// The field's or the parameter's name; `body` for the body as a whole.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Detail {
+    /// The field's or the parameter's name; `body` for the body as a whole. A place within a field has dots.
     #[schema(example = "occurred_at")]
-    field: String,
+    pub(super) field: String,
     /// What is wrong and what is allowed.
     #[schema(example = "must be an RFC 3339 time")]
-    message: String,
+    pub(super) message: String,
+}
+
+impl From<FieldError> for Detail {
+    fn from(FieldError { field, message }: FieldError) -> Self {
+        Self { field, message }
+    }
 }
 
 /// What can go wrong with any request, for its description.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::failure::Failure;
 use crate::domain::{Error, FieldError, PropertiesDraft, Timestamp};
+use crate::json;
 use crate::transport::{properties, rfc3339};
 
 /// Why a text is not the JSON object that it should be.
@@ -38,6 +39,7 @@ impl NotAnObject {
 pub(super) fn read_object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NotAnObject> {
     let text =
         str::from_utf8(bytes).map_err(|_| NotAnObject { is_malformed: true, message: "must be UTF-8".to_owned() })?;
+    let text = json::without_bom(text);
     // An array would do for a struct, as far as serde is concerned.
     let is_object = text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{');
     let error = match serde_json::from_str(text) {
@@ -73,18 +75,15 @@ impl Faults {
         }
     }
 
-    pub(super) fn time(&mut self, field: &str, text: &str) -> Option<Timestamp> {
-        let time = rfc3339::parse(text);
-        if time.is_none() && !text.is_empty() {
+    /// A time. What is left out is none; whether it may be is not said here. An
+    /// empty text is not left out: it is no time.
+    pub(super) fn time(&mut self, field: &str, text: &Text<'_>) -> Option<Timestamp> {
+        let given = self.optional(field, text);
+        let time = rfc3339::parse(given);
+        if time.is_none() && matches!(text, Text::Given(_)) {
             self.add(field, rfc3339::EXPECTED);
         }
         time
-    }
-
-    /// A time that may be left out.
-    pub(super) fn optional_time(&mut self, field: &str, text: &Text<'_>) -> Option<Timestamp> {
-        let text = self.optional(field, text);
-        self.time(field, text)
     }
 
     /// A whole number from 0 to 2^64 - 1; 0 when there is none.
@@ -102,9 +101,9 @@ impl Faults {
         value: Option<&RawValue>,
         bytes_max: usize,
     ) -> PropertiesDraft<'static> {
-        let read = value.map_or(Ok(PropertiesDraft::None), |value| properties::read(value.get(), bytes_max));
-        read.unwrap_or_else(|message| {
-            self.add(field, &message);
+        let read = value.map_or(Ok(PropertiesDraft::None), |value| properties::read(field, value.get(), bytes_max));
+        read.unwrap_or_else(|errors| {
+            self.0.extend(errors);
             PropertiesDraft::None
         })
     }

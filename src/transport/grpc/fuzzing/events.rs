@@ -50,7 +50,7 @@ fn judge(events: Vec<proto::Event>) -> Vec<Verdict> {
     assert_eq!(read, Ok(spans));
     let rejected = verdicts.iter().filter(|verdict| **verdict != Verdict::Accepted).count();
     let results = convert::results(events.into_iter().map(|event| event.event_id).collect(), verdicts.clone());
-    assert_eq!(results.len(), rejected);
+    assert_eq!(results.results.len(), rejected);
     verdicts
 }
 

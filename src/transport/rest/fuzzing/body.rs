@@ -54,17 +54,14 @@ fn run_batch(bytes: &[u8]) {
         let Err(rejection) = Event::parse(&org, draft, &limits(), NOW) else { continue };
         let faults = batch::faults(&rejection.errors);
         assert!(!faults.is_empty());
-        assert!(faults.iter().all(|fault| batch::FIELDS.contains(&&*fault.field)), "{faults:?}");
+        assert!(faults.iter().all(|fault| batch::FIELDS.contains(&super::field_of(&fault.field))), "{faults:?}");
     }
 }
 
 fn written(event: &Event<'_>) -> Value {
     let properties = event.properties();
-    let metadata: Value = if properties.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_str(properties).expect("properties are JSON")
-    };
+    let metadata: Value =
+        if properties.is_empty() { Value::Null } else { crate::json::parse(properties).expect("properties are JSON") };
     json!({
         "event_id": event.event_id(), "type": event.event_type(), "campaign_id": event.campaign_id(),
         "creative_id": event.creative_id(), "source": event.source(), "user_id": event.user_id(),

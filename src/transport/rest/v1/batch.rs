@@ -81,7 +81,6 @@ impl EventItem<'_> {
     /// domain's names.
     fn draft(&self, properties_bytes_max: usize) -> EventDraft<'_> {
         let mut faults = Faults::default();
-        let timestamp = faults.optional("occurred_at", &self.timestamp);
         EventDraft {
             event_id: faults.optional("event_id", &self.event_id),
             event_type: faults.optional("type", &self.event_type),
@@ -89,7 +88,7 @@ impl EventItem<'_> {
             creative_id: faults.optional("creative_id", &self.creative_id),
             source: faults.optional("source", &self.source),
             user_id: faults.optional("user_id", &self.user_id),
-            occurred_at: faults.time("occurred_at", timestamp),
+            occurred_at: faults.time("occurred_at", &self.timestamp),
             seq: faults.number("seq", self.seq),
             properties: faults.object("properties", self.properties, properties_bytes_max),
             unreadable: faults.0,

@@ -15,7 +15,7 @@ use crate::domain::{Error, FieldError, Verdict};
 use crate::idempotency::IdempotencyKey;
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
-use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
+use crate::transport::rest::failure::{AnyFailure, BodyFailure, Detail, ErrorBody, Failure};
 use crate::transport::rest::{body, rate_limit};
 use crate::transport::serving::Serving;
 
@@ -50,12 +50,15 @@ struct RejectedEvent {
     /// be told just now; send it again later.
     #[schema(example = "INVALID")]
     code: &'static str,
-    /// What is wrong and what is allowed. Further fields at fault are named here too.
+    /// What is wrong with `field`, and what is allowed.
     #[schema(example = "is required")]
     message: String,
     /// The first field at fault; `event` for the event as a whole.
     #[schema(example = "timestamp")]
     field: String,
+    /// Every field at fault, the first one included.
+    #[schema(min_items = 1)]
+    details: Vec<Detail>,
 }
 
 /// Take some events
@@ -150,30 +153,50 @@ fn taken(verdicts: &[Verdict]) -> Result<TakenEvents, Error> {
         let message = "events are old, and whether they are new cannot be told just now; none was taken";
         return Err(Error::unavailable(message, RETRY_AFTER));
     }
-    let detail = |event: RejectedEvent| {
-        let RejectedEvent { index, message, field, .. } = event;
-        FieldError::new(format!("events[{index}].{field}"), message)
-    };
-    Err(Error::invalid(rejected.into_iter().map(detail).collect()))
+    let named = rejected.into_iter().flat_map(|RejectedEvent { index, details, .. }| {
+        let named = move |Detail { field, message }| FieldError::new(format!("events[{index}].{field}"), message);
+        details.into_iter().map(named)
+    });
+    Err(Error::invalid(named.collect()))
 }
 
 fn rejected(index: usize, verdict: &Verdict) -> Option<RejectedEvent> {
-    let (code, field, message) = match verdict {
+    let of_id = |message: &str| vec![FieldError::new("event_id", message)];
+    let (code, faults) = match verdict {
         Verdict::Accepted | Verdict::Duplicate => return None,
-        Verdict::Conflict => {
-            let message = "is already there with another payload, which stays";
-            ("CONFLICT", "event_id".to_owned(), message.to_owned())
-        }
+        Verdict::Conflict => ("CONFLICT", of_id("is already there with another payload, which stays")),
         Verdict::Undecided => {
-            let message = "is old, and whether it is new cannot be told just now; send it again later";
-            ("UNDECIDED", "event_id".to_owned(), message.to_owned())
+            ("UNDECIDED", of_id("is old, and whether it is new cannot be told just now; send it again later"))
         }
-        Verdict::Rejected(rejection) => {
-            let mut faults = batch::faults(&rejection.errors).into_iter();
-            let FieldError { field, message } = faults.next()?; // There is at least one.
-            let others = faults.map(|fault| format!("; {}: {}", fault.field, fault.message));
-            (rejection.code.as_str(), field, message + &others.collect::<String>())
-        }
+        Verdict::Rejected(rejection) => (rejection.code.as_str(), batch::faults(&rejection.errors)),
     };
-    Some(RejectedEvent { index, code, message, field })
+    let details: Vec<Detail> = faults.into_iter().map(Detail::from).collect();
+    let Detail { field, message } = details.first()?.clone(); // There is at least one.
+    Some(RejectedEvent { index, code, message, field, details })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Rejection, RejectionCode};
+
+    #[test]
+    fn every_field_at_fault_has_a_detail_of_its_own() {
+        let errors = vec![FieldError::new("event_id", "is required"), FieldError::new("occurred_at", "must be a time")];
+        let wrong = Verdict::Rejected(Rejection { code: RejectionCode::Invalid, errors });
+        let fields = |details: &[Detail]| details.iter().map(|detail| detail.field.clone()).collect::<Vec<_>>();
+        let some = taken(&[Verdict::Accepted, wrong.clone()]).expect("one was accepted");
+        assert_eq!(fields(&some.rejected[0].details), ["event_id", "timestamp"]);
+        assert_eq!((&*some.rejected[0].field, &*some.rejected[0].message), ("event_id", "is required"));
+        let none = taken(&[wrong.clone(), wrong, Verdict::Conflict]).err().expect("none was accepted");
+        let named: Vec<&str> = none.fields.iter().map(|error| &*error.field).collect();
+        let expected = [
+            "events[0].event_id",
+            "events[0].timestamp",
+            "events[1].event_id",
+            "events[1].timestamp",
+            "events[2].event_id",
+        ];
+        assert_eq!(named, expected);
+    }
 }

@@ -39,7 +39,7 @@ impl NewMember<'_> {
         let mut faults = Faults::default();
         let draft = MemberDraft {
             role: faults.optional("role", &self.role).to_owned(),
-            joined_at: faults.optional_time("joined_at", &self.joined_at),
+            joined_at: faults.time("joined_at", &self.joined_at),
         };
         draft.check(user_id, &mut faults.0);
         nothing_wrong(faults.0)?;

@@ -52,14 +52,14 @@ impl NewOrganization<'_> {
         let mut faults = Faults::default();
         let policy = faults.optional("unknown_event_types", &self.unknown_event_types);
         let unknown_event_types = UnknownTypes::parse(policy);
-        if unknown_event_types.is_none() && !policy.is_empty() {
+        if unknown_event_types.is_none() && matches!(self.unknown_event_types, Text::Given(_)) {
             faults.add("unknown_event_types", "must be 'accept' or 'reject'");
         }
         let draft = OrganizationDraft {
             name: faults.optional("name", &self.name).to_owned(),
             plan: faults.optional("plan", &self.plan).to_owned(),
             unknown_event_types,
-            created_at: faults.optional_time("created_at", &self.created_at),
+            created_at: faults.time("created_at", &self.created_at),
         };
         draft.check(&mut faults.0);
         nothing_wrong(faults.0)?;

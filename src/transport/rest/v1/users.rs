@@ -53,8 +53,8 @@ impl NewUser<'_> {
             email: faults.optional("email", &self.email).to_owned(),
             name: faults.optional("name", &self.name).to_owned(),
             role: faults.optional("role", &self.role).to_owned(),
-            created_at: faults.optional_time("created_at", &self.created_at),
-            updated_at: faults.optional_time("updated_at", &self.updated_at),
+            created_at: faults.time("created_at", &self.created_at),
+            updated_at: faults.time("updated_at", &self.updated_at),
         };
         draft.check(user_id, &mut faults.0);
         nothing_wrong(faults.0)?;
