@@ -183,7 +183,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_encoded_is_found_again(
-            rows in prop::collection::vec(("[a-zé]{1,200}", "[a-z]{1,9}", "[a-zé ]{0,200}", 0..i64::MAX, any::<u64>()), 1..20),
+            rows in prop::collection::vec(("[a-zé]{1,200}", "[a-z]{1,9}", "(x[a-zé ]{0,199})?", 0..i64::MAX, any::<u64>()), 1..20),
         ) {
             let org = OrgId::default_org();
             let mut buffer = Vec::new();

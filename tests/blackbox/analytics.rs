@@ -87,7 +87,8 @@ async fn posting_events_judges_each_for_itself() {
     // Nothing taken: an error, which names every event and field.
     let (status, answer) = post(json!([{}, with("e-1", "source", json!("ios")), 5])).await;
     assert_eq!((status, &answer["error"]["code"]), (422, &json!("VALIDATION_ERROR")), "{answer}");
-    let each = ["events[0].event_id", "events[0].event_type", "events[0].timestamp", "events[1].event_id", "events[2].event"];
+    let each =
+        ["events[0].event_id", "events[0].event_type", "events[0].timestamp", "events[1].event_id", "events[2].event"];
     assert_eq!(fields(&answer), each);
 
     for (body, expected) in [

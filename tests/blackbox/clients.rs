@@ -1,27 +1,58 @@
-//! Clients in another language, made from the protocol's files.
+//! Clients in another language, made from what the service says of itself: the
+//! protocol's files, and the description of the REST interface.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use tallyhouse::transport::proto;
 
 use crate::house::House;
+use crate::tokens::{SECRET, Signer};
+
+/// The directory of the clients, with their packages.
+fn clients() -> PathBuf {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    INSTALLED.get_or_init(|| run(Command::new("npm").args(["ci", "--silent"]).current_dir(&clients)));
+    clients
+}
 
 /// Runs the tests in `tests/clients` with Node.js against a house.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_made_from_the_protocol_work_over_grpc_and_grpc_web() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let clients = root.join("tests/clients");
     let house = House::new().await;
     let descriptors = house.data_dir().join("tallyhouse.binpb");
     std::fs::write(&descriptors, proto::DESCRIPTORS).unwrap();
-    run(Command::new("npm").args(["ci", "--silent"]).current_dir(&clients));
     run(Command::new("node")
         .args(["--test", "grpc.test.js", "grpc_web.test.js"])
+        .current_dir(clients())
+        .env("TALLYHOUSE_URL", &house.url)
+        .env("TALLYHOUSE_PROTO", Path::new(env!("CARGO_MANIFEST_DIR")).join("proto"))
+        .env("TALLYHOUSE_DESCRIPTORS", &descriptors));
+}
+
+/// Generates a client from `/openapi.json`, checks the types of what calls every
+/// operation with it, and makes the calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_made_from_the_description_calls_every_operation() {
+    let house = House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
+    let clients = clients();
+    let description = house.data_dir().join("openapi.json");
+    let answer = house.http.get(format!("{}/openapi.json", house.url)).send().await.unwrap();
+    std::fs::write(&description, answer.bytes().await.unwrap()).unwrap();
+    let tool = |name: &str| {
+        let mut command = Command::new(clients.join("node_modules/.bin").join(name));
+        command.current_dir(&clients);
+        command
+    };
+    run(tool("openapi-typescript").arg(&description).args(["--output", "generated/openapi.d.ts"]));
+    run(tool("tsc").args(["--project", "tsconfig.json"]));
+    run(Command::new("node")
+        .args(["--test", "rest.test.js"])
         .current_dir(&clients)
         .env("TALLYHOUSE_URL", &house.url)
-        .env("TALLYHOUSE_PROTO", root.join("proto"))
-        .env("TALLYHOUSE_DESCRIPTORS", &descriptors));
+        .env("TALLYHOUSE_TOKEN", Signer::secret(SECRET).token("acme", "ingest read admin")));
 }
 
 fn run(command: &mut Command) {

@@ -2,31 +2,23 @@
 //! all in the binary, and `/redoc`, whose script a browser fetches from the
 //! internet.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
 use super::admission::Routes;
 use super::failure::Failure;
-use super::openapi::Description;
+use super::openapi;
+use crate::config::Config as Settings;
 use crate::domain::Error;
 use crate::transport::auth::Need;
-
-static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
-    let json = Description::openapi().to_json().unwrap_or_else(|error| {
-        tracing::error!(%error, "the REST interface cannot be described");
-        "{}".to_owned()
-    });
-    Bytes::from(json)
-});
 
 /// A page that shows the description by a script of another house, of one
 /// version.
@@ -37,12 +29,20 @@ const REDOC: &str = concat!(
     "<script src=\"https://cdn.redoc.ly/redoc/v2.5.0/bundles/redoc.standalone.js\"></script></body></html>",
 );
 
-/// Adds all; they are for everybody.
-pub(super) fn add(routes: Routes) -> Routes {
+/// Adds all; they are for everybody. The description is that of a service with
+/// these settings.
+pub(super) fn add(routes: Routes, settings: &Settings) -> Routes {
+    let json = openapi::document(settings).map_or_else(
+        |error| {
+            tracing::error!(%error, "the REST interface cannot be described");
+            Bytes::from_static(b"{}")
+        },
+        |document| Bytes::from(document.to_string()),
+    );
     let config = Arc::new(Config::from("/openapi.json"));
     let at_root = Arc::clone(&config);
     routes
-        .route("/openapi.json", Need::Nothing, get(description))
+        .route("/openapi.json", Need::Nothing, get(description).with_state(Written(json)))
         .route("/redoc", Need::Nothing, get(async || Html(REDOC)))
         .route("/docs", Need::Nothing, get(async || Redirect::permanent("/docs/")))
         .route("/docs/", Need::Nothing, get(async move || page("", at_root)))
@@ -56,13 +56,17 @@ pub(super) fn add(routes: Routes) -> Routes {
         )
 }
 
+/// The description, as text.
+#[derive(Clone)]
+pub(super) struct Written(Bytes);
+
 /// The description of this interface
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "getDescription", tag = "Service",
     responses((status = 200, description = "OpenAPI. Pages to read it are at `/docs` and `/redoc`.", content_type = "application/json", body = Object)),
 )]
-pub(super) async fn description() -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Bytes::clone(&DESCRIPTION)).into_response()
+pub(super) async fn description(State(Written(json)): State<Written>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
 }
 
 fn page(file: &str, config: Arc<Config<'static>>) -> Response {

@@ -21,7 +21,7 @@ pub(super) struct EventBody<'a> {
     event_id: Text<'a>,
     /// What happened.
     #[serde(borrow, default, rename = "type")]
-    #[schema(value_type = EventType, required)]
+    #[schema(value_type = AdEventType, required)]
     event_type: Text<'a>,
     /// The campaign it counts for. At most 256 bytes.
     #[serde(borrow, default)]
@@ -55,9 +55,9 @@ pub(super) struct EventBody<'a> {
 
 /// The types of events this resource takes.
 #[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
+#[schema(as = AdEventType, rename_all = "lowercase")]
 #[allow(dead_code, reason = "describes")]
-pub(super) enum EventType {
+pub(super) enum AdEventType {
     /// An ad was clicked.
     Click,
     /// An ad was shown.

@@ -51,7 +51,7 @@ pub(super) fn routes(serving: &Arc<Serving>) -> Router {
         .route("/healthz", Need::Nothing, get(health::alive))
         .route("/readyz", Need::Nothing, get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
-    docs::add(v1::add(routes)).finish().layer(compression())
+    docs::add(v1::add(routes), &serving.app.config).finish().layer(compression())
 }
 
 /// Smallest answer that is compressed for who accepts gzip, in bytes.

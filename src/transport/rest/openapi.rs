@@ -1,19 +1,53 @@
-//! The description of the REST interface.
+//! The description of the REST interface (OpenAPI 3.1), as this service is
+//! configured.
+//!
+//! What routes and types say of themselves is collected by `utoipa`. What holds
+//! for many of them is completed here, each in a file of its own: who may call
+//! ([`security`]), what errors look like ([`errors`]), and what values may be
+//! ([`constraints`]).
 
+mod constraints;
+mod errors;
+mod security;
+
+use serde_json::Value;
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{campaigns, events, health, stats, users, v1};
+use crate::config::Config;
 
-/// See the module.
+/// The description.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(super) fn document(config: &Config) -> Result<Value, serde_json::Error> {
+    let mut document = serde_json::to_value(Description::openapi())?;
+    security::complete(&mut document, config);
+    errors::complete(&mut document);
+    constraints::complete(&mut document, config);
+    Ok(document)
+}
+
+/// Every operation: its path, its method, and what is said of it.
+fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &mut Value)> {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    paths.flat_map(|(path, methods)| {
+        let methods = methods.as_object_mut().into_iter().flatten();
+        methods.map(move |(method, operation)| (path, method, operation))
+    })
+}
+
+/// What routes and types say of themselves.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Tallyhouse",
         description = "Counts every event id exactly once.\n\nEvery error has the same body. An unknown path answers \
             404 `NOT_FOUND`, a wrong method 405 `METHOD_NOT_ALLOWED` with `Allow`. Unknown parameters are ignored. \
-            Where the service has authentication, requests show a bearer token, which says their organisation. \
+            Where the service has authentication, requests send a bearer token, which names their organization. \
+            Bodies may be compressed (`Content-Encoding: gzip`), and so are large answers for who accepts it. \
             The same port speaks gRPC and grpc-web; reflection describes it.",
     ),
     servers((url = "/")),
@@ -33,7 +67,7 @@ use super::{campaigns, events, health, stats, users, v1};
         (name = "Service", description = "The service itself."),
     ),
 )]
-pub(super) struct Description;
+struct Description;
 
 /// Describes the token that requests show.
 struct BearerToken;
@@ -67,13 +101,11 @@ impl Modify for UnderBothNames {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]
     fn every_operation_and_status_is_described() {
-        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let description = document(&Config::default()).expect("JSON");
         let check = |path: &str, method: &str, expected: &[&str]| {
             let responses = description["paths"][path][method]["responses"].as_object();
             let statuses: Vec<&str> = responses.into_iter().flatten().map(|(status, _)| &**status).collect();
@@ -117,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_a_status_means_is_said_where_it_means_more() {
-        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let description = document(&Config::default()).expect("JSON");
         for (path, method, code) in [
             ("/api/v1/events", "post", "IDEMPOTENCY_KEY_REUSED"),
             ("/api/v1/event-types/{type}", "put", "INCOMPATIBLE_SCHEMA"),
@@ -129,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_must_be_there_is_said_to_be_required() {
-        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let description = document(&Config::default()).expect("JSON");
         let check = |schema: &str, expected: &[&str]| {
             let required = &description["components"]["schemas"][schema]["required"];
             let mut required: Vec<&str> = required.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -157,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_operation_that_may_be_refused_names_its_scope() {
-        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let description = document(&Config::default()).expect("JSON");
         let paths = description["paths"].as_object().expect("paths");
         for (path, operation) in paths.iter().flat_map(|(path, methods)| {
             methods.as_object().into_iter().flat_map(move |methods| methods.values().map(move |method| (path, method)))
@@ -165,6 +197,57 @@ mod tests {
             let scope = operation["security"][0]["token"][0].as_str();
             assert_eq!(operation["responses"].get("403").is_some(), scope.is_some(), "{path}");
         }
+    }
+
+    /// Where schemas are defined.
+    const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/transport/rest");
+
+    /// The names of the schemas that a file defines.
+    fn schema_names(source: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut lines = source.lines();
+        while let Some(line) = lines.next() {
+            if !(line.contains("#[derive(") && line.contains("ToSchema")) {
+                continue;
+            }
+            let mut given = None;
+            for line in lines.by_ref() {
+                if let Some((_, rest)) = line.split_once("as = ") {
+                    given = rest.split([',', ')']).next().map(str::to_owned);
+                }
+                let mut words = line.split([' ', '<', '(', '{']).skip_while(|word| !["struct", "enum"].contains(word));
+                if let Some(name) = words.nth(1) {
+                    names.push(given.unwrap_or_else(|| name.to_owned()));
+                    break;
+                }
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn no_two_types_share_the_name_of_a_schema() {
+        // The last of them would stand for all in the description.
+        let mut pending = vec![std::path::PathBuf::from(SOURCES)];
+        let mut names: Vec<String> = Vec::new();
+        while let Some(path) = pending.pop() {
+            if path.is_dir() {
+                pending
+                    .extend(std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry").path()));
+            } else if path.file_name().is_some_and(|name| name != "openapi.rs") {
+                names.extend(schema_names(&std::fs::read_to_string(path).expect("a source")));
+            }
+        }
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert!(all == names.len() && all > 40, "{all} names, {} of them different: {names:?}", names.len());
+        let description = document(&Config::default()).expect("JSON");
+        let schemas = description["components"]["schemas"].as_object().expect("schemas");
+        let unknown: Vec<&String> = schemas.keys().filter(|name| !names.contains(name)).collect();
+        assert!(unknown.is_empty(), "the test does not see {unknown:?}");
+        let types = &schemas["AdEventType"]["enum"];
+        assert_eq!(types, &serde_json::json!(["click", "impression"]));
     }
 
     #[test]
@@ -179,7 +262,7 @@ mod tests {
                 _ => {}
             }
         }
-        let description = serde_json::to_value(Description::openapi()).expect("JSON");
+        let description = document(&Config::default()).expect("JSON");
         let mut found = Vec::new();
         references(&description, &mut found);
         assert!(found.len() > 20);
