@@ -142,7 +142,7 @@ mod tests {
         check("/api/v1/users/{user_id}", "get", &one);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
-        check("/metrics", "get", &["200"]);
+        check("/metrics", "get", &["200", "401", "403"]);
         check("/openapi.json", "get", &["200"]);
         assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(23));
     }

@@ -8,8 +8,9 @@ use crate::config::Config;
 /// so with an empty list: left out, it would mean nothing was said.
 pub(super) fn complete(document: &mut Value, config: &Config) {
     for (path, _, operation) in super::operations(document) {
-        if path == "/metrics" && !config.metrics_open {
-            operation["security"] = json!([{ "token": ["admin"] }]);
+        if path == "/metrics" && config.metrics_open {
+            operation["security"] = json!([]);
+        } else if path == "/metrics" {
             let refused = |description: &str| {
                 let schema = json!({ "$ref": "#/components/schemas/ErrorBody" });
                 json!({ "description": description, "content": { "application/json": { "schema": schema } } })
