@@ -235,6 +235,9 @@ settings! {
     log_bytes_max, "TALLYHOUSE_LOG_BYTES_MAX": u64 = 4 << 30;
     /// Free space the log leaves on its disk, in bytes.
     log_free_bytes_min, "TALLYHOUSE_LOG_FREE_BYTES_MIN": u64 = 64 << 20;
+    /// Most bytes of what is kept beside the log for a person to look at, in bytes: ends that were torn by a crash,
+    /// and damaged segments. The oldest go first, and beyond 64 files.
+    log_kept_bytes_max, "TALLYHOUSE_LOG_KEPT_BYTES_MAX": u64 = 256 << 20;
     /// Most events in a segment, and so in an insert.
     segment_rows_max, "TALLYHOUSE_SEGMENT_ROWS_MAX": u32 = 100_000;
     /// Largest segment, in bytes. (One batch may go over it.)

@@ -70,6 +70,9 @@ reason_codes! {
     IdempotencyUnavailable, "IDEMPOTENCY_UNAVAILABLE", Degrades;
     /// ClickHouse does not answer. Events are taken and kept in the log.
     ClickhouseAway, "CLICKHOUSE_AWAY", Degrades;
+    /// Files of damaged segments are kept beside the log (`*.damaged`): their good frames are stored, and what is
+    /// lost is only in a copy, if there is one. It ends when the files are put back whole or deleted.
+    SegmentsDamaged, "SEGMENTS_DAMAGED", Degrades;
     /// ClickHouse has refused segments. Their events are kept and are counted once `tallyhouse segments retry`
     /// succeeds.
     SegmentsParked, "SEGMENTS_PARKED", Degrades;

@@ -212,6 +212,7 @@ impl Parts {
             Arc::clone(&self.stored_hours),
             Arc::clone(&self.gate),
             Arc::clone(&self.terms),
+            self.prints,
         )
     }
 
@@ -325,6 +326,7 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
         dir: config.data_dir.join("log"),
         bytes_max: config.log_bytes_max,
         free_bytes_min: config.log_free_bytes_min,
+        kept_bytes_max: config.log_kept_bytes_max,
         segment_rows_max: config.segment_rows_max,
         segment_bytes_max: config.segment_bytes_max,
         segment_linger: Duration::from_millis(config.segment_linger_ms),

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::fingerprint::Fingerprinter;
+use super::fingerprint::{Fingerprinter, IdFingerprint};
 use super::index::{Index, Minute, SegmentTag};
-use super::log::{Log, open_segment};
+use super::log::{Log, SegmentFrames};
 use super::row::{RowSpan, Rows};
 use super::store::{EventStore, MinuteSet, StoreError};
 use crate::domain::{MILLIS_PER_MINUTE, Timestamp};
@@ -48,8 +48,9 @@ fn floor_for(minutes_newest_first: &[(Timestamp, u64)], ids_max: u64) -> Option<
 
 fn fill_from_log(index: &Index, prints: Fingerprinter, log: &Log) {
     for segment in log.segments().list() {
-        // Damage was seen and reported when the log was opened.
-        let Ok(mut reader) = open_segment(&segment.path) else { continue };
+        // A copy of another segment is never stored, so its ids are not known. Damage was seen and reported
+        // when the log was opened.
+        let Ok(mut reader) = SegmentFrames::open(&segment) else { continue };
         let mut rows = Vec::new();
         while let Ok(Some(_)) = reader.next_frame(&mut rows) {
             for span in Rows::whole(&rows).map_while(Result::ok) {
@@ -60,6 +61,16 @@ fn fill_from_log(index: &Index, prints: Fingerprinter, log: &Log) {
     }
 }
 
+/// Reads the ids of these minutes that are stored.
+pub(super) async fn stored_ids(
+    store: &dyn EventStore,
+    prints: Fingerprinter,
+    minutes: &MinuteSet,
+    mut take: impl FnMut(IdFingerprint),
+) -> Result<(), StoreError> {
+    for_each_stored(store, minutes, |rows, span| take(prints.id(&rows[span.id.clone()]))).await
+}
+
 /// Takes in the stored ids of these minutes, and counts them.
 pub(super) async fn restore_all(
     index: &Index,
@@ -67,21 +78,34 @@ pub(super) async fn restore_all(
     store: &dyn EventStore,
     minutes: &MinuteSet,
 ) -> Result<usize, StoreError> {
+    let mut ids = 0;
+    let restored = for_each_stored(store, minutes, |rows, span| {
+        restore(index, prints, rows, span, None);
+        ids += 1;
+    });
+    restored.await?;
+    Ok(ids)
+}
+
+/// Reads the stored events of these minutes.
+async fn for_each_stored(
+    store: &dyn EventStore,
+    minutes: &MinuteSet,
+    mut take: impl FnMut(&[u8], &RowSpan),
+) -> Result<(), StoreError> {
     let mut pieces = store.read(minutes).await?;
     let mut rows: Vec<u8> = Vec::new();
-    let mut ids = 0;
     while let Some(piece) = pieces.recv().await {
         rows.extend_from_slice(&piece?);
         let mut end = 0;
         let mut walk = Rows::payloads(&rows);
         while let Some(Ok(span)) = walk.next() {
-            restore(index, prints, &rows, &span, None);
+            take(&rows, &span);
             end = walk.position();
-            ids += 1;
         }
         rows.drain(..end);
     }
-    if rows.is_empty() { Ok(ids) } else { Err(StoreError::Retry("the answer ended within a row".to_owned())) }
+    if rows.is_empty() { Ok(()) } else { Err(StoreError::Retry("the answer ended within a row".to_owned())) }
 }
 
 fn restore(index: &Index, prints: Fingerprinter, rows: &[u8], span: &RowSpan, unstored_in: Option<SegmentTag>) {

@@ -15,9 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::fingerprint::Fingerprinter;
 use super::index::Index;
 use super::insert_gate::InsertGate;
-use super::log::{FrameError, Log, Segment, SegmentState, open_segment};
+use super::log::{FrameError, Log, Segment, SegmentFrames, SegmentState};
+use super::lost_ids::forget_lost;
 use super::row::{self, Rows};
 use super::segment_hours::{SegmentHours, read_hours};
 use super::store::{EventStore, SegmentInsert, StoreError};
@@ -56,11 +58,13 @@ pub struct Forwarder {
     stored_hours: Arc<StoredHours>,
     gate: Arc<InsertGate>,
     terms: Arc<CurrentTerms>,
+    prints: Fingerprinter,
 }
 
 impl Forwarder {
     /// Between this log and this database. Tells the index and the stored
     /// hours what has arrived there.
+    #[expect(clippy::too_many_arguments, reason = "every part is another")]
     pub fn new(
         settings: ForwarderSettings,
         log: Arc<Log>,
@@ -69,8 +73,9 @@ impl Forwarder {
         stored_hours: Arc<StoredHours>,
         gate: Arc<InsertGate>,
         terms: Arc<CurrentTerms>,
+        prints: Fingerprinter,
     ) -> Arc<Self> {
-        Arc::new(Self { settings, log, index, store, stored_hours, gate, terms })
+        Arc::new(Self { settings, log, index, store, stored_hours, gate, terms, prints })
     }
 
     /// Starts as many tasks as inserts may be under way. They end soon after
@@ -97,44 +102,81 @@ impl Forwarder {
 
     /// Inserts a segment, however often it takes.
     async fn forward(&self, segment: &Segment) {
+        let mut segment = segment.clone();
         let mut backoff = Backoff::new(self.settings.backoff_min, self.settings.backoff_max);
         loop {
-            match self.insert(segment).await {
+            match self.insert(&segment).await {
                 Ok(touched) => {
                     meters::inserted("stored");
                     // In this order: a caller who sees that the segment has
                     // gone must not be given an answer from before.
                     self.stored_hours.stored(touched);
-                    self.log.stored(segment);
+                    self.log.stored(&segment);
                     self.index.forget_stored(|| self.log.segments().tags());
                     return;
                 }
                 Err(StoreError::Refused(error)) => {
                     meters::inserted("refused");
+                    if let Some(salvaged) = self.salvage(&segment).await {
+                        segment = salvaged;
+                        continue;
+                    }
                     tracing::error!(segment = %segment.id, error, "ClickHouse refused a segment; it is parked");
-                    self.log.park(segment, error);
+                    self.log.park(&segment, error);
                     return;
                 }
                 Err(StoreError::Retry(error)) => {
                     meters::inserted("failed");
                     let pause = backoff.next_pause();
                     tracing::warn!(segment = %segment.id, error, ?pause, "an insert failed and will be repeated");
-                    self.log.failed(segment, error);
+                    self.log.failed(&segment, error);
                     tokio::time::sleep(pause).await;
                 }
             }
         }
     }
 
+    /// After a refusal: the segment with what is good of it, if its file turns out to be damaged.
+    async fn salvage(&self, segment: &Segment) -> Option<Segment> {
+        let (log, of) = (Arc::clone(&self.log), segment.clone());
+        let is_good = move || -> std::io::Result<Option<Segment>> {
+            if read_to_end(&of).is_ok() { Ok(None) } else { log.salvage(&of) }
+        };
+        match tokio::task::spawn_blocking(is_good).await {
+            Ok(Ok(salvaged)) => salvaged,
+            Ok(Err(error)) => {
+                tracing::error!(%error, segment = %segment.id, "a segment cannot be read");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, segment = %segment.id, "the search of a segment failed");
+                None
+            }
+        }
+    }
+
     async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
         let attempt = self.gate.attempt(segment.id).await;
-        let touched = if attempt.is_first() {
+        let touched = if segment.salvage.is_some() {
+            // Its token names the bytes that were written, not these.
+            self.forget_lost(segment).await?;
+            self.send(segment, EventStore::settle).await?
+        } else if attempt.is_first() {
             self.send(segment, EventStore::insert).await?
         } else {
             self.insert_again(segment).await?
         };
         attempt.stored();
         Ok(touched)
+    }
+
+    /// Takes the ids back that were lost with a damaged segment.
+    async fn forget_lost(&self, segment: &Segment) -> Result<(), StoreError> {
+        let lost = forget_lost(segment, &self.index, self.prints, &self.log, &*self.store).await?;
+        if lost > 0 {
+            tracing::error!(segment = %segment.id, lost, "acknowledged events are lost; they are accepted when sent again");
+        }
+        Ok(())
     }
 
     /// Under its token each table takes what it lacks. But a table notes the
@@ -216,12 +258,8 @@ struct Reading {
 /// Reads a segment on a thread that may block, as fast as its chunks are
 /// taken.
 fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
-    let mut reader = open_segment(&segment.path)?;
-    if reader.header().id != segment.id {
-        // A copy: its own token is another.
-        return Err(FrameError::Damaged);
-    }
-    let columns = reader.header().columns.clone();
+    let mut reader = SegmentFrames::open(segment)?;
+    let columns = reader.columns().to_owned();
     let is_known = columns == row::COLUMNS;
     let (chunk, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
     let (touched_at_end, touched) = oneshot::channel();
@@ -249,6 +287,15 @@ fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
         let _ = touched_at_end.send(touched); // The insert may have given up.
     });
     Ok(Reading { columns, chunks, touched })
+}
+
+/// Reads a segment to its end, as an insert does.
+fn read_to_end(segment: &Segment) -> Result<(), FrameError> {
+    let (mut frames, mut rows) = (SegmentFrames::open(segment)?, Vec::new());
+    while frames.next_frame(&mut rows)?.is_some() {
+        rows.clear();
+    }
+    Ok(())
 }
 
 /// Notes which hours the rows lie in. (Rows of other columns, which another

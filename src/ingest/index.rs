@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 
 use self::sweep::SWEEP_PERCENT;
@@ -383,6 +383,44 @@ impl Index {
             self.cold_len.fetch_sub(colds - cold.len(), Ordering::Relaxed);
             self.len.fetch_sub(ids - table.len() - cold.len(), Ordering::Relaxed);
         }
+    }
+
+    /// The ids that are not known to be stored and are in a segment with this tag, with their minutes. (Some may
+    /// be of other segments with the tag, which are stored or not.)
+    pub fn tagged(&self, tag: SegmentTag) -> Vec<(IdFingerprint, Minute)> {
+        let mut ids = Vec::new();
+        for (shard, of_shard) in (0..).zip(&self.shards) {
+            let of_shard = of_shard.lock();
+            let id = |words: [u32; 3]| IdFingerprint { shard, words };
+            let in_table = of_shard.table.iter().filter(|entry| Mark(entry.mark).tag() == tag);
+            ids.extend(in_table.map(|entry| (id(entry.words), Mark(entry.mark).minute())));
+            let cold = of_shard.cold.iter().filter(|(_, cold)| cold.tag == tag);
+            ids.extend(cold.map(|(words, cold)| (id(*words), cold.minute)));
+        }
+        ids
+    }
+
+    /// Forgets ids of [`Index::tagged`] whose events are lost: they can be sent again.
+    pub fn forget_lost(&self, lost: &[(IdFingerprint, Minute)]) {
+        for (shard, of_shard) in (0..).zip(&self.shards) {
+            let lost: FxHashSet<[u32; 3]> =
+                lost.iter().filter(|(id, _)| id.shard == shard).map(|(id, _)| id.words).collect();
+            if lost.is_empty() {
+                continue;
+            }
+            let Shard { table, cold, .. } = &mut *of_shard.lock();
+            let (ids, colds) = (table.len() + cold.len(), cold.len());
+            table.retain(|entry| !lost.contains(&entry.words));
+            cold.retain(|words, _| !lost.contains(words));
+            self.cold_len.fetch_sub(colds - cold.len(), Ordering::Relaxed);
+            self.len.fetch_sub(ids - table.len() - cold.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// An id as [`Index::tagged`] has it.
+    #[allow(clippy::cast_possible_truncation, reason = "less than SHARDS")]
+    pub const fn as_tagged(id: IdFingerprint) -> IdFingerprint {
+        IdFingerprint { shard: shard_of(id) as u32, words: id.words }
     }
 
     /// Waits until a sweep is due.

@@ -16,6 +16,7 @@ pub(crate) mod fuzzing;
 pub mod index;
 pub mod insert_gate;
 pub mod log;
+mod lost_ids;
 mod mark;
 pub mod outcome;
 pub mod pipeline;

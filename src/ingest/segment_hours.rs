@@ -1,7 +1,7 @@
 //! Which hours the events of a segment lie in, read from its file.
 
 use super::forwarder::touch_hours;
-use super::log::{FrameError, Segment, open_segment};
+use super::log::{FrameError, Segment, SegmentFrames};
 use super::row;
 use super::stored::TouchedHours;
 
@@ -22,12 +22,12 @@ pub enum SegmentHours {
 /// When the file cannot be read; it may have gone, or have a new name.
 pub fn read_hours(segment: &Segment) -> Result<SegmentHours, FrameError> {
     let mut touched = TouchedHours::default();
-    let mut reader = match open_segment(&segment.path) {
+    let mut reader = match SegmentFrames::open(segment) {
         Ok(reader) => reader,
         Err(FrameError::Torn | FrameError::Damaged) => return Ok(SegmentHours::Known(touched)),
         Err(error @ FrameError::Io(_)) => return Err(error),
     };
-    if reader.header().columns != row::COLUMNS {
+    if reader.columns() != row::COLUMNS {
         return Ok(SegmentHours::Unknown);
     }
     let mut rows = Vec::new();

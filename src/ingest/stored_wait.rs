@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use uuid::Uuid;
 
 use super::fingerprint::{Fingerprinter, IdFingerprint};
 use super::index::{SegmentTag, SegmentTags};
-use super::log::{FrameError, Log, Ordinal, Segment, SegmentState, Segments, open_segment};
+use super::log::{FrameError, Log, Ordinal, Segment, SegmentFrames, SegmentState, Segments};
 use super::row::Rows;
 use crate::domain::Error;
 
@@ -136,8 +135,8 @@ impl ParkedIds {
         if let Some(ids) = by_segment.get(&segment.id) {
             return Ok(Arc::clone(ids));
         }
-        let (prints, path) = (self.prints, segment.path.clone());
-        let ids: Arc<[IdFingerprint]> = tokio::task::spawn_blocking(move || read_ids(prints, &path)).await??.into();
+        let (prints, of) = (self.prints, segment.clone());
+        let ids: Arc<[IdFingerprint]> = tokio::task::spawn_blocking(move || read_ids(prints, &of)).await??.into();
         if ids.len() <= PARKED_IDS_MAX {
             let held: usize = by_segment.values().map(|ids| ids.len()).sum();
             if held + ids.len() > PARKED_IDS_MAX {
@@ -150,12 +149,12 @@ impl ParkedIds {
 }
 
 /// Reads the ids of a segment's good frames.
-fn read_ids(prints: Fingerprinter, path: &Path) -> io::Result<Vec<IdFingerprint>> {
+fn read_ids(prints: Fingerprinter, segment: &Segment) -> io::Result<Vec<IdFingerprint>> {
     let failed = |error: FrameError| match error {
         FrameError::Io(error) => error,
         FrameError::Torn | FrameError::Damaged => io::Error::other(error),
     };
-    let mut reader = open_segment(path).map_err(failed)?;
+    let mut reader = SegmentFrames::open(segment).map_err(failed)?;
     let (mut ids, mut rows) = (Vec::new(), Vec::new());
     while reader.next_frame(&mut rows).map_err(failed)?.is_some() {
         ids.extend(Rows::whole(&rows).map_while(Result::ok).map(|span| prints.id(&rows[span.id])));

@@ -31,7 +31,10 @@ impl Checked {
     pub(super) fn register(self, health: &Health) {
         let Self { log, index, clock, calls, no_room, clickhouse_up } = self;
         let segments = Arc::clone(log.segments());
-        health.register(move || log.refusal().and_then(log_reason));
+        health.register({
+            let log = Arc::clone(&log);
+            move || log.refusal().and_then(log_reason)
+        });
         health.register(move || {
             let max = index.ids_max();
             index.is_full().then(|| {
@@ -61,6 +64,16 @@ impl Checked {
         health.register(move || {
             let is_up = *clickhouse_up.borrow();
             (!is_up).then(|| Reason::new(ReasonCode::ClickhouseAway, "ClickHouse does not answer"))
+        });
+        health.register({
+            let log = Arc::clone(&log);
+            move || {
+                let damaged = log.kept().damaged;
+                (damaged > 0).then(|| {
+                    let message = format!("the files of {damaged} damaged segments are kept beside the log");
+                    Reason::new(ReasonCode::SegmentsDamaged, message)
+                })
+            }
         });
         health.register(move || {
             let parked = segments.parked();

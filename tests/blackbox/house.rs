@@ -88,7 +88,7 @@ impl House {
         let log = self.dir.path().join("log");
         std::fs::create_dir_all(&log).unwrap();
         let script = format!(
-            "mount -t tmpfs -o size={megabytes}m tmpfs {} && exec {} \"$@\"",
+            "mount -t tmpfs -o size={megabytes}m tmpfs {} && eval \"${{TEST_LOG_SETUP:-:}}\" && exec {} \"$@\"",
             log.display(),
             env!("CARGO_BIN_EXE_tallyhouse")
         );

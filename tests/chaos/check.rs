@@ -62,8 +62,14 @@ pub(crate) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_i64().map(|n| n as u64)).or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Checks every verdict, and every stored event.
-pub(crate) fn check_verdicts(drafts: &[Draft], attempts: &[Attempt], stored: &StoredById, faults: &mut Vec<String>) {
+/// Checks every verdict, and every stored event. Of events that were lost with a damaged frame, what was said after that.
+pub(crate) fn check_verdicts(
+    drafts: &[Draft],
+    attempts: &[Attempt],
+    lost: &HashMap<String, u64>,
+    stored: &StoredById,
+    faults: &mut Vec<String>,
+) {
     let mut by_id: HashMap<&str, Vec<&Attempt>> = HashMap::new();
     for attempt in attempts {
         by_id.entry(drafts[attempt.draft].id.as_str()).or_default().push(attempt);
@@ -72,14 +78,18 @@ pub(crate) fn check_verdicts(drafts: &[Draft], attempts: &[Attempt], stored: &St
         let none = Vec::new();
         check_is_known(drafts, id, event, by_id.get(id.as_str()).unwrap_or(&none), faults);
     }
+    let is_valid =
+        |attempt: &&&Attempt| lost.get(&drafts[attempt.draft].id).is_none_or(|lost_at| *lost_at < attempt.begun);
     for (id, attempts) in &by_id {
+        let attempts: Vec<&Attempt> = attempts.iter().filter(is_valid).copied().collect();
         let event = stored.get(*id);
-        for attempt in attempts {
+        for attempt in &attempts {
             check_told(&drafts[attempt.draft], attempt, event, faults);
         }
-        check_accepted_once(id, attempts, faults);
+        check_accepted_once(id, &attempts, faults);
     }
-    check_order(drafts, attempts, stored, faults);
+    let valid: Vec<&Attempt> = attempts.iter().filter(|attempt| is_valid(&attempt)).collect();
+    check_order(drafts, &valid, stored, faults);
 }
 
 /// Somebody sent this, and if nobody was told that it was accepted, then
@@ -132,7 +142,7 @@ fn check_accepted_once(id: &str, attempts: &[&Attempt], faults: &mut Vec<String>
 }
 
 /// What one producer was told is accepted arrived in the order of sending.
-fn check_order(drafts: &[Draft], attempts: &[Attempt], stored: &StoredById, faults: &mut Vec<String>) {
+fn check_order(drafts: &[Draft], attempts: &[&Attempt], stored: &StoredById, faults: &mut Vec<String>) {
     let mut last_of: HashMap<u64, (u64, &str)> = HashMap::new();
     for attempt in attempts.iter().filter(|attempt| attempt.told == Some(Told::Accepted)) {
         let id = drafts[attempt.draft].id.as_str();

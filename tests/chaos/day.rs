@@ -80,7 +80,7 @@ async fn work(house: &mut House, plan: &Plan, scripts: Vec<Script>, field: &Arc<
     for script in scripts {
         producers.spawn(produce(Arc::clone(field), script, house.address()));
     }
-    inject(house, plan, &field.oracle, &field.tally).await?;
+    inject(house, plan, field).await?;
     while let Some(ended) = producers.join_next().await {
         ended.context("a producer failed")?;
     }
@@ -113,7 +113,7 @@ async fn judge(house: &mut House, field: &Field) -> Result<Vec<String>> {
         house.repair().await?;
     }
     let stored = read_stored(house, &mut faults).await?;
-    check_verdicts(&field.drafts, &attempts, &stored, &mut faults);
+    check_verdicts(&field.drafts, &attempts, &field.oracle.lost_before(), &stored, &mut faults);
     if field.tally.of(Kind::ClockBack) + field.tally.of(Kind::ClockBackBetweenRuns) == 0 {
         check_places(&stored, &mut faults);
     }

@@ -1,6 +1,7 @@
 //! Makes things go wrong, in the order of the plan, and mends them again.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -13,7 +14,8 @@ use crate::house::{House, LOOK_EVERY, PATIENCE};
 use crate::log_files;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
-use crate::workload::{HOUR, YOUNGEST};
+use crate::producer::{Field, produce};
+use crate::workload::{BATCH_EVENTS_MAX, Batch, Door, HOUR, Script, YOUNGEST};
 
 /// How long the clock stays where it has jumped to: less than it takes to confirm it.
 const JUMP: Duration = Duration::from_millis(400);
@@ -31,9 +33,10 @@ const RENAME_FAILED: &str = "in rename: Not a directory";
 
 /// Injects the faults of a plan, each once the work has come so far. Afterwards
 /// everything runs.
-pub(crate) async fn inject(house: &mut House, plan: &Plan, oracle: &Oracle, tally: &Tally) -> Result<()> {
+pub(crate) async fn inject(house: &mut House, plan: &Plan, field: &Arc<Field>) -> Result<()> {
     let random = StdRng::seed_from_u64(plan.seed ^ 0xFA17);
-    let mut injector = Injector { house, oracle, tally, random, begins_at: plan.begins_at };
+    let Field { oracle, tally, .. } = &**field;
+    let mut injector = Injector { house, field, oracle, tally, random, begins_at: plan.begins_at };
     for (at, fault) in &plan.faults {
         oracle.settled(*at).await;
         injector.inject(*fault).await?;
@@ -43,6 +46,7 @@ pub(crate) async fn inject(house: &mut House, plan: &Plan, oracle: &Oracle, tall
 
 struct Injector<'a> {
     house: &'a mut House,
+    field: &'a Arc<Field>,
     oracle: &'a Oracle,
     tally: &'a Tally,
     random: StdRng,
@@ -82,8 +86,8 @@ impl Injector<'_> {
             }
             Fault::FullDisk { left } => self.fill_disk(left).await,
             Fault::TearLog { how } => self.tear(how).await,
-            Fault::FlipSealed => self.flip_sealed().await,
-            Fault::FlipOpen => self.flip_open().await,
+            Fault::FlipSealed => self.flip("sealed", Kind::FlipSealed).await,
+            Fault::FlipOpen => self.flip("open", Kind::FlipOpen).await,
             Fault::FailPart { table } => self.fail_part(TABLES[table]).await,
             Fault::StepClock { seconds } => {
                 self.tally.add(if seconds < 0 { Kind::ClockBack } else { Kind::ClockForward });
@@ -214,54 +218,39 @@ impl Injector<'_> {
         self.house.kill(true, false).await
     }
 
-    /// A bit of a sealed segment flips: the segment must be parked, and said
-    /// to be. When the bit is put right and the segment retried, it is stored.
-    async fn flip_sealed(&mut self) -> Result<()> {
+    /// A bit of an acknowledged frame flips, and nobody puts it right. The good frames must be stored without
+    /// being asked for. The events of that frame are lost: they are sent again, and from then on everybody must
+    /// be told the truth about them too.
+    async fn flip(&mut self, state: &str, kind: Kind) -> Result<()> {
         self.with_a_backlog().await?;
-        let Some(original) = log_files::flip(&self.house.log_dir(), "sealed", &mut self.random)? else {
-            self.house.signal_engine(Signal::CONT).await?;
-            return self.house.start().await;
-        };
-        // With the engine standing still, the service gets no further than its
-        // log.
-        self.house.launch()?;
-        self.house.says("a sealed segment is damaged; it is parked").await?;
-        ensure!(appears(&original.in_state("parked")).await, "a damaged segment was not parked");
-        self.house.kill(true, false).await?;
-        original.restore("parked")?;
+        let flipped = log_files::flip(&self.house.log_dir(), state, &mut self.random)?;
         self.house.signal_engine(Signal::CONT).await?;
+        let Some(flipped) = flipped else { return self.house.start().await };
+        // A sealed segment may have been attempted: what is settled may be missing from a rollup.
+        self.house.is_to_be_repaired |= state == "sealed";
+        self.field.oracle.lost(flipped.lost.iter().cloned());
         self.house.start().await?;
-        ensure!(self.house.retry_parked().await? == 1, "a parked segment was not retried");
-        self.tally.add(Kind::FlipSealed);
-        Ok(())
-    }
-
-    /// The same in the segment that was written to: what lies behind the bit
-    /// must be kept, and said to be.
-    async fn flip_open(&mut self) -> Result<()> {
-        self.with_a_backlog().await?;
-        let Some(original) = log_files::flip(&self.house.log_dir(), "open", &mut self.random)? else {
-            self.house.signal_engine(Signal::CONT).await?;
-            return self.house.start().await;
-        };
-        self.house.launch()?;
-        self.house.says("was cut off").await?;
-        ensure!(appears(&original.in_state("cut")).await, "a damaged segment was cut and the rest not kept");
-        self.house.kill(true, false).await?;
-        std::fs::remove_file(original.in_state("cut"))?;
-        let _ = std::fs::remove_file(original.in_state("sealed")); // Not there when nothing was good.
-        original.restore("open")?;
-        self.house.signal_engine(Signal::CONT).await?;
-        self.house.start().await?;
-        self.tally.add(Kind::FlipOpen);
+        let kept = ["damaged", "cut"].map(|extension| flipped.path.with_extension(extension));
+        ensure!(appears(&kept).await, "a damaged segment was not stored without its damaged frame, and kept");
+        let drafts = self.field.drafts.iter().enumerate();
+        let lost = drafts.filter(|(_, draft)| draft.flaw.is_none() && flipped.lost.contains(&draft.id));
+        let lost: Vec<usize> = lost.map(|(position, _)| position).collect();
+        let batch = |drafts: &[usize]| Batch { drafts: drafts.to_vec(), ..Batch::default() };
+        let batches = lost.chunks(BATCH_EVENTS_MAX).map(batch).collect();
+        let again = Script { door: Door::Unary, batches, pause: Duration::ZERO, cuts_after: None };
+        produce(Arc::clone(self.field), again, self.house.address()).await;
+        for file in kept {
+            let _ = std::fs::remove_file(file); // One of them is not there.
+        }
+        self.tally.add(kind);
         Ok(())
     }
 }
 
-/// Waits for a file: what is said in the log is done a moment later.
-async fn appears(path: &Path) -> bool {
+/// Waits for one of these files.
+async fn appears(paths: &[PathBuf]) -> bool {
     let appeared = async {
-        while !path.exists() {
+        while !paths.iter().any(|path| path.exists()) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };

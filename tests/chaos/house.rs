@@ -13,7 +13,7 @@ use tallyhouse::config::Config;
 use tallyhouse::transport::proto::audit_response::Step;
 use tallyhouse::transport::proto::audit_service_client::AuditServiceClient;
 use tallyhouse::transport::proto::segment_service_client::SegmentServiceClient;
-use tallyhouse::transport::proto::{AuditRequest, ListSegmentsRequest, RetryParkedSegmentsRequest, Segment, Window};
+use tallyhouse::transport::proto::{AuditRequest, ListSegmentsRequest, Segment, Window};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -252,12 +252,6 @@ impl House {
             ensure!(Instant::now() < deadline, "the log does not get empty: {segments:?}");
             tokio::time::sleep(LOOK_EVERY).await;
         }
-    }
-
-    /// Puts parked segments back in line.
-    pub(crate) async fn retry_parked(&self) -> Result<u32> {
-        let answer = self.segments().await?.retry_parked_segments(RetryParkedSegmentsRequest {}).await?;
-        Ok(answer.into_inner().segments)
     }
 
     /// Audits the hours of these moments, and repairs what differs, for no longer

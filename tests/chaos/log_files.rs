@@ -3,6 +3,7 @@
 //! The format is read here anew, from its description, not with the service's
 //! own code.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -81,37 +82,61 @@ fn flip_bit(bytes: &mut [u8], random: &mut StdRng) {
     bytes[at] ^= 1 << random.random_range(0..8);
 }
 
-/// A file, before it was harmed.
-pub(crate) struct Original {
+/// A segment of which a bit has flipped.
+pub(crate) struct Flipped {
     pub(crate) path: PathBuf,
-    bytes: Vec<u8>,
-}
-
-impl Original {
-    /// Puts it back, under this state.
-    pub(crate) fn restore(&self, state: &str) -> Result<()> {
-        Ok(std::fs::write(self.path.with_extension(state), &self.bytes)?)
-    }
-
-    pub(crate) fn in_state(&self, state: &str) -> PathBuf {
-        self.path.with_extension(state)
-    }
+    /// The ids of the events of that frame.
+    pub(crate) lost: HashSet<String>,
 }
 
 /// Flips a bit of an acknowledged frame of a segment in this state; none when
 /// there is no such frame.
-pub(crate) fn flip(dir: &Path, state: &str, random: &mut StdRng) -> Result<Option<Original>> {
+pub(crate) fn flip(dir: &Path, state: &str, random: &mut StdRng) -> Result<Option<Flipped>> {
     for path in segments(dir, state)?.into_iter().rev() {
-        let bytes = std::fs::read(&path)?;
+        let mut bytes = std::fs::read(&path)?;
         let frames = frames(&bytes);
         if frames.is_empty() {
             continue;
         }
         let frame = frames[random.random_range(0..frames.len())].clone();
-        let mut harmed = bytes.clone();
-        flip_bit(harmed.get_mut(frame).context("a frame")?, random);
-        std::fs::write(&path, harmed)?;
-        return Ok(Some(Original { path, bytes }));
+        let lost = ids(bytes.get(frame.start + 12..frame.end).context("rows")?).context("rows")?;
+        flip_bit(bytes.get_mut(frame).context("a frame")?, random);
+        std::fs::write(&path, bytes)?;
+        return Ok(Some(Flipped { path, lost }));
     }
     Ok(None)
+}
+
+/// The event ids of rows in RowBinary: organisation and id, five texts, time and seq, properties, version of
+/// the type and of the row.
+fn ids(mut rows: &[u8]) -> Option<HashSet<String>> {
+    let mut ids = HashSet::new();
+    while !rows.is_empty() {
+        text(&mut rows)?;
+        ids.insert(String::from_utf8(text(&mut rows)?.to_vec()).ok()?);
+        for _ in 0..5 {
+            text(&mut rows)?;
+        }
+        rows = rows.get(16..)?;
+        text(&mut rows)?;
+        rows = rows.get(12..)?;
+    }
+    Some(ids)
+}
+
+/// A text behind its length.
+fn text<'a>(rows: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (mut length, mut shift) = (0_usize, 0);
+    loop {
+        let (byte, rest) = rows.split_first()?;
+        *rows = rest;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+        shift += 7;
+    }
+    let (text, rest) = rows.split_at_checked(length)?;
+    *rows = rest;
+    Some(text)
 }

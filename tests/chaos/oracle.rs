@@ -2,6 +2,7 @@
 //! came back. It is kept outside the service and learns nothing from it but
 //! its answers.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -45,6 +46,8 @@ pub(crate) struct Oracle {
     sessions: AtomicU64,
     /// Events that have their final verdict, or whose producer gave up.
     settled: watch::Sender<u64>,
+    /// Events that were lost with a damaged frame, and when: what was said of them before is no longer so.
+    lost: Mutex<HashMap<String, u64>>,
     /// What a producer was told that nobody should ever be told.
     complaints: Mutex<Vec<String>>,
 }
@@ -73,6 +76,17 @@ impl Oracle {
     pub(crate) async fn settled(&self, events: u64) {
         // The sender is this oracle's own: it is there.
         let _ = self.settled.subscribe().wait_for(|settled| *settled >= events).await;
+    }
+
+    /// These ids are lost by now.
+    pub(crate) fn lost(&self, ids: impl Iterator<Item = String>) {
+        let now = self.now();
+        self.lost.lock().extend(ids.map(|id| (id, now)));
+    }
+
+    /// The ids that were lost, and when.
+    pub(crate) fn lost_before(&self) -> HashMap<String, u64> {
+        self.lost.lock().clone()
     }
 
     pub(crate) fn complain(&self, complaint: String) {

@@ -198,6 +198,7 @@ fn log_in(dir: &Path, terms: &Arc<CurrentTerms>) -> Arc<Log> {
         dir: dir.to_owned(),
         bytes_max: 1 << 30,
         free_bytes_min: 0,
+        kept_bytes_max: 1 << 20,
         segment_rows_max: 3,
         segment_bytes_max: 2 << 20,
         segment_linger: Duration::from_millis(1),
@@ -238,8 +239,16 @@ impl Bench {
         };
         let database: Arc<dyn EventStore> = Arc::<FaultyStore>::clone(&store);
         let index = Arc::new(Index::new(1_000));
-        let forwarder =
-            Forwarder::new(settings, Arc::clone(&log), index, database, Arc::default(), Arc::default(), terms);
+        let forwarder = Forwarder::new(
+            settings,
+            Arc::clone(&log),
+            index,
+            database,
+            Arc::default(),
+            Arc::default(),
+            terms,
+            Fingerprinter::random(),
+        );
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Self { log, forwarder, store, tasks, stop, batches: Vec::new(), _dir: dir }
     }

@@ -163,6 +163,7 @@ mod tests {
             dir: dir.path().to_owned(),
             bytes_max,
             free_bytes_min,
+            kept_bytes_max: 0,
             segment_rows_max: 1,
             segment_bytes_max: 1,
             segment_linger: Duration::ZERO,

@@ -33,7 +33,7 @@ const FRAME_BYTES_MAX: usize = 1 << 30;
 
 /// What a segment file says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegmentHeader {
+pub(super) struct SegmentHeader {
     /// The segment's id, and its insert's token.
     pub id: Uuid,
     /// When its first event arrived, in microseconds since 1970.
@@ -61,7 +61,7 @@ impl SegmentHeader {
     }
 
     /// The header, and how many bytes it takes.
-    fn decode(reader: &mut impl Read) -> Result<(Self, u64), FrameError> {
+    pub(super) fn decode(reader: &mut impl Read) -> Result<(Self, u64), FrameError> {
         let mut head = [0; 16];
         read_all(reader, &mut head)?;
         let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
@@ -186,7 +186,7 @@ fn read_all(reader: &mut impl Read, buffer: &mut [u8]) -> Result<(), FrameError>
 }
 
 /// Reads a segment frame by frame, checking each.
-pub struct SegmentReader<R> {
+pub(super) struct SegmentReader<R> {
     header: SegmentHeader,
     reader: R,
     /// Bytes of the header and of all frames read: where the good part ends.
@@ -195,54 +195,62 @@ pub struct SegmentReader<R> {
 
 impl<R: Read> SegmentReader<R> {
     /// Reads the header.
-    pub fn new(mut reader: R) -> Result<Self, FrameError> {
+    pub(super) fn new(mut reader: R) -> Result<Self, FrameError> {
         let (header, good_bytes) = SegmentHeader::decode(&mut reader)?;
         Ok(Self { header, reader, good_bytes })
     }
 
     /// The header.
-    pub const fn header(&self) -> &SegmentHeader {
+    pub(super) const fn header(&self) -> &SegmentHeader {
         &self.header
     }
 
     /// Bytes up to the end of the last good frame.
-    pub const fn good_bytes(&self) -> u64 {
+    pub(super) const fn good_bytes(&self) -> u64 {
         self.good_bytes
     }
 
     /// Appends the next frame's rows to the buffer and returns how many there
     /// are; none at the end of the file.
-    pub fn next_frame(&mut self, rows: &mut Vec<u8>) -> Result<Option<u32>, FrameError> {
-        let mut length = [0; 4];
-        match read_all(&mut self.reader, &mut length[..1]) {
-            Err(FrameError::Torn) => return Ok(None),
-            begun => begun?,
-        }
-        read_all(&mut self.reader, &mut length[1..])?;
-        let length = u32::from_le_bytes(length) as usize;
-        if !(4..=FRAME_BYTES_MAX).contains(&length) {
-            return Err(FrameError::Damaged);
-        }
-        let mut head = [0; 8];
-        read_all(&mut self.reader, &mut head)?;
-        let (crc, row_count) = head.split_at(4);
-        let start = rows.len();
-        let read = self.read_rows(rows, length - 4);
-        let check = crc32c::crc32c_append(crc32c::crc32c(row_count), &rows[start..]);
-        if read.is_ok() && check.to_le_bytes() == crc {
-            self.good_bytes += (8 + length) as u64;
-            return Ok(Some(u32::from_le_bytes([row_count[0], row_count[1], row_count[2], row_count[3]])));
-        }
-        rows.truncate(start);
-        read.and(Err(FrameError::Damaged))
+    pub(super) fn next_frame(&mut self, rows: &mut Vec<u8>) -> Result<Option<u32>, FrameError> {
+        let read = read_frame(&mut self.reader, rows)?;
+        self.good_bytes += read.map_or(0, |(_, bytes)| bytes);
+        Ok(read.map(|(count, _)| count))
     }
+}
 
-    /// Reads through `take`, so that a damaged length allocates no more than
-    /// the file holds.
-    fn read_rows(&mut self, rows: &mut Vec<u8>, bytes: usize) -> Result<(), FrameError> {
-        let read = self.reader.by_ref().take(bytes as u64).read_to_end(rows)?;
-        if read == bytes { Ok(()) } else { Err(FrameError::Torn) }
+/// Appends a frame's rows to the buffer, and returns how many there are and how many bytes the frame takes;
+/// none at the end.
+pub(super) fn read_frame(reader: &mut impl Read, rows: &mut Vec<u8>) -> Result<Option<(u32, u64)>, FrameError> {
+    let mut length = [0; 4];
+    match read_all(reader, &mut length[..1]) {
+        Err(FrameError::Torn) => return Ok(None),
+        begun => begun?,
     }
+    read_all(reader, &mut length[1..])?;
+    let length = u32::from_le_bytes(length) as usize;
+    if !(4..=FRAME_BYTES_MAX).contains(&length) {
+        return Err(FrameError::Damaged);
+    }
+    let mut head = [0; 8];
+    read_all(reader, &mut head)?;
+    let (crc, row_count) = head.split_at(4);
+    let start = rows.len();
+    let read = read_rows(reader, rows, length - 4);
+    let check = crc32c::crc32c_append(crc32c::crc32c(row_count), &rows[start..]);
+    if read.is_ok() && check.to_le_bytes() == crc {
+        let count = u32::from_le_bytes([row_count[0], row_count[1], row_count[2], row_count[3]]);
+        return Ok(Some((count, (8 + length) as u64)));
+    }
+    rows.truncate(start);
+    read.and(Err(FrameError::Damaged))
+}
+
+/// Reads through `take`, so that a damaged length allocates no more than
+/// the file holds.
+fn read_rows(reader: &mut impl Read, rows: &mut Vec<u8>, bytes: usize) -> Result<(), FrameError> {
+    let read = reader.by_ref().take(bytes as u64).read_to_end(rows)?;
+    if read == bytes { Ok(()) } else { Err(FrameError::Torn) }
 }
 
 #[cfg(test)]

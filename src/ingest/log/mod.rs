@@ -9,11 +9,14 @@
 
 mod capacity;
 mod frame;
+mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod kept;
 #[cfg(test)]
 mod model;
 mod recovery;
+mod salvage;
 mod segment;
 mod spare;
 mod writer;
@@ -28,13 +31,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-pub use frame::{Frame, FrameError, SegmentReader};
-pub use recovery::open_segment;
+pub use frame::{Frame, FrameError};
+pub use frames::SegmentFrames;
+pub use kept::Kept;
+pub use salvage::Salvage;
 pub use segment::{Ordinal, Segment, SegmentState, Segments};
 
 use super::clock::ArrivalClock;
 use super::terms::CurrentTerms;
 use capacity::Capacity;
+use kept::KeptFiles;
 use spare::Spares;
 use writer::{Command, Writer, sync_dir};
 
@@ -48,6 +54,8 @@ pub struct LogSettings {
     pub bytes_max: u64,
     /// Free space to leave on the disk, in bytes.
     pub free_bytes_min: u64,
+    /// Most bytes of what is kept beside the log: what was cut off, and damaged segments.
+    pub kept_bytes_max: u64,
     /// Most rows of a segment.
     pub segment_rows_max: u32,
     /// Largest segment, in bytes.
@@ -118,6 +126,7 @@ pub enum OpenError {
 pub struct Log {
     segments: Arc<Segments>,
     settings: LogSettings,
+    kept: KeptFiles,
     capacity: Arc<Capacity>,
     commands: Mutex<Option<mpsc::Sender<Command>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -138,7 +147,9 @@ impl Log {
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
         let segments = Arc::new(Segments::default());
-        let recovered = recovery::recover(&settings.dir).map_err(failed)?;
+        let kept = KeptFiles::new(settings.dir.clone(), settings.kept_bytes_max);
+        let recovered = recovery::recover(&settings.dir, &kept).map_err(failed)?;
+        kept.make_room(0);
         let next_ordinal = recovered.len() as Ordinal;
         for segment in recovered {
             segments.put(segment);
@@ -152,6 +163,7 @@ impl Log {
         Ok(Self {
             segments,
             settings,
+            kept,
             capacity,
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),
@@ -203,9 +215,32 @@ impl Log {
         self.segments.take_sealed()
     }
 
-    /// A segment is in ClickHouse: its file goes.
+    /// What is kept beside the log. Reads the directory.
+    pub fn kept(&self) -> Kept {
+        self.kept.kept()
+    }
+
+    /// A segment could not be read as it was written: searches its file for what is good, to be stored without
+    /// its token. Says whether there is something, that was not known before. Blocks.
+    pub fn salvage(&self, segment: &Segment) -> io::Result<Option<Segment>> {
+        let found = Salvage::of_file(&segment.path, segment.id)?.map(Arc::new);
+        let Some(salvage) = found.filter(|found| segment.salvage.as_ref() != Some(found)) else { return Ok(None) };
+        let error = recovery::tell_salvage(segment.id, &salvage);
+        self.segments.update(segment.ordinal, |segment| {
+            segment.rows = salvage.rows;
+            segment.salvage = Some(salvage);
+            segment.last_error = Some(error);
+        });
+        Ok(self.segments.find(segment.ordinal))
+    }
+
+    /// A segment is in ClickHouse: its file goes. (A damaged one is kept beside.)
     pub fn stored(&self, segment: &Segment) {
-        if let Err(error) = std::fs::remove_file(&segment.path) {
+        let gone = match &segment.salvage {
+            None => std::fs::remove_file(&segment.path),
+            Some(_) => self.kept.keep_damaged(segment.id, &segment.path),
+        };
+        if let Err(error) = gone {
             // It will be inserted again at the next start, under the same
             // token, which changes nothing.
             tracing::warn!(%error, segment = %segment.id, "a stored segment could not be deleted");

@@ -91,6 +91,7 @@ fn open_log(dir: &Path) -> Log {
         dir: dir.to_owned(),
         bytes_max: 1 << 30,
         free_bytes_min: 0,
+        kept_bytes_max: 1 << 20,
         segment_rows_max: 6,
         segment_bytes_max: 1 << 20,
         segment_linger: Duration::from_secs(3_600),
@@ -99,10 +100,10 @@ fn open_log(dir: &Path) -> Log {
     Log::open(settings, Arc::default(), Arc::default()).unwrap()
 }
 
-/// The frames of a segment's file, which may just have been sealed.
-fn frames(path: &Path) -> Vec<Vec<u8>> {
-    let sealed = path.with_extension("sealed");
-    let mut reader = open_segment(path).or_else(|_| open_segment(&sealed)).unwrap();
+/// The frames of a segment, which may just have been sealed.
+fn frames(segment: &Segment) -> Vec<Vec<u8>> {
+    let sealed = Segment { path: segment.path.with_extension("sealed"), ..segment.clone() };
+    let mut reader = SegmentFrames::open(segment).or_else(|_| SegmentFrames::open(&sealed)).unwrap();
     let mut frames = Vec::new();
     loop {
         let mut frame = Vec::new();
@@ -193,7 +194,7 @@ impl World {
     fn store(&mut self, index: prop::sample::Index) {
         self.answered();
         let Some(segment) = self.give_back(index) else { return };
-        for frame in frames(&segment.path) {
+        for frame in frames(&segment) {
             let at = self.acknowledged.iter().position(|acknowledged| *acknowledged == frame);
             self.acknowledged.remove(at.expect("a frame that was acknowledged and not stored yet"));
         }
@@ -207,7 +208,7 @@ impl World {
     fn check(&mut self) {
         assert!(self.waiting.is_empty());
         let segments = self.log().segments().list();
-        let found: Vec<Vec<u8>> = segments.iter().flat_map(|segment| frames(&segment.path)).collect();
+        let found: Vec<Vec<u8>> = segments.iter().flat_map(frames).collect();
         assert_eq!(found, self.acknowledged);
         for segment in segments {
             assert!(!self.stored.contains(&segment.id), "an id is used once");
@@ -243,12 +244,14 @@ impl World {
         self.dir = copy;
         self.damage(tail);
         let log = open_log(self.dir.path());
-        let found: Vec<Vec<u8>> = log.segments().list().iter().flat_map(|segment| frames(&segment.path)).collect();
+        let found: Vec<Vec<u8>> = log.segments().list().iter().flat_map(frames).collect();
         drop(log);
-        // What nobody was told of may be there or not, but in order.
-        let survived = found.len().checked_sub(self.acknowledged.len()).expect("nothing acknowledged is lost");
-        self.acknowledged.extend(unanswered.into_iter().take(survived));
-        assert_eq!(found, self.acknowledged);
+        // What nobody was told of may be there or not, but in order: behind a damaged frame may be good ones.
+        assert!(found.starts_with(&self.acknowledged), "nothing acknowledged is lost");
+        let survived = &found[self.acknowledged.len()..];
+        let mut unanswered = unanswered.iter();
+        assert!(survived.iter().all(|frame| unanswered.any(|sent| sent == frame)), "and nothing is made up");
+        self.acknowledged = found;
         self.start();
     }
 

@@ -1,24 +1,26 @@
 //! What a former run left in the log.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::fs::OpenOptions;
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::frame::{FrameError, SegmentReader};
+use super::frame::FrameError;
+use super::frames::open_whole;
+use super::kept::KeptFiles;
+use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
 use super::writer::sync_dir;
 use crate::ingest::terms::TokenTerms;
 use crate::trace::Calls;
 
-const READ_BUFFER_BYTES: usize = 256 << 10;
-
 /// Reads the directory. What was still open is cut after its last good frame
-/// and sealed; it is never written to again. What was frozen and is damaged is
-/// parked: it holds acknowledged events, so a person must look.
-pub(super) fn recover(dir: &Path) -> io::Result<Vec<Segment>> {
+/// and sealed; it is never written to again. Of what is damaged, the good frames are stored without the
+/// segment's token; where there are none, the file is kept beside.
+pub(super) fn recover(dir: &Path, kept: &KeptFiles) -> io::Result<Vec<Segment>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         files.extend(SegmentFile::parse(entry?.path()));
@@ -27,10 +29,17 @@ pub(super) fn recover(dir: &Path) -> io::Result<Vec<Segment>> {
     files.sort_by_key(|file| file.id);
     let mut segments = Vec::new();
     for file in files {
-        segments.extend(file.recover(dir, segments.len() as Ordinal)?);
+        segments.extend(file.recover(dir, kept, segments.len() as Ordinal)?);
     }
     sync_dir(dir)?;
     Ok(segments)
+}
+
+/// Writes to the log what is good of a damaged segment, and returns it in words.
+pub(super) fn tell_salvage(segment: Uuid, salvage: &Salvage) -> String {
+    let Salvage { rows, lost_bytes, .. } = salvage;
+    tracing::error!(%segment, rows, lost_bytes, "a sealed segment is damaged; its good frames are stored");
+    format!("the file is damaged: {rows} events are good and are stored, {lost_bytes} bytes are lost")
 }
 
 struct SegmentFile {
@@ -49,38 +58,79 @@ impl SegmentFile {
         Some(Self { id, state, path })
     }
 
-    fn recover(self, dir: &Path, ordinal: Ordinal) -> io::Result<Option<Segment>> {
+    fn recover(self, dir: &Path, kept: &KeptFiles, ordinal: Ordinal) -> io::Result<Option<Segment>> {
         let content = Content::read(&self.path)?;
-        let mut last_error = None;
-        let is_renamed = content.id.is_some_and(|id| id != self.id);
-        let state = match (self.state, content.damage) {
-            _ if is_renamed => {
-                tracing::error!(segment = %self.id, "a segment's file has another's name; it is parked");
-                last_error = Some("the file is not named after the segment in it: it may be a copy".to_owned());
-                SegmentState::Parked
-            }
-            (SegmentState::Open, damage) => {
-                if damage.is_some() {
-                    self.cut(dir, content.good_bytes)?;
-                }
-                SegmentState::Sealed
-            }
-            (state, None) => state,
-            (_, Some(damage)) => {
-                tracing::error!(segment = %self.id, %damage, "a sealed segment is damaged; it is parked");
-                last_error = Some(damage.to_string());
-                SegmentState::Parked
-            }
-        };
-        if content.rows == 0 && last_error.is_none() {
+        if content.id.is_some_and(|id| id != self.id) {
+            tracing::error!(segment = %self.id, "a segment's file has another's name; it is parked");
+            let error = "the file is not named after the segment in it: it may be a copy".to_owned();
+            let segment = self.segment(dir, ordinal, content, SegmentState::Parked)?;
+            return Ok(Some(Segment { last_error: Some(error), ..segment }));
+        }
+        if let Some(damage) = &content.damage
+            && self.is_torn_end(&content)?
+        {
+            tracing::debug!(segment = %self.id, %damage, "the end of the log is torn");
+            self.cut(kept, content.good_bytes)?;
+        } else if let Some(damage) = &content.damage {
+            return self.salvage(dir, kept, ordinal, content.terms, damage);
+        }
+        if content.rows == 0 {
             std::fs::remove_file(&self.path)?;
             return Ok(None);
         }
+        let state = if self.state == SegmentState::Open { SegmentState::Sealed } else { self.state };
+        let mut segment = self.segment(dir, ordinal, content, state)?;
+        if kept.has_damaged(self.id) {
+            tracing::warn!(segment = %self.id, "a segment that was damaged is whole again; what is missing is stored");
+            segment.terms = TokenTerms::default();
+        }
+        Ok(Some(segment))
+    }
+
+    /// Whether what lies behind the good frames is what a crash leaves. Where whole frames follow, the disk is at
+    /// fault, or events behind the damage were not acknowledged: they may be stored all the same.
+    fn is_torn_end(&self, content: &Content) -> io::Result<bool> {
+        if self.state != SegmentState::Open {
+            return Ok(false);
+        }
+        let good = Salvage::of_file(&self.path, self.id)?.map_or(0, |salvage| salvage.rows);
+        Ok(good <= content.rows)
+    }
+
+    /// What is good of a damaged file is to be stored.
+    fn salvage(
+        self,
+        dir: &Path,
+        kept: &KeptFiles,
+        ordinal: Ordinal,
+        terms: TokenTerms,
+        damage: &FrameError,
+    ) -> io::Result<Option<Segment>> {
+        let Some(salvage) = Salvage::of_file(&self.path, self.id)? else {
+            tracing::error!(segment = %self.id, %damage, "a segment is damaged, and nothing in it can be stored");
+            kept.keep_damaged(self.id, &self.path)?;
+            return Ok(None);
+        };
+        let error = tell_salvage(self.id, &salvage);
+        let content = Content {
+            id: Some(self.id),
+            rows: salvage.rows,
+            good_bytes: self.path.metadata()?.len(),
+            opened_at_micros: salvage.opened_at_micros,
+            terms,
+            damage: None,
+        };
+        let segment = self.segment(dir, ordinal, content, SegmentState::Sealed)?;
+        Ok(Some(Segment { salvage: Some(Arc::new(salvage)), last_error: Some(error), ..segment }))
+    }
+
+    /// The segment in this state, under its name.
+    fn segment(&self, dir: &Path, ordinal: Ordinal, content: Content, state: SegmentState) -> io::Result<Segment> {
         let path = segment_path(dir, self.id, state);
         if path != self.path {
             std::fs::rename(&self.path, &path)?;
         }
-        Ok(Some(Segment {
+        Ok(Segment {
             id: self.id,
             ordinal,
             state,
@@ -89,25 +139,26 @@ impl SegmentFile {
             opened_at_micros: content.opened_at_micros,
             opened: Instant::now(),
             terms: content.terms,
-            last_error,
+            salvage: None,
+            last_error: None,
             calls: Calls::default(),
             path,
-        }))
+        })
     }
 
     /// Cuts the file after its last good frame. What is cut was never
-    /// acknowledged, unless the disk itself is at fault: it is kept beside.
-    fn cut(&self, dir: &Path, good_bytes: u64) -> io::Result<()> {
+    /// acknowledged, unless the disk itself is at fault: it is kept beside, if there is room.
+    fn cut(&self, kept: &KeptFiles, good_bytes: u64) -> io::Result<()> {
         let mut file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-        if file.seek(SeekFrom::End(0))? == good_bytes {
+        let cut_bytes = file.seek(SeekFrom::End(0))?.saturating_sub(good_bytes);
+        if cut_bytes == 0 {
             return Ok(()); // It was made ahead, and nobody has written to it.
         }
         file.seek(SeekFrom::Start(good_bytes))?;
-        let kept = dir.join(format!("{}.cut", self.id));
-        let cut_bytes = io::copy(&mut file, &mut File::create(&kept)?)?;
+        kept.keep_cut(self.id, cut_bytes, &mut file);
         file.set_len(good_bytes)?;
         file.sync_all()?;
-        tracing::warn!(segment = %self.id, cut_bytes, kept = %kept.display(), "a torn end of the log was cut off");
+        tracing::warn!(segment = %self.id, cut_bytes, "a torn end of the log was cut off");
         Ok(())
     }
 }
@@ -127,7 +178,7 @@ impl Content {
     fn read(path: &Path) -> io::Result<Self> {
         let mut content =
             Self { id: None, rows: 0, good_bytes: 0, opened_at_micros: 0, terms: TokenTerms::default(), damage: None };
-        let mut reader = match open_segment(path) {
+        let mut reader = match open_whole(path) {
             Ok(reader) => reader,
             Err(FrameError::Io(error)) => return Err(error),
             Err(damage) => return Ok(Self { damage: Some(damage), ..content }),
@@ -151,10 +202,4 @@ impl Content {
         content.good_bytes = reader.good_bytes();
         Ok(content)
     }
-}
-
-/// Opens a segment's file for reading.
-pub fn open_segment(path: &Path) -> Result<SegmentReader<impl Read + use<>>, FrameError> {
-    let file = File::open(path)?;
-    SegmentReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, file))
 }

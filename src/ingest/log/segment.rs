@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::salvage::Salvage;
 use crate::domain::Timestamp;
 use crate::ingest::index::{SegmentTag, SegmentTags};
 use crate::ingest::terms::TokenTerms;
@@ -60,6 +62,9 @@ pub struct Segment {
     pub opened: Instant,
     /// For how long its token can be relied on.
     pub terms: TokenTerms,
+    /// What is good in its file, when that is damaged: it is stored without its token then, by looking up
+    /// what is missing.
+    pub salvage: Option<Arc<Salvage>>,
     /// What ClickHouse last said against it.
     pub last_error: Option<String>,
     /// The calls that its events came with, as far as they are sampled. Not kept

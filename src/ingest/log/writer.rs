@@ -305,6 +305,7 @@ impl Writer {
             opened_at_micros,
             opened: Instant::now(),
             terms,
+            salvage: None,
             last_error: None,
             calls: Calls::default(),
             path,

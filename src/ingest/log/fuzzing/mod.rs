@@ -11,7 +11,7 @@ use super::frame::{Frame, SegmentHeader};
 use crate::ingest::terms::TokenTerms;
 
 /// A segment of these frames.
-fn written(id: Uuid, frames: &[&[u8]]) -> Vec<u8> {
+pub(in crate::ingest::log) fn written(id: Uuid, frames: &[&[u8]]) -> Vec<u8> {
     let header = SegmentHeader { id, opened_at_micros: 7, terms: TokenTerms::default(), columns: "a,b".to_owned() };
     let mut bytes = header.encode();
     for frame in frames {

@@ -1,0 +1,62 @@
+//! The frames of a segment, one after the other: of a whole one, or what is good of a damaged one.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use super::frame::{FrameError, SegmentReader};
+use super::salvage::SalvagedFrames;
+use super::segment::Segment;
+
+const READ_BUFFER_BYTES: usize = 256 << 10;
+
+/// See the module.
+pub struct SegmentFrames {
+    columns: String,
+    source: Source,
+}
+
+enum Source {
+    Whole(SegmentReader<BufReader<File>>),
+    Salvaged(SalvagedFrames),
+}
+
+impl SegmentFrames {
+    /// Opens a segment's file.
+    ///
+    /// # Errors
+    /// `Damaged` also when the file is a copy of another segment.
+    pub fn open(segment: &Segment) -> Result<Self, FrameError> {
+        if let Some(salvage) = &segment.salvage {
+            let source = Source::Salvaged(SalvagedFrames::open(&segment.path, salvage)?);
+            return Ok(Self { columns: salvage.columns.clone(), source });
+        }
+        let reader = open_whole(&segment.path)?;
+        if reader.header().id != segment.id {
+            return Err(FrameError::Damaged);
+        }
+        Ok(Self { columns: reader.header().columns.clone(), source: Source::Whole(reader) })
+    }
+
+    /// The columns of the rows, comma-separated.
+    pub fn columns(&self) -> &str {
+        &self.columns
+    }
+
+    /// Appends the next frame's rows to the buffer and returns how many there
+    /// are; none at the end.
+    ///
+    /// # Errors
+    /// When the file is damaged further than is known, or cannot be read.
+    pub fn next_frame(&mut self, rows: &mut Vec<u8>) -> Result<Option<u32>, FrameError> {
+        match &mut self.source {
+            Source::Whole(reader) => reader.next_frame(rows),
+            Source::Salvaged(frames) => frames.next_frame(rows),
+        }
+    }
+}
+
+/// Opens a file that may hold a whole segment.
+pub(super) fn open_whole(path: &Path) -> Result<SegmentReader<BufReader<File>>, FrameError> {
+    SegmentReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, File::open(path)?))
+}
