@@ -27,6 +27,7 @@ pub mod audit;
 pub mod cli;
 pub mod clickhouse;
 pub mod config;
+pub mod data_dir;
 pub mod directory;
 pub mod domain;
 pub mod event_types;

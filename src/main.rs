@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 use tallyhouse::cli::service;
-use tallyhouse::cli::{self, Cli, Command};
+use tallyhouse::cli::{self, Command};
 use tallyhouse::clickhouse::engine::run_child;
 use tallyhouse::config::Config;
 use tallyhouse::telemetry;
@@ -27,11 +26,11 @@ const PURGE_DELAY_MILLIS: std::ffi::c_long = 10;
 
 fn main() -> ExitCode {
     give_memory_back_soon();
-    match run(Cli::parse().command) {
+    match run(cli::parse().command) {
         Ok(code) => code,
         Err(error) if matches!(error.downcast_ref(), Some(cli::OutputError::Closed)) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tallyhouse: {error:#}");
+            eprintln!("tallyhouse: {}", cli::in_words(&error));
             ExitCode::from(cli::EXIT_FAILURE)
         }
     }

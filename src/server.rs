@@ -21,6 +21,7 @@ use crate::clickhouse::migrations::migrate;
 use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
+use crate::data_dir::DataDirError;
 use crate::directory::{AllOrganizations, Directory};
 use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::health::{Health, Reason, ReasonCode};
@@ -70,6 +71,9 @@ pub enum ServerError {
     /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// A part failed.
     #[error("{0}")]
     Part(String),

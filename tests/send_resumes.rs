@@ -20,7 +20,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tallyhouse::cli::connection::Address;
 use tallyhouse::cli::moment;
 use tallyhouse::cli::sample::{Expected, Sample};
-use tallyhouse::cli::send::{self, Progress, SendOptions, Source, Summary};
+use tallyhouse::cli::send::{self, Files, Progress, SendOptions, Source, Summary};
 use tallyhouse::domain::Timestamp;
 use tallyhouse::transport::proto;
 use tallyhouse::transport::proto::ingest_service_server::{IngestService, IngestServiceServer};
@@ -217,7 +217,9 @@ async fn open_house(seed: u64, now: Timestamp, temper: Temper) -> (Arc<House>, S
 async fn send_text(address: SocketAddr, text: String, options: &SendOptions) -> (Summary, anyhow::Result<()>) {
     let source: Source = Box::pin(BufReader::new(std::io::Cursor::new(text.into_bytes())));
     let address = Address::new(address.to_string());
-    send::send(&address, source, options, None, &Progress::silent(), CancellationToken::new()).await.unwrap()
+    send::send(&address, source, options, Files::default(), &Progress::silent(), CancellationToken::new())
+        .await
+        .unwrap()
 }
 
 fn options(retry_for: Duration) -> SendOptions {
@@ -308,7 +310,9 @@ async fn a_silent_service_stops_the_reading_and_is_given_up() {
     let options = options(Duration::from_secs(1));
     let address = Address::new(address.to_string());
     let (summary, result) =
-        send::send(&address, source, &options, None, &Progress::silent(), CancellationToken::new()).await.unwrap();
+        send::send(&address, source, &options, Files::default(), &Progress::silent(), CancellationToken::new())
+            .await
+            .unwrap();
     let error = result.unwrap_err().to_string();
     assert!(error.contains("gave up after 1 s without progress"), "{error}");
     assert_eq!((summary.counts.decided(), summary.counts.unanswered), (0, 800));

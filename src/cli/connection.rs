@@ -4,17 +4,23 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::TryFutureExt as _;
+use reqwest::StatusCode;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
 use crate::config::Secret;
 
 /// How long a connection may take to open.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How long the first question may take.
+const CHECK_WAIT: Duration = Duration::from_secs(2);
 /// How often a silent connection is asked whether it is still there, and how
 /// long that answer may take. Without it a machine that vanished would look
 /// like one that is thinking.
@@ -92,8 +98,41 @@ impl Address {
                 cause.root_cause()
             )
         })?;
+        check_is_tallyhouse(&address, channel.clone()).await?;
         Ok(InterceptedService::new(channel, bearer))
     }
+}
+
+/// Asks what answers whether it is a tallyhouse, and fails only when it certainly is something else: that would else
+/// be taken for a connection that was cut, and tried again.
+async fn check_is_tallyhouse(address: &str, channel: Channel) -> anyhow::Result<()> {
+    let mut health = HealthClient::new(channel);
+    let asked = health.check(HealthCheckRequest::default()).map_err(|status| status.code());
+    match tokio::time::timeout(CHECK_WAIT, asked).await {
+        // Cut connections and other protocols come as these.
+        Ok(Err(Code::Unknown | Code::Internal | Code::Unavailable | Code::Cancelled)) => {}
+        _ => return Ok(()),
+    }
+    let client = reqwest::Client::builder().http1_only().no_proxy().timeout(CHECK_WAIT).tls_certs_only([]).build()?;
+    let Ok(answer) = client.get(format!("{}/healthz", address.trim_end_matches('/'))).send().await else {
+        return Ok(());
+    };
+    // A proxy whose tallyhouse is away says so with these.
+    if answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS {
+        return Ok(());
+    }
+    let is_clickhouse = answer.headers().keys().any(|name| name.as_str().starts_with("x-clickhouse"));
+    let text = answer.text().await.unwrap_or_default();
+    if text.contains("\"status\"") {
+        return Ok(());
+    }
+    if is_clickhouse || text.to_lowercase().contains("clickhouse") {
+        anyhow::bail!(
+            "what answers at {address} is a ClickHouse, not a tallyhouse: name the address that the service prints as \
+             \"gRPC, grpc-web, REST\" (port 8080 unless the setting listen says otherwise)"
+        );
+    }
+    anyhow::bail!("what answers at {address} is not a tallyhouse; name the address of one with --address")
 }
 
 /// A status in words for a person: what was wrong, field by field.

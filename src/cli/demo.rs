@@ -14,7 +14,7 @@ use super::moment;
 use super::paint::Paint;
 use super::plot::grouped;
 use super::sample::{Expected, Sample};
-use super::send::{self, Progress, SendOptions, Summary};
+use super::send::{self, Files, Progress, SendOptions, Summary};
 use super::stats::Granularity;
 use super::{stats, top, users};
 use crate::domain::{MILLIS_PER_DAY, Timestamp};
@@ -94,7 +94,7 @@ impl DemoArgs {
         // The house is asked right afterwards, so it must have everything.
         let options = SendOptions::new(BATCH_LINES, BATCHES_IN_FLIGHT, true, RETRY_FOR);
         let stop = CancellationToken::new();
-        let sent = send::send(&self.address, source, &options, None, &progress, stop).await?;
+        let sent = send::send(&self.address, source, &options, Files::default(), &progress, stop).await?;
         progress.finish();
         Ok(sent)
     }

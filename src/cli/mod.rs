@@ -29,7 +29,7 @@ pub mod watch;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::clickhouse::engine::ChildArgs;
 
@@ -109,7 +109,8 @@ pub enum ClientCommand {
     ///
     /// Each line is one JSON object: event_id, type (or event_type),
     /// campaign_id, creative_id, source, user_id, occurred_at (or timestamp;
-    /// RFC 3339), seq, metadata (or properties: an object). Other fields are ignored, blank lines skipped. A line that
+    /// RFC 3339), seq, metadata (or properties: an object). Other fields are not stored: the summary
+    /// lists them, and --strict rejects their lines. Blank lines are skipped. A line that
     /// is no event is reported, and the others go on.
     ///
     /// Sending is safe to repeat: what was counted before is answered
@@ -180,6 +181,46 @@ impl ClientCommand {
     }
 }
 
+/// The settings of the service that these commands are about. Their help leaves the others out.
+const SETTINGS_SHOWN: [(&str, &[&str]); 3] = [
+    ("token", &["auth_hs256_secret", "auth_issuer", "auth_audience"]),
+    ("load", &["auth_hs256_secret", "auth_issuer", "auth_audience"]),
+    ("analyst", &["data_dir", "clickhouse_database", "analyst_orgs"]),
+];
+/// What the help of these commands says of the settings that it leaves out.
+const SETTINGS_HIDDEN: &str = "All settings of the service are read here as well; `tallyhouse settings` lists them.";
+
+/// Reads the command line. Ends the program where clap does: after a help text, and on a wrong command line.
+pub fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// All commands, with help texts that show what each is about.
+fn command() -> clap::Command {
+    SETTINGS_SHOWN.into_iter().fold(Cli::command(), |command, (name, shown)| {
+        command.mut_subcommand(name, |subcommand| {
+            let is_hidden =
+                |arg: &clap::Arg| arg.get_help_heading() == Some("Settings") && !shown.contains(&arg.get_id().as_str());
+            let subcommand = subcommand.mut_args(|arg| if is_hidden(&arg) { arg.hide(true) } else { arg });
+            subcommand.after_help(SETTINGS_HIDDEN)
+        })
+    })
+}
+
+/// An error with its causes, each said once: many say what caused them in their own words.
+pub fn in_words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Standard output did not take what was written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -207,12 +248,44 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), OutputError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
+    fn the_help_of_a_command_shows_the_settings_it_is_about() {
+        for (name, shown) in SETTINGS_SHOWN {
+            let mut commands = command();
+            let command = commands.find_subcommand_mut(name).unwrap();
+            let help = command.render_long_help().to_string();
+            assert!(help.lines().count() < 90, "{name}: {} lines", help.lines().count());
+            for setting in shown {
+                assert!(help.contains(&setting.replace('_', "-")), "{name}: {setting}");
+            }
+            assert!(!help.contains("segment-rows-max") && help.contains("tallyhouse settings"), "{help}");
+        }
+        let mut commands = command();
+        let help = commands.find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+        assert!(help.contains("segment-rows-max"), "the service's own command shows all");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen: {source}")]
+        struct Listen {
+            source: io::Error,
+        }
+        let listen = || Listen { source: io::Error::other("the port is taken") };
+        assert_eq!(in_words(&listen().into()), "cannot listen: the port is taken");
+        let error = anyhow::Error::from(io::Error::other("disk full")).context("cannot write");
+        assert_eq!(in_words(&error), "cannot write: disk full");
+        assert_eq!(
+            in_words(&anyhow::Error::from(listen()).context("no start")),
+            "no start: cannot listen: the port is taken"
+        );
+    }
+
+    #[test]
     fn the_commands_do_not_contradict_themselves() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

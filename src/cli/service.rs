@@ -11,6 +11,7 @@ use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::engine::{Engine, spread_parts};
 use crate::clickhouse::migrations::migrate;
 use crate::config::{Config, ConfigArgs, ConfigError};
+use crate::data_dir::DataDir;
 use crate::server::{ServerError, bind, check_is_safe, run};
 
 /// The settings of a service.
@@ -39,6 +40,7 @@ impl ServiceArgs {
 /// See [`run`].
 pub async fn dev(config: Config) -> Result<(), ServerError> {
     check_is_safe(&config)?;
+    let _claimed = DataDir::claim(&config.data_dir)?;
     let socket = bind(config.listen)?;
     let shutdown = shutdown_on_signal()?;
     if !config.clickhouse_url.is_empty() {
@@ -67,6 +69,7 @@ pub async fn dev(config: Config) -> Result<(), ServerError> {
 pub async fn serve(config: Config) -> Result<(), ServerError> {
     check_has_url(&config)?;
     check_is_safe(&config)?;
+    let _claimed = DataDir::claim(&config.data_dir)?;
     let socket = bind(config.listen)?;
     let endpoint = Endpoint::configured(&config);
     if !config.has_authentication() {

@@ -12,6 +12,7 @@ mod bounds;
 mod calls;
 mod clients;
 mod clock;
+mod command_line;
 mod damage;
 mod directory;
 mod event_types;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Address, Connection, explain};
 use super::send::ndjson::parse_time;
 use super::send::report::Counts;
-use super::send::{self, Progress, SendOptions};
+use super::send::{self, Files, Progress, SendOptions};
 use super::service::ServiceArgs;
 use super::token::development_token;
 use crate::config::Config;
@@ -159,7 +159,8 @@ impl Loaded {
         }
         let options = SendOptions::new(BATCH_LINES, BATCHES_IN_FLIGHT, true, RETRY_FOR);
         let (source, progress) = (Box::pin(Cursor::new(lines)), Progress::new(None, true));
-        let (summary, sent) = send::send(address, source, &options, None, &progress, CancellationToken::new()).await?;
+        let (summary, sent) =
+            send::send(address, source, &options, Files::default(), &progress, CancellationToken::new()).await?;
         let Counts { accepted, duplicate, conflict, rejected, undecided, unanswered } = summary.counts;
         let all = &mut self.events;
         all.accepted += accepted;

@@ -10,6 +10,8 @@ mod progress;
 mod reader;
 pub mod report;
 mod sender;
+mod source_form;
+pub mod unknown_fields;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ pub use self::progress::Progress;
 use self::reader::Gathering;
 pub use self::reader::Source;
 use self::report::Report;
-pub use self::report::Summary;
+pub use self::report::{Files, Summary};
 use self::sender::{Sender, Sending};
 
 use super::connection::Address;
@@ -55,6 +57,10 @@ pub struct SendArgs {
     /// errors and text.
     #[arg(long, value_name = "FILE")]
     rejected: Option<PathBuf>,
+    /// Write every conflicting line to FILE, as NDJSON with line and event_id: its
+    /// id is there with another payload, which stays.
+    #[arg(long, value_name = "FILE")]
+    conflicts: Option<PathBuf>,
     /// Show no progress bar, and no notes of reconnects.
     #[arg(long, short)]
     quiet: bool,
@@ -77,6 +83,10 @@ pub struct SendOptions {
     /// made from then on counts it.
     #[arg(long)]
     stored: bool,
+    /// Reject lines with a field that no event has, instead of sending the rest
+    /// of them.
+    #[arg(long)]
+    strict: bool,
     /// Give up after so long without progress. 0: never. (A service that is
     /// not there at the start is an error at once.)
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = parse_duration)]
@@ -86,7 +96,7 @@ pub struct SendOptions {
 impl SendOptions {
     /// Batches of so many lines, and patience of so long.
     pub const fn new(batch: u16, in_flight: u16, stored: bool, retry_for: Duration) -> Self {
-        Self { batch, in_flight, stored, retry_for }
+        Self { batch, in_flight, stored, strict: false, retry_for }
     }
 
     fn sending(&self) -> Sending {
@@ -99,13 +109,17 @@ impl SendOptions {
 }
 
 impl SendArgs {
+    fn files(&self) -> Files<'_> {
+        Files { rejected: self.rejected.as_deref(), conflicts: self.conflicts.as_deref() }
+    }
+
     /// Sends the file, and says what became of it.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let (source, bytes) = open(&self.file).await?;
         let stop = stop_on_interrupt();
         let progress = Progress::new(bytes, self.quiet);
         let (summary, result) =
-            send(&self.address, source, &self.options, self.rejected.as_deref(), &progress, stop.clone()).await?;
+            send(&self.address, source, &self.options, self.files(), &progress, stop.clone()).await?;
         progress.finish();
         if self.json {
             super::print_json(&summary.to_json())?;
@@ -127,13 +141,14 @@ pub async fn send(
     address: &Address,
     source: Source,
     options: &SendOptions,
-    rejected: Option<&Path>,
+    files: Files<'_>,
     progress: &Progress,
     stop: CancellationToken,
 ) -> anyhow::Result<(Summary, anyhow::Result<()>)> {
     let channel = address.connect().await?;
-    let report = Report::new(rejected).context("cannot write the file of rejected lines")?;
-    let gathering = Gathering { lines_max: options.batch.into(), keep_text: report.wants_text() };
+    let report = Report::new(files).context("cannot write the file of rejected or conflicting lines")?;
+    let (lines_max, keep_text) = (options.batch.into(), report.wants_text());
+    let gathering = Gathering { lines_max, keep_text, is_strict: options.strict };
     let (to, from) = mpsc::channel(1);
     let reading = tokio::spawn(reader::read(source, gathering, to, stop));
     let (summary, result) = Sender::new(channel, options.sending(), from, report, progress).run().await;
@@ -142,7 +157,7 @@ pub async fn send(
         reading.abort();
         return Ok((summary, result));
     }
-    let read = reading.await.context("the reader has died")?.context("cannot read on");
+    let read = reading.await.context("the reader has died")?.context("cannot read the events");
     Ok((summary, read))
 }
 

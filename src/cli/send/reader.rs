@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ndjson::{self, Unreadable};
 use super::report::RejectedLine;
+use super::source_form;
+use super::unknown_fields::{self, UnknownFields};
 use crate::domain::FieldError;
 use crate::transport::proto;
 
@@ -37,6 +39,8 @@ pub(super) struct Gathering {
     /// Whether to keep the text of lines, to write it out should they be
     /// rejected.
     pub(super) keep_text: bool,
+    /// Whether a line with an unknown field is rejected.
+    pub(super) is_strict: bool,
 }
 
 /// Consecutive lines: the events they hold, and those that hold none.
@@ -48,6 +52,8 @@ pub(super) struct Batch {
     pub(super) origins: Vec<Origin>,
     /// The lines that could not be read as events.
     pub(super) unreadable: Vec<RejectedLine>,
+    /// Fields of these lines that no event has.
+    pub(super) unknown_fields: UnknownFields,
     /// How many bytes of the source had been read when this batch was full.
     pub(super) source_bytes: u64,
     bytes: usize,
@@ -78,12 +84,23 @@ impl Batch {
         Self { events, origins, unreadable: Vec::new(), ..self }
     }
 
-    fn take_line(&mut self, number: u64, text: Result<&[u8], Unreadable>, keep_text: bool) {
+    /// Reads a line, and takes down its unknown fields.
+    fn parse(&mut self, number: u64, text: &[u8], is_strict: bool) -> Result<proto::Event, Unreadable> {
+        let event = ndjson::parse(text)?;
+        let unknown_names = unknown_fields::of(text);
+        if unknown_names.is_empty() {
+            return Ok(event);
+        }
+        self.unknown_fields.note(number, &unknown_names);
+        if is_strict { Err(unknown(event.event_id, unknown_names)) } else { Ok(event) }
+    }
+
+    fn take_line(&mut self, number: u64, text: Result<&[u8], Unreadable>, gathering: Gathering) {
         let kept = match text {
-            Ok(text) if keep_text => String::from_utf8_lossy(text).into_owned(),
+            Ok(text) if gathering.keep_text => String::from_utf8_lossy(text).into_owned(),
             _ => String::new(),
         };
-        match text.and_then(ndjson::parse) {
+        match text.and_then(|text| self.parse(number, text, gathering.is_strict)) {
             Ok(event) => {
                 self.bytes += event.encoded_len();
                 self.events.push(event);
@@ -97,15 +114,33 @@ impl Batch {
     }
 }
 
+/// What a line with unknown fields is told where these are not allowed.
+fn unknown(event_id: String, names: Vec<String>) -> Unreadable {
+    let message = |name: &str| match unknown_fields::meant(name) {
+        Some(field) => format!("is not a field of an event; did you mean {field}?"),
+        None => "is not a field of an event".to_owned(),
+    };
+    let errors = names.into_iter().map(|name| FieldError::new(name.clone(), message(&name))).collect();
+    Unreadable { code: ndjson::INVALID, event_id, errors }
+}
+
 /// Reads `source` to its end, or until `stop`, and hands on what it read in
 /// batches: full ones, and after 200 ms also others, so that a slow source is
-/// not held up.
+/// not held up. A source that is no NDJSON at all is an error that says what it is.
 pub(super) async fn read(
     source: Source,
     gathering: Gathering,
     batches: mpsc::Sender<Batch>,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let mut source = source;
+    let start = tokio::select! {
+        start = source.fill_buf() => start?,
+        () = stop.cancelled() => &[],
+    };
+    if let Some(hint) = source_form::hint(start) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, hint));
+    }
     let mut lines = Lines { source, text: Vec::new(), is_too_long: false, number: 0, bytes_read: 0 };
     let mut batch = Batch::default();
     let mut due = Instant::now();
@@ -121,7 +156,7 @@ pub(super) async fn read(
             if batch.lines() == 0 {
                 due = Instant::now() + LINGER;
             }
-            batch.take_line(lines.number, lines.take(), gathering.keep_text);
+            batch.take_line(lines.number, lines.take(), gathering);
             batch.source_bytes = lines.bytes_read;
             lines.clear();
         }
@@ -210,7 +245,7 @@ mod tests {
     async fn gather(source: &[u8], lines_max: usize) -> Vec<(Vec<String>, Vec<u64>)> {
         let (to, mut from) = mpsc::channel(1_000);
         let source = Box::pin(BufReader::with_capacity(7, std::io::Cursor::new(source.to_vec())));
-        let gathering = Gathering { lines_max, keep_text: false };
+        let gathering = Gathering { lines_max, keep_text: false, is_strict: false };
         read(source, gathering, to, CancellationToken::new()).await.unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = from.recv().await {
@@ -226,6 +261,19 @@ mod tests {
         let batches = gather(source, 2).await;
         let strings = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         assert_eq!(batches, [(strings(&["a"]), vec![4]), (strings(&["b", "c"]), vec![])]);
+    }
+
+    #[tokio::test]
+    async fn a_strict_reader_refuses_lines_with_unknown_fields() {
+        let (to, mut from) = mpsc::channel(10);
+        let source = b"{\"event_id\":\"a\",\"campaing_id\":\"c\"}\n{\"event_id\":\"b\"}\n";
+        let source = Box::pin(BufReader::new(std::io::Cursor::new(source.to_vec())));
+        let gathering = Gathering { lines_max: 10, keep_text: false, is_strict: true };
+        read(source, gathering, to, CancellationToken::new()).await.unwrap();
+        let batch = from.recv().await.unwrap();
+        assert_eq!((batch.events.len(), batch.unreadable.len()), (1, 1));
+        let reasons = batch.unreadable[0].reasons();
+        assert!(reasons.contains("campaing_id") && reasons.contains("did you mean campaign_id?"), "{reasons}");
     }
 
     #[tokio::test]
@@ -247,7 +295,7 @@ mod tests {
         let (mut writer, reader) = io::duplex(1_000);
         let (to, mut from) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let gathering = Gathering { lines_max: 100, keep_text: true };
+        let gathering = Gathering { lines_max: 100, keep_text: true, is_strict: false };
         let reading = tokio::spawn(read(Box::pin(BufReader::new(reader)), gathering, to, stop.clone()));
         let started = Instant::now();
         writer.write_all(b"{\"event_id\":\"a\"}\n{\"event").await.unwrap();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::ndjson::Unreadable;
+use super::unknown_fields::{Lines, UnknownFields, meant};
 use crate::cli::paint::{Paint, printable};
 use crate::cli::plot::grouped;
 use crate::transport::proto;
@@ -70,6 +71,24 @@ impl RejectedLine {
     }
 }
 
+/// A line whose id is there with another payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConflictingLine {
+    /// The line's number, from 1.
+    pub line: u64,
+    /// The event's id.
+    pub event_id: String,
+}
+
+/// Where lines are written to, beside the summary.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files<'a> {
+    /// Every rejected line.
+    pub rejected: Option<&'a Path>,
+    /// Every conflicting line.
+    pub conflicts: Option<&'a Path>,
+}
+
 /// The name of a code in JSON.
 pub fn code_name(code: proto::RejectionCode) -> &'static str {
     match code {
@@ -117,6 +136,10 @@ pub struct Summary {
     pub elapsed: Duration,
     /// The first rejected lines.
     pub first_rejected: Vec<RejectedLine>,
+    /// The first conflicting lines.
+    pub first_conflicts: Vec<ConflictingLine>,
+    /// Fields that no event has.
+    pub unknown_fields: UnknownFields,
 }
 
 impl Summary {
@@ -137,6 +160,11 @@ impl Summary {
             line.remove("text");
         }
         value["first_rejected"] = lines;
+        value["first_conflicts"] = json!(self.first_conflicts);
+        let unknown = self.unknown_fields.iter();
+        value["unknown_fields"] = unknown
+            .map(|(field, Lines { lines, first })| json!({ "field": field, "lines": lines, "first_line": first }))
+            .collect();
         value
     }
 
@@ -169,6 +197,38 @@ impl Summary {
             self.events_per_second()
         ));
         text + &self.render_rejected(shown_max, paint)
+            + &self.render_conflicts(shown_max, paint)
+            + &self.render_unknown_fields(paint)
+    }
+
+    fn render_conflicts(&self, shown_max: usize, paint: Paint) -> String {
+        let shown = &self.first_conflicts[..shown_max.min(self.first_conflicts.len())];
+        let mut text = String::new();
+        if !shown.is_empty() {
+            text.push_str("conflicts, of which the first event stays:\n");
+        }
+        for line in shown {
+            text.push_str(&format!("  line {:<9} {}\n", line.line, printable(&line.event_id)));
+        }
+        let more = self.counts.conflict.saturating_sub(shown.len() as u64);
+        if more > 0 && !shown.is_empty() {
+            text.push_str(&paint.dim(&format!("  … and {} more (--conflicts FILE writes all)\n", grouped(more))));
+        }
+        text
+    }
+
+    fn render_unknown_fields(&self, paint: Paint) -> String {
+        let mut text = String::new();
+        for (field, Lines { lines, first }) in self.unknown_fields.iter() {
+            if text.is_empty() {
+                text.push_str("fields that no event has, and that are not stored (--strict rejects their lines):\n");
+            }
+            let noun = if lines == 1 { "line" } else { "lines" };
+            let meant = meant(field).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            let line = format!("  {} in {} {noun}, first in line {first}{meant}\n", printable(field), grouped(lines));
+            text.push_str(&paint.yellow(&line));
+        }
+        text
     }
 
     fn render_rejected(&self, shown_max: usize, paint: Paint) -> String {
@@ -196,38 +256,56 @@ pub struct Report {
     pub counts: Counts,
     /// The first rejected lines.
     pub first_rejected: Vec<RejectedLine>,
-    file: Option<BufWriter<File>>,
+    /// The first conflicting lines.
+    pub first_conflicts: Vec<ConflictingLine>,
+    /// Fields that no event has.
+    pub unknown_fields: UnknownFields,
+    rejected: Option<BufWriter<File>>,
+    conflicts: Option<BufWriter<File>>,
 }
 
 impl Report {
-    /// Writes every rejected line to `file`, too, if there is one.
-    pub fn new(file: Option<&Path>) -> io::Result<Self> {
-        let file = file.map(File::create).transpose()?.map(BufWriter::new);
-        Ok(Self { file, ..Self::default() })
+    /// Writes lines to these files, too.
+    pub fn new(files: Files<'_>) -> io::Result<Self> {
+        let create = |path: Option<&Path>| path.map(File::create).transpose().map(|file| file.map(BufWriter::new));
+        let (rejected, conflicts) = (create(files.rejected)?, create(files.conflicts)?);
+        Ok(Self { rejected, conflicts, ..Self::default() })
     }
 
     /// Whether the texts of rejected lines are wanted.
     pub const fn wants_text(&self) -> bool {
-        self.file.is_some()
+        self.rejected.is_some()
     }
 
     /// Takes down a rejected line.
     pub fn reject(&mut self, line: RejectedLine) -> io::Result<()> {
         self.counts.rejected += 1;
-        if let Some(file) = &mut self.file {
-            serde_json::to_writer(&mut *file, &line)?;
-            file.write_all(b"\n")?;
-        }
+        write_line(self.rejected.as_mut(), &line)?;
         if self.first_rejected.len() < SHOWN_MAX {
             self.first_rejected.push(RejectedLine { text: String::new(), ..line });
         }
         Ok(())
     }
 
+    /// Takes down a conflicting line. (Its verdict has been counted.)
+    pub fn conflict(&mut self, line: ConflictingLine) -> io::Result<()> {
+        write_line(self.conflicts.as_mut(), &line)?;
+        if self.first_conflicts.len() < SHOWN_MAX {
+            self.first_conflicts.push(line);
+        }
+        Ok(())
+    }
+
     /// Writes out what is still in memory.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), io::Write::flush)
+        [&mut self.rejected, &mut self.conflicts].into_iter().flatten().try_for_each(io::Write::flush)
     }
+}
+
+fn write_line(file: Option<&mut BufWriter<File>>, line: &impl Serialize) -> io::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    serde_json::to_writer(&mut *file, line)?;
+    file.write_all(b"\n")
 }
 
 #[cfg(test)]
@@ -242,7 +320,7 @@ mod tests {
     #[test]
     fn every_rejected_line_is_written_and_the_first_are_shown() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut report = Report::new(Some(file.path())).unwrap();
+        let mut report = Report::new(Files { rejected: Some(file.path()), conflicts: None }).unwrap();
         (1..=25).for_each(|line| report.reject(rejected(line)).unwrap());
         report.flush().unwrap();
         let written = std::fs::read_to_string(file.path()).unwrap();

@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::in_flight::InFlight;
 use super::progress::Progress;
 use super::reader::Batch;
-use super::report::{RejectedLine, Report, Summary};
+use super::report::{ConflictingLine, RejectedLine, Report, Summary};
 use crate::cli::connection::{Connection, explain};
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
@@ -102,6 +102,8 @@ impl<'a> Sender<'a> {
             reconnects: self.reconnects,
             elapsed: started.elapsed(),
             first_rejected: self.report.first_rejected,
+            first_conflicts: self.report.first_conflicts,
+            unknown_fields: self.report.unknown_fields,
         };
         (summary, result.and(flushed))
     }
@@ -187,7 +189,7 @@ impl<'a> Sender<'a> {
 
         let mut rejected = std::mem::take(&mut batch.unreadable);
         let unreadable = rejected.len();
-        let mut undecided = Vec::new();
+        let (mut undecided, mut conflicts) = (Vec::new(), Vec::new());
         for result in answer.results {
             let index = usize::try_from(result.index)?;
             let origin = batch.origins.get_mut(index).context("the service answered for an event it was not sent")?;
@@ -196,6 +198,9 @@ impl<'a> Sender<'a> {
                     rejected.push(RejectedLine::by_service(origin.line, result, std::mem::take(&mut origin.text)));
                 }
                 proto::Verdict::Undecided => undecided.push(index),
+                proto::Verdict::Conflict => {
+                    conflicts.push(ConflictingLine { line: origin.line, event_id: result.event_id });
+                }
                 _ => {}
             }
         }
@@ -206,6 +211,10 @@ impl<'a> Sender<'a> {
         self.report.counts.accepted += u64::from(counts.accepted);
         self.report.counts.duplicate += u64::from(counts.duplicate);
         self.report.counts.conflict += u64::from(counts.conflict);
+        self.report.unknown_fields.absorb(std::mem::take(&mut batch.unknown_fields));
+        for line in conflicts {
+            self.report.conflict(line).context("cannot write the conflicting lines")?;
+        }
         for line in rejected {
             self.report.reject(line).context("cannot write the rejected lines")?;
         }

@@ -104,6 +104,9 @@ impl Starter {
     /// Waits for a former process on the same data, whose service was killed.
     async fn former_gone(&self) -> Result<(), StartError> {
         let deadline = Instant::now() + self.settings.former_wait_max;
+        if self.home.is_locked()? {
+            tracing::info!(dir = %self.home.dir().display(), "waiting for a former ClickHouse to end");
+        }
         while self.home.is_locked()? {
             if Instant::now() > deadline {
                 return Err(StartError::InUse);
