@@ -72,7 +72,7 @@ impl Claims {
         }
         let org_id = self.org_id.and_then(|org_id| OrgId::parse(&org_id)).ok_or(Refusal::Claim("org_id"))?;
         let scopes = Scopes::parse(self.scope.as_deref().unwrap_or_default());
-        Ok(Caller { org_id, scopes, expires_at: Some(expires_at) })
+        Ok(Caller { org_id, scopes, expires_at: Some(expires_at), clock: None })
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Caller {
     scopes: Scopes,
     /// When its token expires, leeway included; none without authentication.
     expires_at: Option<SystemTime>,
+    /// By which that is judged; none without authentication.
+    clock: Option<Arc<ArrivalClock>>,
 }
 
 impl Callers {
@@ -103,7 +105,7 @@ impl Callers {
     /// Who sent a request, provided that it may do what takes this scope.
     pub(super) async fn caller(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Refusal> {
         let caller = match &self.verifier {
-            None => Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at: None },
+            None => Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at: None, clock: None },
             Some(verifier) => verifier.verify(bearer_token(headers)?).await?,
         };
         if caller.scopes.include(scope) { Ok(caller) } else { Err(Refusal::Scope(scope)) }
@@ -123,7 +125,8 @@ impl Verifier {
 
     fn verify_now(&self, token: &str) -> Result<Caller, VerifyError> {
         let no_keys = || VerifyError::Refused(Refusal::NoKeys, String::new());
-        self.source.keys().ok_or_else(no_keys)?.verify(token, &self.rules, self.clock.system_time())
+        let caller = self.source.keys().ok_or_else(no_keys)?.verify(token, &self.rules, self.clock.system_time())?;
+        Ok(Caller { clock: Some(Arc::clone(&self.clock)), ..caller })
     }
 
     /// The detail goes to the log, the rest to the caller. At most one line a
@@ -179,10 +182,10 @@ impl Caller {
 
     /// Returns when the token has expired, with what a stream then ends with.
     pub(super) fn expired(&self) -> impl Future<Output = Error> + Send + 'static {
-        let expires_at = self.expires_at;
+        let judged_by = self.expires_at.zip(self.clock.clone());
         async move {
-            let Some(expires_at) = expires_at else { return std::future::pending().await };
-            while let Ok(left) = expires_at.duration_since(SystemTime::now()) {
+            let Some((expires_at, clock)) = judged_by else { return std::future::pending().await };
+            while let Ok(left) = expires_at.duration_since(clock.system_time()) {
                 // At least a millisecond: timers are no finer.
                 tokio::time::sleep(left.clamp(Duration::from_millis(1), EXPIRY_LOOK)).await;
             }
@@ -196,6 +199,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::ingest::clock::tests::SetClock;
 
     #[test]
     fn a_bearer_token_is_found_in_its_header_only() {
@@ -210,13 +214,30 @@ mod tests {
         check(&["bearer  a.b.c "], Ok("a.b.c"));
     }
 
+    fn caller(expires_at: Option<SystemTime>, clock: ArrivalClock) -> Caller {
+        Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at, clock: Some(Arc::new(clock)) }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_caller_is_told_when_its_token_has_expired() {
-        let caller = |expires_at| Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at };
-        let over = caller(Some(SystemTime::now())).expired().await;
+        let over = caller(Some(SystemTime::now()), ArrivalClock::default()).expired().await;
         assert_eq!(over, Refusal::Expired.error());
         let hour = Duration::from_secs(3_600);
-        let never = tokio::time::timeout(hour, caller(None).expired()).await;
+        let never = tokio::time::timeout(hour, caller(None, ArrivalClock::default()).expired()).await;
         assert!(never.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_expires_no_token() {
+        let source = SetClock::new();
+        let clock = source.clock();
+        let in_an_hour = clock.system_time() + Duration::from_secs(3_600);
+        let caller = caller(Some(in_an_hour), clock);
+        source.set(800 * 86_400_000_000);
+        let early = tokio::time::timeout(Duration::from_secs(60), caller.expired()).await;
+        assert!(early.is_err(), "the jump is not believed");
+        source.set(-800 * 86_400_000_000);
+        source.pass(3_601_000_000);
+        assert_eq!(caller.expired().await, Refusal::Expired.error());
     }
 }
