@@ -1,0 +1,60 @@
+-- Shows. Times are milliseconds since 1970, in UTC.
+CREATE TABLE shows (
+    id TEXT NOT NULL PRIMARY KEY,
+    title TEXT NOT NULL,
+    start_at INTEGER NOT NULL,
+    end_at INTEGER NOT NULL CHECK (start_at < end_at),
+    location TEXT NOT NULL,
+    -- The location in composed form and case-folded in full, for the filter.
+    location_folded TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('DRAFT', 'PUBLISHED', 'CANCELLED')),
+    internal_notes TEXT,
+    created_by TEXT,
+    updated_at INTEGER NOT NULL,
+    -- Counts the changes, from 1.
+    version INTEGER NOT NULL
+) STRICT;
+
+-- The order of lists, with what they are filtered by most.
+CREATE INDEX shows_by_start ON shows (start_at, id, end_at, status);
+
+-- What is to be told about shows: committed with the change that it is about.
+CREATE TABLE notifications (
+    position INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    show_id TEXT NOT NULL REFERENCES shows (id),
+    kind TEXT NOT NULL,
+    message TEXT NOT NULL,
+    occurred_at INTEGER NOT NULL,
+    -- The show as it was then.
+    title TEXT NOT NULL,
+    start_at INTEGER NOT NULL,
+    end_at INTEGER NOT NULL,
+    location TEXT NOT NULL,
+    status TEXT NOT NULL,
+    -- PENDING: is to be sent. DELIVERED and GIVEN_UP: is not sent any more.
+    state TEXT NOT NULL DEFAULT 'PENDING' CHECK (state IN ('PENDING', 'DELIVERED', 'GIVEN_UP')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- Nobody sends it before: it is just being sent, or is to be sent again.
+    next_attempt_at INTEGER NOT NULL,
+    last_error TEXT,
+    -- When it was delivered or given up.
+    settled_at INTEGER
+) STRICT;
+
+CREATE INDEX notifications_pending ON notifications (show_id, position) WHERE state = 'PENDING';
+CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE state = 'PENDING';
+CREATE INDEX notifications_settled ON notifications (settled_at) WHERE state <> 'PENDING';
+
+-- Calls that can be repeated: the show that each has made, as it was answered.
+CREATE TABLE idempotency_keys (
+    key TEXT NOT NULL PRIMARY KEY,
+    fingerprint BLOB NOT NULL,
+    show_id TEXT NOT NULL REFERENCES shows (id),
+    status TEXT NOT NULL,
+    internal_notes TEXT,
+    updated_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expires_at);

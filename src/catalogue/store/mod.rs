@@ -1,0 +1,229 @@
+//! Where shows are kept, with their notifications and the keys of calls that can
+//! be repeated: one database, so that one transaction changes all of it.
+//!
+//! [`CatalogueStore`] is the port. [`SqliteStore`] is a file, for one service at
+//! a time; [`PostgresStore`] a server, for any number of them. `conformance` is
+//! the suite that both pass.
+
+#[cfg(test)]
+mod conformance;
+mod migrations;
+mod postgres;
+mod rows;
+mod sqlite;
+#[cfg(test)]
+pub(crate) mod test_postgres;
+
+use async_trait::async_trait;
+
+pub use postgres::PostgresStore;
+pub use sqlite::SqliteStore;
+
+use crate::domain::{
+    Decision, Fingerprint, IdempotencyKey, ListQuery, Listing, Notification, Page, Refusal, Show, ShowId, Timestamp,
+};
+
+/// Why the database did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed or cannot be reached.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// Its tables cannot be brought up to date.
+    #[error("the catalogue's tables cannot be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A row is not what this program writes.
+    #[error("the catalogue's database holds a {0} that is none")]
+    Corrupt(&'static str),
+}
+
+impl StoreError {
+    /// Whether it may be otherwise soon: the database cannot be reached, is busy,
+    /// or is coming or going.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| postgres::is_temporary(&code) || sqlite::is_temporary(&code))
+            }
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+                    | sqlx::Error::BeginFailed
+            ),
+            Self::Migration(_) | Self::Corrupt(_) => false,
+        }
+    }
+}
+
+/// A key and what it is used for.
+#[derive(Clone, Debug)]
+pub struct KeyUse {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// The body that it came with.
+    pub fingerprint: Fingerprint,
+}
+
+/// The answer that a key was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptAnswer {
+    /// The show that was made, as it was then.
+    Same(Box<Show>),
+    /// The key came with another body.
+    OtherBody,
+}
+
+/// What became of a new show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsertOutcome {
+    /// It was made.
+    New,
+    /// Its key was used before.
+    Kept(KeptAnswer),
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeOutcome {
+    /// There is no such show.
+    Missing,
+    /// The show, which was so already.
+    Kept(Box<Show>),
+    /// The show as it is now.
+    Replaced(Box<Show>),
+    /// The change was not made.
+    Refused(Refusal),
+}
+
+/// Decides what a change of a show comes to.
+pub type Decide<'d> = &'d (dyn Fn(&Show) -> Decision + Send + Sync);
+
+/// A notification that is to be sent now, by whoever has claimed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What to send.
+    pub notification: Notification,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// What became of an attempt to send a notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// It has arrived.
+    Delivered,
+    /// It is to be sent again.
+    RetryAt {
+        /// Not before then.
+        at: Timestamp,
+        /// What went wrong.
+        error: String,
+    },
+    /// It is not sent any more.
+    GivenUp {
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// How far a notification has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotificationState {
+    /// It is to be sent.
+    Pending,
+    /// It has arrived.
+    Delivered,
+    /// It is not sent any more.
+    GivenUp,
+}
+
+impl NotificationState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::GivenUp];
+
+    /// Its name on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Delivered => "DELIVERED",
+            Self::GivenUp => "GIVEN_UP",
+        }
+    }
+
+    /// Reads a name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// A notification and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotificationRecord {
+    /// The notification.
+    pub notification: Notification,
+    /// How far it has come.
+    pub state: NotificationState,
+    /// How often it was sent, or begun to be.
+    pub attempts: u32,
+    /// When it is sent again, if it is.
+    pub next_attempt_at: Option<Timestamp>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// The database. Every method is one transaction: it is done whole or not at
+/// all, also when its caller goes or the process ends.
+#[async_trait]
+pub trait CatalogueStore: Send + Sync + 'static {
+    /// Keeps a new show with its notifications; once for a key whose
+    /// 24 hours are not over at the show's `updated_at`.
+    async fn insert(
+        &self,
+        show: &Show,
+        notifications: &[Notification],
+        key: Option<&KeyUse>,
+    ) -> Result<InsertOutcome, StoreError>;
+
+    /// What a key was answered, if it is used and its time not over.
+    async fn kept_answer(&self, key: &KeyUse, now: Timestamp) -> Result<Option<KeptAnswer>, StoreError>;
+
+    /// Changes a show as `decide` says, which sees it as no other change leaves
+    /// it any more: of two changes at a time, one sees what the other has made.
+    async fn change(&self, id: ShowId, decide: Decide<'_>) -> Result<ChangeOutcome, StoreError>;
+
+    /// One show.
+    async fn show(&self, id: ShowId) -> Result<Option<Show>, StoreError>;
+
+    /// One page of shows, and how many there are, both of the same moment.
+    async fn list(&self, query: &ListQuery) -> Result<Listing, StoreError>;
+
+    /// Claims notifications that are due, the oldest first: nobody else gets them
+    /// before `until`. Of each show the oldest pending one only, so that they
+    /// are sent in order.
+    async fn claim(&self, now: Timestamp, until: Timestamp, count_max: u32) -> Result<Vec<Claim>, StoreError>;
+
+    /// Notes what became of a claim, unless somebody else has claimed it since.
+    async fn settle(&self, claim: &Claim, attempted: &AttemptOutcome, now: Timestamp) -> Result<(), StoreError>;
+
+    /// One page of notifications in these states, the newest first, and how many
+    /// there are.
+    async fn notifications(
+        &self,
+        states: &[NotificationState],
+        page: Page,
+    ) -> Result<(Vec<NotificationRecord>, u64), StoreError>;
+
+    /// Sends a notification that was given up again. Whether there was one.
+    async fn retry_given_up(&self, id: &str, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Forgets keys that are over, and notifications that were delivered before
+    /// `delivered_before`.
+    async fn sweep(&self, now: Timestamp, delivered_before: Timestamp) -> Result<(), StoreError>;
+}
