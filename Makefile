@@ -6,7 +6,7 @@ run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
 
 test: ## Run every test
-	cargo test
+	cargo test --workspace
 
 attack: ## Attack a running service as the threat model in docs/security.md describes
 	scripts/attack

@@ -10,6 +10,7 @@ mod authentication;
 mod org_list;
 mod origins;
 mod secret;
+mod ticketing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use serde::Deserialize;
 pub use org_list::OrgList;
 pub use origins::Origins;
 pub use secret::Secret;
+pub use ticketing::Switch;
 
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
 use crate::ingest::clock::ClockBounds;
@@ -293,6 +295,51 @@ settings! {
     /// that events keep coming for, in milliseconds. They wait in the log.
     audit_hold_ms_max, "TALLYHOUSE_AUDIT_HOLD_MS_MAX": u64 = 5_000;
 
+    /// Whether the ticketing catalogue is served, under `/ticketing`; see
+    /// `docs/ticketing.md`. Left out: it is when `ticketing_listen` is given, and by
+    /// `dev`.
+    ticketing, "TALLYHOUSE_TICKETING": Switch = Switch::Unset;
+    /// The address and port at whose root the catalogue is served as well. Port 0:
+    /// any free one. Empty: none.
+    ticketing_listen, "TALLYHOUSE_TICKETING_LISTEN": String = String::new();
+    /// The tokens of the catalogue's administrators, separated by commas. Tokens of
+    /// the service with the scope `admin` are accepted too, where there is
+    /// authentication. Empty: `dev` makes one and keeps it in the data directory.
+    ticketing_admin_tokens, "TALLYHOUSE_TICKETING_ADMIN_TOKENS": Secret = Secret::default();
+    /// The PostgreSQL database of the catalogue, as a `postgres://` URL. Empty: a
+    /// SQLite file in the data directory.
+    ticketing_database_url, "TALLYHOUSE_TICKETING_DATABASE_URL": Secret = Secret::default();
+    /// Where the catalogue's notifications are sent as webhooks. Empty: they are log
+    /// lines.
+    ticketing_webhook_url, "TALLYHOUSE_TICKETING_WEBHOOK_URL": Secret = Secret::default();
+    /// The secret that webhooks are signed with: `whsec_` and base64.
+    ticketing_webhook_secret, "TALLYHOUSE_TICKETING_WEBHOOK_SECRET": Secret = Secret::default();
+    /// Whether the public's reads of single catalogue events are counted as
+    /// impressions of the campaign `show:ID`.
+    ticketing_count_reads, "TALLYHOUSE_TICKETING_COUNT_READS": bool = false;
+    /// The organization that these impressions belong to.
+    ticketing_org_id, "TALLYHOUSE_TICKETING_ORG_ID": String = "default".to_owned();
+    /// Attempts to send a notification before it is given up.
+    ticketing_notify_attempts_max, "TALLYHOUSE_TICKETING_NOTIFY_ATTEMPTS_MAX": u32 = 24;
+    /// The first pause before a notification is sent again, in milliseconds; each
+    /// further one is twice as long, with jitter.
+    ticketing_notify_backoff_ms_min, "TALLYHOUSE_TICKETING_NOTIFY_BACKOFF_MS_MIN": u64 = 1_000;
+    /// The longest pause before a notification is sent again, in milliseconds.
+    ticketing_notify_backoff_ms_max, "TALLYHOUSE_TICKETING_NOTIFY_BACKOFF_MS_MAX": u64 = 3_600_000;
+    /// Longest an attempt to send a notification may take, in milliseconds.
+    ticketing_notify_wait_ms_max, "TALLYHOUSE_TICKETING_NOTIFY_WAIT_MS_MAX": u64 = 10_000;
+    /// Time between two looks at which notifications are due, in milliseconds,
+    /// besides those after each change.
+    ticketing_notify_poll_ms, "TALLYHOUSE_TICKETING_NOTIFY_POLL_MS": u64 = 1_000;
+    /// The pause between two chunks of a summary, in milliseconds.
+    ticketing_summary_chunk_ms, "TALLYHOUSE_TICKETING_SUMMARY_CHUNK_MS": u64 = 30;
+    /// Memory for finished summaries, in bytes.
+    ticketing_summary_cache_bytes_max, "TALLYHOUSE_TICKETING_SUMMARY_CACHE_BYTES_MAX": u64 = 8 << 20;
+    /// Summaries that are made at a time; more wait.
+    ticketing_summaries_in_flight_max, "TALLYHOUSE_TICKETING_SUMMARIES_IN_FLIGHT_MAX": usize = 16;
+    /// Longest a summary may take to be made, in milliseconds.
+    ticketing_summary_wait_ms_max, "TALLYHOUSE_TICKETING_SUMMARY_WAIT_MS_MAX": u64 = 30_000;
+
     /// Live-tail watchers at a time.
     watchers_max, "TALLYHOUSE_WATCHERS_MAX": usize = 64;
     /// Outcomes a slow watcher may fall behind before it misses some.
@@ -398,7 +445,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bounds: [(&'static str, u64, u64, u64); 38] = [
+        let bounds: &[(&'static str, u64, u64, u64)] = &[
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("engine_nice", self.engine_nice.into(), 0, 19),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),
@@ -436,9 +483,17 @@ impl Config {
             ("audit_hours", self.audit_hours.into(), 0, 8_784),
             ("audit_wait_ms_max", self.audit_wait_ms_max, 1_000, 3_600_000),
             ("audit_hold_ms_max", self.audit_hold_ms_max, 100, 600_000),
+            ("ticketing_notify_attempts_max", self.ticketing_notify_attempts_max.into(), 1, 1_000),
+            ("ticketing_notify_backoff_ms_min", self.ticketing_notify_backoff_ms_min, 1, 86_400_000),
+            ("ticketing_notify_backoff_ms_max", self.ticketing_notify_backoff_ms_max, 1, 86_400_000),
+            ("ticketing_notify_wait_ms_max", self.ticketing_notify_wait_ms_max, 100, 60_000),
+            ("ticketing_notify_poll_ms", self.ticketing_notify_poll_ms, 10, 60_000),
+            ("ticketing_summary_chunk_ms", self.ticketing_summary_chunk_ms, 0, 10_000),
+            ("ticketing_summaries_in_flight_max", self.ticketing_summaries_in_flight_max as u64, 1, 1 << 10),
+            ("ticketing_summary_wait_ms_max", self.ticketing_summary_wait_ms_max, 100, 600_000),
             ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
         ];
-        for (setting, value, min, max) in bounds {
+        for &(setting, value, min, max) in bounds {
             if !(min..=max).contains(&value) {
                 let message = format!("must be from {min} to {max}; it is {value}");
                 return Err(ConfigError::OutOfBounds { setting, message });
@@ -458,6 +513,7 @@ impl Config {
             return Err(ConfigError::OutOfBounds { setting: "clickhouse_database", message });
         }
         self.check_tenancy()?;
+        self.check_ticketing()?;
         self.check_authentication()
     }
 

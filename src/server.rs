@@ -1,6 +1,7 @@
 //! The composition root: makes every part, starts it, and stops it in order.
 
 mod health_checks;
+mod ticketing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ use crate::limits::{LimitSettings, RateLimits};
 use crate::query::{CacheSettings, Queries, Room};
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail};
+use ticketing::Ticketing;
+pub use ticketing::check_has_administrators;
 
 use health_checks::Checked;
 
@@ -77,6 +80,15 @@ pub enum ServerError {
     /// A part failed.
     #[error("{0}")]
     Part(String),
+}
+
+/// Where the service listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// gRPC, grpc-web and REST.
+    pub main: SocketAddr,
+    /// The ticketing catalogue alone, if it has a port of its own.
+    pub ticketing: Option<SocketAddr>,
 }
 
 /// Takes the configured port, without opening it: whoever connects before the
@@ -122,13 +134,16 @@ pub async fn run(
     endpoint: Endpoint,
     reader: Endpoint,
     shutdown: CancellationToken,
-    ready: impl FnOnce(SocketAddr) + Send,
+    ready: impl FnOnce(Addresses) + Send,
 ) -> Result<(), ServerError> {
+    let ticketing_socket = config.ticketing_listen().map(|address| Ok::<_, ServerError>((address, bind(address)?)));
+    let ticketing_socket = ticketing_socket.transpose()?;
     let clock = Arc::new(ArrivalClock::new(config.clock_bounds()));
     let callers = Callers::open(&config, &clock).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     let parts = Parts::new(&config, &endpoint, &reader, clock).await?;
+    let ticketing = Ticketing::open(&config).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,
@@ -148,13 +163,22 @@ pub async fn run(
     let listen_failed = |source| ServerError::Listen { address, source };
     let log = Arc::clone(&parts.log);
     let (audits, ends) = (config.audit_background, stop.child_token());
-    let app = parts.application(config, &endpoint, &reader, callers, metrics)?;
+    if let Some(ticketing) = &ticketing {
+        ticketing.start(&config, &tasks, &stop);
+    }
+    let app = parts.application(config, &endpoint, &reader, callers, ticketing, metrics)?;
     if audits {
         app.auditor.start_background(&tasks, &ends);
     }
     let listener = socket.listen(BACKLOG).map_err(listen_failed)?;
-    ready(listener.local_addr().map_err(listen_failed)?);
-    let served = transport::serve(app, listener, shutdown).await;
+    let ticketing_listener = ticketing_socket
+        .map(|(address, socket)| socket.listen(BACKLOG).map_err(|source| ServerError::Listen { address, source }));
+    let ticketing_listener = ticketing_listener.transpose()?;
+    ready(Addresses {
+        main: listener.local_addr().map_err(listen_failed)?,
+        ticketing: ticketing_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+    });
+    let served = transport::serve(app, listener, ticketing_listener, shutdown).await;
 
     // Whatever was acknowledged is on disk. Now ClickHouse gets what it can
     // take in the time; the rest is forwarded by the next run.
@@ -227,6 +251,7 @@ impl Parts {
         endpoint: &Endpoint,
         reader: &Endpoint,
         callers: Callers,
+        ticketing: Option<Ticketing>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Application>, ServerError> {
         let cursors = Cursors::open(&config)
@@ -268,7 +293,7 @@ impl Parts {
         let limits = RateLimits::new(limit_settings(&config));
         metrics.observe_limits(&limits);
         let (health, checked_index) = (Arc::new(Health::default()), Arc::clone(&self.index));
-        let pipeline = Pipeline::new(
+        let pipeline = Arc::new(Pipeline::new(
             pipeline_settings(&config),
             Arc::clone(&self.clock),
             self.prints,
@@ -278,7 +303,8 @@ impl Parts {
             Arc::clone(&self.types),
             outcomes,
             Arc::clone(&limits),
-        );
+        ));
+        let ticketing = ticketing.map(|ticketing| ticketing.api(&config, &callers, &pipeline, &self.clock));
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
         let clickhouse_up = pinger.watch();
         metrics.observe_clickhouse(clickhouse_up.clone());
@@ -311,6 +337,7 @@ impl Parts {
             auditor,
             log: self.log,
             tail,
+            ticketing,
             health,
             metrics,
             clickhouse_up,

@@ -76,11 +76,20 @@ impl Address {
         Self { address: self.address.clone(), token: Some(Secret::new(token)) }
     }
 
+    /// The address for requests over HTTP.
+    pub fn url(&self) -> String {
+        if self.address.contains("://") { self.address.clone() } else { format!("http://{}", self.address) }
+    }
+
+    /// The token to send, if there is one.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.expose().trim()).filter(|token| !token.is_empty())
+    }
+
     /// Connects. The connection opens itself again when it is cut.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
         let bearer = Bearer::new(self.token.as_ref())?;
-        let address =
-            if self.address.contains("://") { self.address.clone() } else { format!("http://{}", self.address) };
+        let address = self.url();
         anyhow::ensure!(
             address.starts_with("http://"),
             "cannot use {address}: this build speaks plain http:// only; put a proxy that ends TLS next to it"

@@ -19,6 +19,7 @@ pub mod segments;
 pub mod send;
 pub mod service;
 pub mod settings;
+pub mod shows;
 pub mod stats;
 pub mod table;
 pub mod token;
@@ -159,6 +160,11 @@ pub enum ClientCommand {
     Audit(audit::AuditArgs),
     /// Show what of the log is not in ClickHouse yet, or retry what it refused.
     Segments(segments::SegmentsArgs),
+    /// Create, publish, cancel and list the events of the ticketing catalogue.
+    ///
+    /// Requires a token of one of its administrators (--token or
+    /// TALLYHOUSE_TOKEN). `tallyhouse dev` prints one.
+    Shows(shows::ShowsArgs),
 }
 
 impl ClientCommand {
@@ -177,6 +183,7 @@ impl ClientCommand {
             Self::Watch(args) => args.run().await,
             Self::Audit(args) => args.run().await,
             Self::Segments(args) => args.run().await,
+            Self::Shows(args) => args.run().await,
         }
     }
 }

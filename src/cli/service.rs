@@ -1,7 +1,6 @@
 //! `tallyhouse dev`, `serve` and `migrate`: read the settings, find ClickHouse,
 //! and run the service of [`crate::server`] until a signal ends it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::engine::{Engine, spread_parts};
 use crate::clickhouse::migrations::migrate;
-use crate::config::{Config, ConfigArgs, ConfigError};
+use crate::config::{Config, ConfigArgs, ConfigError, Secret};
 use crate::data_dir::DataDir;
-use crate::server::{ServerError, bind, check_is_safe, run};
+use crate::secret::read_or_make_secret;
+use crate::server::{Addresses, ServerError, bind, check_has_administrators, check_is_safe, run};
 
 /// The settings of a service.
 #[derive(clap::Args)]
@@ -38,24 +38,28 @@ impl ServiceArgs {
 ///
 /// # Errors
 /// See [`run`].
-pub async fn dev(config: Config) -> Result<(), ServerError> {
+pub async fn dev(mut config: Config) -> Result<(), ServerError> {
     check_is_safe(&config)?;
     let _claimed = DataDir::claim(&config.data_dir)?;
+    let ticketing_token = make_ticketing_token(&mut config)?;
     let socket = bind(config.listen)?;
     let shutdown = shutdown_on_signal()?;
     if !config.clickhouse_url.is_empty() {
         let endpoint = Endpoint::configured(&config);
         let reader = reader_or(&config, &endpoint);
-        return run(config, socket, endpoint.clone(), reader, shutdown, |address| welcome(address, &endpoint)).await;
+        return run(config, socket, endpoint.clone(), reader, shutdown, |addresses| {
+            welcome(addresses, &endpoint, ticketing_token.as_ref())
+        })
+        .await;
     }
     let Some(engine) = shutdown.run_until_cancelled(Engine::start(&config)).await else { return Ok(()) };
     let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
     let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
     let reader = Endpoint::reader_of_engine(engine.endpoint(), &config);
     let data_dir = config.data_dir.clone();
-    let ready = |address| {
+    let ready = |addresses| {
         spread_parts(&data_dir); // There are all tables now.
-        welcome(address, &endpoint);
+        welcome(addresses, &endpoint, ticketing_token.as_ref());
     };
     let ran = run(config, socket, endpoint.clone(), reader, shutdown, ready).await;
     engine.stop().await;
@@ -69,6 +73,7 @@ pub async fn dev(config: Config) -> Result<(), ServerError> {
 pub async fn serve(config: Config) -> Result<(), ServerError> {
     check_has_url(&config)?;
     check_is_safe(&config)?;
+    check_has_administrators(&config)?;
     let _claimed = DataDir::claim(&config.data_dir)?;
     let socket = bind(config.listen)?;
     let endpoint = Endpoint::configured(&config);
@@ -76,7 +81,12 @@ pub async fn serve(config: Config) -> Result<(), ServerError> {
         tracing::warn!("there is no authentication: everybody on this machine is the organisation 'default'");
     }
     let reader = reader_or(&config, &endpoint);
-    let ready = |address| tracing::info!(%address, "serving gRPC, grpc-web and REST");
+    let ready = |addresses: Addresses| {
+        tracing::info!(address = %addresses.main, "serving gRPC, grpc-web and REST");
+        if let Some(address) = addresses.ticketing {
+            tracing::info!(%address, "serving the ticketing catalogue");
+        }
+    };
     run(config, socket, endpoint, reader, shutdown_on_signal()?, ready).await
 }
 
@@ -102,13 +112,38 @@ pub async fn bring_up_to_date(config: Config) -> Result<(), ServerError> {
     migrated.map_err(|error| ServerError::Part(error.to_string()))
 }
 
-/// Says where everything is, and what to try.
-fn welcome(address: SocketAddr, endpoint: &Endpoint) {
-    let url = &endpoint.url;
+/// Turns the ticketing catalogue on, unless a setting turns it off, and makes a
+/// token for its administrators, if none is set.
+fn make_ticketing_token(config: &mut Config) -> Result<Option<Secret>, ServerError> {
+    config.ticketing = config.ticketing.is_on(true).into();
+    if !config.has_ticketing() || !config.ticketing_admin_tokens().is_empty() {
+        return Ok(None);
+    }
+    let path = config.data_dir.join("ticketing-admin-token");
+    let made = std::fs::create_dir_all(&config.data_dir).and_then(|()| read_or_make_secret(&path));
+    let token = made.map_err(|error| ServerError::Part(format!("cannot keep {}: {error}", path.display())))?;
+    config.ticketing_admin_tokens = token.clone();
+    Ok(Some(token))
+}
+
+/// Says where everything is, and what to try. A token is shown if it was made
+/// here.
+fn welcome(addresses: Addresses, endpoint: &Endpoint, ticketing_token: Option<&Secret>) {
+    let (address, url) = (addresses.main, &endpoint.url);
+    let ticketing = ticketing_token.map_or_else(String::new, |token| {
+        format!(
+            "ticketing catalogue    http://{address}/ticketing/docs\n  \
+             its admin token        {}\n  ",
+            token.expose()
+        )
+    });
+    let ticketing_port =
+        addresses.ticketing.map_or_else(String::new, |address| format!("ticketing port         http://{address}\n  "));
     println!(
         "Tallyhouse is ready.\n\n  \
          gRPC, grpc-web, REST   http://{address}\n  \
          routes                 http://{address}/docs\n  \
+         {ticketing}{ticketing_port}\
          ClickHouse, for SQL    {url}  (user analyst, read-only; {url}/play?user=analyst)\n\n\
          In another terminal:\n\n  \
          make demo              sends a sample and shows what was counted\n  \

@@ -56,6 +56,8 @@ fn cors(origins: &Origins) -> CorsLayer {
         "grpc-encoding",
         "grpc-accept-encoding",
         "idempotency-key",
+        "if-match",
+        "if-none-match",
         "x-request-id",
         "traceparent",
         "tracestate",
@@ -71,7 +73,10 @@ fn cors(origins: &Origins) -> CorsLayer {
         "ratelimit-policy",
         "retry-after",
         "allow",
+        "etag",
         "idempotency-replayed",
+        "location",
+        "x-summary-cache",
         "www-authenticate",
     ];
     let allowed = allowed.map(HeaderName::from_static).into_iter();
@@ -81,7 +86,7 @@ fn cors(origins: &Origins) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origin)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(allowed.chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]).collect::<Vec<_>>())
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(CORS_MEMORY)

@@ -23,6 +23,7 @@ pub(crate) mod rfc3339;
 mod serve;
 mod serving;
 mod tail;
+mod ticketing;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub use auth::{AuthError, Callers};
 pub use cursor::Cursors;
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;
+pub use ticketing::AdminScopeVerifier;
 
 use crate::audit::Auditor;
 use crate::config::Config;
@@ -64,7 +66,7 @@ pub struct Application {
     /// Who may do what.
     pub callers: Callers,
     /// Events in.
-    pub pipeline: Pipeline,
+    pub pipeline: Arc<Pipeline>,
     /// Events in, by calls that can be repeated.
     pub repeatable_calls: Arc<RepeatableCalls>,
     /// What events must look like. The pipeline must have the same.
@@ -84,6 +86,8 @@ pub struct Application {
     /// Verdicts as they are made, for those who watch. The same tail must be
     /// among the pipeline's outcome sinks.
     pub tail: Arc<LiveTail>,
+    /// The ticketing catalogue, if it is on.
+    pub ticketing: Option<Arc<tallyhouse_catalogue::http::Api>>,
     /// Why events are refused or counted late.
     pub health: Arc<Health>,
     /// What the service counts of itself.

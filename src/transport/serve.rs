@@ -1,8 +1,10 @@
-//! The one port: everything on one listener, and its end in good order.
+//! The one port: everything on one listener, and its end in good order. The
+//! ticketing catalogue may have another one to itself.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -12,7 +14,7 @@ use super::call::CallLayer;
 use super::front::FrontLayer;
 use super::grpc::health::Health;
 use super::serving::Serving;
-use super::{Application, grpc, incoming, rest};
+use super::{Application, grpc, incoming, rest, ticketing};
 
 /// How often an idle HTTP/2 connection is asked whether it is still there, and
 /// how long it may take to say so.
@@ -38,20 +40,25 @@ pub enum ServeError {
     Server(#[from] tonic::transport::Error),
 }
 
-/// Serves gRPC, grpc-web and REST until `shutdown`. Then health says so,
+/// Serves gRPC, grpc-web and REST, and the ticketing catalogue alone on a
+/// listener of its own if there is one, until `shutdown`. Then health says so,
 /// streams answer what they have read and end, requests are finished, and it
 /// returns; at the latest after [`crate::config::Config::shutdown_wait_ms_max`],
 /// when what is left is cut off.
 pub async fn serve(
     app: Arc<Application>,
     listener: TcpListener,
+    ticketing_listener: Option<TcpListener>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let config = &app.config;
     let (wait_max, age_ms_max) = (config.shutdown_wait(), config.connection_age_ms_max);
     let serving = Serving::new(app);
     let (mut health, health_service) = Health::new().await;
-    let router = grpc::routes(&serving, health_service)?.merge(rest::routes(&serving));
+    let mut router = grpc::routes(&serving, health_service)?.merge(rest::routes(&serving));
+    if let Some(api) = &serving.app.ticketing {
+        router = router.merge(ticketing::routes(api, ticketing::PREFIX));
+    }
     let routes = Routes::from(rest::with_fallbacks(router)).prepare();
 
     let mut server = Server::builder()
@@ -84,7 +91,17 @@ pub async fn serve(
     let front = FrontLayer::new(Arc::clone(&serving.gate), &serving.app.config.cors_origins);
     let gate = Arc::clone(&serving.gate);
     serving.app.metrics.observe_calls(move || gate.in_flight());
-    let served = server.layer(calls).layer(front).serve_with_incoming_shutdown(routes, connections, last_connection);
+    let layered = server.layer(calls).layer(front);
+    let ticketing_served = ticketing_listener.zip(serving.app.ticketing.as_ref()).map(|(listener, api)| {
+        let routes = Routes::from(rest::with_fallbacks(ticketing::routes(api, ""))).prepare();
+        let connections = incoming::connections(listener, cut_off.clone());
+        layered.clone().serve_with_incoming_shutdown(routes, connections, shutdown.clone().cancelled_owned())
+    });
+    let main_served = layered.serve_with_incoming_shutdown(routes, connections, last_connection);
+    let served = async {
+        let ticketing_served = OptionFuture::from(ticketing_served);
+        tokio::try_join!(main_served, async { ticketing_served.await.unwrap_or(Ok(())) }).map(drop)
+    };
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return Ok(ended?),

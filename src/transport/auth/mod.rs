@@ -39,6 +39,7 @@ use source::Source;
 const EXPIRY_LOOK: Duration = Duration::from_secs(10);
 
 /// Tells callers by their tokens.
+#[derive(Clone)]
 pub struct Callers {
     /// None: there is no authentication.
     verifier: Option<Arc<Verifier>>,

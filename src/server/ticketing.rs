@@ -1,0 +1,184 @@
+//! The ticketing catalogue's parts: made, started, and given what they need of
+//! the rest of the service.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tallyhouse_catalogue::domain::ShowId;
+use tallyhouse_catalogue::http::{AdminTokens, AdminVerifier, Api, ApiSettings, ReadCounter};
+use tallyhouse_catalogue::notify::{
+    Backoff, Dispatcher, DispatcherSettings, LogNotifier, Notifier, WebhookNotifier, WebhookSettings,
+};
+use tallyhouse_catalogue::store::{CatalogueStore, PostgresStore, SqliteStore};
+use tallyhouse_catalogue::summary::{Summaries, SummariesSettings, TemplateSummarizer};
+use tallyhouse_catalogue::{Catalogue, Clock};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::ServerError;
+use crate::config::Config;
+use crate::domain::{Error, EventDraft, OrgId};
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::pipeline::{Durability, Pipeline};
+use crate::transport::{AdminScopeVerifier, Callers};
+
+/// The file of shows in the data directory.
+const SQLITE_FILE: &str = "catalogue.sqlite";
+/// What a read of the public is counted as, and where it is said to come from.
+const READ_TYPE: &str = "impression";
+const READ_SOURCE: &str = "ticketing";
+
+/// Without tokens there would be no administrators.
+///
+/// # Errors
+/// Says what to change.
+pub fn check_has_administrators(config: &Config) -> Result<(), ServerError> {
+    if !config.has_ticketing() || config.has_authentication() || !config.ticketing_admin_tokens().is_empty() {
+        return Ok(());
+    }
+    let message = "the ticketing catalogue has no administrators: set ticketing_admin_tokens, or authentication";
+    Err(ServerError::Refused(message.to_owned()))
+}
+
+/// See the module.
+pub(super) struct Ticketing {
+    store: Arc<dyn CatalogueStore>,
+    notifier: Arc<dyn Notifier>,
+    changed: Arc<Notify>,
+}
+
+impl Ticketing {
+    /// Opens the catalogue's database, if the catalogue is on.
+    ///
+    /// # Errors
+    /// When the database cannot be had, or webhooks not be sent as configured.
+    pub(super) async fn open(config: &Config) -> Result<Option<Self>, ServerError> {
+        if !config.has_ticketing() {
+            return Ok(None);
+        }
+        check_has_administrators(config)?;
+        let (notifier, store) = (notifier(config)?, store(config).await?);
+        Ok(Some(Self { store, notifier, changed: Arc::default() }))
+    }
+
+    /// Sends notifications until `stop`.
+    pub(super) fn start(&self, config: &Config, tasks: &TaskTracker, stop: &CancellationToken) {
+        let millis = Duration::from_millis;
+        let settings = DispatcherSettings {
+            backoff: Backoff {
+                min: millis(config.ticketing_notify_backoff_ms_min),
+                max: millis(config.ticketing_notify_backoff_ms_max),
+            },
+            attempts_max: config.ticketing_notify_attempts_max,
+            attempt_wait_max: millis(config.ticketing_notify_wait_ms_max),
+            poll_pause: millis(config.ticketing_notify_poll_ms),
+        };
+        let (store, notifier, changed) =
+            (Arc::clone(&self.store), Arc::clone(&self.notifier), Arc::clone(&self.changed));
+        let dispatcher = Arc::new(Dispatcher::new(store, notifier, Clock::system(), settings, changed));
+        tasks.spawn(dispatcher.run(stop.clone()));
+    }
+
+    /// What requests need.
+    pub(super) fn api(
+        self,
+        config: &Config,
+        callers: &Callers,
+        pipeline: &Arc<Pipeline>,
+        clock: &Arc<ArrivalClock>,
+    ) -> Arc<Api> {
+        let summaries = SummariesSettings {
+            cache_bytes_max: config.ticketing_summary_cache_bytes_max,
+            in_flight_max: config.ticketing_summaries_in_flight_max,
+            wait_max: Duration::from_millis(config.ticketing_summary_wait_ms_max),
+        };
+        let verifier = AdminScopeVerifier::new(callers, config.operator());
+        let org_id = OrgId::parse(&config.ticketing_org_id).filter(|_| config.ticketing_count_reads);
+        let reads = org_id.map(|org_id| {
+            let (pipeline, clock) = (Arc::clone(pipeline), Arc::clone(clock));
+            Arc::new(ReadsAsImpressions { pipeline, clock, org_id }) as Arc<dyn ReadCounter>
+        });
+        Arc::new(Api {
+            catalogue: Catalogue::new(self.store, Clock::system(), self.changed),
+            summaries: Summaries::new(Arc::new(TemplateSummarizer), summaries),
+            tokens: AdminTokens::new(config.ticketing_admin_tokens()),
+            verifier: verifier.map(|verifier| Arc::new(verifier) as Arc<dyn AdminVerifier>),
+            reads,
+            settings: ApiSettings {
+                body_bytes_max: config.body_bytes_max,
+                body_wait_max: Duration::from_millis(config.body_wait_ms_max),
+                summary_chunk_pause: Duration::from_millis(config.ticketing_summary_chunk_ms),
+            },
+        })
+    }
+}
+
+fn notifier(config: &Config) -> Result<Arc<dyn Notifier>, ServerError> {
+    let url = config.ticketing_webhook_url.expose();
+    if url.is_empty() {
+        return Ok(Arc::new(LogNotifier));
+    }
+    let settings = WebhookSettings {
+        url: url.to_owned(),
+        secret: config.ticketing_webhook_secret.expose().to_owned(),
+        wait_max: Duration::from_millis(config.ticketing_notify_wait_ms_max),
+    };
+    let notifier = WebhookNotifier::new(&settings, Clock::system());
+    let refused = |error| ServerError::Refused(format!("ticketing_webhook_url, ticketing_webhook_secret: {error}"));
+    Ok(Arc::new(notifier.map_err(refused)?))
+}
+
+async fn store(config: &Config) -> Result<Arc<dyn CatalogueStore>, ServerError> {
+    let url = config.ticketing_database_url.expose();
+    if !url.is_empty() {
+        let store = PostgresStore::connect(url).await;
+        let failed = |error| ServerError::Part(format!("ticketing_database_url: the database cannot be had: {error}"));
+        return Ok(Arc::new(store.map_err(failed)?));
+    }
+    let path: &Path = &config.data_dir.join(SQLITE_FILE);
+    let store = SqliteStore::open(path).await;
+    let failed = |error| ServerError::Part(format!("cannot open {}: {error}", path.display()));
+    Ok(Arc::new(store.map_err(failed)?))
+}
+
+/// Counts reads as impressions, each as an event of its own.
+struct ReadsAsImpressions {
+    pipeline: Arc<Pipeline>,
+    clock: Arc<ArrivalClock>,
+    org_id: OrgId,
+}
+
+#[async_trait]
+impl ReadCounter for ReadsAsImpressions {
+    async fn count_read(&self, id: ShowId) {
+        // Whoever reads is answered either way.
+        if let Err(error) = self.try_count(id).await {
+            tracing::warn!(%id, code = ?error.code, error = error.message, "a read is not counted");
+        }
+    }
+}
+
+impl ReadsAsImpressions {
+    async fn try_count(&self, id: ShowId) -> Result<(), Error> {
+        let (event_id, campaign_id) = (Uuid::now_v7().to_string(), format!("show:{id}"));
+        let draft = EventDraft {
+            event_id: &event_id,
+            event_type: READ_TYPE,
+            campaign_id: &campaign_id,
+            source: READ_SOURCE,
+            occurred_at: Some(self.clock.now()),
+            ..EventDraft::default()
+        };
+        let bytes = event_id.len() + campaign_id.len() + READ_TYPE.len() + READ_SOURCE.len();
+        let submission = self.pipeline.submit(&self.org_id, vec![draft], bytes, Durability::Logged).await?;
+        let verdicts = submission.verdicts().await?;
+        if verdicts.counts.accepted != 1 {
+            tracing::warn!(%id, verdicts = ?verdicts.verdicts, "a read is not counted");
+        }
+        Ok(())
+    }
+}
