@@ -143,7 +143,7 @@ pub async fn run(
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     let parts = Parts::new(&config, &endpoint, &reader, clock).await?;
-    let ticketing = Ticketing::open(&config).await?;
+    let ticketing = Ticketing::open(&config, &parts.clock).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,

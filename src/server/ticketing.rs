@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tallyhouse_catalogue::domain::ShowId;
+use tallyhouse_catalogue::domain::{ShowId, Timestamp};
 use tallyhouse_catalogue::http::{AdminTokens, AdminVerifier, Api, ApiSettings, ReadCounter};
 use tallyhouse_catalogue::notify::{
     Backoff, Dispatcher, DispatcherSettings, LogNotifier, Notifier, WebhookNotifier, WebhookSettings,
@@ -48,6 +48,7 @@ pub fn check_has_administrators(config: &Config) -> Result<(), ServerError> {
 pub(super) struct Ticketing {
     store: Arc<dyn CatalogueStore>,
     notifier: Arc<dyn Notifier>,
+    clock: Clock,
     changed: Arc<Notify>,
 }
 
@@ -56,13 +57,14 @@ impl Ticketing {
     ///
     /// # Errors
     /// When the database cannot be had, or webhooks not be sent as configured.
-    pub(super) async fn open(config: &Config) -> Result<Option<Self>, ServerError> {
+    pub(super) async fn open(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Option<Self>, ServerError> {
         if !config.has_ticketing() {
             return Ok(None);
         }
         check_has_administrators(config)?;
-        let (notifier, store) = (notifier(config)?, store(config).await?);
-        Ok(Some(Self { store, notifier, changed: Arc::default() }))
+        let clock = trusted_clock(clock);
+        let (notifier, store) = (notifier(config, clock.clone())?, store(config).await?);
+        Ok(Some(Self { store, notifier, clock, changed: Arc::default() }))
     }
 
     /// Sends notifications until `stop`.
@@ -79,7 +81,7 @@ impl Ticketing {
         };
         let (store, notifier, changed) =
             (Arc::clone(&self.store), Arc::clone(&self.notifier), Arc::clone(&self.changed));
-        let dispatcher = Arc::new(Dispatcher::new(store, notifier, Clock::system(), settings, changed));
+        let dispatcher = Arc::new(Dispatcher::new(store, notifier, self.clock.clone(), settings, changed));
         tasks.spawn(dispatcher.run(stop.clone()));
     }
 
@@ -103,7 +105,7 @@ impl Ticketing {
             Arc::new(ReadsAsImpressions { pipeline, clock, org_id }) as Arc<dyn ReadCounter>
         });
         Arc::new(Api {
-            catalogue: Catalogue::new(self.store, Clock::system(), self.changed),
+            catalogue: Catalogue::new(self.store, self.clock, self.changed),
             summaries: Summaries::new(Arc::new(TemplateSummarizer), summaries),
             tokens: AdminTokens::new(config.ticketing_admin_tokens()),
             verifier: verifier.map(|verifier| Arc::new(verifier) as Arc<dyn AdminVerifier>),
@@ -117,7 +119,13 @@ impl Ticketing {
     }
 }
 
-fn notifier(config: &Config) -> Result<Arc<dyn Notifier>, ServerError> {
+/// The time as far as it is trusted: a clock that jumps ends no key's 24 hours.
+fn trusted_clock(clock: &Arc<ArrivalClock>) -> Clock {
+    let clock = Arc::clone(clock);
+    Clock::from_fn(move || Timestamp::from_millis(clock.now().millis()))
+}
+
+fn notifier(config: &Config, clock: Clock) -> Result<Arc<dyn Notifier>, ServerError> {
     let url = config.ticketing_webhook_url.expose();
     if url.is_empty() {
         return Ok(Arc::new(LogNotifier));
@@ -127,7 +135,7 @@ fn notifier(config: &Config) -> Result<Arc<dyn Notifier>, ServerError> {
         secret: config.ticketing_webhook_secret.expose().to_owned(),
         wait_max: Duration::from_millis(config.ticketing_notify_wait_ms_max),
     };
-    let notifier = WebhookNotifier::new(&settings, Clock::system());
+    let notifier = WebhookNotifier::new(&settings, clock);
     let refused = |error| ServerError::Refused(format!("ticketing_webhook_url, ticketing_webhook_secret: {error}"));
     Ok(Arc::new(notifier.map_err(refused)?))
 }

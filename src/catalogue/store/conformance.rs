@@ -470,3 +470,17 @@ async fn a_database_that_cannot_be_had_is_no_fault_of_the_request() {
     let TestDatabase::Sqlite(dir) = &database else { return };
     assert!(SqliteStore::open(&dir.path().join("missing/file")).await.is_err());
 }
+
+#[tokio::test]
+async fn nobody_else_can_read_the_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&dir.path().join("catalogue.sqlite")).await.unwrap();
+    store.insert(&show(), &[], None).await.unwrap();
+    let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap).collect();
+    assert!(files.len() > 1, "there is also its log");
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", file.path());
+    }
+}

@@ -1,6 +1,8 @@
 //! Shows in a SQLite file. One connection writes, others read: SQLite has one
 //! writer at a time anyway, and readers see the last commit meanwhile (WAL).
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,10 +45,10 @@ impl SqliteStore {
     /// # Errors
     /// When the file cannot be had.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        make_private_file(path)?;
         // Each commit is synced to disk before it is acknowledged.
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
@@ -230,6 +232,13 @@ impl CatalogueStore for SqliteStore {
             .await?;
         Ok(transaction.commit().await?)
     }
+}
+
+/// Makes the file, if there is none, for its owner only: SQLite would let everybody
+/// read it. (Its log and index have the permissions of the file.)
+fn make_private_file(path: &Path) -> Result<(), StoreError> {
+    let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.map(drop).map_err(|error| StoreError::Database(sqlx::Error::Io(error)))
 }
 
 fn select_shows(rest: &str) -> QueryBuilder<Sqlite> {
