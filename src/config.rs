@@ -161,8 +161,14 @@ settings! {
     text_bytes_max, "TALLYHOUSE_TEXT_BYTES_MAX": usize = 256;
     /// Longest JSON text of an event's properties, in bytes.
     properties_bytes_max, "TALLYHOUSE_PROPERTIES_BYTES_MAX": usize = 16 << 10;
-    /// How long events are kept, in days; older ones are rejected as TOO_OLD.
+    /// How long events are kept, in days; older ones are rejected as TOO_OLD. A
+    /// month of events is deleted a day after the last of them has passed this
+    /// time. Rollups are kept.
     retention_days, "TALLYHOUSE_RETENTION_DAYS": u32 = 730;
+    /// How often the service looks for months to delete, in seconds. Between the
+    /// announcement of a month, from which on its events are rejected, and its
+    /// deletion lies at least as long. The same for all services on a database.
+    retention_check_seconds, "TALLYHOUSE_RETENTION_CHECK_SECONDS": u32 = 600;
     /// How far an event's time may lie ahead of the service's clock, in
     /// minutes; later ones are rejected as IN_FUTURE.
     future_minutes_max, "TALLYHOUSE_FUTURE_MINUTES_MAX": u32 = 5;
@@ -277,7 +283,8 @@ settings! {
     /// Whether hours that are over are audited in the background.
     audit_background, "TALLYHOUSE_AUDIT_BACKGROUND": bool = true;
     /// Whether the background audit repairs the rollups where they differ from
-    /// the events. (An hour that has no events left is only reported.)
+    /// the events: adds what they lack, and takes away what is shown to have been
+    /// counted twice. What else they count too many is only reported.
     audit_repair, "TALLYHOUSE_AUDIT_REPAIR": bool = true;
     /// How long an hour must have been over before it is audited in the
     /// background, and the shortest time between two audits of the same hour, in
@@ -454,6 +461,7 @@ impl Config {
             ("text_bytes_max", self.text_bytes_max as u64, 1, 4 << 10),
             ("properties_bytes_max", self.properties_bytes_max as u64, 2, 1 << 20),
             ("retention_days", self.retention_days.into(), 1, 36_500),
+            ("retention_check_seconds", self.retention_check_seconds.into(), 1, 86_400),
             ("future_minutes_max", self.future_minutes_max.into(), 0, 1_440),
             ("clock_step_seconds_max", self.clock_step_seconds_max.into(), 1, 3_600),
             ("clock_confirm_seconds", self.clock_confirm_seconds.into(), 1, 86_400),

@@ -19,6 +19,8 @@
 //!    when a stored event outdates an answer.
 //! 7. The [`audit`] compares the rollups with the events, hour by hour, and
 //!    repairs them.
+//! 8. [`retention`] deletes months of events that have passed the retention
+//!    period.
 //!
 //! [`server`] wires all this together, from a [`config::Config`]. The [`cli`]
 //! is the one binary around it.
@@ -42,6 +44,7 @@ pub mod limits;
 pub mod meters;
 pub mod query;
 mod regular_file;
+pub mod retention;
 mod secret;
 pub mod server;
 pub mod telemetry;

@@ -18,8 +18,9 @@ use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::directory::DirectoryStore;
 use crate::clickhouse::event_types::EventTypeStore;
 use crate::clickhouse::figures::Figures;
-use crate::clickhouse::migrations::migrate;
+use crate::clickhouse::migrations::{MigrateError, migrate};
 use crate::clickhouse::ping::Pinger;
+use crate::clickhouse::retention::RetentionStore;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
 use crate::data_dir::DataDirError;
@@ -41,6 +42,7 @@ use crate::ingest::stored::StoredHours;
 use crate::ingest::terms::CurrentTerms;
 use crate::limits::{LimitSettings, RateLimits};
 use crate::query::{CacheSettings, Queries, Room};
+use crate::retention::{Retention, RetentionSettings};
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail};
 use ticketing::Ticketing;
@@ -156,6 +158,7 @@ pub async fn run(
     start_sweeper(&tasks, &stop, &parts);
     watch_clock(&tasks, &stop, &parts);
     keep_keys_swept(&tasks, &stop, &parts);
+    parts.retention.start_background(&tasks, &stop);
     keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
 
@@ -203,6 +206,7 @@ struct Parts {
     gate: Arc<InsertGate>,
     terms: Arc<CurrentTerms>,
     types: Arc<EventTypes>,
+    retention: Arc<Retention>,
     calls: Arc<RepeatableCalls>,
 }
 
@@ -217,8 +221,16 @@ impl Parts {
         let terms = Arc::default();
         let log = Arc::new(open_log(config, &clock, &terms).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
+        let gate = Arc::new(InsertGate::new(former));
         Ok(Self {
-            gate: Arc::new(InsertGate::new(former)),
+            retention: Retention::new(
+                retention_settings(config),
+                RetentionStore::new(endpoint),
+                Arc::clone(&gate),
+                Arc::clone(log.segments()),
+                Arc::clone(&clock),
+            ),
+            gate,
             calls: Arc::new(RepeatableCalls::new(open_keys(config).await?, Arc::clone(&clock))),
             types: Arc::new(event_types(config, endpoint, reader, &clock)),
             prints: Fingerprinter::random(),
@@ -269,6 +281,7 @@ impl Parts {
             self.gate,
             Arc::clone(self.log.segments()),
             Arc::clone(&self.stored_hours),
+            Arc::clone(&self.retention),
             Arc::clone(&self.clock),
             Arc::clone(&metrics),
         );
@@ -301,6 +314,7 @@ impl Parts {
             Arc::clone(&self.log),
             self.store,
             Arc::clone(&self.types),
+            self.retention,
             outcomes,
             Arc::clone(&limits),
         ));
@@ -386,15 +400,24 @@ async fn open_keys(config: &Config) -> Result<KeyStore, ServerError> {
 /// Waits for ClickHouse, brings its schema up to date, and fills the index:
 /// from then on the service knows what it must not count again.
 async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
-    let Parts { prints, index, log, store, terms, types, .. } = parts;
+    let Parts { prints, index, log, store, terms, types, retention, .. } = parts;
     for attempt in 0_u32.. {
         let attempted = async {
-            migrate(endpoint, config.retention_days).await.map_err(|error| error.to_string())?;
+            retention.refresh().await.map_err(|error| error.to_string())?;
             types.refresh().await.map_err(|error| error.to_string())?;
             terms.set(store.terms().await.map_err(|error| error.to_string())?);
             fill(index, *prints, log, &**store, config.index_ids_max).await.map_err(|error| error.to_string())
         };
-        match attempted.await {
+        let migrated = match migrate(endpoint).await {
+            Ok(()) => Ok(()),
+            Err(MigrateError::Query(error)) => Err(error.to_string()),
+            Err(error @ MigrateError::ForeignTtl(_)) => return Err(ServerError::Refused(error.to_string())),
+        };
+        let attempted = match migrated {
+            Ok(()) => attempted.await,
+            Err(error) => Err(error),
+        };
+        match attempted {
             Ok(()) => break,
             Err(error) if attempt % ATTEMPTS_PER_LINE == 0 => {
                 tracing::warn!(error, "waiting for ClickHouse before opening the port");
@@ -469,6 +492,13 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
     }
 }
 
+fn retention_settings(config: &Config) -> RetentionSettings {
+    RetentionSettings {
+        retention_days: config.retention_days,
+        check: Duration::from_secs(config.retention_check_seconds.into()),
+    }
+}
+
 const fn limit_settings(config: &Config) -> LimitSettings {
     LimitSettings {
         org_events_per_second: config.rate_limit_org_events_per_second,
@@ -481,7 +511,6 @@ const fn limit_settings(config: &Config) -> LimitSettings {
 
 const fn audit_settings(config: &Config) -> AuditSettings {
     AuditSettings {
-        retention_days: config.retention_days,
         wait_max: Duration::from_millis(config.audit_wait_ms_max),
         hold_max: Duration::from_millis(config.audit_hold_ms_max),
         after: Duration::from_secs(config.audit_after_minutes as u64 * 60),

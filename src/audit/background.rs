@@ -1,13 +1,31 @@
 //! The audit that runs by itself: hours that are over, one at a time.
+//!
+//! Hours that have a reason to be audited are kept in the table `audit_due`
+//! from when they are known until they have been judged. Hours of segments that
+//! were settled are put there before the segment goes (`clickhouse/store.rs`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::schedule::Schedule;
-use super::{Auditor, HourRequest, oldest_hour};
-use crate::domain::{AuditAuthor, HourResult};
+use super::{Auditor, HourRequest};
+use crate::clickhouse::error::QueryError;
+use crate::domain::{AuditAuthor, AuditedHour, HourResult, Timestamp};
+
+/// How often the table is read, for hours that another service has put there.
+const READ_EVERY: Duration = Duration::from_secs(300);
+
+/// What the background knows.
+struct Background {
+    schedule: Schedule,
+    /// Hours that have a reason, and are not in the table yet.
+    unsaved: Vec<Timestamp>,
+    read_at: Option<Instant>,
+}
 
 impl Auditor {
     /// Audits hours that are over, until `stop`: after a start the last ones,
@@ -19,34 +37,67 @@ impl Auditor {
 
     async fn keep_auditing(&self) {
         let after_millis = i64::try_from(self.settings.after.as_millis()).unwrap_or(i64::MAX);
-        let mut schedule = Schedule::new(after_millis, self.settings.hours);
-        let mut seen = 0;
+        let schedule = Schedule::new(after_millis, self.settings.hours);
+        let mut known = Background { schedule, unsaved: Vec::new(), read_at: None };
         loop {
             tokio::time::sleep(self.settings.pause).await;
-            let last = self.stored_hours.last_store();
-            schedule.need(self.stored_hours.touched_after(seen));
-            seen = last;
-            let now = self.clock.now();
-            let Some(hour) = schedule.next(now, oldest_hour(now, self.settings.retention_days)) else { continue };
-            let repair = self.settings.repair;
-            let request = HourRequest { org_id: None, hour, repair, author: AuditAuthor::Background };
-            match self.audit_hour(request).await {
-                Ok(audited) => {
-                    let results = || audited.findings.iter().map(|finding| finding.result);
-                    if results().any(|result| matches!(result, HourResult::InFlight | HourResult::Undetermined)) {
-                        schedule.need([hour]);
-                    }
-                    let different = results().filter(|result| *result == HourResult::Different).count();
-                    if different > 0 {
-                        tracing::warn!(hour_ms = hour.millis(), different, "an audited hour differs");
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the background audit could not read an hour");
-                    self.status.failed("ClickHouse did not answer");
-                    schedule.need([hour]);
-                }
+            if let Err(error) = self.keep_due(&mut known).await {
+                tracing::warn!(%error, "which hours are to be audited could not be read or written");
+                self.status.failed("ClickHouse did not answer");
+            }
+            self.status.due(known.schedule.due());
+            let Some(hour) = known.schedule.next(self.clock.now(), &self.retention.deleted()) else { continue };
+            if let Err(error) = self.audit_in_background(hour, &mut known.schedule).await {
+                tracing::warn!(%error, "the background audit could not read an hour");
+                self.status.failed("ClickHouse did not answer");
+                known.schedule.need([hour]);
             }
         }
     }
+
+    /// Takes in the hours that have a reason, and keeps them in the table.
+    async fn keep_due(&self, known: &mut Background) -> Result<(), QueryError> {
+        let Background { schedule, unsaved, read_at } = known;
+        let touched = self.stored_hours.take_touched();
+        unsaved.extend(touched.iter().filter(|hour| !schedule.is_due(*hour)));
+        let mut is_joined = schedule.need(touched.iter());
+        if read_at.is_none_or(|at| at.elapsed() >= READ_EVERY) {
+            is_joined |= schedule.need(self.store.due_hours().await?);
+            *read_at = Some(Instant::now());
+        }
+        if is_joined {
+            tracing::warn!(due = schedule.due(), "many hours wait for an audit; hours between them are audited, too");
+        }
+        self.store.need(unsaved).await?;
+        unsaved.clear();
+        let expired = schedule.take_expired(&self.retention.deleted());
+        if expired.is_empty() {
+            return Ok(());
+        }
+        self.store.audited(&expired, self.store.due_version().await?).await
+    }
+
+    async fn audit_in_background(&self, hour: Timestamp, schedule: &mut Schedule) -> Result<(), QueryError> {
+        let version = self.store.due_version().await?;
+        let (repair, author) = (self.settings.repair, AuditAuthor::Background);
+        let request = HourRequest { org_id: None, hour, repair, unproven_removals_max: 0, author };
+        let audited = self.audit_hour(request).await?;
+        if is_judged(&audited) {
+            self.store.audited(&[hour], version).await?;
+        } else {
+            schedule.need([hour]);
+        }
+        let wrong = |result| matches!(result, HourResult::Different | HourResult::EventsMissing);
+        let different = audited.findings.iter().filter(|finding| wrong(finding.result)).count();
+        if different > 0 {
+            tracing::warn!(hour_ms = hour.millis(), different, "an audited hour differs");
+        }
+        Ok(())
+    }
+}
+
+/// Whether of every organisation it is known whether its counts are right.
+fn is_judged(audited: &AuditedHour) -> bool {
+    let is_open = |result| matches!(result, HourResult::InFlight | HourResult::Undetermined);
+    !audited.findings.iter().any(|finding| is_open(finding.result))
 }

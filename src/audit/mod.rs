@@ -3,6 +3,9 @@
 //! The truth is the raw table with the first row of each id. Per organisation
 //! and hour its checksums are compared with those of every rollup; where they
 //! differ, the exact keys are found, and repaired by inserting the difference.
+//! A repair adds what is missing, and takes away what was counted twice; `proof`
+//! says what shows that. What else is counted too many may be all that is left
+//! of events that are gone. `undo` takes a repair back.
 //!
 //! A difference is believed only when nothing was written into that hour from
 //! before it was first read until after it was last read, and nothing of this
@@ -12,10 +15,12 @@
 
 mod background;
 mod in_flight;
+mod proof;
 mod reading;
 mod resolve;
 mod schedule;
 mod status;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,13 +33,13 @@ pub use status::{AuditStatus, StatusReport};
 use crate::clickhouse::audit::{AuditStore, Effort, HourScope};
 use crate::clickhouse::error::QueryError;
 use crate::domain::{
-    AuditAuthor, AuditedHour, Error, HourFinding, HourResult, MILLIS_PER_DAY, MILLIS_PER_HOUR, OrgId, Rollup,
-    Timestamp, Window,
+    AuditAuthor, AuditedHour, Error, HourFinding, HourResult, MILLIS_PER_HOUR, OrgId, Rollup, Timestamp, Window,
 };
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::insert_gate::InsertGate;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::StoredHours;
+use crate::retention::Retention;
 use crate::telemetry::Metrics;
 use in_flight::InFlight;
 use reading::Reading;
@@ -50,8 +55,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// [`crate::config::Config`].
 #[derive(Clone, Copy, Debug)]
 pub struct AuditSettings {
-    /// Days for which events are kept: what is older cannot be audited.
-    pub retention_days: u32,
     /// Longest an hour may be read.
     pub wait_max: Duration,
     /// Longest the service's own inserts are held up for an hour.
@@ -72,6 +75,7 @@ pub struct Auditor {
     store: AuditStore,
     in_flight: InFlight,
     stored_hours: Arc<StoredHours>,
+    retention: Arc<Retention>,
     clock: Arc<ArrivalClock>,
     metrics: Arc<Metrics>,
     status: AuditStatus,
@@ -88,17 +92,22 @@ struct HourRequest {
     org_id: Option<String>,
     hour: Timestamp,
     repair: bool,
+    /// Events that a repair may take away from a rollup without a sign that they
+    /// were counted twice.
+    unproven_removals_max: u64,
     author: AuditAuthor,
 }
 
 impl Auditor {
     /// Audits the database behind this store.
+    #[expect(clippy::too_many_arguments, reason = "every part is another")]
     pub fn new(
         settings: AuditSettings,
         store: AuditStore,
         gate: Arc<InsertGate>,
         segments: Arc<Segments>,
         stored_hours: Arc<StoredHours>,
+        retention: Arc<Retention>,
         clock: Arc<ArrivalClock>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -107,6 +116,7 @@ impl Auditor {
             store,
             in_flight: InFlight::new(gate, segments),
             stored_hours,
+            retention,
             clock,
             metrics,
             status: AuditStatus::default(),
@@ -126,8 +136,13 @@ impl Auditor {
     /// # Errors
     /// `Invalid` for a window that is too long, or that lies where nothing can
     /// be audited; `Exhausted` while another audit runs.
-    pub fn begin(self: &Arc<Self>, org_id: &OrgId, window: Option<Window>, repair: bool) -> Result<Audit, Error> {
-        let window = auditable(window, self.clock.now(), self.settings.retention_days)?;
+    pub fn begin(
+        self: &Arc<Self>,
+        org_id: &OrgId,
+        window: Option<Window>,
+        repair: RepairRequest,
+    ) -> Result<Audit, Error> {
+        let window = auditable(window, self.clock.now())?;
         let busy = |_| Error::exhausted("another audit is running", RETRY_AFTER);
         let permit = Arc::clone(&self.commands).try_acquire_owned().map_err(busy)?;
         Ok(Audit {
@@ -143,12 +158,15 @@ impl Auditor {
     /// Audits one hour.
     async fn audit_hour(&self, request: HourRequest) -> Result<AuditedHour, QueryError> {
         let _turn = self.hours.lock().await;
+        if self.retention.deleted().overlaps(&schedule::period(request.hour)) {
+            return Ok(without_reading(&request, HourResult::Expired, resolve::EXPIRED));
+        }
         let scope = HourScope { org_id: request.org_id.as_deref(), hour: request.hour };
         let effort = self.effort(request.author);
         let looked = tokio::time::timeout(self.settings.wait_max, self.look(scope, effort)).await;
         let audited = match looked {
             Ok(readings) => self.judge(&request, readings?).await?,
-            Err(_) => took_too_long(&request),
+            Err(_) => without_reading(&request, HourResult::Undetermined, TOOK_TOO_LONG),
         };
         self.status.audited(&audited, request.author, self.clock.now());
         self.metrics.audited(&audited, self.clock.now());
@@ -159,13 +177,17 @@ impl Auditor {
     async fn judge(
         &self,
         request: &HourRequest,
-        readings: BTreeMap<String, Reading>,
+        mut readings: BTreeMap<String, Reading>,
     ) -> Result<AuditedHour, QueryError> {
+        let scope = HourScope { org_id: request.org_id.as_deref(), hour: request.hour };
+        let unfinished = self.store.open_repairs(scope, self.effort(request.author)).await?;
+        unfinished.iter().for_each(|org_id| _ = readings.entry(org_id.clone()).or_default());
         let mut audited = AuditedHour { organisations: readings.len() as u64, ..nothing(request.hour) };
         for (org_id, reading) in readings {
             audited.ids += reading.ids();
             let scope = HourScope { org_id: Some(&org_id), hour: request.hour };
-            if reading.differing(second(request.hour)).is_empty() && !self.in_flight.touches(scope).await {
+            let is_equal = reading.differing(second(request.hour)).is_empty() && !unfinished.contains(&org_id);
+            if is_equal && !self.in_flight.touches(scope).await {
                 continue;
             }
             let finding = self.resolve(scope, request).await?;
@@ -199,6 +221,16 @@ impl Auditor {
     }
 }
 
+/// What an audit by command may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairRequest {
+    /// Whether to add what is missing, and to take away what was shown to be
+    /// counted twice.
+    pub repair: bool,
+    /// How many events may be taken away without such a sign, over all hours.
+    pub unproven_removals_max: u64,
+}
+
 /// An audit by command, hour by hour. Dropping it ends it after the hour that
 /// is under way.
 pub struct Audit {
@@ -206,7 +238,7 @@ pub struct Audit {
     org_id: String,
     window: Window,
     next: Timestamp,
-    repair: bool,
+    repair: RepairRequest,
     permit: Arc<OwnedSemaphorePermit>,
 }
 
@@ -226,8 +258,9 @@ impl Audit {
             return None;
         }
         let (auditor, permit) = (Arc::clone(&self.auditor), Arc::clone(&self.permit));
-        let request =
-            HourRequest { org_id: Some(self.org_id.clone()), hour, repair: self.repair, author: AuditAuthor::Command };
+        let RepairRequest { repair, unproven_removals_max } = self.repair;
+        let (org_id, author) = (Some(self.org_id.clone()), AuditAuthor::Command);
+        let request = HourRequest { org_id, hour, repair, unproven_removals_max, author };
         // By itself, so that a repair is not broken off when nobody waits.
         let audited = tokio::spawn(async move {
             let audited = auditor.audit_hour(request).await;
@@ -236,7 +269,11 @@ impl Audit {
         });
         self.next = hour.plus_millis(MILLIS_PER_HOUR);
         Some(match audited.await {
-            Ok(Ok(audited)) => Ok(audited),
+            Ok(Ok(audited)) => {
+                let left = &mut self.repair.unproven_removals_max;
+                *left = left.saturating_sub(unproven_removed(&audited));
+                Ok(audited)
+            }
             Ok(Err(error)) => {
                 tracing::error!(%error, "an audit failed");
                 Err(error.into())
@@ -250,17 +287,17 @@ impl Audit {
 }
 
 /// The whole hours to audit.
-fn auditable(window: Option<Window>, now: Timestamp, retention_days: u32) -> Result<Window, Error> {
+fn auditable(window: Option<Window>, now: Timestamp) -> Result<Window, Error> {
     let this_hour = now.floor_to(MILLIS_PER_HOUR);
     let asked = match window {
         Some(window) => window.outwards_to(MILLIS_PER_HOUR),
         None => Window::new(this_hour.plus_millis(-HOURS_DEFAULT * MILLIS_PER_HOUR), this_hour)?,
     };
-    let from = asked.from().max(oldest_hour(now, retention_days));
+    let from = asked.from().max(Timestamp::from_millis(0));
     // Events may be a little ahead of the clock.
     let to = asked.to().min(this_hour.plus_millis(2 * MILLIS_PER_HOUR));
     let window = Window::new(from, to)
-        .map_err(|_| Error::invalid_field("window", "must lie within the retention time, and not in the future"))?;
+        .map_err(|_| Error::invalid_field("window", "must not lie before 1970, nor in the future"))?;
     let hours = window.buckets(MILLIS_PER_HOUR);
     if hours > HOURS_MAX {
         return Err(Error::invalid_field("window", format!("has {hours} hours; at most {HOURS_MAX} are allowed")));
@@ -268,26 +305,29 @@ fn auditable(window: Option<Window>, now: Timestamp, retention_days: u32) -> Res
     Ok(window)
 }
 
-/// The first hour of which all events are kept still. What is older is deleted
-/// from the raw table and stays in the rollups, which is no difference.
-fn oldest_hour(now: Timestamp, retention_days: u32) -> Timestamp {
-    let kept = now.plus_millis(-i64::from(retention_days) * MILLIS_PER_DAY);
-    kept.max(Timestamp::from_millis(0)).ceil_to(MILLIS_PER_HOUR).plus_millis(MILLIS_PER_HOUR)
+/// How many events a repair took away without a sign that they were counted
+/// twice: of the rollup that had most of them.
+fn unproven_removed(audited: &AuditedHour) -> u64 {
+    let most = |finding: &HourFinding| finding.found.iter().map(|found| found.unproven).max().unwrap_or_default();
+    let repaired = audited.findings.iter().filter(|finding| finding.result == HourResult::Repaired);
+    repaired.map(most).sum()
 }
 
 const fn nothing(hour: Timestamp) -> AuditedHour {
     AuditedHour { hour, ids: 0, organisations: 0, findings: Vec::new() }
 }
 
+const TOOK_TOO_LONG: &str = "it took longer to read than audit_wait_ms_max";
+
 /// Of all organisations when none was named: nothing is known of any.
-fn took_too_long(request: &HourRequest) -> AuditedHour {
+fn without_reading(request: &HourRequest, result: HourResult, reason: &'static str) -> AuditedHour {
     let finding = HourFinding {
         org_id: request.org_id.clone().unwrap_or_default(),
         hour: request.hour,
-        result: HourResult::Undetermined,
+        result,
         rows: 0,
         ids: 0,
-        reason: "it took longer to read than audit_wait_ms_max",
+        reason,
         found: Vec::new(),
         left: Vec::new(),
     };
@@ -310,27 +350,30 @@ mod tests {
     }
 
     #[test]
-    fn only_hours_whose_events_are_kept_are_audited() {
+    fn an_audit_begins_in_1970_and_ends_with_the_next_hour() {
         let now = at(1_000 * DAY).plus_millis(5);
         let check = |window: Option<(i64, i64)>, expected: Option<(i64, i64)>| {
             let window = window.map(|(from, to)| Window::new(at(from), at(to).plus_millis(-1)).unwrap());
-            let audited = auditable(window, now, 30).ok().map(|window| (window.from(), window.to()));
+            let audited = auditable(window, now).ok().map(|window| (window.from(), window.to()));
             assert_eq!(audited, expected.map(|(from, to)| (at(from), at(to))), "{window:?}");
         };
-        let (today, oldest) = (1_000 * DAY, 970 * DAY + 2);
+        let today = 1_000 * DAY;
         check(None, Some((today - 24, today)));
         check(Some((today - 3, today - 1)), Some((today - 3, today - 1)));
-        check(Some((0, today - 1)), Some((oldest, today - 1)));
+        check(Some((-5, 10)), Some((0, 10)));
         check(Some((today, today + 100)), Some((today, today + 2)));
-        check(Some((0, 100)), None);
+        check(Some((-100, -1)), None);
         check(Some((today + 50, today + 51)), None);
     }
 
     #[test]
     fn an_audit_has_a_longest_window() {
         let now = at(1_000 * DAY);
-        let window = Some(Window::new(at(0), now).unwrap());
-        assert!(auditable(window, now, 36_500).is_err());
-        assert!(auditable(window, now, 366).is_ok());
+        let check = |days: i64, is_allowed: bool| {
+            let window = Some(Window::new(at((1_000 - days) * DAY), now).unwrap());
+            assert_eq!(auditable(window, now).is_ok(), is_allowed, "{days}");
+        };
+        check(366, true);
+        check(367, false);
     }
 }

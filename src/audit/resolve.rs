@@ -18,16 +18,24 @@
 //!
 //! The first attempt leaves the service's own inserts alone, which is enough
 //! for hours that are over. If the hour moved, the gate is held for the next.
+//!
+//! What is missing from a rollup is added. What it counts too many may be
+//! counts of events that are gone, so it is taken away only when something
+//! shows that it was counted twice (see [`super::proof`] and
+//! `clickhouse/audit/differences.rs`), or when the caller allows it.
 
 use std::array::from_fn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::proof::{repairable, take_for_proven};
 use super::reading::{Buckets, Reading};
+use super::schedule::period;
 use super::{Auditor, HourRequest, second};
-use crate::clickhouse::audit::{Effort, HourScope, Mark, Repair, RepairRecord, RepairState};
+use crate::clickhouse::audit::{Effort, HourScope, Mark, Repair, RepairKind, RepairRecord, RollupRepairs};
 use crate::clickhouse::error::QueryError;
-use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, Rollup};
+use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, RepairState, Rollup};
+use crate::ingest::store::StoreError;
 use crate::ingest::stored::TouchedHours;
 
 /// Attempts at a reading that stands still.
@@ -56,11 +64,13 @@ struct State {
 /// What one attempt saw.
 enum Attempt {
     Consistent,
+    /// Its events are deleted.
+    Expired,
     /// A segment of this service's is half-way in.
     InFlight,
     /// Somebody wrote meanwhile.
     Moved,
-    Different(Vec<Differences>),
+    Different(Vec<Differences>, &'static str),
     /// It was different, and the difference, or the first keys of it, has been
     /// inserted.
     Repaired(Vec<Differences>),
@@ -89,9 +99,14 @@ impl Auditor {
             match attempt {
                 Attempt::Consistent if known.found.is_empty() => break (HourResult::Consistent, ""),
                 Attempt::Consistent => break (HourResult::Repaired, ""),
-                Attempt::Different(found) => {
+                Attempt::Expired => break (HourResult::Expired, EXPIRED),
+                Attempt::Different(found, reason) => {
+                    let is_unproven = found.iter().any(|differences| differences.unproven > 0);
                     known.see(found);
-                    break (HourResult::Different, if request.repair { EVENTS_GONE } else { "" });
+                    break match is_unproven {
+                        true => (HourResult::EventsMissing, if reason.is_empty() { EVENTS_MISSING } else { reason }),
+                        false => (HourResult::Different, reason),
+                    };
                 }
                 Attempt::Repaired(found) => {
                     known.see(found);
@@ -149,7 +164,7 @@ impl Auditor {
         }
         // Before anything else is read: a repair that is done later is one of the
         // differences, and must not be taken for one that was done before.
-        let done: BTreeMap<String, u64> = self.store.repairs_done(scope, effort).await?.into_iter().collect();
+        let before: BTreeMap<Rollup, RollupRepairs> = self.store.repairs_of(scope, effort).await?.into_iter().collect();
         let state = self.state(scope, effort).await?;
         let events = self.store.event_sums(scope, effort).await?;
         let events = events.into_iter().map(|((_, minute), sums)| (minute, sums)).collect();
@@ -160,12 +175,12 @@ impl Auditor {
             return Ok(Attempt::InFlight);
         }
         if differing.is_empty() {
+            if before.values().any(|repairs| repairs.open > 0) {
+                self.store.close_repairs(&request_org(scope), scope.hour).await?;
+            }
             return Ok(Attempt::Consistent);
         }
-        // The background repairs counts, and does not wipe out what has lost
-        // its events.
-        let repairs = request.repair && (request.author == AuditAuthor::Command || reading.ids() > 0);
-        let limit = if repairs { REPAIR_KEYS_MAX } else { LISTED_MAX };
+        let limit = if request.repair { REPAIR_KEYS_MAX } else { LISTED_MAX };
         let mut found = Vec::new();
         for (rollup, buckets) in differing {
             let differences = self.store.differences(rollup, scope, &buckets, limit, effort).await?;
@@ -174,15 +189,30 @@ impl Auditor {
             }
             found.push(differences);
         }
+        let was_repaired = |rollup| before.get(&rollup).is_some_and(|repairs| repairs.over + repairs.open > 0);
+        take_for_proven(&mut found, was_repaired);
         if !self.stood_still(scope, &state, effort).await? {
             return Ok(Attempt::Moved);
         }
-        if !repairs {
-            return Ok(Attempt::Different(found));
+        // Not before everything is read: the events may have gone meanwhile.
+        self.retention.refresh().await?;
+        if self.retention.deleted().overlaps(&period(scope.hour)) {
+            return Ok(Attempt::Expired);
         }
-        for differences in &found {
-            let done_before = done.get(differences.rollup.as_str()).copied().unwrap_or_default();
-            if !self.repair(scope, request.author, differences, done_before, &state, effort).await? {
+        if !request.repair {
+            return Ok(Attempt::Different(found, ""));
+        }
+        let was_undone = |rollup: &Rollup| before.get(rollup).is_some_and(|repairs| repairs.undone > 0);
+        if request.author == AuditAuthor::Background && found.iter().any(|found| was_undone(&found.rollup)) {
+            return Ok(Attempt::Different(found, WAS_UNDONE));
+        }
+        let plan = repairable(&found, request.unproven_removals_max);
+        if plan.is_empty() {
+            return Ok(Attempt::Different(found, ""));
+        }
+        for differences in &plan {
+            let over_before = before.get(&differences.rollup).map_or(0, |repairs| repairs.over);
+            if !self.repair(scope, request.author, differences, over_before, &state, effort).await? {
                 return Ok(Attempt::Moved);
             }
         }
@@ -230,13 +260,14 @@ impl Auditor {
         scope: HourScope<'_>,
         author: AuditAuthor,
         differences: &Differences,
-        done_before: u64,
+        over_before: u64,
         before: &State,
         effort: Effort,
     ) -> Result<bool, QueryError> {
         let org_id = request_org(scope);
         let Differences { rollup, listed, .. } = differences;
-        let repair = Repair { org_id: &org_id, hour: scope.hour, rollup: *rollup, differences: listed, done_before };
+        let kind = RepairKind::Difference { over_before };
+        let repair = Repair { org_id: &org_id, hour: scope.hour, rollup: *rollup, differences: listed, kind };
         let record = |state| RepairRecord { repair, state, author, at_micros: self.clock.order_micros() };
         self.store.record(record(RepairState::Begun)).await?;
         // From here on, whoever repeats a segment of before finds the record.
@@ -249,12 +280,8 @@ impl Auditor {
         if !unmoved {
             return Ok(false);
         }
-        let applied = self.store.apply(repair).await;
-        // Also when it may not be there: a question too many does no harm.
-        let mut touched = TouchedHours::default();
-        touched.touch(&org_id, scope.hour);
-        self.stored_hours.stored(touched);
-        if let Err(error) = applied {
+        self.store.record_keys(repair).await?;
+        if let Err(error) = self.apply(repair).await {
             tracing::warn!(%error, rollup = rollup.as_str(), "a repair failed, and may or may not be there");
             return Ok(false);
         }
@@ -265,11 +292,24 @@ impl Auditor {
         self.store.record(record(RepairState::Done)).await?;
         Ok(true)
     }
+
+    /// Inserts a repair. An error says nothing about whether it is there.
+    pub(super) async fn apply(&self, repair: Repair<'_>) -> Result<(), StoreError> {
+        let applied = self.store.apply(repair).await;
+        // Also when it may not be there: a question too many does no harm.
+        let mut touched = TouchedHours::default();
+        touched.touch(repair.org_id, repair.hour);
+        self.stored_hours.stored(touched);
+        applied
+    }
 }
 
 const SEGMENT_ON_ITS_WAY: &str = "a segment of this service is on its way into it";
 const OTHERS_WRITE: &str = "others keep writing into it";
-const EVENTS_GONE: &str = "it has no events left, so only a command repairs it";
+const EVENTS_MISSING: &str = "a rollup counts more events than are stored, and nothing shows that they were counted \
+     twice: only a command that allows it takes them away";
+const WAS_UNDONE: &str = "a repair of it was taken back, so only a command repairs it";
+pub(super) const EXPIRED: &str = "its events have passed the retention period and are deleted; its counts are kept";
 const REPAIRS_TOO_MANY: &str = "too much differs for one audit; audit it again";
 const WAIT_TOO_SHORT: &str = "it took longer to read than audit_wait_ms_max";
 const HOLD_TOO_SHORT: &str = "events keep coming, and it took longer to read than audit_hold_ms_max";

@@ -1,12 +1,12 @@
 //! Which hour the background audits next: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::domain::{MILLIS_PER_HOUR, Timestamp};
+use crate::domain::{HourSet, MILLIS_PER_HOUR, Period, Periods, Timestamp};
 
-/// Most hours that wait to be audited again; beyond that the oldest are
-/// forgotten.
-const DUE_MAX: usize = 10_000;
+/// Most runs of hours that wait to be audited again; beyond, the hours between
+/// two runs are audited, too.
+const RUNS_MAX: usize = 10_000;
 
 /// See the module. Hours are named by their first moments.
 pub(super) struct Schedule {
@@ -18,43 +18,69 @@ pub(super) struct Schedule {
     /// When hours were last audited.
     audited: BTreeMap<Timestamp, Timestamp>,
     /// Hours that have a reason.
-    due: BTreeSet<Timestamp>,
+    due: HourSet,
 }
 
 impl Schedule {
     pub(super) const fn new(after_millis: i64, hours: u32) -> Self {
-        Self { after_millis, hours: hours as i64, audited: BTreeMap::new(), due: BTreeSet::new() }
+        Self { after_millis, hours: hours as i64, audited: BTreeMap::new(), due: HourSet::new(RUNS_MAX) }
     }
 
-    /// These hours have changed, or could not be judged.
-    pub(super) fn need(&mut self, hours: impl IntoIterator<Item = Timestamp>) {
-        self.due.extend(hours);
-        while self.due.len() > DUE_MAX {
-            self.due.pop_first();
+    /// These hours have changed, or could not be judged. Says whether hours
+    /// between them were added, for lack of room.
+    pub(super) fn need(&mut self, hours: impl IntoIterator<Item = Timestamp>) -> bool {
+        let mut is_joined = false;
+        for hour in hours {
+            is_joined |= self.due.insert(hour);
         }
+        is_joined
     }
 
-    /// Takes the next hour: of the last ones the newest that was never
-    /// audited; else, of those that have a reason, the one whose last audit is
-    /// longest ago.
-    pub(super) fn next(&mut self, now: Timestamp, oldest: Timestamp) -> Option<Timestamp> {
+    /// Whether an hour has a reason to be audited.
+    pub(super) fn is_due(&self, hour: Timestamp) -> bool {
+        self.due.contains(hour)
+    }
+
+    /// How many hours have a reason.
+    pub(super) fn due(&self) -> u64 {
+        self.due.len()
+    }
+
+    /// Takes out the hours that cannot be audited any more.
+    pub(super) fn take_expired(&mut self, deleted: &Periods) -> Vec<Timestamp> {
+        let expired: Vec<Timestamp> = self.due.iter().filter(|hour| deleted.overlaps(&period(*hour))).collect();
+        expired.iter().for_each(|hour| self.due.remove(*hour));
+        expired
+    }
+
+    /// Takes the next hour that can be audited: of the last ones the newest that
+    /// was never audited; else, of those that have a reason, the one whose last
+    /// audit is longest ago.
+    pub(super) fn next(&mut self, now: Timestamp, deleted: &Periods) -> Option<Timestamp> {
         let last = now.plus_millis(-self.after_millis).floor_to(MILLIS_PER_HOUR).plus_millis(-MILLIS_PER_HOUR);
-        let first = last.plus_millis(-(self.hours - 1) * MILLIS_PER_HOUR).max(oldest);
+        let first = last.plus_millis(-(self.hours - 1) * MILLIS_PER_HOUR).max(Timestamp::from_millis(0));
         let rested = now.plus_millis(-self.after_millis);
-        self.audited.retain(|hour, at| *hour >= first || *at > rested || self.due.contains(hour));
+        let due = &self.due;
+        self.audited.retain(|hour, at| *hour >= first || *at > rested || due.contains(*hour));
+        let can_be = |hour: &Timestamp| !deleted.overlaps(&period(*hour));
         let never = (0..self.hours)
             .map(|back| last.plus_millis(-back * MILLIS_PER_HOUR))
-            .find(|hour| *hour >= first && !self.audited.contains_key(hour));
+            .find(|hour| *hour >= first && can_be(hour) && !self.audited.contains_key(hour));
         let last_audit = |hour: &Timestamp| self.audited.get(hour).copied().unwrap_or_default();
         let again = || {
-            let ready = self.due.range(oldest..=last.max(oldest)).filter(|hour| **hour <= last);
-            ready.filter(|hour| last_audit(hour) <= rested).min_by_key(|hour| (last_audit(hour), **hour)).copied()
+            let ready = due.iter().take_while(|hour| *hour <= last).filter(can_be);
+            ready.filter(|hour| last_audit(hour) <= rested).min_by_key(|hour| (last_audit(hour), *hour))
         };
         let next = never.or_else(again)?;
-        self.due.remove(&next);
+        self.due.remove(next);
         self.audited.insert(next, now);
         Some(next)
     }
+}
+
+/// The moments of an hour.
+pub(super) const fn period(hour: Timestamp) -> Period {
+    Period { from: hour, to: hour.plus_millis(MILLIS_PER_HOUR) }
 }
 
 #[cfg(test)]
@@ -73,7 +99,7 @@ mod tests {
     }
 
     fn take(schedule: &mut Schedule, now: Timestamp) -> Option<i64> {
-        schedule.next(now, hour(0)).map(|hour| hour.millis() / MILLIS_PER_HOUR)
+        schedule.next(now, &Periods::default()).map(|hour| hour.millis() / MILLIS_PER_HOUR)
     }
 
     #[test]
@@ -102,18 +128,22 @@ mod tests {
     }
 
     #[test]
-    fn hours_whose_events_are_not_kept_are_left_alone() {
+    fn hours_whose_events_are_deleted_are_left_alone() {
+        let deleted: Periods = [Period { from: hour(0), to: hour(998).plus_millis(-1) }].into_iter().collect();
         let mut schedule = Schedule::new(0, 5);
-        schedule.need([hour(3), hour(997)]);
-        let taken: Vec<_> = (0..5).map(|_| schedule.next(minute(0), hour(998))).collect();
+        schedule.need([hour(3), hour(997), hour(998)]);
+        let taken: Vec<_> = (0..5).map(|_| schedule.next(minute(0), &deleted)).collect();
         assert_eq!(taken, [Some(hour(999)), Some(hour(998)), None, None, None]);
+        assert_eq!(schedule.take_expired(&deleted), [hour(3), hour(997)]);
+        assert_eq!(schedule.due(), 0);
     }
 
     #[test]
-    fn what_waits_is_bounded() {
+    fn no_hour_is_forgotten_however_many_wait() {
         let mut schedule = Schedule::new(0, 0);
-        schedule.need((0..20_000).map(hour));
-        assert_eq!(schedule.due.len(), DUE_MAX);
-        assert!(schedule.due.contains(&hour(19_999)));
+        let hours = (0..10_050).map(|number| hour(number * 3));
+        assert!(schedule.need(hours.clone()), "hours between them were added");
+        assert!(hours.clone().all(|hour| schedule.is_due(hour)));
+        assert_eq!(schedule.next(hour(100_000), &Periods::default()), Some(hour(0)));
     }
 }

@@ -29,6 +29,11 @@ pub struct StatusReport {
     /// The hours that are not known to be right, by organisation, as they were
     /// last seen.
     pub open: BTreeMap<(Timestamp, String), HourResult>,
+    /// Hours of organisations that were not right and are not listed any more,
+    /// since there are too many.
+    pub left_out: u64,
+    /// Hours that wait to be audited by the background.
+    pub due: u64,
     /// Why the background could not audit its last hour. Empty: it could.
     pub last_error: &'static str,
 }
@@ -59,7 +64,7 @@ impl AuditStatus {
         }
         for finding in &audited.findings {
             let key = (audited.hour, finding.org_id.clone());
-            if finding.result.is_right() {
+            if !finding.result.is_open() {
                 state.repaired += u64::from(finding.result == HourResult::Repaired);
                 state.open.remove(&key);
             } else {
@@ -67,8 +72,17 @@ impl AuditStatus {
             }
         }
         while state.open.len() > HOURS_MAX {
-            state.open.pop_first();
+            if let Some(((hour, org_id), result)) = state.open.pop_first() {
+                state.left_out += 1;
+                let (hour_ms, result) = (hour.millis(), result.as_str());
+                tracing::warn!(hour_ms, org_id, result, "an hour that is not right is not listed any more");
+            }
         }
+    }
+
+    /// So many hours wait for the background.
+    pub(super) fn due(&self, due: u64) {
+        self.state.lock().due = due;
     }
 
     /// The background could not audit an hour.

@@ -11,6 +11,7 @@ use super::connection::{Address, explain};
 use super::moment::{self, Precision, WindowArgs};
 use super::paint::Paint;
 use super::plot::grouped;
+use super::repairs::{RepairsArgs, UndoArgs};
 use super::table::Table;
 use crate::transport::proto;
 use crate::transport::proto::audit_response::Step;
@@ -21,25 +22,63 @@ const KEYS_SHOWN: usize = 5;
 
 /// What to audit.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct AuditArgs {
+    #[command(subcommand)]
+    command: Option<AuditCommand>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What else can be done about audits.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum AuditCommand {
+    /// List the repairs of a window's hours.
+    Repairs(RepairsArgs),
+    /// Take a repair back.
+    Undo(UndoArgs),
+}
+
+/// An audit.
+#[derive(Clone, Debug, clap::Args)]
+struct RunArgs {
     #[command(flatten)]
     address: Address,
     #[command(flatten)]
     window: WindowArgs,
-    /// Make the counts right where they are wrong.
+    /// Show what a repair would change. With --confirm: repair.
     #[arg(long)]
     repair: bool,
+    /// Add what the rollups lack, and take away what was shown to have been
+    /// counted twice.
+    #[arg(long, requires = "repair")]
+    confirm: bool,
+    /// Also take away up to so many events that are counted and not stored,
+    /// without a sign that they were counted twice.
+    #[arg(long, value_name = "EVENTS", default_value_t = 0, requires = "confirm")]
+    take_unproven: u64,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 impl AuditArgs {
-    /// Asks, shows the progress, and then the outcome.
+    /// Does what is asked for.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            None => self.run.run().await,
+            Some(AuditCommand::Repairs(args)) => args.run().await,
+            Some(AuditCommand::Undo(args)) => args.run().await,
+        }
+    }
+}
+
+impl RunArgs {
+    /// Asks, shows the progress, and then the outcome.
+    async fn run(self) -> anyhow::Result<ExitCode> {
         let window = self.window.window(moment::now())?;
         let mut client = AuditServiceClient::new(self.address.connect().await?);
-        let request = proto::AuditRequest { window, repair: self.repair };
+        let request = proto::AuditRequest { window, repair: self.confirm, unproven_removals_max: self.take_unproven };
         let answer = client.audit(request).await;
         let mut steps = answer.map_err(|status| explain(&status)).context("cannot audit")?.into_inner();
         let bar = bar();
@@ -50,7 +89,7 @@ impl AuditArgs {
                 Some(Step::Hour(hour)) => {
                     bar.set_length(hour.hours_total.into());
                     bar.set_position(hour.hours_done.into());
-                    if hour.result() != proto::HourResult::Consistent {
+                    if !matches!(hour.result(), proto::HourResult::Consistent | proto::HourResult::Expired) {
                         hours.push(hour);
                     }
                 }
@@ -63,9 +102,38 @@ impl AuditArgs {
         if self.json {
             super::print_json(&to_json(&summary, &hours))?;
         } else {
-            super::print(&render(&summary, &hours, self.repair, Paint::stdout()))?;
+            let asks = Asks { repair: self.repair, confirm: self.confirm };
+            super::print(&render(&summary, &hours, asks, Paint::stdout()))?;
         }
         Ok(if is_right(&summary) { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NEGATIVE) })
+    }
+}
+
+/// What the caller has asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asks {
+    repair: bool,
+    confirm: bool,
+}
+
+/// What a repair of these hours changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Plan {
+    added: u64,
+    taken: u64,
+    /// What is left, by the rollup that counts most of it in each hour.
+    unproven: u64,
+}
+
+impl Plan {
+    fn of(hours: &[proto::AuditedHour]) -> Self {
+        let mut plan = Self::default();
+        for hour in hours {
+            plan.added += hour.left.iter().map(|left| left.under).sum::<u64>();
+            plan.taken += hour.left.iter().filter(|left| left.unproven == 0).map(|left| left.over).sum::<u64>();
+            plan.unproven += hour.left.iter().map(|left| left.unproven).max().unwrap_or_default();
+        }
+        plan
     }
 }
 
@@ -79,7 +147,7 @@ fn bar() -> ProgressBar {
 }
 
 const fn is_right(summary: &proto::AuditSummary) -> bool {
-    summary.different == 0 && summary.in_flight == 0 && summary.undetermined == 0
+    summary.different == 0 && summary.in_flight == 0 && summary.undetermined == 0 && summary.events_missing == 0
 }
 
 const fn result_name(result: proto::HourResult) -> &'static str {
@@ -90,10 +158,12 @@ const fn result_name(result: proto::HourResult) -> &'static str {
         proto::HourResult::Different => "different",
         proto::HourResult::InFlight => "in flight",
         proto::HourResult::Undetermined => "undetermined",
+        proto::HourResult::EventsMissing => "events missing",
+        proto::HourResult::Expired => "expired",
     }
 }
 
-const fn rollup_name(rollup: proto::Rollup) -> &'static str {
+pub(super) const fn rollup_name(rollup: proto::Rollup) -> &'static str {
     match rollup {
         proto::Rollup::Unspecified => "",
         proto::Rollup::CampaignMinutes => "campaign_minutes",
@@ -103,11 +173,11 @@ const fn rollup_name(rollup: proto::Rollup) -> &'static str {
     }
 }
 
-fn readable(at: Option<&prost_types::Timestamp>) -> String {
+pub(super) fn readable(at: Option<&prost_types::Timestamp>) -> String {
     at.map(|at| moment::readable(moment::from_proto(at), Precision::Minute)).unwrap_or_default()
 }
 
-fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], repair: bool, paint: Paint) -> String {
+fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], asks: Asks, paint: Paint) -> String {
     let mut text =
         format!("{}\n", paint.bold(&format!("audit of {}", moment::readable_window(summary.window.as_ref()))));
     if !hours.is_empty() {
@@ -127,14 +197,34 @@ fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], repair: b
         (summary.different, "different"),
         (summary.in_flight, "in flight"),
         (summary.undetermined, "undetermined"),
+        (summary.events_missing, "events missing"),
+        (summary.expired, "expired"),
     ];
     let counts: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
     let line = counts.join(", ");
     text.push_str(&if is_right(summary) { paint.green(&line) } else { paint.red(&line) });
     text.push('\n');
-    if summary.different > 0 && !repair {
-        text.push_str("`tallyhouse audit --repair` makes the counts right\n");
+    text.push_str(&advice(Plan::of(hours), asks));
+    text
+}
+
+/// What can be done about what is wrong now.
+fn advice(plan: Plan, asks: Asks) -> String {
+    let Plan { added, taken, unproven } = plan;
+    let mut text = String::new();
+    if added + taken > 0 && asks.repair && !asks.confirm {
+        let (added, taken) = (grouped(added), grouped(taken));
+        text.push_str(&format!("with --confirm, a repair adds {added} counts and takes {taken} away\n"));
+    } else if added + taken > 0 && !asks.repair {
+        text.push_str("`tallyhouse audit --repair` shows what a repair would change\n");
+    }
+    if unproven > 0 {
+        text.push_str(&format!(
+            "{} events are counted and not stored, and nothing shows that they were counted twice: either events are\n\
+             missing, or the counts are wrong. Only if the counts are wrong: --repair --confirm --take-unproven {unproven}\n",
+            grouped(unproven)
+        ));
     }
     text
 }
@@ -146,15 +236,16 @@ fn plural(count: u32, noun: &str) -> String {
 /// What was found, by hour and rollup.
 fn table(hours: &[proto::AuditedHour]) -> Table {
     let mut table = Table::new().text("hour (UTC)").text("result").number("ids").text("rollup").number("keys");
-    table = table.number("too few").number("too many");
+    table = table.number("too few").number("too many").number("unproven");
     for hour in hours {
-        let mut row = |rollup: &str, numbers: [String; 3]| {
-            let [keys, under, over] = numbers;
+        let mut row = |rollup: &str, numbers: [String; 4]| {
+            let [keys, under, over, unproven] = numbers;
             let (at, result) = (readable(hour.hour.as_ref()), result_name(hour.result()).to_owned());
-            table.row([at, result, grouped(hour.ids), rollup.to_owned(), keys, under, over]);
+            table.row([at, result, grouped(hour.ids), rollup.to_owned(), keys, under, over, unproven]);
         };
         for found in &hour.found {
-            row(rollup_name(found.rollup()), [grouped(found.keys), grouped(found.under), grouped(found.over)]);
+            let numbers = [found.keys, found.under, found.over, found.unproven].map(grouped);
+            row(rollup_name(found.rollup()), numbers);
         }
         if hour.found.is_empty() {
             row("", Default::default());
@@ -195,6 +286,8 @@ fn to_json(summary: &proto::AuditSummary, hours: &[proto::AuditedHour]) -> Value
         "different": summary.different,
         "in_flight": summary.in_flight,
         "undetermined": summary.undetermined,
+        "events_missing": summary.events_missing,
+        "expired": summary.expired,
         "findings": hours.iter().map(hour_json).collect::<Vec<_>>(),
     })
 }
@@ -227,6 +320,7 @@ fn rollup_json(found: &proto::RollupDifferences) -> Value {
         "keys": found.keys,
         "under": found.under,
         "over": found.over,
+        "unproven": found.unproven,
         "differences": differences.collect::<Vec<_>>(),
     })
 }
@@ -249,19 +343,41 @@ mod tests {
             under: 0,
             over: 2,
             differences: vec![key],
+            unproven: 2,
         };
         let hour = Some(prost_types::Timestamp { seconds: 7_200, nanos: 0 });
-        proto::AuditedHour { hour, ids: 1_000, result: result.into(), found: vec![found], ..Default::default() }
+        proto::AuditedHour {
+            hour,
+            ids: 1_000,
+            result: result.into(),
+            found: vec![found.clone()],
+            left: vec![found],
+            ..Default::default()
+        }
     }
 
     #[test]
     fn what_is_wrong_is_shown_with_what_to_do() {
-        let summary = proto::AuditSummary { hours: 2, ids: 2_000, consistent: 1, different: 1, ..Default::default() };
-        let text = render(&summary, &[hour(proto::HourResult::Different)], false, Paint::plain());
-        assert!(text.contains("1970-01-01 02:00  different  1,000  user_minutes     1        0         2"), "{text}");
+        let summary =
+            proto::AuditSummary { hours: 2, ids: 2_000, consistent: 1, events_missing: 1, ..Default::default() };
+        let hours = [hour(proto::HourResult::EventsMissing)];
+        let text = render(&summary, &hours, Asks::default(), Paint::plain());
+        let line = "1970-01-01 02:00  events missing  1,000  user_minutes     1        0         2         2";
+        assert!(text.contains(line), "{text}");
         assert!(text.contains("user_minutes  1970-01-01 02:01            ann              3        5"), "{text}");
-        assert!(text.contains("2,000 events in 2 hours: 1 consistent, 1 different\n"), "{text}");
-        assert!(text.contains("audit --repair"), "{text}");
+        assert!(text.contains("2,000 events in 2 hours: 1 consistent, 1 events missing\n"), "{text}");
+        assert!(text.contains("--repair --confirm --take-unproven 2\n"), "{text}");
+    }
+
+    #[test]
+    fn a_repair_is_shown_before_it_is_confirmed() {
+        let check = |asks: Asks, expected: &str| {
+            assert_eq!(advice(Plan { added: 1_200, taken: 3, unproven: 0 }, asks), expected, "{asks:?}");
+        };
+        check(Asks::default(), "`tallyhouse audit --repair` shows what a repair would change\n");
+        let preview = Asks { repair: true, confirm: false };
+        check(preview, "with --confirm, a repair adds 1,200 counts and takes 3 away\n");
+        check(Asks { confirm: true, ..preview }, "");
     }
 
     #[test]
@@ -271,5 +387,7 @@ mod tests {
         check(proto::AuditSummary { different: 1, ..Default::default() }, false);
         check(proto::AuditSummary { in_flight: 1, ..Default::default() }, false);
         check(proto::AuditSummary { undetermined: 1, ..Default::default() }, false);
+        check(proto::AuditSummary { events_missing: 1, ..Default::default() }, false);
+        check(proto::AuditSummary { consistent: 1, expired: 1, ..Default::default() }, true);
     }
 }

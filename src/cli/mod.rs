@@ -14,6 +14,7 @@ pub mod load;
 pub mod moment;
 pub mod paint;
 pub mod plot;
+mod repairs;
 pub mod sample;
 pub mod segments;
 pub mod send;
@@ -152,8 +153,10 @@ pub enum ClientCommand {
     /// Compare what was counted with the events, hour by hour.
     ///
     /// Without a window: of the last 24 hours that are over. A window is taken
-    /// outwards to whole hours of UTC. With --repair, counts that are wrong
-    /// are made right.
+    /// outwards to whole hours of UTC. With --repair it is shown what a repair
+    /// would change, and with --confirm as well it is changed: what the rollups
+    /// lack is added, and what is shown to have been counted twice is taken away.
+    /// `audit repairs` lists what was repaired, `audit undo` takes a repair back.
     ///
     /// Exit codes: 0 everything is right, or has been repaired; 1 something is
     /// wrong, or could not be judged; 2 failure.

@@ -108,7 +108,7 @@ fn reader_or(config: &Config, endpoint: &Endpoint) -> Endpoint {
 /// When there is no server, or it refuses.
 pub async fn bring_up_to_date(config: Config) -> Result<(), ServerError> {
     check_has_url(&config)?;
-    let migrated = migrate(&Endpoint::configured(&config), config.retention_days).await;
+    let migrated = migrate(&Endpoint::configured(&config)).await;
     migrated.map_err(|error| ServerError::Part(error.to_string()))
 }
 

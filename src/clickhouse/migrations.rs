@@ -9,6 +9,7 @@ use clickhouse::Client;
 
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::retention::{ForeignTtl, remove_ttl};
 
 /// Embeds the files, with their names.
 macro_rules! migrations {
@@ -19,7 +20,7 @@ macro_rules! migrations {
 
 /// Name and statements of each file. The first makes the table that records
 /// them.
-const MIGRATIONS: [(&str, &str); 16] = migrations![
+const MIGRATIONS: [(&str, &str); 18] = migrations![
     "0001_create_database",
     "0002_create_events",
     "0003_create_campaign_minutes",
@@ -36,10 +37,32 @@ const MIGRATIONS: [(&str, &str); 16] = migrations![
     "0014_create_organization_views",
     "0015_drop_expired_months",
     "0016_merge_user_days_less_often",
+    "0017_create_deleted_periods",
+    "0018_create_audit_evidence",
 ];
 
-/// Brings the schema up to date, and sets the retention time.
-pub async fn migrate(endpoint: &Endpoint, retention_days: u32) -> Result<(), QueryError> {
+/// Why the schema cannot be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// ClickHouse does not answer, or refuses. It is worth trying again.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Somebody must change something first.
+    #[error(transparent)]
+    ForeignTtl(#[from] ForeignTtl),
+}
+
+impl From<clickhouse::error::Error> for MigrateError {
+    fn from(error: clickhouse::error::Error) -> Self {
+        Self::Query(error.into())
+    }
+}
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// When ClickHouse does not do it, or when the table of events has a TTL.
+pub async fn migrate(endpoint: &Endpoint) -> Result<(), MigrateError> {
     let client = endpoint.server_client();
     let applied = applied(&client, endpoint).await?;
     for (name, file) in MIGRATIONS {
@@ -53,7 +76,7 @@ pub async fn migrate(endpoint: &Endpoint, retention_days: u32) -> Result<(), Que
         client.query_raw(&record).param("name", name).execute().await?;
         tracing::info!(migration = name, "applied");
     }
-    set_retention(&client, endpoint, retention_days).await
+    Ok(remove_ttl(&client, &endpoint.database).await??)
 }
 
 /// The names of the files that are recorded as applied.
@@ -75,27 +98,6 @@ fn statements(file: &str, endpoint: &Endpoint) -> Vec<String> {
         .map(|statement| statement.trim().to_owned())
         .filter(|statement| statement.lines().any(|line| !line.is_empty() && !line.starts_with("--")))
         .collect()
-}
-
-/// Events older than the retention time are deleted, a whole month's part at a
-/// time. Changing the time rewrites nothing.
-async fn set_retention(client: &Client, endpoint: &Endpoint, days: u32) -> Result<(), QueryError> {
-    let ttl = format!("toDateTime(occurred_at) + toIntervalDay({days})");
-    let is_set: u64 = client
-        .query_raw(
-            "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'events' \
-             AND position(engine_full, {ttl:String}) > 0",
-        )
-        .param("database", &endpoint.database)
-        .param("ttl", format!("TTL {ttl} "))
-        .fetch_one()
-        .await?;
-    if is_set == 0 {
-        let alter = format!("ALTER TABLE {}.events MODIFY TTL {ttl}", endpoint.database);
-        client.query_raw(&alter).with_setting("materialize_ttl_after_modify", "0").execute().await?;
-        tracing::info!(days, "retention time set");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -13,5 +13,6 @@ pub mod migrations;
 mod native;
 pub mod operation;
 pub mod ping;
+pub mod retention;
 pub mod store;
 mod top_users;

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::audit::AuditStore;
+use super::audit::{AuditStore, note_due};
 use super::client::{Endpoint, long_query, quoted};
 use super::error::{QueryError, insert_error};
 use super::operation::{INSERT, LOOKUP, traced};
@@ -65,6 +65,11 @@ const TOKEN_BLOCKS_MAX: u64 = 9_000;
 /// The tables that a segment reaches.
 pub(crate) const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
 
+/// Whether an event's time lies in a period whose events are deleted. That such
+/// an event is not stored does not say that it was not counted.
+const IS_DELETED: &str = "arrayExists(period -> occurred_at >= period.1 AND occurred_at < period.2, \
+    (SELECT groupArray((starts_at, ends_at)) FROM deleted_periods WHERE state = 'deleted'))";
+
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
 
@@ -121,17 +126,34 @@ impl ClickHouseStore {
     async fn settle_segment(&self, segment: SegmentInsert) -> Result<(), StoreError> {
         let staging = format!("settling_{}", segment.token.simple());
         let columns = segment.columns.clone();
-        let run = async |statement: String| self.client.query_raw(&statement).execute().await.map_err(QueryError::from);
+        let run = async |statement: String| {
+            let query = self.client.query_raw(&statement).with_setting("async_insert", "0");
+            query.execute().await.map_err(QueryError::from)
+        };
         run(format!("DROP TABLE IF EXISTS {staging} SYNC")).await?;
         run(format!("CREATE TABLE {staging} AS events ENGINE = MergeTree ORDER BY tuple()")).await?;
         self.insert_rows(&staging, segment).await?;
+        let expired = format!("SELECT count() FROM {staging} WHERE {IS_DELETED}");
+        let expired: u64 = self.client.query_raw(&expired).fetch_one().await.map_err(QueryError::from)?;
+        if expired > 0 {
+            tracing::warn!(staging, expired, "events of a segment are not settled: those of their months are deleted");
+        }
         // The key of the table, so that no more of it is read than may be the
         // segment's, and no more is remembered than the segment has.
         let key = "(org_id, toStartOfMinute(occurred_at), event_id)";
-        let mut settle = self.client.query_raw(&format!(
-            "INSERT INTO events ({columns}) SELECT {columns} FROM {staging} WHERE {key} NOT IN \
-             (SELECT {key} FROM events WHERE {key} IN (SELECT {key} FROM {staging}))"
-        ));
+        let missing = format!(
+            "{staging} WHERE {key} NOT IN \
+             (SELECT {key} FROM events WHERE {key} IN (SELECT {key} FROM {staging})) AND NOT ({IS_DELETED})"
+        );
+        // A rollup may have them already. Whoever finds it counting too many
+        // finds here that they were inserted again.
+        run(format!(
+            "INSERT INTO settled_events (org_id, minute, event_id) \
+             SELECT org_id, toStartOfMinute(occurred_at), event_id FROM {missing}"
+        ))
+        .await?;
+        let mut settle =
+            self.client.query_raw(&format!("INSERT INTO events ({columns}) SELECT {columns} FROM {missing}"));
         for (name, value) in INSERT_SETTINGS {
             settle = settle.with_setting(name, value);
         }
@@ -139,6 +161,8 @@ impl ClickHouseStore {
         // A query's id is taken while it runs, so that an attempt whose answer
         // was lost and the next one never both find the same events missing.
         settle.with_setting("query_id", &staging).execute().await.map_err(QueryError::from)?;
+        // After the events: an audit that has not seen them does not settle it.
+        run(note_due(&staging)).await?;
         run(format!("DROP TABLE {staging} SYNC")).await?;
         Ok(())
     }

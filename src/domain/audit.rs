@@ -28,6 +28,11 @@ impl Rollup {
             Self::UserMinutes => "user_minutes",
         }
     }
+
+    /// The rollup with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rollup| rollup.as_str() == name)
+    }
 }
 
 /// What a rollup counts by, within one organisation. What it does not count by
@@ -55,12 +60,21 @@ pub struct Difference {
     pub expected: i64,
     /// What the rollup says.
     pub actual: i64,
+    /// How many events of this key are shown to have been counted twice.
+    pub counted_twice: u64,
 }
 
 impl Difference {
     /// What is missing from the rollup; negative when it counts too many.
     pub const fn missing(&self) -> i64 {
         self.expected.saturating_sub(self.actual)
+    }
+
+    /// What the rollup counts too many that nothing shows to have been counted
+    /// twice.
+    pub const fn unproven(&self) -> u64 {
+        let over = self.actual.saturating_sub(self.expected);
+        if over > 0 { over.unsigned_abs().saturating_sub(self.counted_twice) } else { 0 }
     }
 }
 
@@ -75,6 +89,8 @@ pub struct Differences {
     pub under: u64,
     /// Events that are too many, over all keys that count too many.
     pub over: u64,
+    /// Those of them that nothing shows to have been counted twice.
+    pub unproven: u64,
     /// The first of the keys, in order of time.
     pub listed: Vec<Difference>,
 }
@@ -92,11 +108,25 @@ pub enum HourResult {
     InFlight,
     /// It could not be read in the time that is allowed.
     Undetermined,
+    /// A rollup counts more events than are stored, and nothing shows that they
+    /// were counted twice.
+    EventsMissing,
+    /// Its events, or some of them, were deleted since they passed the
+    /// retention period: it cannot be audited.
+    Expired,
 }
 
 impl HourResult {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Consistent, Self::Repaired, Self::Different, Self::InFlight, Self::Undetermined];
+    pub const ALL: [Self; 7] = [
+        Self::Consistent,
+        Self::Repaired,
+        Self::Different,
+        Self::InFlight,
+        Self::Undetermined,
+        Self::EventsMissing,
+        Self::Expired,
+    ];
 
     /// Its name in metrics, JSON and on the command line.
     pub const fn as_str(self) -> &'static str {
@@ -106,12 +136,20 @@ impl HourResult {
             Self::Different => "different",
             Self::InFlight => "in flight",
             Self::Undetermined => "undetermined",
+            Self::EventsMissing => "events missing",
+            Self::Expired => "expired",
         }
     }
 
     /// Whether the rollups are known to be right.
     pub const fn is_right(self) -> bool {
         matches!(self, Self::Consistent | Self::Repaired)
+    }
+
+    /// Whether a later audit may say something else: the hour is neither right
+    /// nor beyond saying.
+    pub const fn is_open(self) -> bool {
+        !self.is_right() && !matches!(self, Self::Expired)
     }
 }
 
@@ -166,4 +204,66 @@ impl AuditAuthor {
             Self::Command => "command",
         }
     }
+}
+
+/// How far a repair has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RepairState {
+    /// It is about to be inserted: it may be in the rollup or not.
+    Begun,
+    /// It is in the rollup.
+    Done,
+    /// It was in the rollup, and was taken back.
+    Undone,
+    /// It was begun, the hour was found right afterwards, and whether by this
+    /// repair is not known.
+    Closed,
+}
+
+impl RepairState {
+    /// Its name in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Done => "done",
+            Self::Undone => "undone",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// The state with this number in the record.
+    pub const fn of_number(number: i8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Begun,
+            2 => Self::Done,
+            3 => Self::Undone,
+            4 => Self::Closed,
+            _ => return None,
+        })
+    }
+}
+
+/// A repair, as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedRepair {
+    /// Its id.
+    pub id: String,
+    /// The hour's first moment.
+    pub hour: Timestamp,
+    /// The rollup.
+    pub rollup: Rollup,
+    /// How far it has come.
+    pub state: RepairState,
+    /// When it was begun.
+    pub at: Timestamp,
+    /// Keys whose count was changed.
+    pub keys: u64,
+    /// Events added.
+    pub added: u64,
+    /// Events taken away.
+    pub taken: u64,
+    /// Who asked for it, as in the record.
+    pub author: String,
+    /// The repair that this one took back; empty: none.
+    pub undoes: String,
 }

@@ -8,19 +8,26 @@ mod audit;
 mod directory;
 mod error;
 mod event;
+mod hours;
 mod metrics;
+mod period;
 mod query;
 mod time;
 mod verdict;
 
-pub use audit::{AuditAuthor, AuditedHour, Difference, Differences, HourFinding, HourResult, Rollup, RollupKey};
+pub use audit::{
+    AuditAuthor, AuditedHour, Difference, Differences, HourFinding, HourResult, RecordedRepair, RepairState, Rollup,
+    RollupKey,
+};
 pub use directory::{
     Member, MemberDraft, MemberPage, Organization, OrganizationCount, OrganizationDraft, UnknownTypes, User, UserDraft,
     nothing_wrong,
 };
 pub use error::{Breach, Error, ErrorCode, FieldError, Quota};
 pub use event::{Event, EventDraft, EventLimits, OrgId, PropertiesDraft};
+pub use hours::HourSet;
 pub use metrics::{CustomValue, Figure, Metric, MetricSeries, SummaryQuestion, check_days, unknown_metric};
+pub use period::{Period, Periods};
 pub use query::{
     Answer, CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, EventPage, Granularity, Limit,
     PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window,

@@ -21,6 +21,7 @@ use crate::event_types::EventTypes;
 use crate::health::RecentRefusal;
 use crate::limits::RateLimits;
 use crate::meters;
+use crate::retention::{self, Retention};
 use crate::trace::{self, FutureExt as _, KeyValue};
 
 /// What a batch is counted as at least, in bytes, when room is given out: what
@@ -92,6 +93,7 @@ pub struct Pipeline {
     store: Arc<dyn EventStore>,
     recall: Recall,
     types: Arc<EventTypes>,
+    retention: Arc<Retention>,
     outcomes: Outcomes,
     limits: Arc<RateLimits>,
     room: Arc<Semaphore>,
@@ -111,6 +113,7 @@ impl Pipeline {
         log: Arc<Log>,
         store: Arc<dyn EventStore>,
         types: Arc<EventTypes>,
+        retention: Arc<Retention>,
         outcomes: Outcomes,
         limits: Arc<RateLimits>,
     ) -> Self {
@@ -126,6 +129,7 @@ impl Pipeline {
             store,
             recall,
             types,
+            retention,
             outcomes,
             limits,
             room,
@@ -259,6 +263,7 @@ impl Pipeline {
         let mut batch = Batch::new(Arc::clone(&self.index), self.prints, drafts.len(), bytes);
         let now = self.judge_time()?;
         let types = self.types.of(org_id);
+        let deleted = self.retention.deleted();
         let first_arrival = self.clock.arrivals(drafts.len() as u64);
         for (draft, arrival) in drafts.into_iter().zip(first_arrival..) {
             let event = match Event::parse(org_id, draft, &self.settings.limits, now) {
@@ -268,6 +273,10 @@ impl Pipeline {
                     continue;
                 }
             };
+            if let Some(period) = deleted.find(event.occurred_at()) {
+                batch.reject(Verdict::Rejected(retention::too_old(period)));
+                continue;
+            }
             let Some(types) = &types else {
                 batch.add(&event, arrival);
                 continue;

@@ -4,15 +4,19 @@
 //! since it was worked out. This keeps, for each organisation and hour, the
 //! number of the last store that touched it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use crate::domain::{MILLIS_PER_HOUR, OrgId, Timestamp, Window};
+use crate::domain::{HourSet, MILLIS_PER_HOUR, OrgId, Period, Timestamp, Window};
 
 /// Most hours that are told apart; beyond that all answers so far are
 /// forgotten, which costs a query each and nothing else.
 const HOURS_MAX: usize = 200_000;
+
+/// Most runs of hours that wait to be taken by the audit; beyond, the hours
+/// between two runs are taken for touched, too.
+const TOUCHED_RUNS_MAX: usize = 10_000;
 
 /// Counts stores, from 0.
 pub type StoreNumber = u64;
@@ -45,6 +49,13 @@ impl TouchedHours {
             None => self.by_org.values().any(|hours| hours.contains_key(&hour)),
         }
     }
+
+    /// Whether an event of an hour that has moments of this period is among
+    /// them.
+    pub fn touches_between(&self, period: Period) -> bool {
+        let (first, last) = (hour_of(period.from), hour_of(period.to.plus_millis(-1)));
+        self.by_org.values().flat_map(HashMap::keys).any(|hour| (first..=last).contains(hour))
+    }
 }
 
 #[derive(Default)]
@@ -58,14 +69,27 @@ struct State {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct StoredHours {
     state: RwLock<State>,
+    /// Touched since they were last taken: what the audit looks at again.
+    touched: Mutex<HourSet>,
+}
+
+impl Default for StoredHours {
+    fn default() -> Self {
+        Self { state: RwLock::default(), touched: Mutex::new(HourSet::new(TOUCHED_RUNS_MAX)) }
+    }
 }
 
 impl StoredHours {
     /// An insert has become visible.
     pub fn stored(&self, touched: TouchedHours) {
+        {
+            let mut hours = self.touched.lock();
+            for hour in touched.by_org.values().flat_map(HashMap::keys) {
+                hours.insert(Timestamp::from_millis(hour * MILLIS_PER_HOUR));
+            }
+        }
         let mut state = self.state.write();
         state.last += 1;
         let State { last, unlisted, hours, by_org } = &mut *state;
@@ -82,17 +106,10 @@ impl StoredHours {
         }
     }
 
-    /// The last store of all.
-    pub fn last_store(&self) -> StoreNumber {
-        self.state.read().last
-    }
-
-    /// The hours that were touched after a store, of all organisations. Those
-    /// of a store that has been forgotten are missing.
-    pub fn touched_after(&self, store: StoreNumber) -> BTreeSet<Timestamp> {
-        let state = self.state.read();
-        let hours = state.by_org.values().flatten().filter(|(_, last)| **last > store);
-        hours.map(|(hour, _)| Timestamp::from_millis(hour * MILLIS_PER_HOUR)).collect()
+    /// Takes the hours that were touched since the last call, of all
+    /// organisations.
+    pub fn take_touched(&self) -> HourSet {
+        std::mem::replace(&mut *self.touched.lock(), HourSet::new(TOUCHED_RUNS_MAX))
     }
 
     /// The last store that may have touched this organisation and window. As
@@ -132,6 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn hours_of_a_period_are_touched_from_its_first_moment_to_its_last() {
+        let touched = touch([5]);
+        let check = |from: i64, to: i64, expected: bool| {
+            let at = |minutes: i64| Timestamp::from_millis(minutes * 60_000);
+            assert_eq!(touched.touches_between(Period { from: at(from), to: at(to) }), expected, "{from} {to}");
+        };
+        check(0, 300, false);
+        check(0, 301, true);
+        check(359, 400, true);
+        check(360, 400, false);
+    }
+
+    #[test]
     fn only_a_store_within_the_window_outdates_its_answers() {
         let stored = StoredHours::default();
         let org = OrgId::default_org();
@@ -140,7 +170,10 @@ mod tests {
             assert_eq!(stored.last_store_in(&org, window), expected, "{window:?}");
         };
         check(window(0, 100), 1);
+        assert_eq!(stored.take_touched().len(), 3);
         stored.stored(touch([5]));
+        assert_eq!(stored.take_touched().iter().map(hour_of).collect::<Vec<_>>(), [5]);
+        assert!(stored.take_touched().is_empty());
         check(window(0, 5), 1); // The end is not part of the window.
         check(window(5, 6), 2);
         check(window(0, 1_000), 2);
@@ -156,5 +189,6 @@ mod tests {
         stored.stored(touch(0..=200_000));
         assert_eq!(stored.last_store_in(&org, window(7, 8)), 2);
         assert_eq!(stored.last_store_in(&org, window(300_000, 300_001)), 2);
+        assert_eq!(stored.take_touched().len(), 200_001, "the audit forgets none");
     }
 }

@@ -116,6 +116,14 @@ impl House {
         std::fs::read_to_string(self.stderr_path()).unwrap()
     }
 
+    /// Starts the service with the same directory, which must fail: what it says.
+    pub(crate) fn start_in_vain(&self) -> String {
+        let before = std::fs::read_to_string(self.stderr_path()).unwrap_or_default().len();
+        let status = self.command().stdout(Stdio::null()).status().unwrap();
+        assert!(!status.success(), "it started");
+        self.stderr()[before..].to_owned()
+    }
+
     /// Starts the service (again), with the same directory.
     pub(crate) async fn start(&mut self) {
         let mut service = self.command().spawn().unwrap();

@@ -78,7 +78,8 @@ async fn organisations_with_the_same_event_ids_count_and_see_their_own() {
         assert_eq!(other.err().map(|status| status.code()), (count < 10).then_some(Code::NotFound), "{org_id}");
 
         let mut audit = AuditServiceClient::new(channel(&house, &token(org_id)).await);
-        let request = proto::AuditRequest { window: window(hour, hour + 3_600_000), repair: false };
+        let request =
+            proto::AuditRequest { window: window(hour, hour + 3_600_000), repair: false, unproven_removals_max: 0 };
         let mut steps = audit.audit(request).await.unwrap().into_inner();
         let Some(Step::Hour(audited)) = steps.message().await.unwrap().unwrap().step else { panic!("no hour") };
         assert_eq!(audited.ids, count, "{org_id}");

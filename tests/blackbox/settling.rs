@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use tallyhouse::transport::proto::{Durability, IngestBatchRequest};
+use tallyhouse::transport::proto::{AuditRequest, Durability, IngestBatchRequest};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::audit::{HOUR, NO_BACKGROUND, try_audit};
+use crate::audit::{HOUR, NO_BACKGROUND, request_audit};
 use crate::events::{click, clicks, now_millis, window};
 use crate::house::{House, TABLES, eventually, signal};
 use crate::second::SecondService;
@@ -15,7 +15,7 @@ use crate::second::SecondService;
 const MAGIC: &[u8; 8] = b"TALLYSG2";
 const MAGIC_WITHOUT_TERMS: &[u8; 8] = b"TALLYSEG";
 
-fn segments(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     files
         .filter(|path| path.extension().is_some_and(|extension| extension == "open" || extension == "sealed"))
@@ -25,7 +25,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 
 /// The same rows in a segment of another id, as the version before wrote it:
 /// no table knows its token, and it does not say since when.
-fn as_a_stranger(bytes: &[u8], id: Uuid) -> Vec<u8> {
+pub(crate) fn as_a_stranger(bytes: &[u8], id: Uuid) -> Vec<u8> {
     assert_eq!(&bytes[..8], MAGIC);
     let length = u32::from_le_bytes(bytes[8..12].try_into().unwrap()) as usize;
     let (body, frames) = bytes[16..].split_at(length);
@@ -82,9 +82,10 @@ async fn lose_newest_part(house: &House, table: &str) {
     house.sql(&format!("ATTACH TABLE {table}")).await;
 }
 
-/// Has the hours around a moment audited and repaired.
+/// Has the hours around a moment audited and repaired, as the background does.
 async fn repair(channel: Channel, millis: i64) {
-    try_audit(channel, window(millis - HOUR, millis + HOUR), true).await.unwrap();
+    let window = window(millis - HOUR, millis + HOUR);
+    request_audit(channel, AuditRequest { window, repair: true, unproven_removals_max: 0 }).await.unwrap();
 }
 
 /// A ClickHouse of one's own, whose files the service cannot put right.

@@ -261,7 +261,8 @@ impl House {
         let window = Some(Window { from: Some(timestamp(from_millis)), to: Some(timestamp(to_millis)) });
         let mut client = AuditServiceClient::connect(self.url()?).await?;
         let audit = async {
-            let mut steps = client.audit(AuditRequest { window, repair: true }).await?.into_inner();
+            let mut steps =
+                client.audit(AuditRequest { window, repair: true, unproven_removals_max: 0 }).await?.into_inner();
             let mut is_over = false;
             while let Some(step) = steps.message().await? {
                 is_over = matches!(step.step, Some(Step::Summary(_)));

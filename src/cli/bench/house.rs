@@ -28,8 +28,6 @@ const MERGE_LOOK_PAUSE: Duration = Duration::from_millis(100);
 const MERGE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Rows that are filled in at a time.
 const PRELOAD_BLOCK: u64 = 1_000_000;
-/// Longest retention that can be set: nothing of the benchmark expires.
-const RETENTION_DAYS: u32 = 730;
 
 /// See the module.
 pub(super) struct House {
@@ -59,7 +57,7 @@ impl House {
             database: "tallyhouse".to_owned(),
         };
         let baseline = Endpoint { database: BASELINE.to_owned(), ..endpoint.clone() };
-        migrate(&baseline, RETENTION_DAYS).await?;
+        migrate(&baseline).await?;
         spread_parts(&dir);
         Ok(Self { service, dir, settings, url, endpoint, baseline })
     }

@@ -1,4 +1,13 @@
 //! The keys at which a rollup differs from the events.
+//!
+//! Of a key that counts too many it is also read how many of its events are
+//! shown to have been counted twice:
+//!
+//! - rows of `events` whose id another row had before them: each was counted
+//!   when it was inserted, until they are merged;
+//! - events that the service inserted again without a token
+//!   (`settled_events`), which the rollup may have had from the first time;
+//! - less what repairs have taken away before.
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -32,15 +41,18 @@ struct DifferenceRow {
     bucket: u32,
     expected: i64,
     actual: i64,
+    twice: i64,
     keys: u64,
     under: i64,
     over: i64,
+    unproven: i64,
 }
 
 impl AuditStore {
     /// The keys of a rollup whose counts are not those of the distinct ids, in
     /// an hour of one organisation. The numbers are of all keys; `limit` keys
-    /// are listed. `buckets` are the ones that are known to differ.
+    /// are listed, first those that count too few. `buckets` are the ones that
+    /// are known to differ.
     pub async fn differences(
         &self,
         rollup: Rollup,
@@ -51,26 +63,33 @@ impl AuditStore {
     ) -> Result<Differences, QueryError> {
         let columns = columns(rollup, scope, buckets);
         let by_minute = matches!(rollup, Rollup::CampaignMinutes | Rollup::UserMinutes);
-        let events = events(scope, &columns, if by_minute { Some(buckets) } else { None });
+        let minutes = if by_minute { Some(buckets) } else { None };
+        let events = events(scope, &columns, minutes);
+        let twice = counted_twice(rollup, scope, &columns, minutes);
         let statement = format!(
-            "SELECT campaign_id, event_type, user_id, user_key, bucket, expected, actual, \
+            "SELECT campaign_id, event_type, user_id, user_key, bucket, expected, actual, twice, \
                count() OVER () AS keys, sum(greatest(expected - actual, 0)) OVER () AS under, \
-               sum(greatest(actual - expected, 0)) OVER () AS over \
+               sum(greatest(actual - expected, 0)) OVER () AS over, \
+               sum(greatest(actual - expected - twice, 0)) OVER () AS unproven \
              FROM (SELECT campaign_id, event_type, user_id, user_key, bucket, \
-                     sum(e) AS expected, sum(a) AS actual \
-                   FROM ({events} UNION ALL SELECT {of_row}, toInt64(0) AS e, toInt64({count}) AS a \
-                         FROM {table} WHERE {rows}) \
+                     sum(e) AS expected, sum(a) AS actual, greatest(sum(t), 0) AS twice \
+                   FROM ({events} UNION ALL SELECT {of_row}, toInt64(0) AS e, toInt64({count}) AS a, toInt64(0) AS t \
+                         FROM {table} WHERE {rows} UNION ALL {twice}) \
                    GROUP BY campaign_id, event_type, user_id, user_key, bucket HAVING expected != actual) \
-             ORDER BY bucket, campaign_id, event_type, user_id, user_key LIMIT {limit}",
+             ORDER BY expected < actual, bucket, campaign_id, event_type, user_id, user_key LIMIT {limit}",
             of_row = columns.of_row,
             count = columns.count,
             table = rollup.as_str(),
             rows = columns.rows,
         );
         let rows: Vec<DifferenceRow> = self.read(&statement, scope.org_id, effort).fetch_all().await?;
-        let (keys, under, over) = rows.first().map_or((0, 0, 0), |row| (row.keys, row.under, row.over));
+        let Some(DifferenceRow { keys, under, over, unproven, .. }) = rows.first() else {
+            return Ok(Differences { rollup, keys: 0, under: 0, over: 0, unproven: 0, listed: Vec::new() });
+        };
+        let (keys, under, over, unproven) =
+            (*keys, under.cast_unsigned(), over.cast_unsigned(), unproven.cast_unsigned());
         let listed = rows.into_iter().map(DifferenceRow::into_domain).collect();
-        Ok(Differences { rollup, keys, under: under.cast_unsigned(), over: over.cast_unsigned(), listed })
+        Ok(Differences { rollup, keys, under, over, unproven, listed })
     }
 }
 
@@ -122,11 +141,50 @@ fn events(scope: HourScope<'_>, columns: &Columns, minutes: Option<&[u32]>) -> S
     let minutes = minutes
         .map_or_else(String::new, |minutes| format!(" AND {}", in_minutes("toStartOfMinute(occurred_at)", minutes)));
     format!(
-        "SELECT {}, toInt64(1) AS e, toInt64(0) AS a FROM events FINAL WHERE {} AND {}{minutes}",
+        "SELECT {}, toInt64(1) AS e, toInt64(0) AS a, toInt64(0) AS t FROM events FINAL WHERE {} AND {}{minutes}",
         columns.of_event,
         scope.events(),
         columns.events
     )
+}
+
+/// What shows that events were counted twice, see the module: a row for each
+/// sign, and one for each key that a repair has changed.
+fn counted_twice(rollup: Rollup, scope: HourScope<'_>, columns: &Columns, minutes: Option<&[u32]>) -> String {
+    const ID: &str = "org_id, toStartOfMinute(occurred_at), event_id";
+    let Columns { of_event, events: counts, .. } = columns;
+    let (hour, table) = (scope.second(), rollup.as_str());
+    let mut in_events = scope.events();
+    if let Some(minutes) = minutes {
+        in_events = format!("{in_events} AND {}", in_minutes("toStartOfMinute(occurred_at)", minutes));
+    }
+    let again = format!(
+        "SELECT {of_event}, toInt64(0) AS e, toInt64(0) AS a, toInt64(1) AS t \
+         FROM (SELECT campaign_id, type, user_id, occurred_at, \
+                 row_number() OVER (PARTITION BY {ID} ORDER BY version DESC) AS nth \
+               FROM events WHERE {in_events} \
+                 AND ({ID}) IN (SELECT {ID} FROM events WHERE {in_events} GROUP BY {ID} HAVING count() > 1)) \
+         WHERE nth > 1 AND {counts}"
+    );
+    let settled = format!(
+        "SELECT {of_event}, toInt64(0) AS e, toInt64(0) AS a, toInt64(1) AS t FROM events FINAL \
+         WHERE {in_events} AND {counts} \
+           AND ({ID}) IN (SELECT org_id, minute, event_id FROM settled_events WHERE {})",
+        scope.within("minute")
+    );
+    // What was taken away, less what of it was given back.
+    let taken = format!(
+        "SELECT campaign_id, toString(type) AS event_type, user_id, user_key, toUnixTimestamp(bucket) AS bucket, \
+           toInt64(0) AS e, toInt64(0) AS a, change AS t \
+         FROM audit_repair_keys FINAL \
+         WHERE {org} hour = toDateTime({hour}, 'UTC') AND rollup = '{table}' AND repair_id IN ( \
+           SELECT repair_id FROM audit_repairs WHERE {org} hour = toDateTime({hour}, 'UTC') AND rollup = '{table}' \
+           GROUP BY repair_id HAVING max(toInt8(state)) >= 2) \
+         AND (change < 0 OR repair_id IN (SELECT repair_id FROM audit_repairs \
+           WHERE {org} hour = toDateTime({hour}, 'UTC') AND rollup = '{table}' AND undoes != ''))",
+        org = scope.of_org(),
+    );
+    format!("{again} UNION ALL {settled} UNION ALL {taken}")
 }
 
 impl DifferenceRow {
@@ -141,6 +199,7 @@ impl DifferenceRow {
             },
             expected: self.expected,
             actual: self.actual,
+            counted_twice: self.twice.cast_unsigned(),
         }
     }
 }

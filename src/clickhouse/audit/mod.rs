@@ -1,12 +1,15 @@
 //! The audit's side of ClickHouse.
 //!
 //! `sums` are the checksums by which an hour is compared, `differences` the
-//! keys at which it differs, `repairs` what is inserted and recorded, `quiet`
-//! whether somebody writes meanwhile. When to believe what, and what
+//! keys at which it differs, `repairs` what is inserted, `record` what is
+//! recorded of it, `due` which hours wait, `quiet` whether somebody writes
+//! meanwhile. When to believe what, and what
 //! to do about it, is decided in [`crate::audit`].
 
 mod differences;
+mod due;
 mod quiet;
+mod record;
 mod repairs;
 mod sums;
 
@@ -15,7 +18,10 @@ use std::time::Duration;
 use clickhouse::Client;
 use clickhouse::query::Query;
 
-pub use repairs::{Repair, RepairRecord, RepairState};
+pub(crate) use due::note_due;
+pub(crate) use record::opposite;
+pub use record::{RepairRecord, RollupRepairs};
+pub use repairs::{Repair, RepairKind};
 pub use sums::{EventSums, Mark, RollupSums, Sum};
 
 use super::client::Endpoint;

@@ -1,26 +1,27 @@
-//! Repairs: inserted exactly once, and recorded.
+//! Repairs: inserted exactly once.
 //!
 //! A repair is one insert of one block into one rollup's table. Its token is
 //! made from what it changes: sent again, by whomever, it is taken once. The
 //! same change may be due again another day, so the number of repairs that are
-//! done in this hour and rollup is part of the token.
+//! over in this hour and rollup is part of the token: no repair after it has the
+//! same. A repair that takes another back has a token made from the other's.
 
 use bytes::Bytes;
-use clickhouse::Row;
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{AuditStore, Effort, HourScope};
+use super::AuditStore;
 use crate::clickhouse::answers::seconds;
-use crate::clickhouse::error::{QueryError, insert_error};
+use crate::clickhouse::error::insert_error;
 use crate::clickhouse::store::INSERT_SETTINGS;
-use crate::domain::{AuditAuthor, Difference, MILLIS_PER_DAY, MILLIS_PER_HOUR, Rollup, Timestamp};
+use crate::domain::{Difference, MILLIS_PER_DAY, MILLIS_PER_HOUR, Rollup, Timestamp};
 use crate::ingest::row::put_string;
 use crate::ingest::store::StoreError;
-use crate::ingest::stored::TouchedHours;
 
-/// How far the clocks of two services may be apart, in microseconds.
-const CLOCKS_APART_MICROS: u64 = 60_000_000;
+/// The nearest number that fits into 32 bits.
+fn narrow(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX })
+}
+
 /// Hours in a day, and columns in a row of `user_days`.
 const HOURS: u32 = 24;
 
@@ -35,31 +36,24 @@ pub struct Repair<'a> {
     pub rollup: Rollup,
     /// The keys that are wrong.
     pub differences: &'a [Difference],
-    /// How many repairs of this hour and rollup were done before the
-    /// differences were read.
-    pub done_before: u64,
+    /// What it is for.
+    pub kind: RepairKind<'a>,
 }
 
-/// Where a repair is.
+/// What a repair is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RepairState {
-    /// It is about to be inserted.
-    Begun,
-    /// ClickHouse has said that it has it.
-    Done,
-}
-
-/// A line in the record of repairs.
-#[derive(Clone, Copy, Debug)]
-pub struct RepairRecord<'a> {
-    /// The repair.
-    pub repair: Repair<'a>,
-    /// Where it is.
-    pub state: RepairState,
-    /// Who asked for it.
-    pub author: AuditAuthor,
-    /// Now, in microseconds since 1970.
-    pub at_micros: u64,
+pub enum RepairKind<'a> {
+    /// To make a rollup equal to the events.
+    Difference {
+        /// How many repairs of this hour and rollup were over before the
+        /// differences were read.
+        over_before: u64,
+    },
+    /// To take another repair back.
+    Undo {
+        /// The other's id.
+        repair_id: &'a str,
+    },
 }
 
 impl Repair<'_> {
@@ -73,8 +67,11 @@ impl Repair<'_> {
         };
         text(self.rollup.as_str());
         text(self.org_id);
-        text(&format!("{} {}", self.hour.millis(), self.done_before));
-        for Difference { key, expected, actual } in self.differences {
+        match self.kind {
+            RepairKind::Difference { over_before } => text(&format!("{} {over_before}", self.hour.millis())),
+            RepairKind::Undo { repair_id } => text(&format!("{} undo {repair_id}", self.hour.millis())),
+        }
+        for Difference { key, expected, actual, .. } in self.differences {
             text(&key.campaign_id);
             text(&key.event_type);
             text(&key.user_id);
@@ -104,11 +101,20 @@ impl Repair<'_> {
         rows
     }
 
+    /// By what the count of a key changes. What does not fit into the rollup's
+    /// column is left for the next repair.
+    pub(super) fn change(&self, difference: &Difference) -> i64 {
+        let missing = difference.missing();
+        match self.rollup {
+            Rollup::CampaignMinutes | Rollup::TypeHours => missing,
+            Rollup::UserDays | Rollup::UserMinutes => i64::from(narrow(missing)),
+        }
+    }
+
     fn put_row(&self, difference: &Difference, rows: &mut Vec<u8>) {
         let key = &difference.key;
         let missing = difference.missing();
-        // What does not fit is left for the next repair.
-        let narrow = i32::try_from(missing).unwrap_or(if missing < 0 { i32::MIN } else { i32::MAX });
+        let narrow = narrow(missing);
         put_string(rows, self.org_id);
         match self.rollup {
             Rollup::CampaignMinutes => {
@@ -145,52 +151,14 @@ impl Repair<'_> {
     /// Events added, and events taken away.
     pub fn added_and_taken(&self) -> (u64, u64) {
         self.differences.iter().fold((0, 0), |(added, taken), difference| {
-            let missing = difference.missing();
-            let size = missing.unsigned_abs();
-            if missing > 0 { (added + size, taken) } else { (added, taken + size) }
+            let change = self.change(difference);
+            let size = change.unsigned_abs();
+            if change > 0 { (added + size, taken) } else { (added, taken + size) }
         })
     }
 }
 
-#[derive(Row, Deserialize)]
-struct RepairedHour {
-    org_id: String,
-    hour: u32,
-}
-
 impl AuditStore {
-    /// How many repairs of an hour are done, by rollup.
-    pub async fn repairs_done(&self, scope: HourScope<'_>, effort: Effort) -> Result<Vec<(String, u64)>, QueryError> {
-        let statement = format!(
-            "SELECT rollup, count() FROM audit_repairs WHERE {} AND state = 'done' GROUP BY audit_repairs.rollup",
-            scope.within("hour")
-        );
-        Ok(self.read(&statement, scope.org_id, effort).fetch_all().await?)
-    }
-
-    /// Writes a line into the record of repairs.
-    pub async fn record(&self, record: RepairRecord<'_>) -> Result<(), QueryError> {
-        let repair = record.repair;
-        let (added, taken) = repair.added_and_taken();
-        let state = match record.state {
-            RepairState::Begun => "begun",
-            RepairState::Done => "done",
-        };
-        let statement = format!(
-            "INSERT INTO audit_repairs (org_id, hour, rollup, repair_id, state, at, keys, added, taken, author) \
-             SELECT {{org:String}}, toDateTime({}, 'UTC'), '{}', '{}', '{state}', \
-               fromUnixTimestamp64Micro({}, 'UTC'), {}, {added}, {taken}, '{}'",
-            seconds(repair.hour),
-            repair.rollup.as_str(),
-            repair.token(),
-            record.at_micros,
-            repair.differences.len(),
-            record.author.as_str(),
-        );
-        let insert = self.client.query_raw(&statement).param("org", repair.org_id).with_setting("async_insert", "0");
-        Ok(insert.execute().await?)
-    }
-
     /// Inserts a repair. An error says nothing about whether it is there.
     pub async fn apply(&self, repair: Repair<'_>) -> Result<(), StoreError> {
         let statement = format!("INSERT INTO {} ({}) FORMAT RowBinary", repair.rollup.as_str(), repair.columns());
@@ -202,20 +170,6 @@ impl AuditStore {
         insert.send(Bytes::from(repair.rows())).await.map_err(|error| insert_error(&error))?;
         insert.end().await.map_err(|error| insert_error(&error))
     }
-
-    /// Whether the audit has begun to repair one of these hours since a moment
-    /// (in microseconds since 1970). Whatever was inserted in part before may
-    /// have been completed by that, and must not simply be inserted again.
-    pub async fn repaired_since(&self, hours: &TouchedHours, since_micros: u64) -> Result<bool, QueryError> {
-        let since = since_micros.saturating_sub(CLOCKS_APART_MICROS);
-        let statement = format!(
-            "SELECT DISTINCT org_id, toUnixTimestamp(hour) AS hour FROM audit_repairs \
-             WHERE at >= fromUnixTimestamp64Micro({since}, 'UTC')"
-        );
-        let repaired: Vec<RepairedHour> = self.client.query_raw(&statement).fetch_all().await?;
-        let moment = |second: u32| Timestamp::from_millis(i64::from(second) * 1_000);
-        Ok(repaired.iter().any(|row| hours.touches(Some(&row.org_id), moment(row.hour))))
-    }
 }
 
 #[cfg(test)]
@@ -225,12 +179,12 @@ mod tests {
 
     fn difference(user: &str, expected: i64, actual: i64) -> Difference {
         let key = RollupKey { user_id: user.to_owned(), user_key: 7, ..RollupKey::default() };
-        Difference { key, expected, actual }
+        Difference { key, expected, actual, counted_twice: 0 }
     }
 
     fn repair(rollup: Rollup, differences: &[Difference]) -> Repair<'_> {
         let hour = Timestamp::from_millis(MILLIS_PER_DAY + 2 * MILLIS_PER_HOUR);
-        Repair { org_id: "default", hour, rollup, differences, done_before: 0 }
+        Repair { org_id: "default", hour, rollup, differences, kind: RepairKind::Difference { over_before: 0 } }
     }
 
     #[test]
@@ -241,7 +195,12 @@ mod tests {
         assert_ne!(token, repair(Rollup::UserDays, &differences).token());
         assert_ne!(token, repair(Rollup::UserMinutes, &differences[..1]).token());
         assert_ne!(token, repair(Rollup::UserMinutes, &[difference("ann", 6, 4), differences[1].clone()]).token());
-        assert_ne!(token, Repair { done_before: 1, ..repair(Rollup::UserMinutes, &differences) }.token());
+        let later = RepairKind::Difference { over_before: 1 };
+        assert_ne!(token, Repair { kind: later, ..repair(Rollup::UserMinutes, &differences) }.token());
+        let undo =
+            |repair_id| Repair { kind: RepairKind::Undo { repair_id }, ..repair(Rollup::UserMinutes, &differences) };
+        assert_eq!(undo("repair-a").token(), undo("repair-a").token());
+        assert_ne!(undo("repair-a").token(), undo("repair-b").token());
     }
 
     #[test]

@@ -8,12 +8,18 @@ use futures_util::stream::{BoxStream, unfold};
 use tonic::{Request, Response, Status};
 
 use super::{convert, status};
-use crate::audit::Audit;
-use crate::domain::{AuditedHour, Difference, Differences, Error, HourResult, MILLIS_PER_HOUR, Rollup, Window};
+use crate::audit::{Audit, RepairRequest};
+use crate::domain::{
+    AuditedHour, Difference, Differences, Error, HourResult, MILLIS_PER_HOUR, RecordedRepair, RepairState, Rollup,
+    Window,
+};
 use crate::transport::proto;
 use crate::transport::proto::audit_response::Step;
 use crate::transport::proto::audit_service_server::AuditService;
-use crate::transport::proto::{AuditRequest, AuditResponse, GetAuditStatusRequest, GetAuditStatusResponse};
+use crate::transport::proto::{
+    AuditRequest, AuditResponse, GetAuditStatusRequest, GetAuditStatusResponse, ListRepairsRequest,
+    ListRepairsResponse, UndoRepairRequest, UndoRepairResponse,
+};
 use crate::transport::serving::{Serving, StreamPlace, stopping};
 
 /// See the module.
@@ -34,7 +40,8 @@ impl AuditService for Audits {
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<Self::AuditStream>, Status> {
         let serving = &self.serving;
         let caller = super::caller(&request)?;
-        let AuditRequest { window, repair } = request.into_inner();
+        let AuditRequest { window, repair, unproven_removals_max } = request.into_inner();
+        let repair = RepairRequest { repair, unproven_removals_max };
         let window = read_window(window.as_ref()).map_err(status::of)?;
         let place = serving.stream_place().map_err(status::of)?;
         let audit = serving.app.auditor.begin(&caller.org_id, window, repair).map_err(status::of)?;
@@ -52,6 +59,32 @@ impl AuditService for Audits {
         Ok(Response::new(steps.boxed()))
     }
 
+    async fn list_repairs(
+        &self,
+        request: Request<ListRepairsRequest>,
+    ) -> Result<Response<ListRepairsResponse>, Status> {
+        let org_id = super::caller(&request)?.org_id;
+        let window = read_window(request.into_inner().window.as_ref()).map_err(status::of)?;
+        let repairs = self.serving.app.auditor.repairs(&org_id, window).await.map_err(status::of)?;
+        Ok(Response::new(ListRepairsResponse { repairs: repairs.into_iter().map(repair).collect() }))
+    }
+
+    async fn undo_repair(&self, request: Request<UndoRepairRequest>) -> Result<Response<UndoRepairResponse>, Status> {
+        let org_id = super::caller(&request)?.org_id;
+        let UndoRepairRequest { repair_id } = request.into_inner();
+        if repair_id.is_empty() {
+            return Err(status::of(Error::invalid_field("repair_id", "is required")));
+        }
+        let auditor = Arc::clone(&self.serving.app.auditor);
+        // By itself, so that it is not broken off when nobody waits.
+        let undone = tokio::spawn(async move { auditor.undo(&org_id, &repair_id).await }).await;
+        let undone = undone.unwrap_or_else(|error| {
+            tracing::error!(%error, "the undoing of a repair broke down");
+            Err(Error::internal())
+        });
+        Ok(Response::new(UndoRepairResponse { repair: Some(repair(undone.map_err(status::of)?)) }))
+    }
+
     async fn get_audit_status(
         &self,
         request: Request<GetAuditStatusRequest>,
@@ -67,8 +100,11 @@ impl AuditService for Audits {
             last_hour: report.last_hour.map(convert::time),
             hours: report.hours,
             different: hours(|result| result == HourResult::Different),
-            undecided: hours(|result| result != HourResult::Different),
+            undecided: hours(|result| matches!(result, HourResult::InFlight | HourResult::Undetermined)),
             last_error: report.last_error.to_owned(),
+            events_missing: hours(|result| result == HourResult::EventsMissing),
+            left_out: report.left_out,
+            due: report.due,
         }))
     }
 }
@@ -101,6 +137,8 @@ impl Running {
                 proto::HourResult::Different => &mut summary.different,
                 proto::HourResult::InFlight => &mut summary.in_flight,
                 proto::HourResult::Undetermined => &mut summary.undetermined,
+                proto::HourResult::EventsMissing => &mut summary.events_missing,
+                proto::HourResult::Expired => &mut summary.expired,
             } += 1;
             hour.hours_done = summary.hours;
             hour.hours_total = u32::try_from(self.audit.window().buckets(MILLIS_PER_HOUR)).unwrap_or(u32::MAX);
@@ -153,23 +191,49 @@ const fn result(result: HourResult) -> proto::HourResult {
         HourResult::Different => proto::HourResult::Different,
         HourResult::InFlight => proto::HourResult::InFlight,
         HourResult::Undetermined => proto::HourResult::Undetermined,
+        HourResult::EventsMissing => proto::HourResult::EventsMissing,
+        HourResult::Expired => proto::HourResult::Expired,
     }
 }
 
-fn differences(differences: Differences) -> proto::RollupDifferences {
-    let Differences { rollup, keys, under, over, listed } = differences;
-    let rollup = match rollup {
+const fn rollup(rollup: Rollup) -> proto::Rollup {
+    match rollup {
         Rollup::CampaignMinutes => proto::Rollup::CampaignMinutes,
         Rollup::TypeHours => proto::Rollup::TypeHours,
         Rollup::UserDays => proto::Rollup::UserDays,
         Rollup::UserMinutes => proto::Rollup::UserMinutes,
+    }
+}
+
+fn repair(repair: RecordedRepair) -> proto::Repair {
+    let state = match repair.state {
+        RepairState::Begun => proto::RepairState::Begun,
+        RepairState::Done => proto::RepairState::Done,
+        RepairState::Undone => proto::RepairState::Undone,
+        RepairState::Closed => proto::RepairState::Closed,
     };
+    proto::Repair {
+        id: repair.id,
+        hour: Some(convert::time(repair.hour)),
+        rollup: rollup(repair.rollup).into(),
+        state: state.into(),
+        at: Some(convert::time(repair.at)),
+        keys: repair.keys,
+        added: repair.added,
+        taken: repair.taken,
+        author: repair.author,
+        undoes: repair.undoes,
+    }
+}
+
+fn differences(differences: Differences) -> proto::RollupDifferences {
+    let Differences { rollup: of, keys, under, over, unproven, listed } = differences;
     let differences = listed.into_iter().map(difference).collect();
-    proto::RollupDifferences { rollup: rollup.into(), keys, under, over, differences }
+    proto::RollupDifferences { rollup: rollup(of).into(), keys, under, over, differences, unproven }
 }
 
 fn difference(difference: Difference) -> proto::KeyDifference {
-    let Difference { key, expected, actual } = difference;
+    let Difference { key, expected, actual, .. } = difference;
     proto::KeyDifference {
         bucket: Some(convert::time(key.bucket)),
         campaign_id: key.campaign_id,

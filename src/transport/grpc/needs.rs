@@ -33,7 +33,7 @@ pub(super) fn need(path: &str, config: &Config) -> Option<Need> {
         ("tallyhouse.v1.SegmentService", "ListSegments" | "RetryParkedSegments") => Scope::Admin,
         ("tallyhouse.v1.EventTypeService", "ListEventTypes" | "GetEventType") => Scope::Read,
         ("tallyhouse.v1.EventTypeService", "RegisterEventType") => Scope::Admin,
-        ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus") => Scope::Admin,
+        ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus" | "ListRepairs" | "UndoRepair") => Scope::Admin,
         _ => return None,
     };
     Some(Need::Scope(scope))
@@ -59,7 +59,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(methods, 25);
+        assert_eq!(methods, 27);
         assert_eq!(need("/tallyhouse.v1.IngestService/Other", &Config::default()), None);
         assert_eq!(need("/tallyhouse.v1.OtherService/Ingest", &Config::default()), None);
     }

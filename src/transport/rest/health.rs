@@ -92,19 +92,30 @@ struct Audited {
     different: u64,
     /// Hours of organisations that could not be judged yet.
     undecided: u64,
+    /// Hours of organizations in which a rollup counts more events than are stored, without a sign that they were counted
+    /// twice.
+    events_missing: u64,
+    /// Hours that were not right and are not counted above, since there are too many.
+    left_out: u64,
+    /// Hours that wait to be audited.
+    due: u64,
     /// Why the background audit could not look at its last hour. Empty: it could.
     last_error: &'static str,
 }
 
 impl From<StatusReport> for Audited {
     fn from(report: StatusReport) -> Self {
-        let different = report.count(HourResult::Different);
+        let (different, events_missing) =
+            (report.count(HourResult::Different), report.count(HourResult::EventsMissing));
         Self {
             last_audit_at: report.last_at.map(rfc3339::write),
             hours: report.hours,
             repaired: report.repaired,
             different,
-            undecided: report.open.len() as u64 - different,
+            undecided: report.open.len() as u64 - different - events_missing,
+            events_missing,
+            left_out: report.left_out,
+            due: report.due,
             last_error: report.last_error,
         }
     }

@@ -1,0 +1,63 @@
+//! Hours that wait for an audit are known through every restart.
+
+use tallyhouse::transport::proto::IngestBatchRequest;
+use uuid::Uuid;
+
+use crate::audit::HOUR;
+use crate::events::{clicks, now_millis};
+use crate::house::{House, eventually, signal};
+use crate::settling::{as_a_stranger, segments};
+
+const DAY: i64 = 24 * HOUR;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hours_of_a_settled_segment_are_audited_after_a_kill() {
+    // Until it is told otherwise, the background does not get to its first hour.
+    let quiet = [("TALLYHOUSE_AUDIT_PAUSE_MS", "86400000"), ("TALLYHOUSE_AUDIT_HOURS", "1")];
+    let mut house = House::with(&[&quiet[..], &[("TALLYHOUSE_AUDIT_AFTER_MINUTES", "0")]].concat()).await;
+    let at = now_millis() - 10 * DAY;
+    signal(house.engine_pid(), "STOP");
+    let request = IngestBatchRequest { events: clicks("old", 200, at), durability: 0, ..Default::default() };
+    house.ingest().await.ingest_batch(request).await.unwrap();
+    house.kill();
+    // The segment comes back under a token that cannot be relied on.
+    for file in segments(&house.log_dir()) {
+        let id = Uuid::now_v7();
+        let bytes = as_a_stranger(&std::fs::read(&file).unwrap(), id);
+        std::fs::remove_file(file).unwrap();
+        std::fs::write(house.log_dir().join(format!("{id}.sealed")), bytes).unwrap();
+    }
+    house.start().await;
+    house.assert_counted(200).await;
+    assert!(house.stderr().contains("is settled"));
+    // As it may be left: a rollup lacks what the events have.
+    house.sql("ALTER TABLE type_hours DELETE WHERE 1 SETTINGS mutations_sync = 2").await;
+    house.kill();
+    house.set("TALLYHOUSE_AUDIT_PAUSE_MS", "20");
+    house.start().await;
+    eventually("the hour is repaired", || async { house.totals().await == ["200"; 5] }).await;
+    eventually("no hour waits", || async { house.get("/readyz").await.1["audit"]["due"] == 0 }).await;
+    let due = "SELECT countIf(is_due = 1), countIf(is_due = 0) > 0 FROM audit_due FINAL";
+    eventually("it is noted", || async { house.sql(due).await == "0\t1" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hours_that_late_events_touched_are_audited_after_a_kill() {
+    let settings = [
+        // Long enough over for an audit only in a week.
+        ("TALLYHOUSE_AUDIT_AFTER_MINUTES", "10080"),
+        ("TALLYHOUSE_AUDIT_PAUSE_MS", "20"),
+        ("TALLYHOUSE_AUDIT_HOURS", "1"),
+    ];
+    let mut house = House::with(&settings).await;
+    let at = now_millis() - 5 * DAY;
+    house.store(clicks("late", 100, at)).await;
+    let noted =
+        format!("SELECT count() FROM audit_due FINAL WHERE is_due AND hour < toDateTime({}, 'UTC')", at / 1_000 + 1);
+    eventually("the hour is noted", || async { house.sql(&noted).await == "1" }).await;
+    house.sql("ALTER TABLE type_hours DELETE WHERE 1 SETTINGS mutations_sync = 2").await;
+    house.kill();
+    house.set("TALLYHOUSE_AUDIT_AFTER_MINUTES", "0");
+    house.start().await;
+    eventually("the hour is repaired", || async { house.totals().await == ["100"; 5] }).await;
+}
