@@ -7,6 +7,7 @@
 //! any port opens.
 
 mod authentication;
+mod hosts;
 mod org_list;
 mod origins;
 mod secret;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use hosts::Hosts;
 pub use org_list::OrgList;
 pub use origins::Origins;
 pub use secret::Secret;
@@ -78,6 +80,17 @@ macro_rules! settings {
 settings! {
     /// The address and port for gRPC, grpc-web and REST. Port 0: any free one.
     listen, "TALLYHOUSE_LISTEN": SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
+    /// A file with the certificate, in PEM, by which the port speaks TLS: that of
+    /// the service first, then those of its issuers. Read again when it changes.
+    /// Empty: no TLS.
+    tls_certificate_file, "TALLYHOUSE_TLS_CERTIFICATE_FILE": String = String::new();
+    /// A file with that certificate's private key, in PEM.
+    tls_key_file, "TALLYHOUSE_TLS_KEY_FILE": String = String::new();
+    /// Host names or addresses, without ports and separated by commas, that
+    /// requests may name. Without authentication, loopback names and addresses
+    /// always may and others only if they are listed. With authentication, an
+    /// empty list means any.
+    allowed_hosts, "TALLYHOUSE_ALLOWED_HOSTS": Hosts = Hosts::default();
     /// The directory of the log and, for `dev`, of the embedded ClickHouse.
     /// It belongs to one service at a time.
     data_dir, "TALLYHOUSE_DATA_DIR": PathBuf = PathBuf::from("tallyhouse-data");
@@ -195,7 +208,8 @@ settings! {
     message_bytes_max, "TALLYHOUSE_MESSAGE_BYTES_MAX": usize = 4 << 20;
     /// Largest REST body, in bytes.
     body_bytes_max, "TALLYHOUSE_BODY_BYTES_MAX": usize = 2 << 20;
-    /// Longest a REST body may take to arrive, in milliseconds.
+    /// Longest a REST body or a gRPC message may take to arrive, in
+    /// milliseconds.
     body_wait_ms_max, "TALLYHOUSE_BODY_WAIT_MS_MAX": u64 = 30_000;
     /// Batches of one stream that may wait for their answers at a time.
     stream_batches_in_flight_max, "TALLYHOUSE_STREAM_BATCHES_IN_FLIGHT_MAX": usize = 32;
@@ -210,8 +224,34 @@ settings! {
     /// Longest an answer waits for ClickHouse when a caller asked for
     /// DURABILITY_STORED, in milliseconds.
     stored_wait_ms_max, "TALLYHOUSE_STORED_WAIT_MS_MAX": u64 = 30_000;
-    /// Requests served at a time; more are refused.
+    /// Bytes of requests that have not arrived as a whole, at a time over all
+    /// callers; more are refused. With authentication, an organization may have
+    /// half of them.
+    request_bytes_in_flight_max, "TALLYHOUSE_REQUEST_BYTES_IN_FLIGHT_MAX": u32 = 64 << 20;
+    /// Bytes of answers that wait to be read by those who asked; when there are
+    /// more, further calls are refused. A connection may have a quarter of them
+    /// and, with authentication, an organization half.
+    response_bytes_in_flight_max, "TALLYHOUSE_RESPONSE_BYTES_IN_FLIGHT_MAX": u64 = 128 << 20;
+    /// Longest a peer may not take a piece of 16 KiB of an answer, in
+    /// milliseconds; then its connection is closed. (Two to three seconds while
+    /// there are too many calls or bytes of unread answers.)
+    write_wait_ms_max, "TALLYHOUSE_WRITE_WAIT_MS_MAX": u64 = 30_000;
+    /// Calls with a token that are served at a time, until their answers are
+    /// written; more are refused. With authentication, an organization may have
+    /// a quarter of them.
     requests_in_flight_max, "TALLYHOUSE_REQUESTS_IN_FLIGHT_MAX": usize = 4_096;
+    /// Streams at a time (ingest, live tail, audits); more are refused. With
+    /// authentication, an organization may have a quarter of them.
+    streams_max, "TALLYHOUSE_STREAMS_MAX": usize = 2_048;
+    /// Streams on one connection at a time; more are refused.
+    streams_per_connection_max, "TALLYHOUSE_STREAMS_PER_CONNECTION_MAX": usize = 128;
+    /// Longest an ingest stream may send nothing, in milliseconds; then it ends
+    /// with UNAVAILABLE, and its caller may open another. 0: for ever.
+    stream_idle_ms_max, "TALLYHOUSE_STREAM_IDLE_MS_MAX": u64 = 300_000;
+    /// Connections at a time; when there are as many, the one that is needed
+    /// least is closed for a new one. At most what the process's limit of open
+    /// files leaves when half of it (1,024 at most) is kept for other files.
+    connections_max, "TALLYHOUSE_CONNECTIONS_MAX": usize = 8_192;
 
     /// Most idempotency keys that are kept at a time; each is for 24 hours. New
     /// ones are refused beyond.
@@ -360,7 +400,7 @@ settings! {
     shutdown_wait_ms_max, "TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX": u64 = 10_000;
     /// Where browsers' pages may come from: origins such as
     /// `https://app.example`, separated by commas (in a file also a list); `*`:
-    /// anywhere; empty: nowhere.
+    /// anywhere; empty: from the service itself only.
     cors_origins, "TALLYHOUSE_CORS_ORIGINS": Origins = Origins::default();
     /// Which calls have a log line: "all", "errors" or "none".
     request_log, "TALLYHOUSE_REQUEST_LOG": RequestLog = RequestLog::All;
@@ -473,6 +513,12 @@ impl Config {
             ("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 64 << 20),
             ("stream_batches_in_flight_max", self.stream_batches_in_flight_max as u64, 1, 1 << 10),
             ("ingest_bytes_in_flight_max", self.ingest_bytes_in_flight_max.into(), 1 << 20, 1 << 30),
+            ("request_bytes_in_flight_max", self.request_bytes_in_flight_max.into(), 1 << 20, 1 << 31),
+            ("response_bytes_in_flight_max", self.response_bytes_in_flight_max, 1 << 20, 1 << 40),
+            ("write_wait_ms_max", self.write_wait_ms_max, 2_000, 60_000),
+            ("streams_max", self.streams_max as u64, 1, 1 << 20),
+            ("streams_per_connection_max", self.streams_per_connection_max as u64, 1, 1 << 20),
+            ("connections_max", self.connections_max as u64, 1, 1 << 20),
             ("idempotency_keys_max", self.idempotency_keys_max, 1, 1 << 32),
             ("idempotency_bytes_max", self.idempotency_bytes_max, 1 << 10, 1 << 40),
             ("rate_limit_org_events_per_second", self.rate_limit_org_events_per_second.into(), 0, 10_000_000),
@@ -520,9 +566,21 @@ impl Config {
             let message = "must be letters, digits and '_'".to_owned();
             return Err(ConfigError::OutOfBounds { setting: "clickhouse_database", message });
         }
+        self.check_tls()?;
         self.check_tenancy()?;
         self.check_ticketing()?;
         self.check_authentication()
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let (certificate, key) = (&self.tls_certificate_file, &self.tls_key_file);
+        let setting = match (certificate.is_empty(), key.is_empty()) {
+            (true, false) => "tls_certificate_file",
+            (false, true) => "tls_key_file",
+            (true, true) | (false, false) => return Ok(()),
+        };
+        let message = "must be set too: TLS needs both tls_certificate_file and tls_key_file".to_owned();
+        Err(ConfigError::OutOfBounds { setting, message })
     }
 
     /// The bounds of an event.
@@ -617,6 +675,9 @@ mod tests {
         check("operator_org_id = \"a b\"", "operator_org_id");
         check("trace_ratio = 1.1", "trace_ratio");
         check("cors_origins = \"app.example\"", "cors_origins");
+        check("allowed_hosts = \"https://app.example\"", "allowed_hosts");
+        check("tls_certificate_file = \"a\"", "tls_key_file");
+        check("tls_key_file = \"a\"", "tls_certificate_file");
         check("rate_limit_window_seconds = 0", "rate_limit_window_seconds");
     }
 

@@ -68,6 +68,9 @@ reason_codes! {
     /// Calls with an idempotency key are refused: the file of keys cannot be read or written. Other calls are
     /// taken.
     IdempotencyUnavailable, "IDEMPOTENCY_UNAVAILABLE", Degrades;
+    /// As many connections as there may be are open (`connections_max`, or the limit of open files). For each new one,
+    /// the one that is needed least is closed.
+    ConnectionsFull, "CONNECTIONS_FULL", Degrades;
     /// ClickHouse does not answer. Events are taken and kept in the log.
     ClickhouseAway, "CLICKHOUSE_AWAY", Degrades;
     /// Files of damaged segments are kept beside the log (`*.damaged`): their good frames are stored, and what is

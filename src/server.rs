@@ -44,7 +44,7 @@ use crate::limits::{LimitSettings, RateLimits};
 use crate::query::{CacheSettings, Queries, Room};
 use crate::retention::{Retention, RetentionSettings};
 use crate::telemetry::{Metrics, OutcomeLog};
-use crate::transport::{self, Application, Callers, Cursors, LiveTail};
+use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls};
 use ticketing::Ticketing;
 pub use ticketing::check_has_administrators;
 
@@ -142,6 +142,7 @@ pub async fn run(
     let ticketing_socket = ticketing_socket.transpose()?;
     let clock = Arc::new(ArrivalClock::new(config.clock_bounds()));
     let callers = Callers::open(&config, &clock).await.map_err(|error| ServerError::Refused(error.to_string()))?;
+    let tls = Tls::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     let parts = Parts::new(&config, &endpoint, &reader, clock).await?;
@@ -161,6 +162,7 @@ pub async fn run(
     parts.retention.start_background(&tasks, &stop);
     keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
+    keep_certificate_fresh(&tasks, &stop, tls.as_ref());
 
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
     let listen_failed = |source| ServerError::Listen { address, source };
@@ -181,7 +183,7 @@ pub async fn run(
         main: listener.local_addr().map_err(listen_failed)?,
         ticketing: ticketing_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     });
-    let served = transport::serve(app, listener, ticketing_listener, shutdown).await;
+    let served = transport::serve(app, listener, ticketing_listener, tls, shutdown).await;
 
     // Whatever was acknowledged is on disk. Now ClickHouse gets what it can
     // take in the time; the rest is forwarded by the next run.
@@ -460,6 +462,12 @@ fn keep_keys_swept(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts)
 fn keep_types_fresh(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts, pause: Duration) {
     let (types, stop) = (Arc::clone(&parts.types), stop.clone());
     tasks.spawn(async move { stop.run_until_cancelled(types.keep_fresh(pause)).await });
+}
+
+fn keep_certificate_fresh(tasks: &TaskTracker, stop: &CancellationToken, tls: Option<&Arc<Tls>>) {
+    let Some(tls) = tls.cloned() else { return };
+    let stop = stop.clone();
+    tasks.spawn(async move { stop.run_until_cancelled(tls.keep_fresh()).await });
 }
 
 fn event_types(config: &Config, endpoint: &Endpoint, reader: &Endpoint, clock: &Arc<ArrivalClock>) -> EventTypes {

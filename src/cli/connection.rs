@@ -1,6 +1,7 @@
 //! Where the service is, who asks, and what to tell a person when it is not
 //! there.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,7 +10,7 @@ use reqwest::StatusCode;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -38,6 +39,10 @@ pub struct Address {
     /// The token to show, where the service asks for one.
     #[arg(long, env = "TALLYHOUSE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<Secret>,
+    /// A file with the certificates, in PEM, of whom to trust for https; the
+    /// system's own are trusted without it.
+    #[arg(long, env = "TALLYHOUSE_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 /// Shows a token, if there is one.
@@ -68,12 +73,19 @@ impl Interceptor for Bearer {
 impl Address {
     /// The address, for a program that does not read the command line.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), token: None }
+        Self { address: address.into(), token: None, ca_file: None }
     }
 
     /// The same, with another token to show.
     pub fn with_token(&self, token: String) -> Self {
-        Self { address: self.address.clone(), token: Some(Secret::new(token)) }
+        Self { token: Some(Secret::new(token)), ..self.clone() }
+    }
+
+    /// Whom to trust.
+    fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
+        let Some(path) = &self.ca_file else { return Ok(ClientTlsConfig::new().with_native_roots()) };
+        let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
     }
 
     /// The address for requests over HTTP.
@@ -91,8 +103,8 @@ impl Address {
         let bearer = Bearer::new(self.token.as_ref())?;
         let address = self.url();
         anyhow::ensure!(
-            address.starts_with("http://"),
-            "cannot use {address}: this build speaks plain http:// only; put a proxy that ends TLS next to it"
+            address.starts_with("http://") || address.starts_with("https://"),
+            "cannot use {address}: it must be an http:// or https:// URL"
         );
         let endpoint = Endpoint::from_shared(address.clone())
             .map_err(|error| anyhow::anyhow!("the address {address} is wrong: {error}"))?
@@ -100,6 +112,7 @@ impl Address {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_INTERVAL)
             .keep_alive_while_idle(true);
+        let endpoint = if address.starts_with("https://") { endpoint.tls_config(self.tls()?)? } else { endpoint };
         let channel = endpoint.connect().await.map_err(|error| {
             let cause = anyhow::Error::from(error);
             anyhow::anyhow!(

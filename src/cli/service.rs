@@ -13,6 +13,7 @@ use crate::config::{Config, ConfigArgs, ConfigError, Secret};
 use crate::data_dir::DataDir;
 use crate::secret::read_or_make_secret;
 use crate::server::{Addresses, ServerError, bind, check_has_administrators, check_is_safe, run};
+use crate::transport::raise_descriptor_limit;
 
 /// The settings of a service.
 #[derive(clap::Args)]
@@ -42,13 +43,15 @@ pub async fn dev(mut config: Config) -> Result<(), ServerError> {
     check_is_safe(&config)?;
     let _claimed = DataDir::claim(&config.data_dir)?;
     let ticketing_token = make_ticketing_token(&mut config)?;
+    raise_descriptor_limit();
     let socket = bind(config.listen)?;
     let shutdown = shutdown_on_signal()?;
     if !config.clickhouse_url.is_empty() {
         let endpoint = Endpoint::configured(&config);
         let reader = reader_or(&config, &endpoint);
+        let scheme = scheme(&config);
         return run(config, socket, endpoint.clone(), reader, shutdown, |addresses| {
-            welcome(addresses, &endpoint, ticketing_token.as_ref())
+            welcome(scheme, addresses, &endpoint, ticketing_token.as_ref())
         })
         .await;
     }
@@ -56,10 +59,10 @@ pub async fn dev(mut config: Config) -> Result<(), ServerError> {
     let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
     let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
     let reader = Endpoint::reader_of_engine(engine.endpoint(), &config);
-    let data_dir = config.data_dir.clone();
+    let (data_dir, scheme) = (config.data_dir.clone(), scheme(&config));
     let ready = |addresses| {
         spread_parts(&data_dir); // There are all tables now.
-        welcome(addresses, &endpoint, ticketing_token.as_ref());
+        welcome(scheme, addresses, &endpoint, ticketing_token.as_ref());
     };
     let ran = run(config, socket, endpoint.clone(), reader, shutdown, ready).await;
     engine.stop().await;
@@ -75,6 +78,7 @@ pub async fn serve(config: Config) -> Result<(), ServerError> {
     check_is_safe(&config)?;
     check_has_administrators(&config)?;
     let _claimed = DataDir::claim(&config.data_dir)?;
+    raise_descriptor_limit();
     let socket = bind(config.listen)?;
     let endpoint = Endpoint::configured(&config);
     if !config.has_authentication() {
@@ -126,23 +130,29 @@ fn make_ticketing_token(config: &mut Config) -> Result<Option<Secret>, ServerErr
     Ok(Some(token))
 }
 
+/// How the port is spoken to.
+const fn scheme(config: &Config) -> &'static str {
+    if config.tls_certificate_file.is_empty() { "http" } else { "https" }
+}
+
 /// Says where everything is, and what to try. A token is shown if it was made
 /// here.
-fn welcome(addresses: Addresses, endpoint: &Endpoint, ticketing_token: Option<&Secret>) {
+fn welcome(scheme: &str, addresses: Addresses, endpoint: &Endpoint, ticketing_token: Option<&Secret>) {
     let (address, url) = (addresses.main, &endpoint.url);
     let ticketing = ticketing_token.map_or_else(String::new, |token| {
         format!(
-            "ticketing catalogue    http://{address}/ticketing/docs\n  \
+            "ticketing catalogue    {scheme}://{address}/ticketing/docs\n  \
              its admin token        {}\n  ",
             token.expose()
         )
     });
-    let ticketing_port =
-        addresses.ticketing.map_or_else(String::new, |address| format!("ticketing port         http://{address}\n  "));
+    let ticketing_port = addresses
+        .ticketing
+        .map_or_else(String::new, |address| format!("ticketing port         {scheme}://{address}\n  "));
     println!(
         "Tallyhouse is ready.\n\n  \
-         gRPC, grpc-web, REST   http://{address}\n  \
-         routes                 http://{address}/docs\n  \
+         gRPC, grpc-web, REST   {scheme}://{address}\n  \
+         routes                 {scheme}://{address}/docs\n  \
          {ticketing}{ticketing_port}\
          ClickHouse, for SQL    {url}  (user analyst, read-only; {url}/play?user=analyst)\n\n\
          In another terminal:\n\n  \

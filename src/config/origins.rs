@@ -16,10 +16,9 @@ pub enum Origins {
 }
 
 impl Default for Origins {
-    /// Anywhere: there are no cookies, so a page has no more rights than
-    /// whoever it belongs to.
+    /// Nowhere but the service itself.
     fn default() -> Self {
-        Self::Any
+        Self::These(Vec::new())
     }
 }
 
@@ -54,6 +53,7 @@ impl fmt::Debug for Origins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("*"),
+            Self::These(origins) if origins.is_empty() => f.write_str("\"\""),
             Self::These(origins) => {
                 let origins: Vec<&str> = origins.iter().filter_map(|origin| origin.to_str().ok()).collect();
                 f.write_str(&origins.join(","))
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(read.as_deref(), expected, "{text}");
         };
         check("*", Some("*"));
-        check("", Some(""));
+        check("", Some("\"\""));
         check("https://a.example", Some("https://a.example"));
         check(" https://a.example, http://localhost:3000 ,", Some("https://a.example,http://localhost:3000"));
         check("https://a.example/", None);

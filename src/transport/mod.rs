@@ -7,15 +7,15 @@
 
 mod auth;
 mod call;
+mod concurrency;
+mod connections;
 mod cursor;
 mod drain;
+mod edge;
 mod error;
-mod front;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-mod gate;
 mod grpc;
-mod incoming;
 mod properties;
 mod protocol;
 mod rest;
@@ -30,6 +30,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use auth::{AuthError, Callers};
+pub use connections::{Tls, TlsError, raise_descriptor_limit};
 pub use cursor::Cursors;
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;

@@ -7,8 +7,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Application;
 use super::auth::{Caller, Scope};
+use super::call;
+use super::concurrency::Class;
 use super::drain::Drain;
-use super::gate::{Gate, Place};
 use super::grpc::methods::Methods;
 use crate::domain::Error;
 use crate::health::{Reason, ReasonCode};
@@ -20,30 +21,25 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Serving {
     /// What requests are about.
     pub(super) app: Arc<Application>,
-    /// How many there may be.
-    pub(super) gate: Arc<Gate>,
     /// When streams end.
     pub(super) drain: Drain,
     /// The names of methods.
     pub(super) methods: Methods,
 }
 
-/// A stream's place among the requests in flight, and the promise to wait for
-/// it when the service stops.
+/// The promise to wait for a stream when the service stops.
 pub(super) struct StreamPlace {
-    _place: Place,
     _token: TaskTrackerToken,
 }
 
 impl Serving {
     /// Serves this application.
     pub(super) fn new(app: Arc<Application>) -> Arc<Self> {
-        let gate = Gate::new(app.config.requests_in_flight_max);
         let drain = Drain::new(app.config.connection_age_ms_max);
         let is_stopping = drain.watch();
         app.health
             .register(move || is_stopping().then(|| Reason::new(ReasonCode::Stopping, "the service is stopping")));
-        Arc::new(Self { app, gate, drain, methods: Methods::default() })
+        Arc::new(Self { app, drain, methods: Methods::default() })
     }
 
     /// Counts a question against its organisation's limit. (Events are counted
@@ -58,16 +54,19 @@ impl Serving {
         }
     }
 
-    /// A place for a stream whose request has just been let in: that one's own
-    /// place is given back as soon as the stream has begun.
+    /// Lets a request that has been let in go on as a stream.
     ///
     /// # Errors
-    /// `Unavailable` when the service is stopping.
-    pub(super) fn stream_place(&self) -> Result<StreamPlace, Error> {
+    /// `Unavailable` when the service is stopping, `Exhausted` when there are as
+    /// many streams as there may be.
+    pub(super) fn begin_stream<T>(&self, request: &tonic::Request<T>, caller: &Caller) -> Result<StreamPlace, Error> {
         if self.drain.has_begun() {
             return Err(stopping());
         }
-        Ok(StreamPlace { _place: self.gate.enter_over_the_bound(), _token: self.drain.stream() })
+        if let Some(call) = call::of_rpc(request) {
+            call.enter(Class::Stream, Some(&caller.org_use))?;
+        }
+        Ok(StreamPlace { _token: self.drain.stream() })
     }
 }
 

@@ -8,11 +8,13 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::HeaderMap;
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use tallyhouse_catalogue::http::{self, AdminVerifier, Api, Denial};
 
 use super::auth::{Callers, Refusal, Scope};
 use super::call;
+use super::concurrency::Class;
+use super::rest::Failure;
 use crate::domain::OrgId;
 
 /// Where the catalogue is on the port that it shares.
@@ -23,9 +25,14 @@ pub(super) fn routes(api: &Arc<Api>, prefix: &'static str) -> Router {
     http::routes(api, prefix).route_layer(from_fn(note_route))
 }
 
+/// Notes which route a call takes, and lets it be served among those that need
+/// no token of this service.
 async fn note_route(request: Request, next: Next) -> Response {
     if let (Some(call), Some(path)) = (call::of(&request), request.extensions().get::<MatchedPath>()) {
         call.note_route(&Arc::from(path.as_str()));
+        if let Err(error) = call.enter(Class::Open, None) {
+            return Failure::from(error).into_response();
+        }
     }
     next.run(request).await
 }

@@ -21,6 +21,8 @@ pub(crate) struct House {
     settings: Vec<(String, String)>,
     /// Size of a disk of its own for the log, in megabytes.
     log_disk_mb: Option<u32>,
+    /// How many files its processes may open.
+    descriptors_max: Option<u32>,
     dir: tempfile::TempDir,
     /// The address of gRPC and REST.
     pub(crate) url: String,
@@ -41,20 +43,42 @@ impl House {
         Self::with_log_disk(settings, None).await
     }
 
+    /// A new one that is asked by this client, over TLS for example.
+    pub(crate) async fn with_client(settings: &[(&str, &str)], http: reqwest::Client) -> Self {
+        let mut house = Self::unstarted(settings);
+        house.http = http;
+        house.start().await;
+        house
+    }
+
+    /// A new one whose processes may open so many files.
+    pub(crate) async fn with_descriptors(settings: &[(&str, &str)], descriptors_max: u32) -> Self {
+        let mut house = Self::unstarted(settings);
+        house.descriptors_max = Some(descriptors_max);
+        house.start().await;
+        house
+    }
+
     /// A new one whose log has a disk of its own, which only its processes
     /// see.
     pub(crate) async fn with_log_disk(settings: &[(&str, &str)], log_disk_mb: Option<u32>) -> Self {
-        let mut house = Self {
+        let mut house = Self::unstarted(settings);
+        house.log_disk_mb = log_disk_mb;
+        house.start().await;
+        house
+    }
+
+    fn unstarted(settings: &[(&str, &str)]) -> Self {
+        Self {
             service: None,
             settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            log_disk_mb,
+            log_disk_mb: None,
+            descriptors_max: None,
             dir: tempfile::tempdir().unwrap(),
             url: String::new(),
             clickhouse_url: String::new(),
             http: reqwest::Client::new(),
-        };
-        house.start().await;
-        house
+        }
     }
 
     /// Changes a setting for the next start.
@@ -70,9 +94,15 @@ impl House {
 
     /// The command that starts it.
     fn command(&self) -> Command {
-        let mut command = match self.log_disk_mb {
-            None => Command::new(env!("CARGO_BIN_EXE_tallyhouse")),
-            Some(megabytes) => self.with_own_mount(megabytes),
+        let mut command = match (self.log_disk_mb, self.descriptors_max) {
+            (None, None) => Command::new(env!("CARGO_BIN_EXE_tallyhouse")),
+            (Some(megabytes), _) => self.with_own_mount(megabytes),
+            (None, Some(descriptors)) => {
+                let script = format!("ulimit -n {descriptors} && exec {} \"$@\"", env!("CARGO_BIN_EXE_tallyhouse"));
+                let mut command = Command::new("sh");
+                command.args(["-c", &script, "sh"]);
+                command
+            }
         };
         command
             .args(["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--data-dir"])
@@ -142,7 +172,7 @@ impl House {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let line = lines.recv_timeout(left).unwrap_or_else(|_| panic!("no {label}: {}", self.stderr()));
                 if line.contains(label) {
-                    let found = line.split_whitespace().find(|word| word.starts_with("http://"));
+                    let found = line.split_whitespace().find(|word| word.starts_with("http"));
                     return found.unwrap().to_owned();
                 }
             }

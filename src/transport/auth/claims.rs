@@ -1,5 +1,6 @@
 //! What a token says of its bearer, once its signature is known to be good.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use super::Caller;
 use super::refusal::Refusal;
 use super::scope::Scopes;
 use crate::domain::OrgId;
+use crate::transport::concurrency::OrgUses;
 
 /// The claims that are looked at. They are checked here and not by
 /// `jsonwebtoken`, which cannot read times when serde_json keeps numbers as
@@ -49,6 +51,8 @@ pub(super) struct Rules {
     pub(super) audience: String,
     /// How far clocks may differ.
     pub(super) leeway: Duration,
+    /// What organizations' calls hold.
+    pub(super) org_uses: Arc<OrgUses>,
 }
 
 impl Claims {
@@ -72,7 +76,8 @@ impl Claims {
         }
         let org_id = self.org_id.and_then(|org_id| OrgId::parse(&org_id)).ok_or(Refusal::Claim("org_id"))?;
         let scopes = Scopes::parse(self.scope.as_deref().unwrap_or_default());
-        Ok(Caller { org_id, scopes, expires_at: Some(expires_at), clock: None })
+        let org_use = rules.org_uses.of(&org_id);
+        Ok(Caller { org_id, scopes, expires_at: Some(expires_at), clock: None, org_use })
     }
 }
 

@@ -26,6 +26,7 @@ pub use source::AuthError;
 pub(super) use refusal::Refusal;
 pub(super) use scope::{Need, Scope};
 
+use super::concurrency::OrgUse;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
 use crate::ingest::clock::ArrivalClock;
@@ -43,6 +44,8 @@ const EXPIRY_LOOK: Duration = Duration::from_secs(10);
 pub struct Callers {
     /// None: there is no authentication.
     verifier: Option<Arc<Verifier>>,
+    /// What everybody holds where there is no authentication.
+    everybody: Arc<OrgUse>,
 }
 
 struct Verifier {
@@ -63,6 +66,8 @@ pub(super) struct Caller {
     expires_at: Option<SystemTime>,
     /// By which that is judged; none without authentication.
     clock: Option<Arc<ArrivalClock>>,
+    /// What all calls of its organization hold at a time.
+    pub(super) org_use: Arc<OrgUse>,
 }
 
 impl Callers {
@@ -75,6 +80,7 @@ impl Callers {
             issuer: config.auth_issuer.clone(),
             audience: config.auth_audience.clone(),
             leeway: Duration::from_secs(config.auth_leeway_seconds.into()),
+            org_uses: Arc::default(),
         };
         let source = Source::open(config).await?;
         Ok(Self {
@@ -82,6 +88,7 @@ impl Callers {
                 let clock = Arc::clone(clock);
                 Arc::new(Verifier { source, rules, clock, last_line_second: AtomicU64::new(0) })
             }),
+            everybody: Arc::default(),
         })
     }
 
@@ -106,7 +113,13 @@ impl Callers {
     /// Who sent a request, provided that it may do what takes this scope.
     pub(super) async fn caller(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Refusal> {
         let caller = match &self.verifier {
-            None => Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at: None, clock: None },
+            None => Caller {
+                org_id: OrgId::default_org(),
+                scopes: Scopes::ALL,
+                expires_at: None,
+                clock: None,
+                org_use: Arc::clone(&self.everybody),
+            },
             Some(verifier) => verifier.verify(bearer_token(headers)?).await?,
         };
         if caller.scopes.include(scope) { Ok(caller) } else { Err(Refusal::Scope(scope)) }
@@ -216,7 +229,13 @@ mod tests {
     }
 
     fn caller(expires_at: Option<SystemTime>, clock: ArrivalClock) -> Caller {
-        Caller { org_id: OrgId::default_org(), scopes: Scopes::ALL, expires_at, clock: Some(Arc::new(clock)) }
+        Caller {
+            org_id: OrgId::default_org(),
+            scopes: Scopes::ALL,
+            expires_at,
+            clock: Some(Arc::new(clock)),
+            org_use: Arc::default(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,11 +3,15 @@
 //! without an id and no call without a line.
 //!
 //! It decides nothing, and what it costs must be small beside the smallest
-//! call: two or three allocations, and a span only where the call is sampled.
+//! call: a few small allocations, and a span only where the call is sampled.
+//!
+//! A call also carries its permit to be served (see
+//! [`super::concurrency`]), which it keeps until its answer has been written.
 
 mod body;
 mod line;
 mod request_id;
+mod unwritten;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -19,19 +23,25 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use opentelemetry::trace::{Status, TraceContextExt as _};
+use parking_lot::Mutex;
 use tonic::Code;
 use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::Service;
 use tracing::Instrument as _;
 
 use self::body::WatchedBody;
 use self::line::{Lines, code_name};
 pub(super) use self::request_id::X_REQUEST_ID;
+use super::concurrency::{Class, HealthCheck, OrgUse, Permit, UnfinishedBytes};
+use super::connections::Connection;
 use super::protocol::Protocol;
 use crate::config::Config;
-use crate::domain::OrgId;
+use crate::domain::{Error, OrgId};
 use crate::telemetry::Metrics;
 use crate::trace::{self, FutureExt as _, KeyValue};
+
+/// How long a caller is told to wait whose answers wait to be read.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// No status has been seen.
 const NO_STATUS: i32 = -1;
@@ -46,7 +56,14 @@ pub(super) struct Call {
     route: OnceLock<Arc<str>>,
     organisation: OnceLock<OrgId>,
     grpc_status: AtomicI32,
+    connection: Arc<Connection>,
+    permit: Mutex<Option<Permit>>,
 }
+
+/// Marks a response whose body is shared by all who ask for it: it takes no
+/// memory of its own while it waits to be written.
+#[derive(Clone, Copy)]
+pub(super) struct SharedBody;
 
 /// How a call has ended.
 struct Ended {
@@ -68,7 +85,8 @@ impl Ended {
 }
 
 impl Call {
-    fn begin(request: &Request<Body>) -> Arc<Self> {
+    fn begin(request: &Request<Body>, connection: &Arc<Connection>) -> Arc<Self> {
+        connection.all().begin_call(connection);
         let protocol = Protocol::of(request.headers());
         Arc::new(Self {
             method: request.method().clone(),
@@ -79,7 +97,49 @@ impl Call {
             route: OnceLock::new(),
             organisation: OnceLock::new(),
             grpc_status: AtomicI32::new(NO_STATUS),
+            connection: Arc::clone(connection),
+            permit: Mutex::new(None),
         })
+    }
+
+    /// Lets the call be served in this class, or go on in it, on behalf of
+    /// this organization if it is known.
+    ///
+    /// # Errors
+    /// `Exhausted` when there are as many calls as there may be, or the caller
+    /// has not read enough of the answers that it has had.
+    pub(super) fn enter(&self, class: Class, org: Option<&Arc<OrgUse>>) -> Result<(), Error> {
+        let concurrency = self.connection.concurrency();
+        let permit = concurrency.enter(class, &self.connection, org)?;
+        let is_read = org.is_none_or(|org| concurrency.has_room_for_answers(org));
+        if !is_read || !self.connection.all().has_room_for_answers(&self.connection) {
+            return Err(Error::exhausted("too many bytes of answers wait to be read", RETRY_AFTER));
+        }
+        if org.is_some() {
+            self.connection.note_known();
+        }
+        *self.permit.lock() = Some(permit);
+        Ok(())
+    }
+
+    /// A place among the health checks.
+    pub(super) fn health_check(&self) -> HealthCheck {
+        self.connection.concurrency().health_checks().enter()
+    }
+
+    /// Counts the bytes of the request until it is whole.
+    pub(super) fn unfinished_bytes(&self) -> UnfinishedBytes {
+        UnfinishedBytes::new(Arc::clone(self.connection.concurrency()), self.org())
+    }
+
+    /// The organization whose call it is, once it is known.
+    fn org(&self) -> Option<Arc<OrgUse>> {
+        self.permit.lock().as_ref().and_then(|permit| permit.org().cloned())
+    }
+
+    /// Whether it goes on, with one answer after the other.
+    fn is_stream(&self) -> bool {
+        self.permit.lock().as_ref().is_some_and(|permit| permit.class() == Class::Stream)
     }
 
     /// Which route it takes, or which method it calls.
@@ -127,8 +187,19 @@ impl Call {
     }
 }
 
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.connection.all().end_call(&self.connection);
+    }
+}
+
 /// A call's record, where there is one: of each that came in by the port.
 pub(super) fn of<T>(request: &Request<T>) -> Option<&Arc<Call>> {
+    request.extensions().get::<Arc<Call>>()
+}
+
+/// The same for a request that tonic has read.
+pub(super) fn of_rpc<T>(request: &tonic::Request<T>) -> Option<&Arc<Call>> {
     request.extensions().get::<Arc<Call>>()
 }
 
@@ -146,13 +217,10 @@ impl CallLayer {
     pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Self {
         Self(Arc::new(Watch { metrics: Arc::clone(metrics), lines: Lines::new(config) }))
     }
-}
 
-impl<S> Layer<S> for CallLayer {
-    type Service = Calls<S>;
-
-    fn layer(&self, inner: S) -> Calls<S> {
-        Calls { inner, watch: Arc::clone(&self.0) }
+    /// A service for the calls of one connection.
+    pub(super) fn layer<S>(&self, inner: S, connection: Arc<Connection>) -> Calls<S> {
+        Calls { inner, watch: Arc::clone(&self.0), connection }
     }
 }
 
@@ -161,6 +229,7 @@ impl<S> Layer<S> for CallLayer {
 pub(super) struct Calls<S> {
     inner: S,
     watch: Arc<Watch>,
+    connection: Arc<Connection>,
 }
 
 impl<S> Service<Request<Body>> for Calls<S>
@@ -178,7 +247,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let id = request_id::of(request.headers());
-        let call = Call::begin(&request);
+        let call = Call::begin(&request, &self.connection);
         let trace = trace::call(request.headers());
         request.extensions_mut().insert(Arc::clone(&call));
         let span = span(&id, trace.as_ref());
@@ -197,7 +266,8 @@ where
             response.headers_mut().insert(X_REQUEST_ID, id);
             ending.status = Some(response.status().as_u16());
             ending.call.note_grpc_status(response.headers());
-            Ok(response.map(|body| WatchedBody::new(body, ending)))
+            let is_shared = response.extensions().get::<SharedBody>().is_some();
+            Ok(response.map(|body| WatchedBody::new(body, ending, is_shared)))
         }
         .boxed()
     }

@@ -40,10 +40,10 @@ impl AuditService for Audits {
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<Self::AuditStream>, Status> {
         let serving = &self.serving;
         let caller = super::caller(&request)?;
+        let place = serving.begin_stream(&request, &caller).map_err(status::of)?;
         let AuditRequest { window, repair, unproven_removals_max } = request.into_inner();
         let repair = RepairRequest { repair, unproven_removals_max };
         let window = read_window(window.as_ref()).map_err(status::of)?;
-        let place = serving.stream_place().map_err(status::of)?;
         let audit = serving.app.auditor.begin(&caller.org_id, window, repair).map_err(status::of)?;
         let end = Box::pin(serving.drain.end_of_stream());
         let expired = Box::pin(caller.expired());

@@ -1,10 +1,11 @@
 //! What stands around each gRPC service: who may call, grpc-web, an answer to
-//! those who do not speak gRPC, and details for the errors that tonic makes
-//! itself.
+//! those who do not speak gRPC, deadlines, time limits of requests, and details
+//! for the errors that tonic makes itself.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::http::{Request, Response, Version};
 use axum::response::IntoResponse;
@@ -13,19 +14,29 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service, ServiceExt};
 
+use super::deadline::{self, DeadlineBody};
 use super::needs::need;
+use super::request_body::{Patience, RequestBody};
 use super::status;
 use crate::domain::Error;
 use crate::transport::auth::Need;
 use crate::transport::call::{self, Call};
+use crate::transport::concurrency::{Class, HealthCheck};
 use crate::transport::protocol::Protocol;
 use crate::transport::rest::Failure;
 use crate::transport::serving::Serving;
+
+/// Longest a health check may take, its request included, and longest the
+/// request of somebody who watches health may take to arrive.
+const HEALTH_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest a reflection stream may take for its next question.
+const REFLECTION_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Clone)]
@@ -37,7 +48,8 @@ pub(super) struct Guard<S> {
 impl<S: Service<Request<Body>, Response = Response<Body>>> Guard<S> {
     /// Wraps a service.
     pub(super) fn new(inner: S, serving: &Arc<Serving>) -> Self {
-        let inner = GrpcWebLayer::new().layer(Explaining(inner));
+        let body_wait_max = Duration::from_millis(serving.app.config.body_wait_ms_max);
+        let inner = GrpcWebLayer::new().layer(Explaining { inner, body_wait_max });
         Self { inner, serving: Arc::clone(serving) }
     }
 }
@@ -59,17 +71,27 @@ where
     fn call(&mut self, mut request: Request<axum::body::Body>) -> Self::Future {
         let Self { inner, serving } = self.clone();
         async move {
-            match admit(&serving, &mut request).await {
-                Ok(()) => inner.oneshot(request).await,
-                Err(response) => Ok(response.map(Body::new)),
+            let check = match admit(&serving, &mut request).await {
+                Ok(check) => check,
+                Err(response) => return Ok(response.map(Body::new)),
+            };
+            let Some(check) = check else { return inner.oneshot(request).await };
+            let protocol = Protocol::of(request.headers());
+            tokio::select! {
+                response = inner.oneshot(request) => response,
+                error = check.evicted() => Ok(protocol.refusal(error).map(Body::new)),
             }
         }
         .boxed()
     }
 }
 
-/// Lets a request through, with its caller; or says what it is answered.
-async fn admit(serving: &Serving, request: &mut Request<axum::body::Body>) -> Result<(), Response<axum::body::Body>> {
+/// Lets a request through, with its caller; or says what it is answered. A
+/// health check has its place.
+async fn admit(
+    serving: &Serving,
+    request: &mut Request<axum::body::Body>,
+) -> Result<Option<HealthCheck>, Response<axum::body::Body>> {
     let protocol = Protocol::of(request.headers());
     let unspoken = match &protocol {
         Protocol::Rest => Some("this path speaks gRPC: content type application/grpc or application/grpc-web"),
@@ -84,7 +106,7 @@ async fn admit(serving: &Serving, request: &mut Request<axum::body::Body>) -> Re
         serving.methods.note(call, request.uri().path());
     }
     let scope = match need {
-        Some(Need::Nothing) => return Ok(()),
+        Some(Need::Nothing) => return probe(request).map_err(|error| protocol.refusal(error)),
         Some(Need::Scope(scope)) => scope,
         None => return Err(protocol.status_response(Status::unimplemented("there is no such method"))),
     };
@@ -94,17 +116,62 @@ async fn admit(serving: &Serving, request: &mut Request<axum::body::Body>) -> Re
                 call.note_organisation(&caller.org_id);
             }
             serving.check_rate(&caller, scope).map_err(|error| protocol.refusal(error))?;
+            if let Some(call) = call::of(request) {
+                call.enter(Class::Call, Some(&caller.org_use)).map_err(|error| protocol.refusal(error))?;
+            }
             request.extensions_mut().insert(caller);
-            Ok(())
+            Ok(None)
         }
         Err(refusal) => Err(protocol.refusal(refusal.error())),
     }
 }
 
-/// A service whose own errors have details. What a grpc-web answer says in its
-/// body, where nobody else looks, is noted for the call.
+/// Lets a request through that requires no token.
+fn probe<T>(request: &Request<T>) -> Result<Option<HealthCheck>, Error> {
+    let Some(call) = call::of(request) else { return Ok(None) };
+    let path = request.uri().path();
+    if is_health(path) && !path.ends_with("/Watch") {
+        return Ok(Some(call.health_check()));
+    }
+    call.enter(Class::Probe, None).map(|()| None)
+}
+
+fn is_health(path: &str) -> bool {
+    path.starts_with("/grpc.health.v1.")
+}
+
+/// A service whose own errors have details, whose calls have deadlines, and
+/// whose requests must arrive in time. What a grpc-web answer says in its body,
+/// where nobody else looks, is noted for the call.
 #[derive(Clone)]
-struct Explaining<S>(S);
+struct Explaining<S> {
+    inner: S,
+    body_wait_max: Duration,
+}
+
+impl<S> Explaining<S> {
+    /// For how long a request's body is waited for.
+    fn patience(&self, path: &str) -> Patience {
+        if is_health(path) {
+            Patience::Whole(HEALTH_WAIT_MAX)
+        } else if path.starts_with("/grpc.reflection.") {
+            Patience::EachMessageAndPause(REFLECTION_WAIT_MAX)
+        } else if path.ends_with("/Ingest") {
+            // The only method that takes a stream.
+            Patience::EachMessage(self.body_wait_max)
+        } else {
+            Patience::Whole(self.body_wait_max)
+        }
+    }
+
+    /// When a call ends at the latest.
+    fn deadline(request: &Request<Body>) -> Option<Instant> {
+        let path = request.uri().path();
+        let ours = (is_health(path) && !path.ends_with("/Watch")).then_some(HEALTH_WAIT_MAX);
+        let wait = deadline::timeout(request.headers()).into_iter().chain(ours).min()?;
+        Some(Instant::now() + wait)
+    }
+}
 
 impl<S> Service<Request<Body>> for Explaining<S>
 where
@@ -116,14 +183,24 @@ where
     type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = call::of(&request).filter(|call| call.is_grpc_web()).cloned();
-        let response = self.0.call(request);
+        let deadline = Self::deadline(&request);
+        let patience = self.patience(request.uri().path());
+        let call = call::of(&request);
+        let unfinished = call.map(|call| call.unfinished_bytes());
+        let call = call.filter(|call| call.is_grpc_web()).cloned();
+        let response = self.inner.call(request.map(|body| Body::new(RequestBody::new(body, patience, unfinished))));
         async move {
-            let response = explained(response.await?);
+            let response = match deadline {
+                None => explained(response.await?),
+                Some(deadline) => match timeout_at(deadline, response).await {
+                    Ok(response) => explained(response?).map(|body| Body::new(DeadlineBody::new(body, deadline))),
+                    Err(_) => deadline::exceeded().into_http(),
+                },
+            };
             let Some(call) = call else { return Ok(response) };
             call.note_grpc_status(response.headers());
             Ok(response.map(|body| Body::new(body.map_frame(move |frame| noted(&call, frame)))))

@@ -1,10 +1,12 @@
 //! Events in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, Stream, unfold};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
@@ -19,6 +21,9 @@ use crate::transport::proto;
 use crate::transport::proto::ingest_service_server::IngestService;
 use crate::transport::proto::{IngestBatchRequest, IngestBatchResponse, IngestRequest, IngestResponse};
 use crate::transport::serving::{Serving, StreamPlace};
+
+/// When the caller of a stream that was idle may open another.
+const REOPEN_AFTER: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub(super) struct Ingest {
@@ -38,7 +43,7 @@ impl IngestService for Ingest {
     async fn ingest(&self, request: Request<Streaming<IngestRequest>>) -> Result<Response<Self::IngestStream>, Status> {
         let serving = &self.serving;
         let caller = super::caller(&request)?;
-        let place = serving.stream_place().map_err(status::of)?;
+        let place = serving.begin_stream(&request, &caller).map_err(status::of)?;
         // One more batch is in the hands of the one who answers.
         let in_line_max = serving.app.config.stream_batches_in_flight_max.saturating_sub(1).max(1);
         let (turns, answered) = mpsc::channel(in_line_max);
@@ -161,6 +166,9 @@ impl Reader {
     async fn read(&mut self) -> Option<Turn> {
         let mut end = std::pin::pin!(self.serving.drain.end_of_stream());
         let mut expired = std::pin::pin!(self.caller.expired());
+        let idle_max = Duration::from_millis(self.serving.app.config.stream_idle_ms_max);
+        let mut last_request = Instant::now();
+        let mut idle = std::pin::pin!(sleep(idle_max));
         loop {
             // Room first: what is read must have a place in line.
             let room = self.turns.reserve().await.ok()?;
@@ -168,8 +176,18 @@ impl Reader {
                 biased;
                 () = &mut end => return Some(Turn::End),
                 error = &mut expired => return Some(Turn::Fail(status::of(error))),
+                () = &mut idle, if !idle_max.is_zero() => {
+                    // Set once, and not again for each request.
+                    let until = last_request + idle_max;
+                    if until <= Instant::now() {
+                        return Some(Turn::Fail(status::of(idle_for(idle_max))));
+                    }
+                    idle.as_mut().reset(until);
+                    continue;
+                }
                 request = self.requests.message() => request,
             };
+            last_request = Instant::now();
             let IngestRequest { sequence, events, durability } = match request {
                 Ok(Some(request)) => request,
                 Ok(None) => return Some(Turn::End),
@@ -181,6 +199,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// Why a stream ends on which nothing was sent. Whatever was has been answered.
+fn idle_for(idle_max: Duration) -> Error {
+    let message = format!("nothing was sent for {} milliseconds: open another stream", idle_max.as_millis());
+    Error::unavailable(message, REOPEN_AFTER)
 }
 
 /// The answers in order.

@@ -3,6 +3,7 @@
 mod audit;
 pub(super) mod codec;
 mod convert;
+mod deadline;
 mod event_type;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
@@ -15,6 +16,7 @@ mod needs;
 mod organization;
 mod outcome;
 mod query;
+mod request_body;
 mod segment;
 pub(super) mod status;
 
@@ -64,9 +66,17 @@ const SERVICE_NAMES: [&str; 8] = [
     EventTypeServiceServer::<EventTypes>::NAME,
 ];
 
+/// Largest message of health and reflection, in bytes.
+const PROBE_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Largest message of services whose requests are questions and names, in
+/// bytes. (Events, metrics and schemas may be as large as is configured.)
+const QUESTION_BYTES_MAX: usize = 64 << 10;
+
 /// Every gRPC method.
 pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<axum::Router, ServeError> {
     let bytes_max = serving.app.config.message_bytes_max;
+    let question_bytes_max = bytes_max.min(QUESTION_BYTES_MAX);
+    let probe_bytes_max = PROBE_MESSAGE_BYTES_MAX;
     let shared = || Arc::clone(serving);
     let ingest = IngestServiceServer::new(Ingest::new(shared())).accept_compressed(Gzip);
     let query = QueryServiceServer::new(Query::new(shared())).accept_compressed(Gzip);
@@ -78,16 +88,16 @@ pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<ax
     let event_types = EventTypeServiceServer::new(EventTypes::new(shared())).accept_compressed(Gzip);
     let router = axum::Router::new();
     let router = route(router, ingest.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, query.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, query.max_decoding_message_size(question_bytes_max), serving);
     let router = route(router, metrics.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, organizations.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, outcomes.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, segments.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, audits.max_decoding_message_size(bytes_max), serving);
+    let router = route(router, organizations.max_decoding_message_size(question_bytes_max), serving);
+    let router = route(router, outcomes.max_decoding_message_size(question_bytes_max), serving);
+    let router = route(router, segments.max_decoding_message_size(question_bytes_max), serving);
+    let router = route(router, audits.max_decoding_message_size(question_bytes_max), serving);
     let router = route(router, event_types.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, health, serving);
-    let router = route(router, reflection().build_v1()?, serving);
-    Ok(route(router, reflection().build_v1alpha()?, serving))
+    let router = route(router, health.max_decoding_message_size(probe_bytes_max), serving);
+    let router = route(router, reflection().build_v1()?.max_decoding_message_size(probe_bytes_max), serving);
+    Ok(route(router, reflection().build_v1alpha()?.max_decoding_message_size(probe_bytes_max), serving))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

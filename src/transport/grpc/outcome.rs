@@ -34,8 +34,8 @@ impl OutcomeService for Outcomes {
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let serving = &self.serving;
         let caller = super::caller(&request)?;
+        let place = serving.begin_stream(&request, &caller).map_err(status::of)?;
         let wanted = Wanted::new(caller.org_id.clone(), request.into_inner()).map_err(status::of)?;
-        let place = serving.stream_place().map_err(status::of)?;
         let watcher = serving.app.tail.watch(&caller.org_id).map_err(status::of)?;
         let end = Box::pin(serving.drain.end_of_stream());
         let expired = Box::pin(caller.expired());

@@ -68,6 +68,12 @@ fn named_fields(fields: Vec<FieldError>) -> (Vec<FieldViolation>, usize) {
     (named, left_out)
 }
 
+/// The status of a call that took too long, or whose request did.
+pub(in crate::transport) fn deadline_exceeded(message: &str) -> Status {
+    let details = ErrorDetails::with_error_info("DEADLINE_EXCEEDED", DOMAIN, HashMap::new());
+    Status::with_error_details(tonic::Code::DeadlineExceeded, message, details)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{HeaderValue, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 
@@ -19,6 +19,7 @@ use super::params::Params;
 use crate::domain::{Error, OrgId};
 use crate::transport::auth::{Caller, Need, Refusal, Scope};
 use crate::transport::call;
+use crate::transport::concurrency::Class;
 use crate::transport::serving::Serving;
 
 /// Routes. There is no way to add one without saying what it asks of its
@@ -38,9 +39,17 @@ impl Routes {
         let Self { router, serving } = self;
         let note = RouteNote { route: Arc::from(path) };
         let methods = match need {
-            Need::Nothing => methods,
+            Need::Nothing => methods.route_layer(from_fn(open)),
             Need::Scope(scope) => methods.route_layer(from_fn_with_state((Arc::clone(&serving), scope), admit)),
         };
+        Self { router: router.route(path, methods.layer(note)), serving }
+    }
+
+    /// Adds methods of a path by which probes ask how the service is. They are
+    /// never refused, and must neither read a body nor wait.
+    pub(super) fn probe(self, path: &str, methods: MethodRouter<Arc<Serving>>) -> Self {
+        let Self { router, serving } = self;
+        let note = RouteNote { route: Arc::from(path) };
         Self { router: router.route(path, methods.layer(note)), serving }
     }
 
@@ -86,6 +95,14 @@ impl<S: Service<Request>> Service<Request> for NotingRoute<S> {
     }
 }
 
+/// Lets a request through that requires no token.
+async fn open(request: Request, next: Next) -> Response {
+    match call::of(&request).map_or(Ok(()), |call| call.enter(Class::Open, None)) {
+        Ok(()) => next.run(request).await,
+        Err(error) => Failure::from(error).into_response(),
+    }
+}
+
 /// Lets a request through, with its caller.
 async fn admit(State((serving, scope)): State<(Arc<Serving>, Scope)>, mut request: Request, next: Next) -> Response {
     let caller = serving.app.callers.caller(request.headers(), scope).await;
@@ -94,7 +111,8 @@ async fn admit(State((serving, scope)): State<(Arc<Serving>, Scope)>, mut reques
             if let Some(call) = call::of(&request) {
                 call.note_organisation(&caller.org_id);
             }
-            if let Err(error) = serving.check_rate(&caller, scope) {
+            let entered = call::of(&request).map_or(Ok(()), |call| call.enter(Class::Call, Some(&caller.org_use)));
+            if let Err(error) = entered.and_then(|()| serving.check_rate(&caller, scope)) {
                 body::drain(request).await;
                 return Failure::from(error).into_response();
             }

@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use super::failure::Failure;
 use crate::config::Config;
 use crate::domain::Error;
+use crate::transport::call;
+use crate::transport::concurrency::{Class, UnfinishedBytes};
 
 /// Most bytes that are read away.
 const DRAIN_BYTES_MAX: usize = 64 << 20;
@@ -33,6 +35,7 @@ const DECOMPRESSED_HERE_BYTES_MAX: usize = 16 << 10;
 /// that breaks off, or is not compressed as it says.
 pub(super) async fn read(request: Request, config: &Config) -> Result<Bytes, Failure> {
     let until = Instant::now() + Duration::from_millis(config.body_wait_ms_max);
+    let mut unfinished = call::of(&request).map(|call| call.unfinished_bytes());
     let (parts, mut body) = request.into_parts();
     let encoding = match check_kind(&parts.headers) {
         Ok(encoding) => encoding,
@@ -46,13 +49,14 @@ pub(super) async fn read(request: Request, config: &Config) -> Result<Bytes, Fai
         drain_body(body, &parts.headers).await;
         return Err(too_large(bytes_max));
     }
-    match timeout_at(until, collect(&mut body, bytes_max)).await {
-        Ok(Ok(Some(bytes))) => decoded(bytes, encoding, bytes_max).await,
-        Ok(Ok(None)) => {
+    match timeout_at(until, collect(&mut body, bytes_max, unfinished.as_mut())).await {
+        Ok(Ok(bytes)) => decoded(bytes, encoding, bytes_max).await,
+        Ok(Err(Broken::TooLarge)) => {
             drain_body(body, &parts.headers).await;
             Err(too_large(bytes_max))
         }
-        Ok(Err(())) => Err(Error::invalid_field("body", "broke off before its end").into()),
+        Ok(Err(Broken::Off)) => Err(Error::invalid_field("body", "broke off before its end").into()),
+        Ok(Err(Broken::Refused(error))) => Err(error.into()),
         Err(_) => Err(Failure::request_timeout()),
     }
 }
@@ -96,8 +100,15 @@ fn decompress(bytes: &[u8], bytes_max: usize) -> Result<Bytes, Failure> {
     if decompressed.len() > bytes_max { Err(too_large(bytes_max)) } else { Ok(decompressed.into()) }
 }
 
-/// Reads away the body of a request that is answered without it.
+/// Reads away the body of a request that is answered without it, unless others
+/// are read away already that are as many as may be.
 pub(super) async fn drain(request: Request) {
+    if request.body().is_end_stream() {
+        return;
+    }
+    if call::of(&request).is_some_and(|call| call.enter(Class::Open, None).is_err()) {
+        return;
+    }
     let (parts, body) = request.into_parts();
     drain_body(body, &parts.headers).await;
 }
@@ -130,24 +141,49 @@ fn is_json(content_type: &str) -> bool {
     kind.eq_ignore_ascii_case("application") && (subtype.eq_ignore_ascii_case("json") || ends_in_json())
 }
 
-/// All bytes of a body; none when they are too many.
-async fn collect(body: &mut Body, bytes_max: usize) -> Result<Option<Bytes>, ()> {
+/// Why a body cannot be had.
+#[derive(Debug, PartialEq)]
+enum Broken {
+    /// It broke off.
+    Off,
+    /// It has too many bytes.
+    TooLarge,
+    /// There is no room for it beside those of others.
+    Refused(Error),
+}
+
+/// All bytes of a body. They are counted until it is whole.
+async fn collect(
+    body: &mut Body,
+    bytes_max: usize,
+    mut unfinished: Option<&mut UnfinishedBytes>,
+) -> Result<Bytes, Broken> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(drop)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| Broken::Off)?.into_data() else { continue };
         if first.len().max(all.len()) + data.len() > bytes_max {
-            return Ok(None);
+            return Err(Broken::TooLarge);
         }
         // Most bodies come in one piece, which need not be copied.
         if first.is_empty() && all.is_empty() {
             first = data;
+            count(unfinished.as_deref_mut(), body, first.len())?;
             continue;
         }
         all.extend_from_slice(&std::mem::take(&mut first));
         all.extend_from_slice(&data);
+        count(unfinished.as_deref_mut(), body, all.len())?;
     }
-    Ok(Some(if all.is_empty() { first } else { all.freeze() }))
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Counts what is there of a body, unless that is the whole.
+fn count(unfinished: Option<&mut UnfinishedBytes>, body: &Body, bytes: usize) -> Result<(), Broken> {
+    match unfinished {
+        Some(unfinished) if !body.is_end_stream() => unfinished.set(bytes as u64).map_err(Broken::Refused),
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn drain_body(mut body: Body, headers: &HeaderMap) {
@@ -188,20 +224,20 @@ mod tests {
         check("application/xé", false);
     }
 
-    async fn collected(chunks: &[&'static str], bytes_max: usize) -> Option<Bytes> {
+    async fn collected(chunks: &[&'static str], bytes_max: usize) -> Result<Bytes, Broken> {
         let chunks: Vec<Result<_, std::io::Error>> = chunks.iter().map(|chunk| Ok(*chunk)).collect();
         let mut body = Body::from_stream(stream::iter(chunks));
-        collect(&mut body, bytes_max).await.expect("a body")
+        collect(&mut body, bytes_max, None).await
     }
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_bound() {
-        assert_eq!(collected(&[], 3).await.as_deref(), Some(&b""[..]));
-        assert_eq!(collected(&["abc"], 3).await.as_deref(), Some(&b"abc"[..]));
-        assert_eq!(collected(&["a", "", "b", "c"], 3).await.as_deref(), Some(&b"abc"[..]));
-        assert_eq!(collected(&["abcd"], 3).await, None);
-        assert_eq!(collected(&["ab", "cd"], 3).await, None);
-        assert_eq!(collected(&["a", "b", "cd"], 3).await, None);
+        assert_eq!(collected(&[], 3).await.as_deref(), Ok(&b""[..]));
+        assert_eq!(collected(&["abc"], 3).await.as_deref(), Ok(&b"abc"[..]));
+        assert_eq!(collected(&["a", "", "b", "c"], 3).await.as_deref(), Ok(&b"abc"[..]));
+        assert_eq!(collected(&["abcd"], 3).await, Err(Broken::TooLarge));
+        assert_eq!(collected(&["ab", "cd"], 3).await, Err(Broken::TooLarge));
+        assert_eq!(collected(&["a", "b", "cd"], 3).await, Err(Broken::TooLarge));
     }
 
     fn request(content_type: &str, body: Body) -> Request {

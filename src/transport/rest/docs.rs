@@ -2,8 +2,11 @@
 //! all in the binary, and `/redoc`, whose script a browser fetches from the
 //! internet.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -11,6 +14,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use parking_lot::RwLock;
 use utoipa_swagger_ui::Config;
 
 use super::admission::Routes;
@@ -19,6 +23,7 @@ use super::openapi;
 use crate::config::Config as Settings;
 use crate::domain::Error;
 use crate::transport::auth::Need;
+use crate::transport::call::SharedBody;
 
 /// A page that shows the description by a script of another house, of one
 /// version.
@@ -66,13 +71,31 @@ pub(super) struct Written(Bytes);
     responses((status = 200, description = "OpenAPI. Pages to read it are at `/docs` and `/redoc`.", content_type = "application/json", body = Object)),
 )]
 pub(super) async fn description(State(Written(json)): State<Written>) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
+    let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (content_type, Extension(SharedBody), json).into_response()
 }
 
-fn page(file: &str, config: Arc<Config<'static>>) -> Response {
-    match utoipa_swagger_ui::serve(file, config) {
+/// The bytes of files that are not in the binary as they are sent, by name:
+/// however many ask for one, it is in memory once.
+static FILES: LazyLock<RwLock<HashMap<String, Bytes>>> = LazyLock::new(RwLock::default);
+
+fn shared(name: &str, bytes: Cow<'static, [u8]>) -> Bytes {
+    let made = match bytes {
+        Cow::Borrowed(bytes) => return Bytes::from_static(bytes),
+        Cow::Owned(bytes) => bytes,
+    };
+    if let Some(file) = FILES.read().get(name).filter(|file| **file == made) {
+        return file.clone();
+    }
+    // There are only as many as the documentation has files.
+    FILES.write().entry(name.to_owned()).insert_entry(Bytes::from(made)).get().clone()
+}
+
+fn page(name: &str, config: Arc<Config<'static>>) -> Response {
+    match utoipa_swagger_ui::serve(name, config) {
         Ok(Some(file)) => {
-            let mut response = Response::new(Body::from(file.bytes.into_owned()));
+            let mut response = Response::new(Body::from(shared(name, file.bytes)));
+            response.extensions_mut().insert(SharedBody);
             if let Ok(content_type) = HeaderValue::try_from(file.content_type) {
                 response.headers_mut().insert(CONTENT_TYPE, content_type);
             }

@@ -48,8 +48,8 @@ pub(super) fn routes(serving: &Arc<Serving>) -> Router {
         .route("/stats", read, get(stats::show))
         .route("/users/top", read, get(users::top))
         .route("/campaigns/top", read, get(campaigns::top))
-        .route("/healthz", Need::Nothing, get(health::alive))
-        .route("/readyz", Need::Nothing, get(health::ready))
+        .probe("/healthz", get(health::alive))
+        .probe("/readyz", get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
     docs::add(v1::add(routes), &serving.app.config).finish().layer(compression())
 }

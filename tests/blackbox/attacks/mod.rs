@@ -7,4 +7,13 @@
 //! time, and ends by itself. `scripts/attack` runs all of them; the table in
 //! `docs/security.md` names the test for each line of the threat model.
 
+mod browsers;
+mod client;
+mod connections;
+mod deadlines;
 mod defaults;
+mod probes;
+mod slow_bodies;
+mod slow_readers;
+mod streams;
+mod tls;

@@ -1,0 +1,57 @@
+//! CORS: what pages of other origins may send, and read.
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, Method, header};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use crate::config::Origins;
+
+/// How long a browser may remember what CORS allows.
+const CORS_MEMORY: Duration = Duration::from_secs(600);
+
+/// Allows the configured origins, by default none. `authorization` must be
+/// named, as `*` does not include it.
+pub(super) fn layer(origins: &Origins) -> CorsLayer {
+    let allowed = [
+        "x-grpc-web",
+        "x-user-agent",
+        "grpc-timeout",
+        "grpc-encoding",
+        "grpc-accept-encoding",
+        "idempotency-key",
+        "if-match",
+        "if-none-match",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+    ];
+    let exposed = [
+        "grpc-status",
+        "grpc-message",
+        "grpc-status-details-bin",
+        "x-cache",
+        "x-watermark",
+        "x-request-id",
+        "ratelimit",
+        "ratelimit-policy",
+        "retry-after",
+        "allow",
+        "etag",
+        "idempotency-replayed",
+        "location",
+        "x-summary-cache",
+        "www-authenticate",
+    ];
+    let allowed = allowed.map(HeaderName::from_static).into_iter();
+    let origin = match origins {
+        Origins::Any => AllowOrigin::from(Any),
+        Origins::These(origins) => AllowOrigin::list(origins.iter().cloned()),
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(allowed.chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]).collect::<Vec<_>>())
+        .expose_headers(exposed.map(HeaderName::from_static))
+        .max_age(CORS_MEMORY)
+}

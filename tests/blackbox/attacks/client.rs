@@ -1,0 +1,112 @@
+//! What attackers send with: HTTP/2 whose frames and windows they control.
+
+use std::time::{Duration, Instant};
+
+use axum::http::{Method, Request};
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::house::{House, PATIENCE};
+
+/// An HTTP/2 connection of an attacker.
+pub(crate) struct Attacker {
+    sender: SendRequest<Bytes>,
+    /// Ends when the connection does.
+    pub(crate) connection: JoinHandle<()>,
+    url: String,
+}
+
+impl Attacker {
+    /// Connects, and allows so many bytes of each answer to be sent.
+    pub(crate) async fn connect(house: &House, window_bytes: u32) -> Self {
+        let address = house.url.strip_prefix("http://").unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let (sender, connection) =
+            h2::client::Builder::new().initial_window_size(window_bytes).handshake::<_, Bytes>(socket).await.unwrap();
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        Self { sender, connection, url: house.url.clone() }
+    }
+
+    /// Begins a request whose body is to come, if the connection still takes
+    /// one.
+    pub(crate) async fn begin(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<(ResponseFuture, SendStream<Bytes>)> {
+        self.request(method, path, headers, false).await
+    }
+
+    /// Sends a request without a body, if the connection still takes one.
+    pub(crate) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Option<ResponseFuture> {
+        Some(self.request(Method::GET, path, headers, true).await?.0)
+    }
+
+    /// Begins a gRPC call whose message is to come.
+    pub(crate) async fn begin_call(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<(ResponseFuture, SendStream<Bytes>)> {
+        let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+        let headers: Vec<_> = grpc.into_iter().chain(headers.iter().copied()).collect();
+        self.begin(Method::POST, path, &headers).await
+    }
+
+    async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        is_whole: bool,
+    ) -> Option<(ResponseFuture, SendStream<Bytes>)> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let ready = tokio::time::timeout(PATIENCE, self.sender.clone().ready()).await.ok()?;
+        ready.ok()?.send_request(request.body(()).unwrap(), is_whole).ok()
+    }
+}
+
+/// The gRPC status that an answer ends with.
+pub(crate) async fn grpc_status(answer: ResponseFuture) -> Option<i32> {
+    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer").ok()?;
+    let status = |headers: &axum::http::HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+    if let Some(status) = status(answer.headers()) {
+        return Some(status);
+    }
+    let mut body: RecvStream = answer.into_body();
+    while let Some(data) = body.data().await {
+        let data = data.ok()?;
+        body.flow_control().release_capacity(data.len()).ok()?;
+    }
+    status(&body.trailers().await.ok()??)
+}
+
+/// The memory of a process that is in use, in bytes.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
+}
+
+/// Asserts that probes and an ordinary call are answered, and quickly.
+pub(crate) async fn assert_serves(house: &House, token: Option<&str>) {
+    let http = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+    for (path, expected) in [("/healthz", 200), ("/readyz", 200), ("/users/top", 200)] {
+        let begun = Instant::now();
+        let request = http.get(format!("{}{path}", house.url)).timeout(Duration::from_secs(20));
+        let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), expected, "{path}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{path} took {:?}", begun.elapsed());
+    }
+    let mut health = tonic_health::pb::health_client::HealthClient::new(house.channel().await);
+    let answer = health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(answer.into_inner().status, 1);
+}

@@ -1,0 +1,49 @@
+//! Connections that are opened and left alone.
+
+use tokio::net::TcpStream;
+
+use super::client::assert_serves;
+use crate::events::{click, now_millis};
+use crate::house::{House, eventually};
+
+async fn idle(house: &House, count: usize) -> Vec<TcpStream> {
+    let address = house.url.strip_prefix("http://").unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        connections.push(TcpStream::connect(address).await.unwrap());
+    }
+    connections
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_give_way_to_new_ones() {
+    let house = House::with(&[("TALLYHOUSE_CONNECTIONS_MAX", "50")]).await;
+    // A stream that is in use is the last to go.
+    let (requests, received) = tokio::sync::mpsc::channel(1);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(received);
+    let mut answers = house.ingest().await.ingest(stream).await.unwrap().into_inner();
+    let idle = idle(&house, 1_000).await;
+    assert_serves(&house, None).await;
+    eventually("health to say so", || async {
+        let (status, readiness) = house.get("/readyz").await;
+        status == 200 && readiness["reasons"].to_string().contains("CONNECTIONS_FULL")
+    })
+    .await;
+    let request =
+        tallyhouse::transport::proto::IngestRequest { events: vec![click("a", now_millis())], ..Default::default() };
+    requests.send(request).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().counts.unwrap().accepted, 1);
+    drop(idle);
+    eventually("health to be well", || async { house.get("/readyz").await.1["status"] == "ready" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_few_descriptors_connections_leave_some_to_the_log_and_the_database() {
+    let house = House::with_descriptors(&[], 256).await;
+    let _idle = idle(&house, 600).await;
+    for n in 0..20 {
+        house.store(vec![click(&format!("e-{n}"), now_millis())]).await;
+        assert_serves(&house, None).await;
+    }
+    house.assert_counted(20).await;
+}

@@ -1,0 +1,107 @@
+//! Peers that ask for much and read nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use tallyhouse::transport::proto;
+
+use super::client::{Attacker, assert_serves, resident_bytes};
+use crate::events::{click, now_millis};
+use crate::house::{House, PATIENCE};
+
+/// Asks for a path often on each of several connections, and reads nothing.
+async fn ask_and_do_not_read(house: &House, path: &str, times: usize) -> (Vec<Attacker>, Vec<ResponseFuture>) {
+    let (mut attackers, mut answers) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let mut attacker = Attacker::connect(house, 0).await;
+        for _ in 0..times {
+            let Some(answer) = attacker.get(path, &[]).await else { break };
+            answers.push(answer);
+        }
+        attackers.push(attacker);
+    }
+    (attackers, answers)
+}
+
+/// Asserts that connections whose peers do not read are closed.
+async fn assert_cut_off(attackers: Vec<Attacker>) {
+    for attacker in attackers {
+        tokio::time::timeout(PATIENCE, attacker.connection).await.expect("the connection is cut off").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_that_nobody_reads_take_no_memory_and_their_connections_are_closed() {
+    let house = House::with(&[("TALLYHOUSE_WRITE_WAIT_MS_MAX", "3000")]).await;
+    for path in ["/docs/swagger-ui-bundle.js", "/metrics", "/openapi.json"] {
+        // Whatever is made once is made now.
+        assert_eq!(house.http.get(format!("{}{path}", house.url)).send().await.unwrap().status(), 200);
+        let before = resident_bytes(house.pid());
+        let (attackers, answers) = ask_and_do_not_read(&house, path, 200).await;
+        // Their heads have come, so their bodies have been made.
+        for answer in answers {
+            drop(tokio::time::timeout(PATIENCE, answer).await.expect("a head, or the connection's end"));
+        }
+        let grown = resident_bytes(house.pid()).saturating_sub(before);
+        assert!(grown < 128 << 20, "{path}: {grown} bytes more");
+        assert_serves(&house, None).await;
+        assert_cut_off(attackers).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_events_that_nobody_reads_are_bounded_in_sum() {
+    let settings = [("TALLYHOUSE_WRITE_WAIT_MS_MAX", "3000"), ("TALLYHOUSE_RESPONSE_BYTES_IN_FLIGHT_MAX", "16777216")];
+    let house = House::with(&settings).await;
+    let events = (0..100).map(|n| proto::Event {
+        properties: format!("{{\"x\":\"{}\"}}", "y".repeat(10_000)),
+        ..click(&format!("large-{n}"), now_millis())
+    });
+    house.store(events.collect()).await;
+    let before = resident_bytes(house.pid());
+    let (attackers, answers) = ask_and_do_not_read(&house, "/events?limit=500", 50).await;
+    let mut refused = 0;
+    for answer in answers {
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("a head, or the connection's end");
+        refused += usize::from(answer.is_ok_and(|answer| answer.status() == 503));
+    }
+    // 500 pages of 1 MB were asked for.
+    let grown = resident_bytes(house.pid()).saturating_sub(before);
+    assert!(grown < 192 << 20, "{grown} bytes more");
+    assert!(refused > 0, "the sum is bounded");
+    assert_cut_off(attackers).await;
+    assert_serves(&house, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_does_not_read_is_cut_off() {
+    let house = House::with(&[("TALLYHOUSE_WRITE_WAIT_MS_MAX", "2000")]).await;
+    let mut attacker = Attacker::connect(&house, 0).await;
+    let (answer, mut message) = attacker.begin_call("/tallyhouse.v1.OutcomeService/Watch", &[]).await.unwrap();
+    message.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    assert!(!answer.await.unwrap().headers().contains_key("grpc-status"), "it watches");
+    // Nobody is cut off for having nothing to read.
+    let is_over = tokio::time::timeout(Duration::from_secs(5), &mut attacker.connection).await.is_ok();
+    assert!(!is_over, "a quiet watcher stays");
+    house.store(vec![click("a", now_millis())]).await;
+    assert_cut_off(vec![attacker]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_slowly_but_steadily_gets_everything() {
+    let house = House::with(&[("TALLYHOUSE_WRITE_WAIT_MS_MAX", "2000")]).await;
+    let path = "/docs/swagger-ui-bundle.js";
+    let whole = house.http.get(format!("{}{path}", house.url)).send().await.unwrap().bytes().await.unwrap();
+    let mut attacker = Attacker::connect(&house, 16_384).await;
+    let mut body = attacker.get(path, &[]).await.unwrap().await.unwrap().into_body();
+    let mut read = Vec::new();
+    while let Some(data) = body.data().await {
+        read.extend_from_slice(&data.unwrap());
+        // A pause of its own after each of some hundred pieces.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let capacity = body.flow_control().used_capacity();
+        body.flow_control().release_capacity(capacity).unwrap();
+    }
+    assert!(read == whole, "{} of {} bytes", read.len(), whole.len());
+}
