@@ -14,7 +14,7 @@ mod request_id;
 mod unwritten;
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use tracing::Instrument as _;
 use self::body::WatchedBody;
 use self::line::{Lines, code_name};
 pub(super) use self::request_id::X_REQUEST_ID;
+pub(super) use self::unwritten::HeldBytes;
 use super::concurrency::{Class, HealthCheck, OrgUse, Permit, UnfinishedBytes};
 use super::connections::Connection;
 use super::protocol::Protocol;
@@ -58,6 +59,8 @@ pub(super) struct Call {
     grpc_status: AtomicI32,
     connection: Arc<Connection>,
     permit: Mutex<Option<Permit>>,
+    /// Whether its answer may be dropped without harm.
+    changes_nothing: AtomicBool,
 }
 
 /// Marks a response whose body is shared by all who ask for it: it takes no
@@ -99,6 +102,7 @@ impl Call {
             grpc_status: AtomicI32::new(NO_STATUS),
             connection: Arc::clone(connection),
             permit: Mutex::new(None),
+            changes_nothing: AtomicBool::new(false),
         })
     }
 
@@ -111,10 +115,7 @@ impl Call {
     pub(super) fn enter(&self, class: Class, org: Option<&Arc<OrgUse>>) -> Result<(), Error> {
         let concurrency = self.connection.concurrency();
         let permit = concurrency.enter(class, &self.connection, org)?;
-        let is_read = org.is_none_or(|org| concurrency.has_room_for_answers(org));
-        if !is_read || !self.connection.all().has_room_for_answers(&self.connection) {
-            return Err(Error::exhausted("too many bytes of answers wait to be read", RETRY_AFTER));
-        }
+        self.check_room(org)?;
         if org.is_some() {
             self.connection.note_known();
         }
@@ -122,9 +123,39 @@ impl Call {
         Ok(())
     }
 
+    /// Counts bytes of its answer that wait to be written.
+    pub(super) fn hold(self: &Arc<Self>, bytes: u64) -> HeldBytes {
+        HeldBytes::new(self, bytes)
+    }
+
     /// A place among the health checks.
     pub(super) fn health_check(&self) -> HealthCheck {
         self.connection.concurrency().health_checks().enter()
+    }
+
+    /// Notes whether its answer may be dropped without harm.
+    pub(super) fn note_changes_nothing(&self, changes_nothing: bool) {
+        self.changes_nothing.store(changes_nothing, Ordering::Relaxed);
+    }
+
+    /// Whether there is still room for its answer, which may be dropped
+    /// otherwise.
+    ///
+    /// # Errors
+    /// `Exhausted`.
+    pub(super) fn check_answer(&self) -> Result<(), Error> {
+        if !self.changes_nothing.load(Ordering::Relaxed) || self.is_stream() {
+            return Ok(());
+        }
+        self.check_room(self.org().as_ref())
+    }
+
+    fn check_room(&self, org: Option<&Arc<OrgUse>>) -> Result<(), Error> {
+        let is_read = org.is_none_or(|org| self.connection.concurrency().has_room_for_answers(org));
+        if is_read && self.connection.all().has_room_for_answers(&self.connection) {
+            return Ok(());
+        }
+        Err(Error::exhausted("too many bytes of answers wait to be read", RETRY_AFTER))
     }
 
     /// Counts the bytes of the request until it is whole.

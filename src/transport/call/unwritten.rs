@@ -18,27 +18,56 @@ const PIECE_BYTES_MAX: usize = 16 << 10;
 /// are most.
 const COUNTED_BYTES_MIN: usize = 1 << 10;
 
+/// Bytes that are counted as waiting to be written, on the account of the
+/// service, the connection and the organization of a call, until it is dropped.
+pub(in crate::transport) struct HeldBytes {
+    call: Arc<Call>,
+    org: Option<Arc<OrgUse>>,
+    bytes: u64,
+}
+
+impl HeldBytes {
+    pub(super) fn new(call: &Arc<Call>, bytes: u64) -> Self {
+        let org = call.org();
+        call.connection.all().hold_bytes(&call.connection, bytes);
+        if let Some(org) = &org {
+            org.hold_unwritten(bytes);
+        }
+        Self { call: Arc::clone(call), org, bytes }
+    }
+
+    /// Gives so many of them to another.
+    fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { call: Arc::clone(&self.call), org: self.org.clone(), bytes }
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        if let Some(org) = &self.org {
+            org.release_unwritten(self.bytes);
+        }
+        self.call.connection.all().release_bytes(&self.call.connection, self.bytes);
+    }
+}
+
 /// Bytes that are being handed over, piece by piece.
 pub(super) struct Unwritten {
     call: Arc<Call>,
     bytes: Bytes,
-    holder: Option<Holder>,
+    /// None where they are not counted.
+    held: Option<HeldBytes>,
 }
-
-/// On whose account they are counted.
-#[derive(Clone)]
-struct Holder(Option<Arc<OrgUse>>);
 
 impl Unwritten {
     /// Of a call's answer. Bytes that are shared by all callers are not
     /// counted.
     pub(super) fn new(call: &Arc<Call>, bytes: Bytes, are_shared: bool) -> Self {
         let is_counted = !are_shared && bytes.len() >= COUNTED_BYTES_MIN;
-        let holder = is_counted.then(|| Holder(call.org()));
-        if let Some(holder) = &holder {
-            hold(call, holder, bytes.len() as u64);
-        }
-        Self { call: Arc::clone(call), bytes, holder }
+        let held = is_counted.then(|| HeldBytes::new(call, bytes.len() as u64));
+        Self { call: Arc::clone(call), bytes, held }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -49,16 +78,9 @@ impl Unwritten {
     pub(super) fn next(&mut self) -> (Bytes, bool) {
         let bytes = self.bytes.split_to(self.bytes.len().min(PIECE_BYTES_MAX));
         let slot = self.call.connection.note_unwritten();
-        let piece = Piece { call: Arc::clone(&self.call), bytes, slot, holder: self.holder.clone() };
+        let held = self.held.as_mut().map(|held| held.split(bytes.len() as u64));
+        let piece = Piece { call: Arc::clone(&self.call), bytes, slot, _held: held };
         (Bytes::from_owner(piece), self.bytes.is_empty())
-    }
-}
-
-impl Drop for Unwritten {
-    fn drop(&mut self) {
-        if let Some(holder) = &self.holder {
-            release(&self.call, holder, self.bytes.len() as u64);
-        }
     }
 }
 
@@ -68,7 +90,7 @@ struct Piece {
     call: Arc<Call>,
     bytes: Bytes,
     slot: usize,
-    holder: Option<Holder>,
+    _held: Option<HeldBytes>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -80,22 +102,5 @@ impl AsRef<[u8]> for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         self.call.connection.note_written(self.slot);
-        if let Some(holder) = &self.holder {
-            release(&self.call, holder, self.bytes.len() as u64);
-        }
     }
-}
-
-fn hold(call: &Call, holder: &Holder, bytes: u64) {
-    call.connection.all().hold_bytes(&call.connection, bytes);
-    if let Holder(Some(org)) = holder {
-        org.hold_unwritten(bytes);
-    }
-}
-
-fn release(call: &Call, holder: &Holder, bytes: u64) {
-    if let Holder(Some(org)) = holder {
-        org.release_unwritten(bytes);
-    }
-    call.connection.all().release_bytes(&call.connection, bytes);
 }

@@ -25,7 +25,7 @@ use super::needs::need;
 use super::request_body::{Patience, RequestBody};
 use super::status;
 use crate::domain::Error;
-use crate::transport::auth::Need;
+use crate::transport::auth::{Need, Scope};
 use crate::transport::call::{self, Call};
 use crate::transport::concurrency::{Class, HealthCheck};
 use crate::transport::protocol::Protocol;
@@ -75,8 +75,16 @@ where
                 Ok(check) => check,
                 Err(response) => return Ok(response.map(Body::new)),
             };
-            let Some(check) = check else { return inner.oneshot(request).await };
             let protocol = Protocol::of(request.headers());
+            let Some(check) = check else {
+                let call = call::of(&request).cloned();
+                let response = inner.oneshot(request).await?;
+                // Many may have been let in at a time when there was room.
+                return Ok(match call.map_or(Ok(()), |call| call.check_answer()) {
+                    Ok(()) => response,
+                    Err(error) => protocol.refusal(error).map(Body::new),
+                });
+            };
             tokio::select! {
                 response = inner.oneshot(request) => response,
                 error = check.evicted() => Ok(protocol.refusal(error).map(Body::new)),
@@ -118,6 +126,7 @@ async fn admit(
             serving.check_rate(&caller, scope).map_err(|error| protocol.refusal(error))?;
             if let Some(call) = call::of(request) {
                 call.enter(Class::Call, Some(&caller.org_use)).map_err(|error| protocol.refusal(error))?;
+                call.note_changes_nothing(scope == Scope::Read);
             }
             request.extensions_mut().insert(caller);
             Ok(None)
@@ -230,8 +239,11 @@ fn explained(response: Response<Body>) -> Response<Body> {
     }
 }
 
-/// What a status of tonic's own about a message means.
+/// What a status of tonic's own about a message means. Ours have details.
 pub(super) fn unreadable(status: &Status) -> Option<Error> {
+    if !status.details().is_empty() {
+        return None;
+    }
     match status.code() {
         // Over the size, as it came or unpacked.
         Code::OutOfRange | Code::ResourceExhausted => Some(Error::too_large(status.message())),

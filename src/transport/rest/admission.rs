@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::params::Params;
 use crate::domain::{Error, OrgId};
 use crate::transport::auth::{Caller, Need, Refusal, Scope};
-use crate::transport::call;
+use crate::transport::call::{self, SharedBody};
 use crate::transport::concurrency::Class;
 use crate::transport::serving::Serving;
 
@@ -98,7 +98,22 @@ impl<S: Service<Request>> Service<Request> for NotingRoute<S> {
 /// Lets a request through that requires no token.
 async fn open(request: Request, next: Next) -> Response {
     match call::of(&request).map_or(Ok(()), |call| call.enter(Class::Open, None)) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => answered(request, next).await,
+        Err(error) => Failure::from(error).into_response(),
+    }
+}
+
+/// Runs a request that has been let in. What it is answered is dropped when
+/// too much waits to be read by then, if it has changed nothing: many may have
+/// been let in at a time when there was room.
+async fn answered(request: Request, next: Next) -> Response {
+    let (call, is_safe) = (call::of(&request).cloned(), request.method().is_safe());
+    let response = next.run(request).await;
+    let Some(call) = call else { return response };
+    let is_shared = response.extensions().get::<SharedBody>().is_some();
+    call.note_changes_nothing(is_safe && !is_shared);
+    match call.check_answer() {
+        Ok(()) => response,
         Err(error) => Failure::from(error).into_response(),
     }
 }
@@ -117,7 +132,7 @@ async fn admit(State((serving, scope)): State<(Arc<Serving>, Scope)>, mut reques
                 return Failure::from(error).into_response();
             }
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            answered(request, next).await
         }
         Err(refusal) => {
             body::drain(request).await;

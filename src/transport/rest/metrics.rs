@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::failure::{AnyFailure, Failure};
+use super::Failure;
 use crate::domain::Error;
 use crate::transport::serving::Serving;
 
@@ -15,7 +15,7 @@ use crate::transport::serving::Serving;
 /// Open to all where the setting `metrics_open` is true.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "getMetrics", tag = "Service", security(("token" = ["admin"])),
-    responses((status = 200, description = "Metrics, in Prometheus's text format.", content_type = "text/plain", body = String), AnyFailure),
+    responses((status = 200, description = "Metrics, in Prometheus's text format.", content_type = "text/plain", body = String)),
 )]
 pub(super) async fn show(State(serving): State<Arc<Serving>>) -> Result<Response, Failure> {
     let text = serving.app.metrics.text().map_err(|error| {

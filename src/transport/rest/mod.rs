@@ -4,6 +4,7 @@ mod admission;
 mod answer;
 mod body;
 mod campaigns;
+mod compression;
 mod docs;
 mod event_body;
 mod events;
@@ -26,9 +27,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_http::CompressionLevel;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
 
 pub(super) use failure::Failure;
 
@@ -51,18 +49,7 @@ pub(super) fn routes(serving: &Arc<Serving>) -> Router {
         .probe("/healthz", get(health::alive))
         .probe("/readyz", get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
-    docs::add(v1::add(routes), &serving.app.config).finish().layer(compression())
-}
-
-/// Smallest answer that is compressed for who accepts gzip, in bytes.
-const COMPRESSED_BYTES_MIN: u64 = 4 << 10;
-
-/// Compresses large answers. (Fast: the service shares its processors with the
-/// database.)
-fn compression() -> CompressionLayer<impl Predicate> {
-    // By default, streams of events and pictures are left as they are.
-    let is_worth_it = DefaultPredicate::new().and(SizeAbove::new(COMPRESSED_BYTES_MIN));
-    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_worth_it)
+    compression::compressing(docs::add(v1::add(routes), &serving.app.config).finish())
 }
 
 /// Answers what no path and no method of the router takes.

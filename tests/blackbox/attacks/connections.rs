@@ -23,12 +23,10 @@ async fn idle_connections_give_way_to_new_ones() {
     let stream = tokio_stream::wrappers::ReceiverStream::new(received);
     let mut answers = house.ingest().await.ingest(stream).await.unwrap().into_inner();
     let idle = idle(&house, 1_000).await;
+    let (status, readiness) = house.get("/readyz").await;
+    assert_eq!(status, 200);
+    assert!(readiness["reasons"].to_string().contains("CONNECTIONS_FULL"), "{readiness}");
     assert_serves(&house, None).await;
-    eventually("health to say so", || async {
-        let (status, readiness) = house.get("/readyz").await;
-        status == 200 && readiness["reasons"].to_string().contains("CONNECTIONS_FULL")
-    })
-    .await;
     let request =
         tallyhouse::transport::proto::IngestRequest { events: vec![click("a", now_millis())], ..Default::default() };
     requests.send(request).await.unwrap();

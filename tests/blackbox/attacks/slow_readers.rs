@@ -2,26 +2,43 @@
 
 use std::time::Duration;
 
+use axum::http::Response;
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::ResponseFuture;
 use tallyhouse::transport::proto;
 
-use super::client::{Attacker, assert_serves, resident_bytes};
+use super::client::{Attacker, assert_serves, peak_bytes, reset_peak, resident_bytes};
 use crate::events::{click, now_millis};
 use crate::house::{House, PATIENCE};
 
 /// Asks for a path often on each of several connections, and reads nothing.
-async fn ask_and_do_not_read(house: &House, path: &str, times: usize) -> (Vec<Attacker>, Vec<ResponseFuture>) {
+async fn ask_and_do_not_read(
+    house: &House,
+    path: &str,
+    headers: &[(&str, &str)],
+    times: usize,
+) -> (Vec<Attacker>, Vec<ResponseFuture>) {
     let (mut attackers, mut answers) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         let mut attacker = Attacker::connect(house, 0).await;
         for _ in 0..times {
-            let Some(answer) = attacker.get(path, &[]).await else { break };
+            let Some(answer) = attacker.get(path, headers).await else { break };
             answers.push(answer);
         }
         attackers.push(attacker);
     }
     (attackers, answers)
+}
+
+/// The heads of answers, whose bodies have been made by then, and are waited
+/// for but not read. Fewer, if connections have ended.
+async fn heads(answers: Vec<ResponseFuture>) -> Vec<Response<RecvStream>> {
+    let mut heads = Vec::new();
+    for answer in answers {
+        heads.extend(tokio::time::timeout(PATIENCE, answer).await.expect("a head, or the connection's end"));
+    }
+    heads
 }
 
 /// Asserts that connections whose peers do not read are closed.
@@ -34,16 +51,21 @@ async fn assert_cut_off(attackers: Vec<Attacker>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_answers_that_nobody_reads_take_no_memory_and_their_connections_are_closed() {
     let house = House::with(&[("TALLYHOUSE_WRITE_WAIT_MS_MAX", "3000")]).await;
-    for path in ["/docs/swagger-ui-bundle.js", "/metrics", "/openapi.json"] {
+    let gzip = [("accept-encoding", "gzip")];
+    let asked: [(&str, &[(&str, &str)]); 4] = [
+        ("/docs/swagger-ui-bundle.js", &[]),
+        ("/docs/swagger-ui-bundle.js", &gzip),
+        ("/metrics", &[]),
+        ("/openapi.json", &gzip),
+    ];
+    for (path, headers) in asked {
         // Whatever is made once is made now.
         assert_eq!(house.http.get(format!("{}{path}", house.url)).send().await.unwrap().status(), 200);
+        reset_peak(house.pid());
         let before = resident_bytes(house.pid());
-        let (attackers, answers) = ask_and_do_not_read(&house, path, 200).await;
-        // Their heads have come, so their bodies have been made.
-        for answer in answers {
-            drop(tokio::time::timeout(PATIENCE, answer).await.expect("a head, or the connection's end"));
-        }
-        let grown = resident_bytes(house.pid()).saturating_sub(before);
+        let (attackers, answers) = ask_and_do_not_read(&house, path, headers, 200).await;
+        let _kept = heads(answers).await;
+        let grown = peak_bytes(house.pid()).saturating_sub(before);
         assert!(grown < 128 << 20, "{path}: {grown} bytes more");
         assert_serves(&house, None).await;
         assert_cut_off(attackers).await;
@@ -59,19 +81,19 @@ async fn pages_of_events_that_nobody_reads_are_bounded_in_sum() {
         ..click(&format!("large-{n}"), now_millis())
     });
     house.store(events.collect()).await;
-    let before = resident_bytes(house.pid());
-    let (attackers, answers) = ask_and_do_not_read(&house, "/events?limit=500", 50).await;
-    let mut refused = 0;
-    for answer in answers {
-        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("a head, or the connection's end");
-        refused += usize::from(answer.is_ok_and(|answer| answer.status() == 503));
+    for headers in [&[][..], &[("accept-encoding", "gzip")]] {
+        reset_peak(house.pid());
+        let before = resident_bytes(house.pid());
+        let (attackers, answers) = ask_and_do_not_read(&house, "/events?limit=500", headers, 50).await;
+        // 500 pages of 1 MB are asked for.
+        let kept = heads(answers).await;
+        let refused = kept.iter().filter(|answer| answer.status() == 503).count();
+        let grown = peak_bytes(house.pid()).saturating_sub(before);
+        assert!(grown < 192 << 20, "{grown} bytes more, {headers:?}");
+        assert!(refused > 0, "the sum is bounded, {headers:?}");
+        assert_cut_off(attackers).await;
+        assert_serves(&house, None).await;
     }
-    // 500 pages of 1 MB were asked for.
-    let grown = resident_bytes(house.pid()).saturating_sub(before);
-    assert!(grown < 192 << 20, "{grown} bytes more");
-    assert!(refused > 0, "the sum is bounded");
-    assert_cut_off(attackers).await;
-    assert_serves(&house, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
