@@ -10,7 +10,7 @@ use crate::transport::concurrency::{CLASSES, Concurrency};
 
 /// Seconds for which the age of unwritten bytes is known. The longest write
 /// deadline must be shorter.
-pub(in crate::transport) const UNWRITTEN_SECONDS_MAX: usize = 64;
+const UNWRITTEN_SECONDS_MAX: usize = 64;
 
 /// A connection, from its acceptance until it is closed. Everything that it
 /// causes counts what it holds here.
@@ -141,12 +141,10 @@ impl Connection {
             0 => 0,
             since => now.saturating_sub(since - 1),
         };
-        // From the oldest second that can be told apart.
-        let ages = (0..UNWRITTEN_SECONDS_MAX as Seconds).rev().filter(|age| *age <= now);
-        let oldest = ages.into_iter().find(|age| {
+        let oldest = (0..=now).take(UNWRITTEN_SECONDS_MAX).filter(|age| {
             let slot = (now - age) as usize % UNWRITTEN_SECONDS_MAX;
             self.unwritten[slot].load(Ordering::Relaxed) > 0
         });
-        blocked.max(oldest.unwrap_or_default())
+        blocked.max(oldest.last().unwrap_or_default())
     }
 }

@@ -311,7 +311,7 @@ mod tests {
         let order = [&quiet, &busy, &known];
         for (least, place) in order.into_iter().enumerate() {
             all.close_least_needed();
-            let are_cut = order.map(|place| is_cut(place));
+            let are_cut = order.map(is_cut);
             assert!(are_cut[least] && !are_cut[least + 1..].contains(&true));
             // As if it had gone.
             all.open.lock().remove(&place.connection().id);
