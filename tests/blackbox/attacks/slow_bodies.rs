@@ -35,7 +35,7 @@ async fn slow_bodies_of_one_organization_keep_no_other_out() {
     let settings = [
         ("TALLYHOUSE_AUTH_HS256_SECRET", SECRET),
         ("TALLYHOUSE_REQUESTS_IN_FLIGHT_MAX", "20"),
-        ("TALLYHOUSE_BODY_WAIT_MS_MAX", "4000"),
+        ("TALLYHOUSE_BODY_WAIT_MS_MAX", "15000"),
     ];
     let house = House::with(&settings).await;
     let [acme, beta] = ["acme", "beta"].map(|org| Signer::secret(SECRET).token(org, "ingest read"));
