@@ -1,0 +1,128 @@
+//! File operations behind one interface, with two implementations.
+//!
+//! What must survive a power failure (the log, the id ledger) reaches its files through [`Disk`] and
+//! [`DiskFile`] alone. [`RealDisk`] passes each call to the operating system. [`SimulatedDisk`] keeps
+//! everything in memory, knows what has been synced, and can lose power before any operation: what is
+//! left then is a seeded choice of the writes and directory changes that were not synced, torn pages
+//! included. A recovery that is right on every such disk is right after a real power failure, as far
+//! as the disk keeps what it has confirmed as synced.
+//!
+//! The interface promises what POSIX promises, and no more:
+//!
+//! - Bytes are durable once [`DiskFile::sync`] has returned, and not before.
+//! - A name in a directory (a file created, renamed or removed) is durable once [`Disk::sync_dir`] of
+//!   that directory has returned, and not before. Syncing the file does not sync its name.
+//! - A rename replaces an existing file in one step: whoever looks finds the old file or the new one.
+//!
+//! All calls block. Call them from a thread that may.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed test is the point"))]
+
+mod real;
+mod simulated;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use real::RealDisk;
+pub use simulated::{CrashPoint, SimulatedDisk};
+
+/// One file of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirEntry {
+    /// Its name within the directory.
+    pub name: String,
+    /// Its length, in bytes.
+    pub bytes: u64,
+}
+
+/// The operations on names.
+///
+/// # Errors
+/// Every operation returns the operating system's error. After an error the operation may or may not
+/// have happened.
+pub trait Disk: Send + Sync + 'static {
+    /// Creates a file, for reading and writing. Fails with `AlreadyExists` where there is one.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file for reading and writing. Fails with `NotFound` where there is none.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Gives a file another name in the same directory, in place of the file that had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file's name. Open handles stay good.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Lists the files of a directory by name. Directories in it are left out.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Creates a directory for its owner alone (mode 0700), and those above it where they are missing.
+    /// Does nothing where there is one.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Bytes that an ordinary user may still write on the file system of this path.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// The operations on one open file.
+///
+/// # Errors
+/// Every operation returns the operating system's error. After an error the operation may have
+/// happened in part.
+pub trait DiskFile: Send + Sync {
+    /// Reads at most so many bytes from an offset, and returns how many; fewer only at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all bytes at an offset. A gap before it reads as zeros.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Cuts the file, or extends it by zeros.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// The file's length, in bytes.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Makes the bytes and the length durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Fills the buffer from an offset.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_at(&mut buffer[filled..], offset + filled as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => filled += read,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Creates or replaces a whole file in one durable step: after a power failure it is the old one or
+/// the new one, whole.
+///
+/// The new content is written to a file beside it, synced, renamed, and the directory synced.
+///
+/// # Errors
+/// The operating system's. The old file may have been replaced or not.
+pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
+    let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let beside = path.with_extension("new");
+    match disk.remove(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let file = disk.create(&beside)?;
+    file.write_all_at(content, 0)?;
+    file.sync()?;
+    disk.rename(&beside, path)?;
+    disk.sync_dir(dir)
+}

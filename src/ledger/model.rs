@@ -1,0 +1,318 @@
+//! The ledger against a model of it, on a disk that loses power.
+//!
+//! From a seed: runs are added, merged and expired, power fails before any operation of the disk, and
+//! what is left is opened again. The model knows what must be there, what may be there, and what must
+//! not.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tallyhouse_disk::{CrashPoint, Disk as _, SimulatedDisk};
+use uuid::Uuid;
+
+use super::{Asked, Day, Entry, Fingerprint, IdTimes, Ledger, LedgerError, LedgerSettings, NewRun};
+
+const DIR: &str = "/ledger";
+const SETTINGS: LedgerSettings = LedgerSettings { run_ids: 50, ids_max: 1_000_000, key_check: 1 };
+/// Ids that are never added.
+const STRANGERS: u64 = 1 << 32;
+
+/// Uniform bits from a small number, as a keyed hash has them.
+fn id(n: u64) -> Fingerprint {
+    let mixed = |n: u64| u128::from((n ^ 0x5851_f42d_4c95_7f2d).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29));
+    Fingerprint::of_hash(mixed(n.wrapping_mul(0xbf58_476d_1ce4_e5b9)) << 64 | mixed(n + 1))
+}
+
+/// Some ids have a time.
+fn asked(n: u64) -> Asked {
+    Asked { id: id(n), time_in_id: n.is_multiple_of(3).then_some(n * 1_000) }
+}
+
+fn open(disk: &SimulatedDisk) -> Result<Ledger, LedgerError> {
+    Ledger::open(Arc::new(disk.clone()), Path::new(DIR), SETTINGS)
+}
+
+fn new_run(numbers: &BTreeMap<u64, (u32, Day)>, covered: Uuid) -> NewRun<std::vec::IntoIter<Entry>> {
+    let entry = |(n, (payload, day)): (&u64, &(u32, Day))| Entry { id: id(*n), payload: *payload, day: *day };
+    let mut entries: Vec<Entry> = numbers.iter().map(entry).collect();
+    entries.sort();
+    let mut id_times = IdTimes::default();
+    numbers.keys().filter_map(|n| asked(*n).time_in_id).for_each(|time| id_times.add(time));
+    let has_untimed = numbers.keys().any(|n| asked(*n).time_in_id.is_none());
+    NewRun {
+        expected: entries.len() as u64,
+        entries: entries.into_iter(),
+        id_times,
+        has_untimed,
+        covered: vec![covered],
+    }
+}
+
+/// What must be found, whatever happened.
+#[derive(Default)]
+struct Model {
+    ids: BTreeMap<u64, (u32, Day)>,
+    /// Added by a call that failed: there or not, as one.
+    uncertain: BTreeMap<u64, (u32, Day)>,
+    covered: HashSet<Uuid>,
+    keep_from: Day,
+}
+
+impl Model {
+    /// Fails only when the disk does.
+    fn must_hold(&self, ledger: &Ledger) -> Result<(), LedgerError> {
+        let numbers: Vec<u64> = self.ids.keys().copied().chain((0..200).map(|n| STRANGERS + n)).collect();
+        let found = ledger.find(&numbers.iter().map(|n| asked(*n)).collect::<Vec<_>>())?;
+        for (n, found) in numbers.iter().zip(found) {
+            let found = found.map(|entry| (entry.payload, entry.day));
+            match self.ids.get(n) {
+                Some((_, day)) if *day < self.keep_from => assert!(found.is_none_or(|found| found == self.ids[n])),
+                expected => assert_eq!(found, expected.copied(), "id {n}"),
+            }
+        }
+        assert!(self.covered.iter().all(|segment| ledger.covers(*segment)), "a covered segment was forgotten");
+        Ok(())
+    }
+
+    /// Decides what was uncertain by what is there now.
+    fn settle(&mut self, ledger: &Ledger, segment: Uuid) {
+        if self.uncertain.is_empty() {
+            return;
+        }
+        let numbers: Vec<u64> = self.uncertain.keys().copied().collect();
+        let found = ledger.find(&numbers.iter().map(|n| asked(*n)).collect::<Vec<_>>()).unwrap();
+        let there = found.iter().flatten().count();
+        assert!(there == 0 || there == numbers.len(), "{there} of the {} ids of a run are there", numbers.len());
+        assert_eq!(ledger.covers(segment), there > 0, "what covers a segment and its ids are one");
+        let uncertain = std::mem::take(&mut self.uncertain);
+        if there > 0 {
+            self.ids.extend(uncertain);
+            self.covered.insert(segment);
+        }
+    }
+}
+
+/// One life of a ledger, to its power failure and the start after it. Returns whether power failed.
+fn live(seed: u64) -> bool {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let disk = SimulatedDisk::new();
+    let mut model = Model::default();
+    let crash_after = random.random_range(0..400);
+    disk.crash_at(CrashPoint(crash_after));
+    let (mut next, mut segment) = (0, Uuid::from_u128(1));
+    let ended = (|| {
+        let ledger = open(&disk)?;
+        for step in 0..40_u32 {
+            match random.random_range(0..10) {
+                0..6 => {
+                    let count = random.random_range(1..120);
+                    let day = Day(u16::try_from(step).unwrap() + random.random_range(0..3));
+                    model.uncertain = (next..next + count).map(|n| (n, (random.random(), day))).collect();
+                    next += count;
+                    segment = Uuid::from_u128(u128::from(step) + 2);
+                    ledger.add_run(new_run(&model.uncertain, segment), |_| true)?;
+                    model.ids.extend(std::mem::take(&mut model.uncertain));
+                    model.covered.insert(segment);
+                }
+                6..9 => while ledger.maintain()? {},
+                _ => {
+                    model.keep_from = Day(u16::try_from(step).unwrap() / 2);
+                    ledger.expire(model.keep_from)?;
+                }
+            }
+            model.must_hold(&ledger)?;
+        }
+        Ok::<_, LedgerError>(())
+    })();
+    assert!(ended.is_ok() || disk.has_crashed(), "seed {seed}: {ended:?}");
+    // Whether or not power failed within an operation, it does now.
+    for left in 0..3 {
+        let left = disk.after_power_failure(seed.wrapping_mul(3) + left);
+        let opened = match open(&left) {
+            Ok(opened) => opened,
+            // A failure of the very first start may leave nothing to open but an empty directory.
+            Err(error) => panic!("seed {seed}: {error}"),
+        };
+        let mut model = Model {
+            ids: model.ids.clone(),
+            uncertain: model.uncertain.clone(),
+            covered: model.covered.clone(),
+            ..model
+        };
+        model.settle(&opened, segment);
+        model.must_hold(&opened).unwrap();
+        while opened.maintain().unwrap() {}
+        model.must_hold(&opened).unwrap();
+        opened.verify().unwrap();
+        drop(opened);
+        model.must_hold(&open(&left).unwrap()).unwrap();
+    }
+    ended.is_err()
+}
+
+#[test]
+fn nothing_that_was_confirmed_is_lost_wherever_power_fails() {
+    let seeds: u64 = std::env::var("LEDGER_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(500);
+    let first = std::env::var("LEDGER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let failures = (first..first + seeds).filter(|seed| live(*seed)).count();
+    assert!(seeds < 100 || failures as u64 > seeds / 4, "power failed in {failures} of {seeds} lives only");
+}
+
+fn filled(disk: &SimulatedDisk) -> Model {
+    let ledger = open(disk).unwrap();
+    let mut model = Model::default();
+    for step in 0..7_u16 {
+        let first = u64::from(step) * 1_000;
+        let ids: BTreeMap<u64, (u32, Day)> = (first..first + 400).map(|n| (n, (9, Day(step)))).collect();
+        let segment = Uuid::from_u128(u128::from(step));
+        ledger.add_run(new_run(&ids, segment), |_| true).unwrap();
+        model.ids.extend(ids);
+        model.covered.insert(segment);
+        while ledger.maintain().unwrap() {}
+    }
+    model
+}
+
+#[test]
+fn a_flipped_bit_is_damage_and_never_a_wrong_answer() {
+    let mut random = SmallRng::seed_from_u64(1);
+    let (mut refused, mut found_later) = (0, 0);
+    let disk = SimulatedDisk::new();
+    let model = filled(&disk);
+    let asked: Vec<Asked> = model.ids.keys().map(|n| asked(*n)).collect();
+    for _ in 0..400 {
+        let disk = disk.after_power_failure(0);
+        let files = disk.list(Path::new(DIR)).unwrap();
+        let file = &files[random.random_range(0..files.len())];
+        disk.corrupt(&Path::new(DIR).join(&file.name), |bytes| {
+            let bit = random.random_range(0..bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        })
+        .unwrap();
+        match open(&disk) {
+            Err(error) => {
+                assert!(error.is_damage(), "{error}");
+                refused += 1;
+            }
+            Ok(ledger) => {
+                let found = ledger.find(&asked).map_err(|error| assert!(error.is_damage(), "{error}"));
+                assert!(found.is_err(), "every page was read, and none was found to be damaged");
+                assert!(ledger.verify().is_err_and(|error| error.is_damage()));
+                found_later += 1;
+            }
+        }
+    }
+    assert!(refused > 20 && found_later > 20, "{refused} {found_later}");
+}
+
+#[test]
+fn a_missing_or_shortened_file_is_damage() {
+    let disk = SimulatedDisk::new();
+    filled(&disk);
+    for file in disk.list(Path::new(DIR)).unwrap() {
+        let path = Path::new(DIR).join(&file.name);
+        let without = disk.after_power_failure(0);
+        without.remove(&path).unwrap();
+        assert!(open(&without).is_err_and(|error| error.is_damage()), "without {}", file.name);
+        let shortened = disk.after_power_failure(0);
+        shortened.corrupt(&path, |bytes| bytes.truncate(bytes.len() / 2)).unwrap();
+        assert!(open(&shortened).is_err_and(|error| error.is_damage()), "half of {}", file.name);
+    }
+}
+
+#[test]
+fn a_ledger_that_is_replaced_is_empty_and_not_complete() {
+    let disk = SimulatedDisk::new();
+    filled(&disk);
+    open(&disk).unwrap().mark_complete(true).unwrap();
+    assert!(open(&disk).unwrap().status().is_complete);
+    let replaced = Ledger::replace(Arc::new(disk.clone()), Path::new(DIR), SETTINGS).unwrap();
+    assert!(replaced.status().ids == 0 && !replaced.status().is_complete);
+    drop(replaced);
+    assert!(!open(&disk).unwrap().status().is_complete);
+}
+
+#[test]
+fn fingerprints_of_another_key_are_not_accepted() {
+    let disk = SimulatedDisk::new();
+    filled(&disk);
+    let settings = LedgerSettings { key_check: 2, ..SETTINGS };
+    assert!(Ledger::open(Arc::new(disk), Path::new(DIR), settings).is_err_and(|error| error.is_damage()));
+}
+
+#[test]
+fn over_its_bound_the_oldest_days_go_and_the_floor_says_so() {
+    let disk = SimulatedDisk::new();
+    let model = filled(&disk);
+    let settings = LedgerSettings { ids_max: 2_000, ..SETTINGS };
+    let ledger = Ledger::open(Arc::new(disk), Path::new(DIR), settings).unwrap();
+    while ledger.maintain().unwrap() {}
+    let status = ledger.status();
+    assert!((1_500..=2_000).contains(&status.ids), "{status:?}");
+    assert_eq!(status.oldest_day, Some(status.floor));
+    for (n, (_, day)) in &model.ids {
+        let found = ledger.find(&[asked(*n)]).unwrap()[0].is_some();
+        assert_eq!(found, *day >= status.floor, "an id of day {}", day.0);
+    }
+}
+
+#[test]
+fn runs_whose_events_have_expired_go_at_once() {
+    let disk = SimulatedDisk::new();
+    let mut model = filled(&disk);
+    let ledger = open(&disk).unwrap();
+    let before = ledger.status();
+    model.keep_from = Day(7);
+    ledger.expire(model.keep_from).unwrap();
+    let after = ledger.status();
+    assert!(before.ids > 0 && after.ids == 0 && after.runs == 0, "{after:?}");
+    assert_eq!(disk.list(Path::new(DIR)).unwrap().len(), 1, "only the manifest is left");
+}
+
+#[test]
+fn an_id_keeps_the_payload_it_was_first_taken_with() {
+    let disk = SimulatedDisk::new();
+    let ledger = open(&disk).unwrap();
+    for payload in 0..9 {
+        let ids = (0..100).map(|n| (n, (payload, Day(1)))).collect();
+        ledger.add_run(new_run(&ids, Uuid::nil()), |_| true).unwrap();
+        while ledger.maintain().unwrap() {}
+    }
+    let runs = ledger.status().runs;
+    assert_eq!(ledger.status().ids, runs as u64 * 100, "what was merged is there once");
+}
+
+#[test]
+fn looking_up_goes_on_while_runs_are_added_and_merged() {
+    let disk = SimulatedDisk::new();
+    let ledger = open(&disk).unwrap();
+    let ids = |step: u64| (step * 1_000..step * 1_000 + 60).map(|n| (n, (9, Day(1)))).collect();
+    ledger.add_run(new_run(&ids(0), Uuid::nil()), |_| true).unwrap();
+    let first: Vec<Asked> = (0..60).map(asked).collect();
+    let ledger = &ledger;
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(move || {
+            for step in 1..100 {
+                ledger.add_run(new_run(&ids(step), Uuid::nil()), |_| false).unwrap();
+            }
+        });
+        let merging = scope.spawn(move || {
+            let mut merges = 0;
+            loop {
+                match ledger.maintain().unwrap() {
+                    true => merges += 1,
+                    false if adding.is_finished() => return merges,
+                    false => {}
+                }
+            }
+        });
+        while !merging.is_finished() {
+            assert!(ledger.find(&first).unwrap().iter().all(Option::is_some));
+        }
+        assert!(merging.join().unwrap() > 0);
+    });
+    assert_eq!(ledger.status().ids, 6_000);
+}
