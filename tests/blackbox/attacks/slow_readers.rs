@@ -50,7 +50,8 @@ async fn assert_cut_off(attackers: Vec<Attacker>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_answers_that_nobody_reads_take_no_memory_and_their_connections_are_closed() {
-    let house = House::with(&[("TALLYHOUSE_WRITE_WAIT_MS_MAX", "3000")]).await;
+    let settings = [("TALLYHOUSE_WRITE_WAIT_MS_MAX", "3000"), ("TALLYHOUSE_RESPONSE_BYTES_IN_FLIGHT_MAX", "67108864")];
+    let house = House::with(&settings).await;
     let gzip = [("accept-encoding", "gzip")];
     let asked: [(&str, &[(&str, &str)]); 4] = [
         ("/docs/swagger-ui-bundle.js", &[]),
