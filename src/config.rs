@@ -134,8 +134,9 @@ settings! {
     /// not of a few repeated characters (`openssl rand -base64 32`). At most one of the secret, the file and the URL may be given; without any,
     /// there is no authentication, and everybody is the organisation `default`.
     auth_hs256_secret, "TALLYHOUSE_AUTH_HS256_SECRET": Secret = Secret::default();
-    /// A file of public keys (a JSON Web Key Set) that tokens are signed with by
-    /// RS256, ES256 or EdDSA. Read again when it changes. A regular file of at
+    /// A file of public keys (a JSON Web Key Set) that tokens are signed with: RSA
+    /// (RS256 to RS512, PS256 to PS512), P-256 (ES256), P-384 (ES384) or Ed25519
+    /// (EdDSA). Read again when it changes. A regular file of at
     /// most 1 MiB.
     auth_jwks_file, "TALLYHOUSE_AUTH_JWKS_FILE": String = String::new();
     /// The URL of such a set: https, or http on this machine. Fetched again
@@ -151,6 +152,13 @@ settings! {
     /// How far the clock of whoever makes tokens may differ from this one, in
     /// seconds.
     auth_leeway_seconds, "TALLYHOUSE_AUTH_LEEWAY_SECONDS": u32 = 30;
+    /// The claim that names the organization. With a slash in front it is a JSON
+    /// pointer, as `/app_metadata/org_id`; else a name, which may be a URL.
+    auth_org_claim, "TALLYHOUSE_AUTH_ORG_CLAIM": String = "org_id".to_owned();
+    /// The claims that name scopes, as text with spaces between them or as a
+    /// list; separated by commas, each as above. Only the first one that a token
+    /// has counts.
+    auth_scope_claims, "TALLYHOUSE_AUTH_SCOPE_CLAIMS": String = "scope,scp,permissions".to_owned();
     /// Whether `/metrics` can be read without a token, when there is
     /// authentication. If not, it requires the scope `admin`.
     metrics_open, "TALLYHOUSE_METRICS_OPEN": bool = false;
@@ -668,6 +676,9 @@ mod tests {
         check("auth_issuer = \"me\"", "auth_issuer");
         check("auth_audience = \"me\"", "auth_audience");
         check("auth_leeway_seconds = 301", "auth_leeway_seconds");
+        check("auth_org_claim = \"\"", "auth_org_claim");
+        check("auth_scope_claims = \"scope,,scp\"", "auth_scope_claims");
+        check("auth_org_claim = \"org\"", "auth_org_claim");
         check("cursor_secret = \"too short\"", "cursor_secret");
         for setting in ["auth_hs256_secret", "cursor_secret"] {
             check(&format!("{setting} = \"{}\"", " ".repeat(32)), setting);

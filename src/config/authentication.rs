@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use super::{Config, ConfigArgs, ConfigError};
 use crate::domain::OrgId;
 
+/// Longest name of a claim, in bytes.
+const CLAIM_BYTES_MAX: usize = 256;
+
 impl ConfigArgs {
     /// A key that was meant to be given and is empty, as from a variable that
     /// was not filled in, must not mean that there is no authentication.
@@ -38,9 +41,24 @@ impl Config {
                            its way can make tokens";
             return wrong("auth_jwks_url", message.to_owned());
         }
+        for (setting, names) in
+            [("auth_org_claim", vec![&*self.auth_org_claim]), ("auth_scope_claims", self.scope_claims())]
+        {
+            if !names.iter().all(|name| is_claim_name(name)) {
+                let message =
+                    format!("must name claims: 1 to {CLAIM_BYTES_MAX} visible ASCII characters without quotes");
+                return wrong(setting, message);
+            }
+        }
         if given.is_empty() {
-            for (setting, value) in [("auth_issuer", &self.auth_issuer), ("auth_audience", &self.auth_audience)] {
-                if !value.is_empty() {
+            let default = Self::default();
+            for (setting, value, default) in [
+                ("auth_issuer", &self.auth_issuer, &default.auth_issuer),
+                ("auth_audience", &self.auth_audience, &default.auth_audience),
+                ("auth_org_claim", &self.auth_org_claim, &default.auth_org_claim),
+                ("auth_scope_claims", &self.auth_scope_claims, &default.auth_scope_claims),
+            ] {
+                if value != default {
                     let message = "needs auth_hs256_secret, auth_jwks_file or auth_jwks_url: without keys no token is \
                                    looked at";
                     return wrong(setting, message.to_owned());
@@ -48,6 +66,11 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The claims that name scopes, in their order.
+    pub fn scope_claims(&self) -> Vec<&str> {
+        self.auth_scope_claims.split(',').map(str::trim).collect()
     }
 
     /// Whose cursors and questions are taken.
@@ -82,6 +105,12 @@ impl Config {
     pub fn has_authentication(&self) -> bool {
         !self.key_settings().is_empty()
     }
+}
+
+/// Names are shown to callers, in headers too.
+fn is_claim_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'\'');
+    (1..=CLAIM_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
 /// Whether what is fetched from a URL cannot be changed on its way.

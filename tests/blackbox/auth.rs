@@ -487,3 +487,79 @@ fn serve_refuses_what_is_not_safe_and_names_the_setting() {
     check(&[("TALLYHOUSE_AUTH_HS256_SECRET", "")], "auth_hs256_secret must not be empty");
     check(&[("TALLYHOUSE_AUTH_JWKS_URL", "http://192.0.2.1/keys")], "auth_jwks_url must be an https:// URL");
 }
+
+/// The status of a question that requires `read`.
+async fn read_with(house: &House, token: &str) -> u16 {
+    let request = house.http.get(format!("{}/users/top", house.url)).bearer_auth(token);
+    request.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_algorithm_that_fits_a_key_is_taken_and_a_key_need_not_be_named() {
+    let (rsa, other, ec, ed) = (Signer::rsa("r"), Signer::rsa("s"), Signer::ec_384("e"), Signer::ed("d"));
+    let pinned = Signer::rsa("p");
+    let path = tempfile::tempdir().unwrap();
+    let file = path.path().join("keys.json");
+    // Sets of Azure and others do not name an algorithm.
+    let any = |signer: &Signer| changed(signer.jwk(), "alg", None);
+    let set = json!({ "keys": [any(&rsa), any(&other), ec.jwk(), changed(ed.jwk(), "alg", Some(json!("Ed25519"))), pinned.jwk()] });
+    std::fs::write(&file, set.to_string()).unwrap();
+    let house = House::with(&[("TALLYHOUSE_AUTH_JWKS_FILE", file.to_str().unwrap())]).await;
+    let good = claims("acme", "read");
+    for algorithm in
+        [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512]
+    {
+        for signer in [&rsa, &other] {
+            let by = signer.by(algorithm);
+            assert_eq!(read_with(&house, &by.sign(&good)).await, 200, "{algorithm:?}");
+            assert_eq!(read_with(&house, &by.unnamed().sign(&good)).await, 200, "{algorithm:?}, unnamed");
+        }
+        let expected = if algorithm == Algorithm::RS256 { 200 } else { 401 };
+        assert_eq!(read_with(&house, &pinned.by(algorithm).sign(&good)).await, expected, "{algorithm:?}, pinned");
+    }
+    for (signer, alg) in [(&ec, "ES384"), (&ed, "EdDSA"), (&ed, "Ed25519")] {
+        let token = signer.sign_with_header(&json!({ "alg": alg }), &good);
+        assert_eq!(read_with(&house, &token).await, 200, "{alg}");
+    }
+    for (what, token) in [
+        ("a stranger's, unnamed", Signer::rsa("x").unnamed().sign(&good)),
+        ("of another key", other.by(Algorithm::PS256).named("r").sign(&good)),
+        ("a wrong algorithm for the key", ec.sign_with_header(&json!({ "alg": "ES256" }), &good)),
+        ("an algorithm for a secret", Signer::secret(&any(&rsa).to_string()).sign(&good)),
+        ("what must be understood", rsa.sign_with_header(&json!({ "crit": ["exp"] }), &good)),
+        ("two parts", rsa.sign(&good).rsplit_once('.').unwrap().0.to_owned()),
+        ("four parts", rsa.sign(&good) + ".AA"),
+    ] {
+        assert_eq!(read_with(&house, &token).await, 401, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_of_other_issuers_are_read_by_the_names_that_are_configured() {
+    let signer = Signer::secret(crate::tokens::SECRET);
+    let settings = [
+        ("TALLYHOUSE_AUTH_HS256_SECRET", crate::tokens::SECRET),
+        ("TALLYHOUSE_AUTH_ORG_CLAIM", "https://issuer.example/org"),
+    ];
+    let house = House::with(&settings).await;
+    let org = |scopes: Value| {
+        let mut claims = changed(claims("other", ""), "scope", None);
+        claims["https://issuer.example/org"] = json!("acme");
+        claims.as_object_mut().unwrap().extend(scopes.as_object().unwrap().clone());
+        signer.sign(&claims)
+    };
+    for (scopes, expected) in [
+        (json!({ "scope": "read" }), 200),
+        (json!({ "scope": ["openid", "read"] }), 200),
+        (json!({ "scp": ["read"] }), 200),
+        (json!({ "permissions": ["ingest", "read"] }), 200),
+        (json!({ "scope": "openid", "permissions": ["read"] }), 403),
+        (json!({ "scope": 7 }), 401),
+        (json!({}), 403),
+    ] {
+        assert_eq!(read_with(&house, &org(scopes.clone())).await, expected, "{scopes}");
+    }
+    let answer = house.http.get(format!("{}/users/top", house.url)).bearer_auth(signer.token("acme", "read"));
+    let text = answer.send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("the token's claim 'https://issuer.example/org' is not accepted"), "{text}");
+}

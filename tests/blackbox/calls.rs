@@ -164,7 +164,19 @@ async fn pages_may_call_from_where_they_are_allowed() {
         allowed(answer.headers(), "access-control-allow-methods")
             .is_superset(&["put", "delete"].map(str::to_owned).into())
     );
-    let sent = ["idempotency-key", "x-request-id", "traceparent", "tracestate", "authorization", "x-grpc-web"];
+    let sent = [
+        "authorization",
+        "baggage",
+        "b3",
+        "content-encoding",
+        "idempotency-key",
+        "sentry-trace",
+        "traceparent",
+        "tracestate",
+        "x-b3-traceid",
+        "x-grpc-web",
+        "x-request-id",
+    ];
     assert!(allowed(answer.headers(), "access-control-allow-headers").is_superset(&sent.map(str::to_owned).into()));
     assert!(answer.headers().contains_key("x-request-id"), "also this answer has one");
     let answer = preflight("https://b.example").await.unwrap();

@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::Jwk;
@@ -52,6 +54,13 @@ impl Signer {
         Self { algorithm: Algorithm::ES256, kid: Some(kid.to_owned()), key, pem }
     }
 
+    pub(crate) fn ec_384(kid: &str) -> Self {
+        let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+        let pem = pem(der.as_ref());
+        let key = EncodingKey::from_ec_pem(pem.as_bytes()).unwrap();
+        Self { algorithm: Algorithm::ES384, kid: Some(kid.to_owned()), key, pem }
+    }
+
     pub(crate) fn ed(kid: &str) -> Self {
         let der = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).unwrap();
         let pem = pem(der.as_ref());
@@ -72,6 +81,21 @@ impl Signer {
     pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = Header { kid: self.kid.clone(), ..Header::new(self.algorithm) };
         jsonwebtoken::encode(&header, claims, &self.key).unwrap()
+    }
+
+    /// The same key, which its tokens do not name.
+    pub(crate) fn unnamed(&self) -> Self {
+        Self { kid: None, ..self.by(self.algorithm) }
+    }
+
+    /// A token whose header has these fields besides, or instead.
+    pub(crate) fn sign_with_header(&self, more: &Value, claims: &Value) -> String {
+        let mut header = serde_json::to_value(Header { kid: self.kid.clone(), ..Header::new(self.algorithm) }).unwrap();
+        header.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(&header), part(claims));
+        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &self.key, self.algorithm).unwrap();
+        format!("{signed}.{signature}")
     }
 
     /// A good token.

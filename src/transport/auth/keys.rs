@@ -1,8 +1,9 @@
 //! The keys that tokens are verified with, and the tokens that they have
 //! verified.
 //!
-//! A key goes with one algorithm, and is used for tokens of that algorithm
-//! only: a public key can never be taken for a secret. What was verified is
+//! A key goes with the algorithms of its kind, or with the one that its set
+//! names, and is used for tokens of those only: a public key can never be taken
+//! for a secret. What was verified is
 //! remembered with the keys, and forgotten with them.
 
 use std::collections::HashMap;
@@ -10,11 +11,12 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::Caller;
 use super::claims::{Claims, Rules};
@@ -37,8 +39,36 @@ pub(super) struct KeySet {
 
 struct Key {
     name: KeyName,
-    algorithm: Algorithm,
+    algorithms: Vec<Algorithm>,
     key: DecodingKey,
+}
+
+/// Every algorithm, as headers and sets name it (RFC 7518, RFC 8037; Ed25519:
+/// RFC 9864).
+const ALGORITHMS: [(&str, Algorithm); 11] = [
+    ("HS256", Algorithm::HS256),
+    ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
+    ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
+    ("EdDSA", Algorithm::EdDSA),
+    ("Ed25519", Algorithm::EdDSA),
+];
+
+/// What an RSA key is used for when its set does not say.
+const OF_RSA: [Algorithm; 6] =
+    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+
+/// Most keys that are tried for one token: those of a rotation, for a token that
+/// names none.
+const TRIED_MAX: usize = 4;
+
+fn algorithm(name: &str) -> Option<Algorithm> {
+    ALGORITHMS.iter().find(|(known, _)| *known == name).map(|(_, algorithm)| *algorithm)
 }
 
 /// The `kid` of a key.
@@ -82,7 +112,7 @@ impl KeySet {
     /// A secret, for HS256.
     pub(super) fn of_secret(secret: &Secret) -> Self {
         let key = DecodingKey::from_secret(secret.expose().as_bytes());
-        Self::new(vec![Key { name: KeyName::Any, algorithm: Algorithm::HS256, key }])
+        Self::new(vec![Key { name: KeyName::Any, algorithms: vec![Algorithm::HS256], key }])
     }
 
     /// The public keys of a JSON Web Key Set (RFC 7517). Keys of other kinds and
@@ -90,12 +120,12 @@ impl KeySet {
     pub(super) fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         #[derive(Deserialize)]
         struct Set {
-            keys: Vec<serde_json::Value>,
+            keys: Vec<Box<RawValue>>,
         }
         let Set { keys: entries } = serde_json::from_slice(text).map_err(KeySetError)?;
         let mut keys = Vec::new();
         for (place, entry) in entries.into_iter().take(KEYS_MAX).enumerate() {
-            match Key::parse(entry) {
+            match Key::parse(entry.get()) {
                 Ok(key) => keys.push(key),
                 Err(reason) => tracing::warn!(place, reason, "a key of the set is not used"),
             }
@@ -108,18 +138,19 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// The key for a token. A token that names none is taken to mean the only
-    /// one of its algorithm.
-    fn find(&self, algorithm: Algorithm, kid: Option<&str>) -> Option<&Key> {
-        let mut of_algorithm = self.keys.iter().filter(|key| key.algorithm == algorithm);
-        if kid.is_none() {
-            return of_algorithm.next().filter(|_| of_algorithm.next().is_none());
-        }
-        of_algorithm.find(|key| match &key.name {
-            KeyName::Any => true,
-            KeyName::None => false,
-            KeyName::Named(name) => kid == Some(name),
-        })
+    /// The keys that may have signed a token, by its algorithm and the key that
+    /// it names. A token that names none, as while keys are replaced, may be of
+    /// any key of its algorithm.
+    fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> impl Iterator<Item = &Key> {
+        let fits = move |key: &&Key| {
+            let is_named = match (&key.name, kid) {
+                (KeyName::Any, _) | (_, None) => true,
+                (KeyName::None, Some(_)) => false,
+                (KeyName::Named(name), Some(kid)) => name == kid,
+            };
+            is_named && key.algorithms.contains(&algorithm)
+        };
+        self.keys.iter().filter(fits).take(TRIED_MAX)
     }
 
     /// A token's bearer.
@@ -143,33 +174,57 @@ impl KeySet {
     }
 
     fn verify_anew(&self, token: &str, rules: &Rules, now: SystemTime) -> Result<Caller, VerifyError> {
-        let header = header(token).map_err(|detail| VerifyError::Refused(Refusal::Malformed, detail))?;
+        let malformed = |detail: String| VerifyError::Refused(Refusal::Malformed, detail);
+        let header = header(token).map_err(malformed)?;
         if header.crit.is_some() {
             return Err(VerifyError::Refused(Refusal::Untrusted, "it has 'crit'".to_owned()));
         }
-        let algorithm = match &*header.alg {
-            "HS256" => Algorithm::HS256,
-            "RS256" => Algorithm::RS256,
-            "ES256" => Algorithm::ES256,
-            "EdDSA" => Algorithm::EdDSA,
-            _ => return Err(VerifyError::Refused(Refusal::Untrusted, format!("its algorithm is {:?}", header.alg))),
-        };
-        if self.is_secret() != (algorithm == Algorithm::HS256) {
-            return Err(VerifyError::Refused(Refusal::Untrusted, format!("its algorithm is {algorithm:?}")));
+        let untrusted = |detail: String| VerifyError::Refused(Refusal::Untrusted, detail);
+        let algorithm = algorithm(&header.alg).filter(|algorithm| self.is_secret() == (*algorithm == Algorithm::HS256));
+        let algorithm = algorithm.ok_or_else(|| untrusted(format!("its algorithm is {:?}", header.alg)))?;
+        let parts = Parts::of(token).ok_or_else(|| malformed("it does not have three parts".to_owned()))?;
+        let mut candidates = self.candidates(algorithm, header.kid.as_deref()).peekable();
+        if candidates.peek().is_none() {
+            return Err(VerifyError::UnknownKey);
         }
-        let key = self.find(algorithm, header.kid.as_deref()).ok_or(VerifyError::UnknownKey)?;
-        // Only the signature: the claims are checked by `Claims`.
-        let mut validation = Validation::new(key.algorithm);
-        validation.required_spec_claims.clear();
-        (validation.validate_exp, validation.validate_aud) = (false, false);
-        let decoded = jsonwebtoken::decode::<Claims>(token, &key.key, &validation);
-        let claims = decoded.map_err(|error| refused(&error))?.claims;
+        let mut is_good = false;
+        for key in candidates {
+            let verified = jsonwebtoken::crypto::verify(parts.signature, parts.signed.as_bytes(), &key.key, algorithm);
+            is_good = verified.map_err(|error| refused(&error))?;
+            if is_good {
+                break;
+            }
+        }
+        if !is_good {
+            // A key that it does not name may be one that is not known yet.
+            let is_unnamed = header.kid.is_none() && !self.is_secret();
+            return Err(if is_unnamed { VerifyError::UnknownKey } else { untrusted("its signature".to_owned()) });
+        }
+        let payload = URL_SAFE_NO_PAD.decode(parts.payload).map_err(|error| malformed(error.to_string()))?;
+        let claims = Claims::read(&payload).map_err(malformed)?;
         claims.caller(rules, now).map_err(|refusal| VerifyError::Refused(refusal, String::new()))
     }
 
     /// Whether the keys are a secret, and not public keys.
     fn is_secret(&self) -> bool {
         self.keys.iter().any(|key| matches!(key.name, KeyName::Any))
+    }
+}
+
+/// The parts of a token (RFC 7515, 7.1).
+struct Parts<'a> {
+    /// Header and payload, as they were signed.
+    signed: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    /// None when there are not three.
+    fn of(token: &'a str) -> Option<Self> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (_, payload) = signed.split_once('.')?;
+        (!payload.contains('.')).then_some(Self { signed, payload, signature })
     }
 }
 
@@ -191,8 +246,14 @@ fn refused(error: &jsonwebtoken::errors::Error) -> VerifyError {
 
 impl Key {
     /// A key of a set, if it can verify tokens by one of our algorithms.
-    fn parse(entry: serde_json::Value) -> Result<Self, String> {
-        let jwk: Jwk = serde_json::from_value(entry).map_err(|error| error.to_string())?;
+    fn parse(entry: &str) -> Result<Self, String> {
+        /// `jsonwebtoken` does not know every name of an algorithm.
+        #[derive(Deserialize)]
+        struct Named {
+            alg: Option<String>,
+        }
+        let Named { alg } = serde_json::from_str(entry).map_err(|error| error.to_string())?;
+        let jwk: Jwk = serde_json::from_str(entry).map_err(|error| error.to_string())?;
         let common = &jwk.common;
         if common.public_key_use.as_ref().is_some_and(|it_is_for| *it_is_for != PublicKeyUse::Signature) {
             return Err("its use is not 'sig'".to_owned());
@@ -200,21 +261,22 @@ impl Key {
         if common.key_operations.as_ref().is_some_and(|operations| !operations.contains(&KeyOperations::Verify)) {
             return Err("its operations do not include 'verify'".to_owned());
         }
-        let (algorithm, named) = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
-            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
-                (Algorithm::ES256, KeyAlgorithm::ES256)
-            }
-            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-                (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
-            }
-            _ => return Err("it is neither RSA nor P-256 nor Ed25519".to_owned()),
+        let of_kind = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => &OF_RSA[..],
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => &[Algorithm::ES256],
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => &[Algorithm::ES384],
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
+            _ => return Err("it is neither RSA nor P-256 nor P-384 nor Ed25519".to_owned()),
         };
-        if common.key_algorithm.is_some_and(|name| name != named) {
-            return Err(format!("its algorithm is not {algorithm:?}"));
-        }
+        let algorithms = match alg {
+            None => of_kind.to_vec(),
+            Some(name) => {
+                let named = algorithm(&name).filter(|algorithm| of_kind.contains(algorithm));
+                vec![named.ok_or_else(|| format!("its algorithm {name:?} is none for such a key"))?]
+            }
+        };
         let key = DecodingKey::from_jwk(&jwk).map_err(|error| error.to_string())?;
         let name = common.key_id.clone().map_or(KeyName::None, KeyName::Named);
-        Ok(Self { name, algorithm, key })
+        Ok(Self { name, algorithms, key })
     }
 }

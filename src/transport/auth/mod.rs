@@ -30,7 +30,7 @@ use super::concurrency::OrgUse;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
 use crate::ingest::clock::ArrivalClock;
-use claims::Rules;
+use claims::{ClaimName, Rules};
 use keys::VerifyError;
 use scope::Scopes;
 use source::Source;
@@ -81,6 +81,8 @@ impl Callers {
             audience: config.auth_audience.clone(),
             leeway: Duration::from_secs(config.auth_leeway_seconds.into()),
             org_uses: Arc::default(),
+            org_claim: ClaimName::configured(&config.auth_org_claim),
+            scope_claims: config.scope_claims().into_iter().map(ClaimName::configured).collect(),
         };
         let source = Source::open(config).await?;
         Ok(Self {

@@ -41,10 +41,13 @@ impl Scopes {
     /// For who need not show a token.
     pub(super) const ALL: Self = Self(7);
 
-    /// Reads a list of names, separated by spaces. Unknown names allow nothing.
-    pub(super) fn parse(names: &str) -> Self {
+    /// Nothing.
+    pub(super) const NONE: Self = Self(0);
+
+    /// Reads a list of names. Unknown names allow nothing.
+    pub(super) fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let named = |name: &str| Scope::ALL.into_iter().find(|scope| scope.as_str() == name);
-        Self(names.split(' ').filter_map(named).fold(0, |bits, scope| bits | scope.bit()))
+        Self(names.into_iter().filter_map(named).fold(0, |bits, scope| bits | scope.bit()))
     }
 
     pub(super) const fn include(self, scope: Scope) -> bool {
@@ -68,7 +71,7 @@ mod tests {
     #[test]
     fn no_scope_includes_another() {
         let check = |names: &str, expected: [bool; 3]| {
-            let scopes = Scopes::parse(names);
+            let scopes = Scopes::parse(names.split(' '));
             assert_eq!(Scope::ALL.map(|scope| scopes.include(scope)), expected, "{names}");
         };
         check("", [false, false, false]);
@@ -77,6 +80,6 @@ mod tests {
         check("admin", [false, false, true]);
         check("read  ingest other", [true, true, false]);
         check("READ ingest,read", [false, false, false]);
-        assert_eq!(Scopes::parse("ingest read admin"), Scopes::ALL);
+        assert_eq!(Scopes::parse(["ingest", "read", "admin"]), Scopes::ALL);
     }
 }

@@ -78,7 +78,7 @@ impl Source {
             let failed = |message| AuthError { setting: "auth_jwks_file", message };
             source.load().await.map_err(failed)?;
             if source.keys().is_none_or(|keys| keys.len() == 0) {
-                return Err(failed("it has no key for RS256, ES256 or EdDSA".to_owned()));
+                return Err(failed("it has no public key (RSA, P-256, P-384 or Ed25519)".to_owned()));
             }
             return Ok(Some(source));
         }
