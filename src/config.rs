@@ -104,7 +104,9 @@ settings! {
     clickhouse_password, "TALLYHOUSE_CLICKHOUSE_PASSWORD": Secret = Secret::default();
     /// The database that holds the tables. Letters, digits and '_'.
     clickhouse_database, "TALLYHOUSE_CLICKHOUSE_DATABASE": String = "tallyhouse".to_owned();
-    /// The HTTP port of the embedded ClickHouse. 0: any free one.
+    /// The port on 127.0.0.1 where analysts reach the embedded ClickHouse by SQL,
+    /// through the service. 0: any free one. ClickHouse itself listens on another
+    /// port, for the service alone.
     clickhouse_http_port, "TALLYHOUSE_CLICKHOUSE_HTTP_PORT": u16 = 8123;
     /// A `clickhouse` binary to run as the embedded engine. Empty: the one on
     /// the PATH, or else the engine fetched by npm.
@@ -126,9 +128,32 @@ settings! {
     /// That user's password.
     clickhouse_reader_password, "TALLYHOUSE_CLICKHOUSE_READER_PASSWORD": Secret = Secret::default();
 
-    /// Organisations whose own analysts may read the embedded ClickHouse by SQL,
-    /// separated by commas. `tallyhouse analyst ORG` prints as whom.
+    /// Organisations whose own analysts may read ClickHouse by SQL, separated by
+    /// commas. `tallyhouse analyst ORG` prints as whom.
     analyst_orgs, "TALLYHOUSE_ANALYST_ORGS": OrgList = OrgList::default();
+    /// The secret that analysts' passwords are derived from, at least 32 bytes; the
+    /// same for services that share their analysts. Empty: one that is made in the
+    /// data directory.
+    analyst_secret, "TALLYHOUSE_ANALYST_SECRET": Secret = Secret::default();
+    /// The address and port for analysts' SQL, such as `127.0.0.1:8123`. Empty: none,
+    /// but for `dev` with its embedded ClickHouse, which has `clickhouse_http_port`.
+    /// An address that others can reach requires authentication. It answers to
+    /// `localhost`, to addresses in numbers and to `allowed_hosts`.
+    sql_listen, "TALLYHOUSE_SQL_LISTEN": String = String::new();
+    /// Longest a statement of an analyst may run, in seconds.
+    analyst_seconds_max, "TALLYHOUSE_ANALYST_SECONDS_MAX": u64 = 60;
+    /// Threads that a statement of an analyst may use.
+    analyst_threads_max, "TALLYHOUSE_ANALYST_THREADS_MAX": u64 = 1;
+    /// Memory that a statement of an analyst may use, in bytes.
+    analyst_memory_bytes_max, "TALLYHOUSE_ANALYST_MEMORY_BYTES_MAX": u64 = 1 << 30;
+    /// Statements of analysts that run at a time; of one analyst, half as many. More
+    /// wait.
+    analyst_queries_in_flight_max, "TALLYHOUSE_ANALYST_QUERIES_IN_FLIGHT_MAX": usize = 8;
+    /// Statements of one analyst that may wait; more are refused.
+    analyst_queries_waiting_max, "TALLYHOUSE_ANALYST_QUERIES_WAITING_MAX": usize = 64;
+    /// Longest a statement of an analyst waits for its turn, in milliseconds; then it
+    /// is refused.
+    analyst_wait_ms_max, "TALLYHOUSE_ANALYST_WAIT_MS_MAX": u64 = 30_000;
 
     /// The secret that tokens are signed with by HS256, at least 32 bytes and
     /// not of a few repeated characters (`openssl rand -base64 32`). At most one of the secret, the file and the URL may be given; without any,
@@ -501,6 +526,12 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let bounds: &[(&'static str, u64, u64, u64)] = &[
+            ("analyst_seconds_max", self.analyst_seconds_max, 1, 3_600),
+            ("analyst_threads_max", self.analyst_threads_max, 1, 256),
+            ("analyst_memory_bytes_max", self.analyst_memory_bytes_max, 1 << 20, 1 << 40),
+            ("analyst_queries_in_flight_max", self.analyst_queries_in_flight_max as u64, 1, 1 << 10),
+            ("analyst_queries_waiting_max", self.analyst_queries_waiting_max as u64, 0, 1 << 10),
+            ("analyst_wait_ms_max", self.analyst_wait_ms_max, 0, 600_000),
             ("auth_jwks_refresh_seconds", self.auth_jwks_refresh_seconds.into(), 1, 86_400),
             ("engine_nice", self.engine_nice.into(), 0, 19),
             ("auth_leeway_seconds", self.auth_leeway_seconds.into(), 0, 300),

@@ -47,6 +47,7 @@ mod regular_file;
 pub mod retention;
 mod secret;
 pub mod server;
+pub mod sql_gateway;
 pub mod telemetry;
 pub mod trace;
 pub mod transport;

@@ -7,15 +7,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditSettings, Auditor};
+use crate::clickhouse::analysts;
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::directory::DirectoryStore;
+use crate::clickhouse::engine::SandboxStatus;
 use crate::clickhouse::event_types::EventTypeStore;
 use crate::clickhouse::figures::Figures;
 use crate::clickhouse::migrations::{MigrateError, migrate};
@@ -43,6 +45,7 @@ use crate::ingest::terms::CurrentTerms;
 use crate::limits::{LimitSettings, RateLimits};
 use crate::query::{CacheSettings, Queries, Room};
 use crate::retention::{Retention, RetentionSettings};
+use crate::sql_gateway;
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls};
 use ticketing::Ticketing;
@@ -115,6 +118,15 @@ pub fn bind(address: SocketAddr) -> Result<TcpSocket, ServerError> {
 /// # Errors
 /// Says what to change.
 pub fn check_is_safe(config: &Config) -> Result<(), ServerError> {
+    let sql_is_open = config.sql_address().is_some_and(|address| !address.ip().is_loopback());
+    if sql_is_open && !config.has_authentication() {
+        let message = format!(
+            "sql_listen is {}, which others can reach, and there is no authentication: set one of auth_hs256_secret, \
+             auth_jwks_file and auth_jwks_url, or listen on 127.0.0.1",
+            config.sql_listen
+        );
+        return Err(ServerError::Refused(message));
+    }
     if config.listen.ip().is_loopback() || config.has_authentication() {
         return Ok(());
     }
@@ -125,8 +137,20 @@ pub fn check_is_safe(config: &Config) -> Result<(), ServerError> {
     )))
 }
 
+/// The port where analysts reach ClickHouse, see [`crate::sql_gateway`].
+#[derive(Debug)]
+pub struct SqlPort {
+    /// It, open already.
+    pub listener: TcpListener,
+    /// How much of the embedded engine's sandbox is in force; none where
+    /// ClickHouse is another's. Only of the embedded one, this service makes the
+    /// views of analysts itself.
+    pub engine_sandbox: Option<SandboxStatus>,
+}
+
 /// Runs the service against a ClickHouse until `shutdown`. `ready` is called
-/// with the address once the port is open. Answers are read as `reader`.
+/// with the address once the port is open. Answers are read as `reader`. Where
+/// there is a port for SQL, analysts are served there.
 ///
 /// # Errors
 /// When a part cannot be started. What was acknowledged stays in the log.
@@ -135,6 +159,7 @@ pub async fn run(
     socket: TcpSocket,
     endpoint: Endpoint,
     reader: Endpoint,
+    sql: Option<SqlPort>,
     shutdown: CancellationToken,
     ready: impl FnOnce(Addresses) + Send,
 ) -> Result<(), ServerError> {
@@ -145,7 +170,8 @@ pub async fn run(
     let tls = Tls::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
-    let parts = Parts::new(&config, &endpoint, &reader, clock).await?;
+    let mut parts = Parts::new(&config, &endpoint, &reader, clock).await?;
+    parts.engine_sandbox = sql.as_ref().and_then(|sql| sql.engine_sandbox);
     let ticketing = Ticketing::open(&config, &parts.clock).await?;
     let recovery = recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
@@ -163,6 +189,10 @@ pub async fn run(
     keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
     keep_certificate_fresh(&tasks, &stop, tls.as_ref());
+    if let Some(sql) = sql {
+        let started = sql_gateway::start(&config, sql.listener, &endpoint, &tasks, &shutdown);
+        started.map_err(|error| ServerError::Part(format!("the port for SQL cannot be opened: {error}")))?;
+    }
 
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
     let listen_failed = |source| ServerError::Listen { address, source };
@@ -210,6 +240,8 @@ struct Parts {
     types: Arc<EventTypes>,
     retention: Arc<Retention>,
     calls: Arc<RepeatableCalls>,
+    /// See [`SqlPort::engine_sandbox`].
+    engine_sandbox: Option<SandboxStatus>,
 }
 
 impl Parts {
@@ -242,6 +274,7 @@ impl Parts {
             stored_hours: Arc::default(),
             terms,
             clock,
+            engine_sandbox: None,
         })
     }
 
@@ -357,6 +390,7 @@ impl Parts {
             health,
             metrics,
             clickhouse_up,
+            engine_sandbox: self.engine_sandbox,
         }))
     }
 }
@@ -405,6 +439,10 @@ async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<
     let Parts { prints, index, log, store, terms, types, retention, .. } = parts;
     for attempt in 0_u32.. {
         let attempted = async {
+            if parts.engine_sandbox.is_some() {
+                let made = analysts::create_views(endpoint, &config.analyst_orgs.0).await;
+                made.map_err(|error| error.to_string())?;
+            }
             retention.refresh().await.map_err(|error| error.to_string())?;
             types.refresh().await.map_err(|error| error.to_string())?;
             terms.set(store.terms().await.map_err(|error| error.to_string())?);

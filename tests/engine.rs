@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tallyhouse::clickhouse::engine::{Endpoint, Engine, EngineError, EngineSettings};
+use tallyhouse::clickhouse::analysts::AnalystKey;
+use tallyhouse::clickhouse::engine::{Endpoint, Engine, EngineError, EngineSettings, SandboxStatus};
 use tallyhouse::clickhouse::ping::Pinger;
 use tallyhouse::config::Config;
 use tempfile::TempDir;
@@ -110,14 +111,18 @@ async fn an_analyst_reads_the_views_and_nothing_else() {
         ],
     )
     .await;
-    let analyst = |sql: &'static str| query_as(engine.endpoint(), "analyst", "", sql);
+    let key = AnalystKey::open(&config(data_dir.path())).unwrap();
+    let password = key.engine_password("analyst");
+    let analyst = |sql: &'static str| query_as(engine.endpoint(), "analyst", password.expose(), sql);
+    assert!(query_as(engine.endpoint(), "analyst", "", "SELECT 1").await.is_err());
     assert_eq!(analyst("SELECT n FROM tallyhouse_analytics.v(org = 'a')").await.unwrap(), "7");
     for (sql, refusal) in [
         ("SELECT * FROM tallyhouse.t", "ACCESS_DENIED"),
         ("INSERT INTO tallyhouse.t VALUES ('c', 9)", "ACCESS_DENIED"),
         ("CREATE TABLE tallyhouse_analytics.t (n UInt64) ENGINE = Memory", "ACCESS_DENIED"),
         ("DROP VIEW tallyhouse_analytics.v", "ACCESS_DENIED"),
-        ("SET max_execution_time = 0", "READONLY"),
+        ("SET max_execution_time = 0", "SETTING_CONSTRAINT_VIOLATION"),
+        ("SET max_rows_to_read = 1", "READONLY"),
         ("SELECT * FROM file('/etc/passwd', 'LineAsString')", "ACCESS_DENIED"),
         ("SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')", "ACCESS_DENIED"),
         ("SYSTEM STOP LISTEN HTTP", "ACCESS_DENIED"),
@@ -160,6 +165,60 @@ async fn an_insert_that_was_broken_off_behind_its_token_can_be_repeated() {
     }
     assert_eq!(query(&engine, "SELECT n FROM tallyhouse.t ORDER BY n").await.unwrap(), "1\n3");
     engine.stop().await;
+}
+
+/// Runs a program in the engine's sandbox; whether it succeeded, and what it said.
+#[cfg(target_os = "linux")]
+fn in_the_sandbox(readable: &Path, writable: &Path, port: u16, program: &str, arguments: &[&str]) -> (bool, String) {
+    let lock = writable.parent().unwrap().join("lock");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
+    command.args(["engine", "--binary", program, "--parent", &std::process::id().to_string(), "--lock"]).arg(lock);
+    command.arg("--port").arg(port.to_string()).arg("--readable").arg(readable).arg("--writable").arg(writable);
+    let output = command.arg("--").arg(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.success(), text)
+}
+
+/// The sandbox alone, with programs that do nothing else to hold themselves back.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_sandbox_shows_its_own_directories_and_no_other_file_port_or_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let [readable, writable, secret] = ["etc", "data", "password"].map(|name| dir.path().join(name));
+    for made in [&readable, &writable] {
+        std::fs::create_dir(made).unwrap();
+    }
+    std::fs::write(readable.join("config"), "to read").unwrap();
+    std::fs::write(&secret, "for the service").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let run = |program: &str, arguments: &[&str]| in_the_sandbox(&readable, &writable, port, program, arguments);
+    let (is_good, text) = run("/bin/cat", &[readable.join("config").to_str().unwrap()]);
+    assert!(is_good && text.contains("to read"), "{text}");
+    assert!(text.contains("tallyhouse engine: sandbox full"), "this kernel enforces less: {text}");
+    let written = writable.join("new").display().to_string();
+    assert!(run("/bin/cp", &[readable.join("config").to_str().unwrap(), &written]).0);
+
+    let own_environment = format!("/proc/{}/environ", std::process::id());
+    for file in [secret.to_str().unwrap(), "/etc/passwd", "/etc/hosts", &own_environment, "/proc/1/cmdline"] {
+        let (is_good, text) = run("/bin/cat", &[file]);
+        assert!(!is_good && text.contains("Permission denied"), "{file}: {text}");
+    }
+    let into_readable = readable.join("new").display().to_string();
+    for file in [&*into_readable, "/tmp/tallyhouse-sandbox-test"] {
+        let (is_good, text) = run("/bin/cp", &[&written, file]);
+        assert!(!is_good, "{file}: {text}");
+    }
+    for attempt in [
+        format!("exec 3<>/dev/tcp/127.0.0.1/{port}"),
+        "exec 3<>/dev/udp/127.0.0.1/53".to_owned(),
+        format!("kill -0 {}", std::process::id()),
+    ] {
+        let (is_good, text) = run("/bin/bash", &["-c", &attempt]);
+        assert!(!is_good, "{attempt}: {text}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "it connected");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,17 +346,6 @@ async fn a_panicking_service_leaves_no_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_of_somebody_else_is_refused_by_the_name_of_its_setting() {
-    let data_dir = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let config = Config { clickhouse_http_port: port, ..config(data_dir.path()) };
-    let error = Engine::start_with(&config, settings()).await.unwrap_err();
-    assert!(matches!(error, EngineError::PortTaken { port: taken } if taken == port), "{error}");
-    assert!(error.to_string().contains("clickhouse_http_port"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_has_one_engine() {
     let data_dir = tempfile::tempdir().unwrap();
     let engine = start(&data_dir).await;
@@ -340,12 +388,15 @@ fn write_clickhouse(path: &Path, library: &str) {
 [ "$1 $2" = "server --config-file" ] || exit 64
 etc=$(dirname "$3")
 user='<default><no_password/><networks><ip>127.0.0.1</ip></networks><profile>starter</profile><quota>default</quota></default>'
-sed "s|</users>|$user</users>|" "$etc/users.xml" > "$etc/users-2.xml"
-sed "s|$etc/users.xml|$etc/users-2.xml|" "$3" > "$etc/config-2.xml"
-mkfifo "$etc/never" 2> /dev/null
-exec '{tallyhouse}' engine --library '{library}' --lock "$etc/lock-2" --parent $PPID -- clickhouse \
-  --config-file "$etc/config-2.xml" --log-level warning \
-  --query "SYSTEM START LISTEN HTTP; SELECT count() FROM file('-', 'LineAsString', 'line String')" <> "$etc/never"
+port=$(sed -n 's|.*<http_port>\([0-9]*\)<.*|\1|p' "$3")
+data=$(dirname "$etc")/data
+sed "s|</users>|$user</users>|" "$etc/users.xml" > "$data/users-2.xml"
+sed "s|$etc/users.xml|$data/users-2.xml|" "$3" > "$data/config-2.xml"
+mkfifo "$data/never" 2> /dev/null
+exec '{tallyhouse}' engine --library '{library}' --lock "$data/lock-2" --parent $PPID --port "$port" \
+  --readable "$etc" --writable "$data" --writable "$(dirname "$etc")/log" -- clickhouse \
+  --config-file "$data/config-2.xml" --log-level warning \
+  --query "SYSTEM START LISTEN HTTP; SELECT count() FROM file('-', 'LineAsString', 'line String')" <> "$data/never"
 "#
     );
     write_program(path, &text);
@@ -378,11 +429,15 @@ async fn a_clickhouse_program_is_run_as_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let engine = start(&dir).await;
     let program = dir.path().join("clickhouse-program");
-    write_clickhouse(&program, &library_of(&engine));
+    let library = library_of(&engine);
+    write_clickhouse(&program, &library);
     engine.stop().await;
 
     let config = Config { clickhouse_binary: program.display().to_string(), ..config(dir.path()) };
-    let engine = Engine::start_with(&config, settings()).await.unwrap();
+    // What this stand-in is made of.
+    let readable_paths = vec![PathBuf::from(env!("CARGO_BIN_EXE_tallyhouse")), PathBuf::from(library)];
+    let engine = Engine::start_with(&config, EngineSettings { readable_paths, ..settings() }).await.unwrap();
+    assert_ne!(engine.sandbox(), SandboxStatus::None);
     assert_eq!(query(&engine, "SELECT currentUser()").await.unwrap(), "tallyhouse");
     let killed = engine.pid().unwrap();
     signal(killed, rustix::process::Signal::KILL);

@@ -1,6 +1,7 @@
 //! `tallyhouse dev`, `serve` and `migrate`: read the settings, find ClickHouse,
 //! and run the service of [`crate::server`] until a signal ends it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,8 @@ use crate::clickhouse::migrations::migrate;
 use crate::config::{Config, ConfigArgs, ConfigError, Secret};
 use crate::data_dir::DataDir;
 use crate::secret::read_or_make_secret;
-use crate::server::{Addresses, ServerError, bind, check_has_administrators, check_is_safe, run};
+use crate::server::{Addresses, ServerError, SqlPort, bind, check_has_administrators, check_is_safe, run};
+use crate::sql_gateway;
 use crate::transport::raise_descriptor_limit;
 
 /// The settings of a service.
@@ -49,22 +51,30 @@ pub async fn dev(mut config: Config) -> Result<(), ServerError> {
     if !config.clickhouse_url.is_empty() {
         let endpoint = Endpoint::configured(&config);
         let reader = reader_or(&config, &endpoint);
+        let sql = sql_port(&config).await?;
+        let url = sql.as_ref().map_or_else(|| Ok(endpoint.url.clone()), sql_url)?;
         let scheme = scheme(&config);
-        return run(config, socket, endpoint.clone(), reader, shutdown, |addresses| {
-            welcome(scheme, addresses, &endpoint, ticketing_token.as_ref())
-        })
-        .await;
+        let ready = |addresses| welcome(scheme, addresses, &url, ticketing_token.as_ref());
+        return run(config, socket, endpoint, reader, sql, shutdown, ready).await;
     }
+    // Before the engine, which takes a while.
+    let (address, setting) = match config.sql_address() {
+        Some(address) => (address, "sql_listen"),
+        None => (SocketAddr::from(([127, 0, 0, 1], config.clickhouse_http_port)), "clickhouse_http_port"),
+    };
+    let listener = sql_gateway::bind(address, setting).await.map_err(ServerError::Part)?;
     let Some(engine) = shutdown.run_until_cancelled(Engine::start(&config)).await else { return Ok(()) };
     let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
     let endpoint = Endpoint::of_engine(engine.endpoint(), &config);
     let reader = Endpoint::reader_of_engine(engine.endpoint(), &config);
     let (data_dir, scheme) = (config.data_dir.clone(), scheme(&config));
+    let sql = SqlPort { listener, engine_sandbox: Some(engine.sandbox()) };
+    let url = sql_url(&sql)?;
     let ready = |addresses| {
         spread_parts(&data_dir); // There are all tables now.
-        welcome(scheme, addresses, &endpoint, ticketing_token.as_ref());
+        welcome(scheme, addresses, &url, ticketing_token.as_ref());
     };
-    let ran = run(config, socket, endpoint.clone(), reader, shutdown, ready).await;
+    let ran = run(config, socket, endpoint, reader, Some(sql), shutdown, ready).await;
     engine.stop().await;
     ran
 }
@@ -91,7 +101,23 @@ pub async fn serve(config: Config) -> Result<(), ServerError> {
             tracing::info!(%address, "serving the ticketing catalogue");
         }
     };
-    run(config, socket, endpoint, reader, shutdown_on_signal()?, ready).await
+    let sql = sql_port(&config).await?;
+    run(config, socket, endpoint, reader, sql, shutdown_on_signal()?, ready).await
+}
+
+/// The port of `sql_listen`, for a ClickHouse that is another's.
+async fn sql_port(config: &Config) -> Result<Option<SqlPort>, ServerError> {
+    let Some(address) = config.sql_address() else { return Ok(None) };
+    let listener = sql_gateway::bind(address, "sql_listen").await.map_err(ServerError::Part)?;
+    let address = listener.local_addr().map_err(|source| ServerError::Listen { address, source })?;
+    tracing::info!(%address, "serving SQL for analysts");
+    Ok(Some(SqlPort { listener, engine_sandbox: None }))
+}
+
+/// Where analysts call it.
+fn sql_url(sql: &SqlPort) -> Result<String, ServerError> {
+    let address = sql.listener.local_addr().map_err(|error| ServerError::Part(error.to_string()))?;
+    Ok(format!("http://{address}"))
 }
 
 /// The user for reading, or else the one for everything.
@@ -137,8 +163,8 @@ const fn scheme(config: &Config) -> &'static str {
 
 /// Says where everything is, and what to try. A token is shown if it was made
 /// here.
-fn welcome(scheme: &str, addresses: Addresses, endpoint: &Endpoint, ticketing_token: Option<&Secret>) {
-    let (address, url) = (addresses.main, &endpoint.url);
+fn welcome(scheme: &str, addresses: Addresses, url: &str, ticketing_token: Option<&Secret>) {
+    let address = addresses.main;
     let ticketing = ticketing_token.map_or_else(String::new, |token| {
         format!(
             "ticketing catalogue    {scheme}://{address}/ticketing/docs\n  \

@@ -1,6 +1,7 @@
 //! ClickHouse: the tables, the inserts, the questions, and the embedded
 //! engine. The only room that speaks SQL.
 
+pub mod analysts;
 pub mod answers;
 pub mod audit;
 pub mod client;

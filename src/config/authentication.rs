@@ -1,6 +1,6 @@
 //! Which settings of authentication go together.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Config, ConfigArgs, ConfigError};
 use crate::domain::OrgId;
@@ -76,11 +76,21 @@ impl Config {
     /// Whose cursors and questions are taken.
     pub(super) fn check_tenancy(&self) -> Result<(), ConfigError> {
         self.cursor_secret.check_can_sign("cursor_secret")?;
+        self.analyst_secret.check_can_sign("analyst_secret")?;
+        if !self.sql_listen.is_empty() && self.sql_address().is_none() {
+            let message = "must be an address and a port, such as 127.0.0.1:8123".to_owned();
+            return Err(ConfigError::OutOfBounds { setting: "sql_listen", message });
+        }
         if !self.operator_org_id.is_empty() && self.operator().is_none() {
             let message = OrgId::EXPECTED.to_owned();
             return Err(ConfigError::OutOfBounds { setting: "operator_org_id", message });
         }
         Ok(())
+    }
+
+    /// Where analysts are served, if that is named.
+    pub fn sql_address(&self) -> Option<SocketAddr> {
+        self.sql_listen.parse().ok()
     }
 
     /// The organisation of those who run the service, if one is named.

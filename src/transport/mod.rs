@@ -37,6 +37,7 @@ pub use tail::LiveTail;
 pub use ticketing::AdminScopeVerifier;
 
 use crate::audit::Auditor;
+use crate::clickhouse::engine::SandboxStatus;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::event_types::EventTypes;
@@ -95,4 +96,7 @@ pub struct Application {
     pub metrics: Arc<Metrics>,
     /// Whether ClickHouse answered when it was last asked something.
     pub clickhouse_up: watch::Receiver<bool>,
+    /// How much of the embedded engine's sandbox is in force; none where ClickHouse is
+    /// another's.
+    pub engine_sandbox: Option<SandboxStatus>,
 }

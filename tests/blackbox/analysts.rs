@@ -5,8 +5,7 @@ use crate::house::House;
 
 /// Asks as an analyst; the text of the answer, or of the error.
 async fn ask(house: &House, statement: &str) -> Result<String, String> {
-    let request =
-        house.http.post(&house.clickhouse_url).header("X-ClickHouse-User", "analyst").body(statement.to_owned());
+    let request = house.http.post(&house.sql_url).header("X-ClickHouse-User", "analyst").body(statement.to_owned());
     let answer = request.send().await.unwrap();
     let is_ok = answer.status().is_success();
     let text = answer.text().await.unwrap().trim_end().to_owned();

@@ -80,9 +80,12 @@ async fn no_cause_is_said_twice() {
 async fn the_port_of_clickhouse_is_told_from_a_tallyhouse() {
     let house = House::new().await;
     let events = file(line("a", &json!({})).as_bytes());
-    for args in
-        [&["send", "--address", &house.clickhouse_url][..], &["top", "users", "--address", &house.clickhouse_url]]
-    {
+    for args in [
+        &["send", "--address", &house.clickhouse_url][..],
+        &["top", "users", "--address", &house.clickhouse_url],
+        &["send", "--address", &house.sql_url],
+        &["top", "users", "--address", &house.sql_url],
+    ] {
         let (output, said) = run(args, (args[0] == "send").then_some(events.path()));
         assert_eq!(output.status.code(), Some(2));
         assert!(said.contains("is a ClickHouse, not a tallyhouse"), "{args:?}: {said}");

@@ -26,8 +26,10 @@ pub(crate) struct House {
     dir: tempfile::TempDir,
     /// The address of gRPC and REST.
     pub(crate) url: String,
-    /// The address of ClickHouse.
+    /// The address of ClickHouse itself, which only the service is meant to use.
     pub(crate) clickhouse_url: String,
+    /// The address where analysts reach ClickHouse, through the service.
+    pub(crate) sql_url: String,
     /// For requests over REST and to ClickHouse.
     pub(crate) http: reqwest::Client,
 }
@@ -77,6 +79,7 @@ impl House {
             dir: tempfile::tempdir().unwrap(),
             url: String::new(),
             clickhouse_url: String::new(),
+            sql_url: String::new(),
             http: reqwest::Client::new(),
         }
     }
@@ -177,9 +180,11 @@ impl House {
                 }
             }
         };
-        let (url, clickhouse_url) = tokio::task::block_in_place(|| (read_address("gRPC"), read_address("ClickHouse")));
+        let (url, sql_url) = tokio::task::block_in_place(|| (read_address("gRPC"), read_address("ClickHouse")));
         self.url = url;
-        self.clickhouse_url = clickhouse_url;
+        self.sql_url = sql_url;
+        let port = std::fs::read_to_string(self.dir.path().join("clickhouse/http-port")).unwrap();
+        self.clickhouse_url = format!("http://127.0.0.1:{}", port.trim());
         eventually("ready", || async {
             let ready = self.http.get(format!("{}/readyz", self.url)).send().await;
             ready.is_ok_and(|answer| answer.status() == 200)

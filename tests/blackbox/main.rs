@@ -40,6 +40,7 @@ mod running;
 mod second;
 mod settling;
 mod sql;
+mod sql_clients;
 mod stored;
 mod tokens;
 mod traces;

@@ -68,8 +68,18 @@ impl SecondService {
 
     /// The address it has said it serves on.
     fn address(&self) -> Option<String> {
+        self.address_of("serving gRPC")
+    }
+
+    /// The address of SQL for analysts, if it has one.
+    pub(crate) fn sql_address(&self) -> Option<String> {
+        self.address_of("serving SQL")
+    }
+
+    /// The address in the line of its log that has these words.
+    fn address_of(&self, words: &str) -> Option<String> {
         let log = self.stderr();
-        let line = log.lines().find(|line| line.contains("serving gRPC"))?;
+        let line = log.lines().find(|line| line.contains(words))?;
         let start = line.find("127.0.0.1:")?;
         let address: String =
             line[start..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();

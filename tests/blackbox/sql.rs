@@ -6,6 +6,7 @@
 use std::process::Command;
 
 use crate::house::{House, eventually};
+use crate::second::SecondService;
 
 const SECRET: &str = "a secret for tests that is long enough";
 const DIR: &str = env!("CARGO_MANIFEST_DIR");
@@ -56,7 +57,7 @@ impl<'a> Analyst<'a> {
     async fn ask(&self, statement: &str, params: &[(&str, &str)]) -> Result<String, String> {
         let params: Vec<(String, &str)> =
             params.iter().map(|(name, value)| (format!("param_{name}"), *value)).collect();
-        let request = self.house.http.post(&self.house.clickhouse_url).query(&[("database", &self.database)]);
+        let request = self.house.http.post(&self.house.sql_url).query(&[("database", &self.database)]);
         let request = request.query(&params).header("X-ClickHouse-User", &self.user);
         let request = request.header("X-ClickHouse-Key", &self.password).body(statement.to_owned());
         let answer = request.send().await.unwrap();
@@ -167,7 +168,7 @@ async fn an_organisations_analyst_sees_no_other() {
     for forbidden in [
         "SELECT count() FROM tallyhouse.events",
         "SELECT count() FROM tallyhouse_analytics.events",
-        "SELECT count() FROM events SETTINGS log_comment = 'globex'",
+        "SELECT * FROM (SELECT count() FROM events SETTINGS log_comment = 'globex')",
         "SET log_comment = 'globex'",
         "INSERT INTO tallyhouse.events (org_id, event_id) VALUES ('globex', 'x')",
         "CREATE VIEW tallyhouse_org.mine AS SELECT 1",
@@ -175,12 +176,58 @@ async fn an_organisations_analyst_sees_no_other() {
     ] {
         assert!(acme.ask(forbidden, &[]).await.is_err(), "{forbidden}");
     }
-    // Nor with the setting in the request's address.
-    let address = format!("{}?database=tallyhouse_org&log_comment=globex", house.clickhouse_url);
+    // A label that clients send is taken, and has no part in what is read.
+    let labelled = acme.ask("SELECT count() FROM events SETTINGS log_comment = 'globex'", &[]).await;
+    assert_eq!(labelled.as_deref(), Ok("34"));
+    let address = format!("{}?database=tallyhouse_org&log_comment=globex", house.sql_url);
     let request = house.http.post(address).header("X-ClickHouse-User", &acme.user);
     let answer = request.header("X-ClickHouse-Key", &acme.password).body("SELECT count() FROM events").send().await;
-    assert!(!answer.unwrap().status().is_success());
+    assert_eq!(answer.unwrap().text().await.unwrap(), "34\n");
     // And where there is authentication, nobody is an analyst without a password.
     let nobody = Analyst { user: "analyst".to_owned(), password: String::new(), ..Analyst::new(&house, None) };
     assert!(nobody.ask("SELECT 1", &[]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_on_a_server_of_ones_own_serves_analysts_at_an_address_of_its_own() {
+    const ANALYST_SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    let settings = [
+        ("TALLYHOUSE_AUTH_HS256_SECRET", SECRET),
+        ("TALLYHOUSE_ANALYST_ORGS", "acme"),
+        ("TALLYHOUSE_ANALYST_SECRET", ANALYST_SECRET),
+    ];
+    let house = House::with(&settings).await;
+    house.sql("INSERT INTO users SELECT arrayJoin(['acme', 'globex']), 'u', '', '', '', now(), now(), 1").await;
+    let listen = [("TALLYHOUSE_SQL_LISTEN", "127.0.0.1:0")];
+    let second = SecondService::start(&house, &[&settings[..], &listen].concat()).await;
+    let address = second.sql_address().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
+    command.args(["analyst", "acme", "--data-dir"]).arg(house.data_dir()).envs(settings);
+    let login = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let words: Vec<&str> = login.split_whitespace().collect();
+    let request = house.http.post(format!("http://{address}")).basic_auth(words[1], Some(words[3]));
+    let answer = request.body("SELECT org_id FROM users").send().await.unwrap().text().await.unwrap();
+    assert_eq!(answer, "acme\n");
+    // Others can reach it only with authentication.
+    let mut open = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
+    open.args(["serve", "--clickhouse-url", "http://127.0.0.1:1", "--sql-listen", "0.0.0.0:0"]);
+    let output = open.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("sql_listen"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_statements_for_a_server_are_ones_that_clickhouse_understands() {
+    let house = House::with(&[("TALLYHOUSE_ANALYST_ORGS", "a.b")]).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
+    command.args(["analyst", "a.b", "--sql", "--data-dir"]).arg(house.data_dir());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let text: String = text.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
+    let statements: Vec<&str> = text.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()).collect();
+    assert!(statements.len() > 40, "{text}");
+    for statement in statements {
+        house.sql(&format!("EXPLAIN AST {statement}")).await;
+    }
 }

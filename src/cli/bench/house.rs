@@ -273,8 +273,9 @@ async fn start_service(dir: &Path, settings: &[(String, String)]) -> anyhow::Res
         .spawn()
         .context("cannot start the service")?;
     let stdout = service.stdout.take().context("no output of the service")?;
-    let (url, clickhouse_url) = tokio::task::spawn_blocking(move || read_addresses(stdout)).await??;
-    Ok((service, url, clickhouse_url))
+    let url = tokio::task::spawn_blocking(move || read_address(stdout)).await??;
+    let port = std::fs::read_to_string(dir.join("clickhouse/http-port")).context("the engine's port")?;
+    Ok((service, url, format!("http://127.0.0.1:{}", port.trim())))
 }
 
 /// Processor time that the service and its engine have used.
@@ -300,21 +301,21 @@ impl Drop for House {
     }
 }
 
-/// Reads what `dev` prints when it is ready.
-fn read_addresses(stdout: impl std::io::Read + Send + 'static) -> anyhow::Result<(String, String)> {
+/// Reads the address that `dev` prints when it is ready.
+fn read_address(stdout: impl std::io::Read + Send + 'static) -> anyhow::Result<String> {
     let mut lines = BufReader::new(stdout).lines();
-    let mut address = |label: &str| loop {
+    let line = loop {
         let Some(line) = lines.next() else { bail!("the service ended before it was ready") };
         let line = line?;
-        if line.contains(label) {
-            let found = line.split_whitespace().find(|word| word.starts_with("http://"));
-            return Ok(found.with_context(|| format!("no address in: {line}"))?.to_owned());
+        if line.contains("gRPC") {
+            break line;
         }
     };
-    let addresses = (address("gRPC")?, address("ClickHouse")?);
+    let found = line.split_whitespace().find(|word| word.starts_with("http://"));
+    let address = found.with_context(|| format!("no address in: {line}"))?.to_owned();
     // The rest is read to its end, so that the service never waits for us.
     std::thread::spawn(move || lines.for_each(drop));
-    Ok(addresses)
+    Ok(address)
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -34,6 +34,15 @@ pub struct ChildArgs {
     /// The process's nice value, on top of the service's.
     #[arg(long, default_value_t = 0)]
     pub nice: u8,
+    /// The TCP port it may listen on.
+    #[arg(long)]
+    pub port: u16,
+    /// A file or directory it may read.
+    #[arg(long)]
+    pub readable: Vec<PathBuf>,
+    /// A file or directory it may change.
+    #[arg(long)]
+    pub writable: Vec<PathBuf>,
     /// ClickHouse's arguments, with its name in front.
     #[arg(last = true, required = true)]
     pub arguments: Vec<OsString>,
@@ -51,6 +60,9 @@ enum ChildError {
     Locked { path: PathBuf },
     #[error("{path} cannot be locked: {source}")]
     Lock { path: PathBuf, source: io::Error },
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Sandbox(#[from] super::sandbox::SandboxError),
     #[error("an argument has a NUL in it")]
     Argument,
     #[error("{path} cannot be loaded: {source}")]
@@ -76,14 +88,33 @@ pub fn run_child(args: ChildArgs) -> ExitCode {
 fn run(args: ChildArgs) -> Result<(), ChildError> {
     end_with(args.parent)?;
     name_process();
-    let _locked = lock(args.lock)?;
+    let _locked = lock(args.lock.clone())?;
     // Before there are threads, which inherit it.
     let _ = rustix::process::nice(args.nice.into()); // Who may not be nice is as quick as the service.
+    enter_sandbox(&args)?;
     match (args.library, args.binary) {
         (Some(library), _) => run_library(&library, args.arguments),
         (None, Some(binary)) => Err(become_binary(binary, &args.arguments)),
         (None, None) => Ok(()), // The parser does not let this through.
     }
+}
+
+/// Before ClickHouse's code is loaded, and before there are threads.
+fn enter_sandbox(args: &ChildArgs) -> Result<(), ChildError> {
+    #[cfg(target_os = "linux")]
+    let status = {
+        let readable: Vec<PathBuf> = args.readable.iter().chain(&args.library).cloned().collect();
+        super::sandbox::enter(&super::sandbox::Allowed {
+            writable: &args.writable,
+            readable: &readable,
+            program: args.binary.as_deref(),
+            port: args.port,
+        })?
+    };
+    #[cfg(not(target_os = "linux"))]
+    let status = super::sandbox::SandboxStatus::None;
+    status.report();
+    Ok(())
 }
 
 /// Has the kernel kill this process when its parent goes.

@@ -3,24 +3,33 @@
 //! ```text
 //! DATA_DIR/clickhouse/
 //!   etc/config.xml, etc/users.xml   written at every start
+//!   etc/functions/                  likewise: what stands in the way of ClickHouse's own functions
 //!   password                        made once, for the owner's eyes only
+//!   http-port                       where the running process listens, likewise
 //!   data/                           ClickHouse's own
 //!   log/clickhouse.log              warnings, rotated
 //!   log/output.log                  what the last process printed
 //!   lock                            held by the process while it runs
 //! ```
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::sandbox::SandboxStatus;
 use super::users::{self, Analysts};
+use crate::clickhouse::analysts::AnalystKey;
 use crate::config::{Config, Secret};
 use crate::secret::read_or_make_secret;
 
 /// As much of what the process printed is worth repeating.
 const OUTPUT_TAIL_BYTES: u64 = 2 << 10;
+
+/// The function `file` reads any file that the process can, without a privilege:
+/// the data of every organization lies in such files. A function of the same name
+/// that is defined by SQL stands in its way.
+const NO_FILES: &str = "CREATE FUNCTION file AS (path) -> throwIf(true, 'files cannot be read here')";
 
 /// How the engine is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +57,13 @@ pub(super) struct HomeSettings {
 }
 
 impl HomeSettings {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, key: AnalystKey) -> Self {
         Self {
             database: config.clickhouse_database.clone(),
             memory_bytes_max: config.engine_memory_bytes_max,
             nice: config.engine_nice,
             queries_in_flight_max: config.queries_in_flight_max + config.inserts_in_flight_max,
-            analysts: Analysts::new(config),
+            analysts: Analysts::new(config, key),
         }
     }
 }
@@ -97,6 +106,16 @@ impl Home {
         self.dir.join("data")
     }
 
+    /// What the process may read in here.
+    pub(super) fn readable_dirs(&self) -> [PathBuf; 1] {
+        [self.dir.join("etc")]
+    }
+
+    /// What the process may change in here: not the password, nor its own users.
+    pub(super) fn writable_dirs(&self) -> [PathBuf; 2] {
+        [self.data_dir(), self.dir.join("log")]
+    }
+
     /// The process's nice value.
     pub(super) const fn nice(&self) -> u8 {
         self.settings.nice
@@ -137,12 +156,31 @@ impl Home {
         tail.unwrap_or_else(|error| format!("(its output cannot be read: {error})"))
     }
 
+    /// Notes the port for people and programs that may read the password: the
+    /// engine's port is nobody else's business, and another one at every start.
+    pub(super) fn write_port(&self, port: u16) -> io::Result<()> {
+        let path = self.dir.join("http-port");
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        writeln!(file?, "{port}")
+    }
+
+    /// How much of the sandbox the last process has reported to be in force.
+    pub(super) fn sandbox_status(&self) -> SandboxStatus {
+        let mut head = String::new();
+        let read =
+            File::open(self.output_path()).and_then(|file| file.take(OUTPUT_TAIL_BYTES).read_to_string(&mut head));
+        read.map_or(SandboxStatus::None, |_| SandboxStatus::reported(&head))
+    }
+
     fn output_path(&self) -> PathBuf {
         self.dir.join("log/output.log")
     }
 
     /// Writes the configuration for a process that listens on this port.
     pub(super) fn write_config(&self, form: Form, port: u16) -> io::Result<()> {
+        let functions = self.dir.join("etc/functions");
+        DirBuilder::new().recursive(true).mode(0o700).create(&functions)?;
+        std::fs::write(functions.join("function_file.sql"), NO_FILES)?;
         std::fs::write(self.config_path(), self.config_xml(port))?;
         std::fs::write(self.dir.join("etc/users.xml"), users::xml(&self.settings, &self.password, form))
     }
@@ -168,6 +206,11 @@ impl Home {
   <tmp_path>{dir}/data/tmp/</tmp_path>
   <user_files_path>{dir}/data/user_files/</user_files_path>
   <users_config>{dir}/etc/users.xml</users_config>
+  <user_defined_path>{dir}/etc/functions/</user_defined_path>
+  <!-- A profile can say which settings its users may change. -->
+  <access_control_improvements>
+    <settings_constraints_replace_previous>true</settings_constraints_replace_previous>
+  </access_control_improvements>
   <default_profile>default</default_profile>
   <listen_host>127.0.0.1</listen_host>
   <http_port>{port}</http_port>
@@ -208,13 +251,14 @@ fn xml_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
     fn home(dir: &Path) -> Home {
-        Home::open(dir, HomeSettings::new(&Config::default())).unwrap()
+        let config = Config { data_dir: dir.to_owned(), ..Config::default() };
+        let key = AnalystKey::open(&config).unwrap();
+        Home::open(dir, HomeSettings::new(&config, key)).unwrap()
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod fetch;
 mod home;
 mod process;
 mod progress;
+mod sandbox;
 mod source;
 mod spread;
 mod supervisor;
@@ -33,17 +34,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use child::{ChildArgs, run_child};
 pub use fetch::FetchError;
+pub use sandbox::SandboxStatus;
 pub use source::SourceError;
 
+use crate::clickhouse::analysts::AnalystKey;
 use crate::config::{Config, Secret};
-use crate::domain::OrgId;
 use home::{Home, HomeSettings};
 use source::Source;
 use supervisor::{StartError, Starter, Supervisor};
 
 /// Attempts of a first start before it is given up.
 const START_ATTEMPTS_MAX: u32 = 3;
-/// Ports tried when any free one will do.
+/// Ports tried.
 const PORT_ATTEMPTS_MAX: u32 = 10;
 
 /// What of the engine's running is not a matter of the service's settings.
@@ -64,11 +66,14 @@ pub struct EngineSettings {
     pub backoff_min: Duration,
     /// The longest such pause.
     pub backoff_max: Duration,
+    /// Files and directories that the process may read, and run, besides its own
+    /// and the system's.
+    pub readable_paths: Vec<PathBuf>,
 }
 
 impl EngineSettings {
     /// With this program as the `tallyhouse` program.
-    pub const fn with_executable(executable: PathBuf) -> Self {
+    pub fn with_executable(executable: PathBuf) -> Self {
         Self {
             executable,
             start_wait_max: Duration::from_secs(60),
@@ -76,6 +81,7 @@ impl EngineSettings {
             stop_wait_max: Duration::from_secs(10),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
+            readable_paths: Vec::new(),
         }
     }
 }
@@ -103,15 +109,6 @@ pub enum EngineError {
     /// There is no ClickHouse to run.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The port of the settings is taken.
-    #[error(
-        "the port {port} of the setting clickhouse_http_port is in use by another program; name another one, \
-         or 0 for any free one"
-    )]
-    PortTaken {
-        /// The port.
-        port: u16,
-    },
     /// Another engine works in the data directory.
     #[error("the data directory {dir} is in use by another ClickHouse")]
     InUse {
@@ -130,6 +127,7 @@ pub enum EngineError {
 #[derive(Debug)]
 pub struct Engine {
     endpoint: Endpoint,
+    sandbox: SandboxStatus,
     pid: watch::Receiver<Option<u32>>,
     supervision: JoinHandle<()>,
     stop: DropGuard,
@@ -144,21 +142,28 @@ impl Engine {
     /// [`Engine::start`], with more to choose.
     pub async fn start_with(config: &Config, settings: EngineSettings) -> Result<Self, EngineError> {
         let source = Source::find(config).await?;
-        let home = Home::open(&config.data_dir, HomeSettings::new(config))?;
+        let home = Home::open(&config.data_dir, HomeSettings::new(config, AnalystKey::open(config)?))?;
         tracing::info!(source = %source.path().display(), dir = %home.dir().display(), "starting ClickHouse");
         let starter = Starter::new(settings, source, home)?;
-        let (starter, process) = first_start(starter, config.clickhouse_http_port).await?;
+        let (starter, process) = first_start(starter).await?;
         let endpoint = starter.endpoint();
         tracing::info!(url = endpoint.url, pid = process.pid(), "ClickHouse answers");
+        let sandbox = starter.sandbox_status();
+        warn_of_gaps(sandbox);
         let stop = CancellationToken::new();
         let (supervisor, pid) = Supervisor::new(starter, process, stop.clone());
         let supervision = tokio::spawn(supervisor.run());
-        Ok(Self { endpoint, pid, supervision, stop: stop.drop_guard() })
+        Ok(Self { endpoint, sandbox, pid, supervision, stop: stop.drop_guard() })
     }
 
     /// Where to send queries, and as whom.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// How much of the engine's sandbox the kernel enforces.
+    pub const fn sandbox(&self) -> SandboxStatus {
+        self.sandbox
     }
 
     /// The id of the process that runs now; none while it is being started
@@ -177,18 +182,6 @@ impl Engine {
     }
 }
 
-/// The user and the password of an organisation's analyst, or of the one who
-/// reads all, in the engine of this data directory.
-///
-/// # Errors
-/// When the engine has never run there, or its password cannot be read.
-pub fn analyst(config: &Config, org_id: Option<&OrgId>) -> io::Result<(String, Secret)> {
-    let service_password = std::fs::read_to_string(config.data_dir.join("clickhouse/password"))?;
-    let user = users::analyst(org_id);
-    let password = users::password(&user, &Secret::new(service_password.trim_end().to_owned()));
-    Ok((user, password))
-}
-
 /// Keeps making parts of tables cheap for the engine of this data directory. To
 /// be called again when there are new tables.
 pub fn spread_parts(data_dir: &Path) {
@@ -201,18 +194,32 @@ fn own_executable() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
 }
 
+/// Says what analysts' queries could reach if one of the other barriers fell.
+fn warn_of_gaps(sandbox: SandboxStatus) {
+    match sandbox {
+        SandboxStatus::Full => tracing::info!("ClickHouse runs in a sandbox: it sees its own directory only"),
+        SandboxStatus::Partial => tracing::warn!(
+            "ClickHouse runs in a part of its sandbox: this kernel restricts its files, but not all of its ports, \
+             signals and system calls (Linux 6.12 or later does)"
+        ),
+        SandboxStatus::None => tracing::warn!(
+            "ClickHouse runs WITHOUT a sandbox: this kernel has no Landlock. Its process can read every file that \
+             the service can; what analysts ask is still checked before it gets there"
+        ),
+    }
+}
+
 /// Starts the first process, which is also the choice of the port.
-async fn first_start(mut starter: Starter, port_wanted: u16) -> Result<(Starter, process::Process), EngineError> {
+async fn first_start(mut starter: Starter) -> Result<(Starter, process::Process), EngineError> {
     let (mut attempts, mut ports) = (0, 0);
     loop {
-        let port = if port_wanted == 0 { free_port()? } else { port_wanted };
-        let error = match starter.start(port, attempts).await {
+        let error = match starter.start(free_port()?, attempts).await {
             Ok(process) => return Ok((starter, process)),
             Err(error) => error,
         };
         match &error {
-            StartError::PortTaken if port_wanted == 0 && ports < PORT_ATTEMPTS_MAX => ports += 1,
-            StartError::PortTaken => return Err(EngineError::PortTaken { port }),
+            StartError::PortTaken if ports < PORT_ATTEMPTS_MAX => ports += 1,
+            StartError::PortTaken => return Err(EngineError::Start(error.to_string())),
             StartError::InUse => return Err(EngineError::InUse { dir: starter.dir().to_owned() }),
             StartError::Ended { .. } | StartError::Hung { .. } if attempts + 1 < START_ATTEMPTS_MAX => {
                 attempts += 1;

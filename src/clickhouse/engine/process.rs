@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 use super::home::{Form, Home};
@@ -53,12 +55,23 @@ impl Launcher {
     }
 }
 
+/// What a process may reach beside its home.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProcessBounds<'a> {
+    /// The TCP port it listens on.
+    pub port: u16,
+    /// Further files and directories that it may read, and run.
+    pub readable_paths: &'a [PathBuf],
+}
+
 /// One running process. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    /// The process ends when this is closed.
-    stdin: Option<ChildStdin>,
+    /// The other end of its standard input: the process ends when this is closed.
+    /// A socket, which cannot be opened a second time by a path such as
+    /// `/dev/stdin`.
+    input: Option<UnixStream>,
     form: Form,
 }
 
@@ -69,28 +82,30 @@ impl Process {
         executable: &Path,
         source: &Source,
         home: &Home,
+        bounds: &ProcessBounds<'_>,
     ) -> io::Result<Self> {
+        let (input, far_end) = UnixStream::pair()?;
         let output = home.create_output()?;
         let mut command = Command::new(executable);
         command
             .arg0("tallyhouse")
-            .args(child_arguments(source, home))
+            .args(child_arguments(source, home, bounds))
+            // Secrets of the service are in its environment.
+            .env_clear()
             // Times without a zone are UTC, wherever this machine is.
             .env("TZ", "UTC")
             // Else a server would make itself the child of a watchdog.
             .env("CLICKHOUSE_WATCHDOG_ENABLE", "0")
             .current_dir(home.dir())
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(far_end))
             .stdout(output.try_clone()?)
             .stderr(output)
             // Ctrl-C in the terminal is for the service, which still needs its
             // database to finish.
             .process_group(0)
             .kill_on_drop(true);
-        let mut child = launcher.spawn(command).await?;
-        // Taken out, as waiting for a child closes the pipe it still has.
-        let stdin = child.stdin.take();
-        Ok(Self { child, stdin, form: source.form() })
+        let child = launcher.spawn(command).await?;
+        Ok(Self { child, input: Some(input), form: source.form() })
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
@@ -103,7 +118,7 @@ impl Process {
 
     /// Asks the process to end, and kills it when that takes too long.
     pub(super) async fn end(mut self, wait_max: Duration) {
-        drop(self.stdin.take());
+        drop(self.input.take());
         if self.form == Form::Server {
             self.terminate();
         }
@@ -129,7 +144,7 @@ impl Process {
 }
 
 /// What `tallyhouse` is called with: see [`super::ChildArgs`].
-fn child_arguments(source: &Source, home: &Home) -> Vec<OsString> {
+fn child_arguments(source: &Source, home: &Home, bounds: &ProcessBounds<'_>) -> Vec<OsString> {
     let how = match source {
         Source::Library(_) => "--library",
         Source::Binary(_) => "--binary",
@@ -137,7 +152,15 @@ fn child_arguments(source: &Source, home: &Home) -> Vec<OsString> {
     let parent = std::process::id().to_string();
     let mut arguments: Vec<OsString> = vec!["engine".into(), how.into(), source.path().into()];
     arguments.extend(["--lock".into(), home.lock_path().into(), "--parent".into(), parent.into()]);
-    arguments.extend(["--nice".into(), home.nice().to_string().into(), "--".into()]);
+    arguments.extend(["--nice".into(), home.nice().to_string().into()]);
+    arguments.extend(["--port".into(), bounds.port.to_string().into()]);
+    for path in home.readable_dirs().iter().chain(bounds.readable_paths) {
+        arguments.extend(["--readable".into(), path.into()]);
+    }
+    for path in home.writable_dirs() {
+        arguments.extend(["--writable".into(), path.into()]);
+    }
+    arguments.push("--".into());
     arguments.extend(clickhouse_arguments(source.form(), home));
     arguments
 }

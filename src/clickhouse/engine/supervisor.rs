@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::block_log;
 use super::home::Home;
-use super::process::{Launcher, Process};
+use super::process::{Launcher, Process, ProcessBounds};
+use super::sandbox::SandboxStatus;
 use super::source::Source;
 use super::users::{READER_USER, SERVICE_USER};
 use super::{Endpoint, EngineSettings};
@@ -65,6 +66,11 @@ impl Starter {
         self.home.dir()
     }
 
+    /// How much of its sandbox is in force, of the process that was started last.
+    pub(super) fn sandbox_status(&self) -> SandboxStatus {
+        self.home.sandbox_status()
+    }
+
     /// Of the process that was started last.
     pub(super) fn endpoint(&self) -> Endpoint {
         Endpoint {
@@ -88,13 +94,18 @@ impl Starter {
         })?);
         block_log::mend(&self.home.data_dir())?;
         self.home.write_config(self.source.form(), port)?;
-        let mut process = Process::start(&self.launcher, &self.settings.executable, &self.source, &self.home).await?;
+        let bounds = ProcessBounds { port, readable_paths: &self.settings.readable_paths };
+        let executable = &self.settings.executable;
+        let mut process = Process::start(&self.launcher, executable, &self.source, &self.home, &bounds).await?;
         let wait_max = self.settings.start_wait_max * 2_u32.pow(attempts.min(DOUBLINGS_MAX));
         tokio::select! {
             status = process.wait() => {
                 return Err(StartError::Ended { status: status?, output: self.home.output_tail() });
             }
-            () = self.answers() => return Ok(process),
+            () = self.answers() => {
+                self.home.write_port(port)?;
+                return Ok(process);
+            }
             () = tokio::time::sleep(wait_max) => {}
         }
         process.kill().await;

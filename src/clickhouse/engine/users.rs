@@ -1,9 +1,10 @@
 //! Who may do what in the embedded engine. Written at every start; nobody can
-//! be added at run time.
+//! be added at run time. It holds hashes of passwords only.
 
 use sha2::{Digest as _, Sha256};
 
 use super::home::{Form, HomeSettings};
+use crate::clickhouse::analysts::{self, AnalystKey, SETTINGS, TABLES};
 use crate::config::{Config, Secret};
 use crate::domain::OrgId;
 use crate::secret::hex;
@@ -12,25 +13,12 @@ use crate::secret::hex;
 pub(super) const SERVICE_USER: &str = "tallyhouse";
 /// The user that answers are read as.
 pub(super) const READER_USER: &str = "tallyhouse_reader";
-/// The user who reads the views of all organisations.
-const ANALYST: &str = "analyst";
 
 /// What the reader sees, in each of these tables: the rows of the organisation
 /// that is named with the query. (Of the settings that a query can carry,
 /// `log_comment` is the one that means nothing to ClickHouse.) Without it,
-/// there are none.
-const READER_TABLES: [&str; 10] = [
-    "events",
-    "campaign_minutes",
-    "type_hours",
-    "user_days",
-    "user_minutes",
-    "organizations",
-    "users",
-    "memberships",
-    "custom_metrics",
-    "event_types",
-];
+/// there are none. It runs the service's own statements, whose text is never a
+/// caller's; analysts' queries run as others.
 const READER_FILTER: &str = "org_id = getSetting('log_comment')";
 
 /// The analysts of an engine.
@@ -38,25 +26,42 @@ const READER_FILTER: &str = "org_id = getSetting('log_comment')";
 pub(super) struct Analysts {
     /// Each of these organisations has an analyst of its own.
     orgs: Vec<OrgId>,
-    /// Whoever is on this machine may read everything: there is no
-    /// authentication anywhere.
-    are_trusted: bool,
+    /// What their passwords are made of.
+    key: AnalystKey,
+    /// What holds for each query, by name and value.
+    fixed: Vec<(&'static str, String)>,
+    /// The names of the settings that they may choose, with their bounds.
+    chosen: Vec<(&'static str, Option<u64>)>,
 }
 
 impl Analysts {
-    pub(super) fn new(config: &Config) -> Self {
-        Self { orgs: config.analyst_orgs.0.clone(), are_trusted: !config.has_authentication() }
+    pub(super) fn new(config: &Config, key: AnalystKey) -> Self {
+        Self {
+            orgs: config.analyst_orgs.0.clone(),
+            key,
+            fixed: analysts::fixed(config),
+            chosen: SETTINGS.iter().map(|setting| (setting.name, setting.bound.max(config))).collect(),
+        }
+    }
+
+    /// The profile of analysts: limits, and which of them a query may change.
+    fn profile(&self) -> String {
+        let mut xml = String::new();
+        for (name, value) in &self.fixed {
+            xml.push_str(&format!("\n      <{name}>{value}</{name}>"));
+        }
+        xml.push_str("\n      <constraints>");
+        for (name, max) in &self.chosen {
+            let bounds = max.map(|max| format!("<min>1</min><max>{max}</max>")).unwrap_or_default();
+            xml.push_str(&format!("\n        <{name}>{bounds}<changeable_in_readonly/></{name}>"));
+        }
+        xml.push_str("\n      </constraints>");
+        xml
     }
 }
 
-/// The name of an organisation's analyst; of none in particular, the one who
-/// reads all.
-pub(super) fn analyst(org_id: Option<&OrgId>) -> String {
-    org_id.map_or_else(|| ANALYST.to_owned(), |org_id| format!("{ANALYST}_{}", org_id.as_str()))
-}
-
-/// A user's password: made of the service's, from which it follows, but not the
-/// other way.
+/// A password of the service's own users: made of the service's, from which it
+/// follows, but not the other way.
 pub(super) fn password(user: &str, service_password: &Secret) -> Secret {
     match user {
         SERVICE_USER => service_password.clone(),
@@ -64,28 +69,31 @@ pub(super) fn password(user: &str, service_password: &Secret) -> Secret {
     }
 }
 
+fn hashed(password: &Secret) -> String {
+    format!("<password_sha256_hex>{}</password_sha256_hex>", hex(&Sha256::digest(password.expose())))
+}
+
 /// The file that says it.
 pub(super) fn xml(settings: &HomeSettings, service_password: &Secret, form: Form) -> String {
     let database = &settings.database;
-    let secret = |user: &str| {
-        let sha256 = hex(&Sha256::digest(password(user, service_password).expose()));
-        format!("<password_sha256_hex>{sha256}</password_sha256_hex>")
-    };
+    let analysts = &settings.analysts;
+    let secret = |user: &str| hashed(&password(user, service_password));
     let (service_secret, reader_secret) = (secret(SERVICE_USER), secret(READER_USER));
-    let analyst_secret =
-        if settings.analysts.are_trusted { "<no_password/>".to_owned() } else { secret(&analyst(None)) };
     let (mut reader_grants, mut reader_filters) = (String::new(), String::new());
-    for table in READER_TABLES {
+    for table in TABLES {
         reader_grants.push_str(&format!("\n        <query>GRANT SELECT ON {database}.{table}</query>"));
         reader_filters.push_str(&format!("\n          <{table}><filter>{READER_FILTER}</filter></{table}>"));
     }
-    let (mut org_profiles, mut org_users) = (String::new(), String::new());
-    for org_id in &settings.analysts.orgs {
-        let user = analyst(Some(org_id));
-        org_profiles.push_str(&org_profile(&user, org_id));
-        org_users.push_str(&org_user(&user, &secret(&user), database));
+    let analyst_profile = analysts.profile();
+    let all = analysts::user(None);
+    let mut analyst_users =
+        analyst(&all, &hashed(&analysts.key.engine_password(&all)), &format!("{database}_analytics"));
+    for org_id in &analysts.orgs {
+        let user = analysts::user(Some(org_id));
+        let secret = hashed(&analysts.key.engine_password(&user));
+        analyst_users.push_str(&definer(org_id, database));
+        analyst_users.push_str(&analyst(&user, &secret, &analysts::database(database, org_id)));
     }
-    let analyst_memory_bytes_max = settings.memory_bytes_max / 4;
     let starter = match form {
         Form::Library => STARTER,
         Form::Server => "",
@@ -102,15 +110,8 @@ pub(super) fn xml(settings: &HomeSettings, service_password: &Secret, form: Form
       <!-- It may set what a query is to be run with, and change nothing else. -->
       <readonly>2</readonly>
     </reader>
-    <analyst>
-      <readonly>1</readonly>
-      <max_execution_time>60</max_execution_time>
-      <max_memory_usage>{analyst_memory_bytes_max}</max_memory_usage>
-      <max_threads>1</max_threads>
-      <max_concurrent_queries_for_user>8</max_concurrent_queries_for_user>
-      <max_result_rows>1000000</max_result_rows>
-      <max_result_bytes>268435456</max_result_bytes>
-    </analyst>{org_profiles}
+    <analyst>{analyst_profile}
+    </analyst>
   </profiles>
   <quotas><default/></quotas>
   <users>
@@ -125,6 +126,7 @@ pub(super) fn xml(settings: &HomeSettings, service_password: &Secret, form: Form
         <query>GRANT ALL ON {database}_*.*</query>
         <query>GRANT SELECT ON system.*</query>
         <query>GRANT TABLE ENGINE ON *</query>
+        <query>GRANT SET DEFINER ON *</query>
         <query>GRANT CREATE TEMPORARY TABLE, KILL QUERY, SYSTEM FLUSH LOGS ON *.*</query>
       </grants>
     </{SERVICE_USER}>
@@ -141,47 +143,52 @@ pub(super) fn xml(settings: &HomeSettings, service_password: &Secret, form: Form
         </{database}>
       </databases>
     </{READER_USER}>
-    <!-- Analysts on this machine: they read the views made for them, within limits. Each further one has an
-         organisation, and reads the views that show its rows only. -->
-    <analyst>
-      {analyst_secret}
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>analyst</profile>
-      <quota>default</quota>
-      <grants>
-        <query>GRANT SELECT ON {database}_analytics.*</query>
-      </grants>
-    </analyst>{org_users}{starter}
+    <!-- Analysts, as whom the service runs their statements. Those of one organization read views whose definer
+         sees that organization's rows only. -->{analyst_users}{starter}
   </users>
 </clickhouse>
 "
     )
 }
 
-/// What the analyst of an organisation can set: nothing, `log_comment`
-/// included, by which the views know the organisation.
-fn org_profile(user: &str, org_id: &OrgId) -> String {
-    format!(
-        "
-    <{user}>
-      <profile>analyst</profile>
-      <log_comment>{}</log_comment>
-    </{user}>",
-        org_id.as_str()
-    )
-}
-
-fn org_user(user: &str, secret: &str, database: &str) -> String {
+/// A user who may read one database of views.
+fn analyst(user: &str, secret: &str, views: &str) -> String {
     format!(
         "
     <{user}>
       {secret}
       <networks><ip>127.0.0.1</ip></networks>
-      <profile>{user}</profile>
+      <profile>analyst</profile>
       <quota>default</quota>
       <grants>
-        <query>GRANT SELECT ON {database}_org.*</query>
+        <query>GRANT SELECT ON `{views}`.*</query>
       </grants>
+    </{user}>"
+    )
+}
+
+/// The user that the views of an organization read as. Nobody has its password.
+fn definer(org_id: &OrgId, database: &str) -> String {
+    let (user, filter) = (analysts::definer(org_id), analysts::row_filter(org_id));
+    let secret = hashed(&Secret::new(hex(&rand::random::<[u8; 32]>())));
+    let (mut grants, mut filters) = (String::new(), String::new());
+    for table in TABLES {
+        grants.push_str(&format!("\n        <query>GRANT SELECT ON {database}.{table}</query>"));
+        filters.push_str(&format!("\n          <{table}><filter>{filter}</filter></{table}>"));
+    }
+    format!(
+        "
+    <{user}>
+      {secret}
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>analyst</profile>
+      <quota>default</quota>
+      <grants>{grants}
+      </grants>
+      <databases>
+        <{database}>{filters}
+        </{database}>
+      </databases>
     </{user}>"
     )
 }
@@ -207,7 +214,9 @@ mod tests {
     use super::*;
 
     fn written(config: &Config, form: Form) -> String {
-        xml(&HomeSettings::new(config), &Secret::new("secret".to_owned()), form)
+        let key = Secret::new("a secret of analysts".to_owned());
+        let key = AnalystKey::open(&Config { analyst_secret: key, ..Config::default() }).unwrap();
+        xml(&HomeSettings::new(config, key), &Secret::new("secret".to_owned()), form)
     }
 
     #[test]
@@ -221,19 +230,28 @@ mod tests {
     }
 
     #[test]
-    fn with_authentication_everybody_has_a_password() {
-        let open = written(&Config::default(), Form::Server);
-        assert!(open.contains("<no_password/>"));
+    fn nobody_but_the_starter_goes_without_a_password() {
         let secret = Secret::new("0123456789abcdef0123456789abcdef".to_owned());
-        let closed = written(&Config { auth_hs256_secret: secret, ..Config::default() }, Form::Server);
-        assert!(!closed.contains("<no_password/>"));
+        for config in [Config::default(), Config { auth_hs256_secret: secret, ..Config::default() }] {
+            assert!(!written(&config, Form::Server).contains("<no_password/>"));
+        }
+    }
+
+    #[test]
+    fn an_organization_with_a_dot_in_its_id_has_names_that_are_names_in_xml() {
+        let text = written(&Config { analyst_orgs: "a.b,c-d".parse().unwrap(), ..Config::default() }, Form::Server);
+        for part in
+            ["<analyst_a-2Eb>", "<definer_a-2Eb>", "org_id = 'a.b'", "<analyst_c-2Dd>", "`tallyhouse_org_a-2Eb`.*"]
+        {
+            assert!(text.contains(part), "{part}");
+        }
+        assert!(!text.contains("_a.b>"));
     }
 
     #[test]
     fn each_user_has_a_password_of_its_own() {
         let of = |user: &str| password(user, &Secret::new("secret".to_owned())).expose().to_owned();
         assert_eq!(of(SERVICE_USER), "secret");
-        assert_ne!(of(READER_USER), of(ANALYST));
-        assert_ne!(of("analyst_a"), of("analyst_b"));
+        assert_ne!(of(READER_USER), "secret");
     }
 }

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::failure::{ErrorInfo, Failure};
 use crate::audit::StatusReport;
+use crate::clickhouse::engine::SandboxStatus;
 use crate::domain::{Error, HourResult};
 use crate::health::{Effect, Reason, Status};
 use crate::transport::rfc3339;
@@ -49,6 +50,11 @@ pub(super) struct Readiness {
     /// Whether ClickHouse answers: `up` or `away`.
     #[schema(example = "up")]
     clickhouse: &'static str,
+    /// How much of the embedded ClickHouse's sandbox the kernel enforces: `full`, `partial` or `none`. Left out where
+    /// ClickHouse is a server of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "full")]
+    engine_sandbox: Option<&'static str>,
     /// What of the log is not in ClickHouse yet.
     segments: Waiting,
     /// What the audit of the rollups has found.
@@ -161,6 +167,7 @@ pub(super) async fn ready(State(serving): State<Arc<Serving>>) -> Response {
         status: status.as_str(),
         reasons: reasons.into_iter().map(ReadinessReason::from).collect(),
         clickhouse: if *app.clickhouse_up.borrow() { "up" } else { "away" },
+        engine_sandbox: app.engine_sandbox.map(SandboxStatus::name),
         segments: Waiting { waiting: segments.backlog(), parked: segments.parked(), rows: segments.rows() },
         audit: app.auditor.status().report().into(),
         error,

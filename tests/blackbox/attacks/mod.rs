@@ -7,6 +7,7 @@
 //! time, and ends by itself. `scripts/attack` runs all of them; the table in
 //! `docs/security.md` names the test for each line of the threat model.
 
+mod analysts;
 mod browsers;
 mod client;
 mod connections;
