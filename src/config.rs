@@ -231,6 +231,16 @@ settings! {
     event_types_max, "TALLYHOUSE_EVENT_TYPES_MAX": u64 = 500;
     /// Most versions of an event type.
     event_type_versions_max, "TALLYHOUSE_EVENT_TYPE_VERSIONS_MAX": usize = 100;
+    /// Threads on which schemas are compiled and compared, and events are checked
+    /// against dear ones. 0: one for every two processors, at least two.
+    schema_threads_max, "TALLYHOUSE_SCHEMA_THREADS_MAX": usize = 0;
+    /// Memory for compiled schemas, in bytes; those that were not used for
+    /// longest are compiled again when they are needed.
+    schema_bytes_max, "TALLYHOUSE_SCHEMA_BYTES_MAX": u64 = 64 << 20;
+    /// Longest that the events of a batch are checked against schemas, in
+    /// milliseconds; those that were not reached are undecided. A new version is
+    /// compared with the last one for as long.
+    schema_wait_ms_max, "TALLYHOUSE_SCHEMA_WAIT_MS_MAX": u64 = 5_000;
     /// Time between two looks at what event types other services on the same
     /// database have registered, in seconds.
     event_types_refresh_seconds, "TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS": u64 = 5;
@@ -254,6 +264,8 @@ settings! {
     /// Longest an event whose minute is no longer in memory waits for ClickHouse
     /// to be asked about it, in milliseconds; then it is undecided.
     look_up_wait_ms_max, "TALLYHOUSE_LOOK_UP_WAIT_MS_MAX": u64 = 10_000;
+    /// Look-ups of late events under way in ClickHouse at a time; more wait.
+    look_ups_in_flight_max, "TALLYHOUSE_LOOK_UPS_IN_FLIGHT_MAX": usize = 8;
     /// Longest an answer waits for ClickHouse when a caller asked for
     /// DURABILITY_STORED, in milliseconds.
     stored_wait_ms_max, "TALLYHOUSE_STORED_WAIT_MS_MAX": u64 = 30_000;
@@ -285,6 +297,12 @@ settings! {
     /// least is closed for a new one. At most what the process's limit of open
     /// files leaves when half of it (1,024 at most) is kept for other files.
     connections_max, "TALLYHOUSE_CONNECTIONS_MAX": usize = 8_192;
+
+    /// Most that one organization may take of what all share, in percent: queries
+    /// and look-ups under way, watchers, bytes of events that wait for the log,
+    /// idempotency keys, compiled schemas. Half of the rest is kept for
+    /// organizations that hold none. See `docs/fair-shares.md`.
+    organization_share_percent, "TALLYHOUSE_ORGANIZATION_SHARE_PERCENT": u32 = 50;
 
     /// Most idempotency keys that are kept at a time; each is for 24 hours. New
     /// ones are refused beyond.
@@ -345,9 +363,11 @@ settings! {
     cache_open_ms_max, "TALLYHOUSE_CACHE_OPEN_MS_MAX": u64 = 1_000;
     /// Longest any other answer is cached, in milliseconds.
     cache_closed_ms_max, "TALLYHOUSE_CACHE_CLOSED_MS_MAX": u64 = 60_000;
-    /// Longest a query may take, in milliseconds.
+    /// Longest a query may take, in milliseconds, the time that it waits for its
+    /// turn included; then it is cancelled in ClickHouse.
     query_wait_ms_max, "TALLYHOUSE_QUERY_WAIT_MS_MAX": u64 = 10_000;
-    /// Queries under way in ClickHouse at a time; more wait.
+    /// Queries under way in ClickHouse at a time, those of callers who have gone
+    /// included until they are cancelled; more wait. Inserts are not counted.
     queries_in_flight_max, "TALLYHOUSE_QUERIES_IN_FLIGHT_MAX": usize = 32;
     /// Most buckets in one series. (Of 100,000, an answer still fits in the
     /// 4 MiB that gRPC clients accept by default.)
@@ -546,6 +566,9 @@ impl Config {
             ("clock_confirm_seconds", self.clock_confirm_seconds.into(), 1, 86_400),
             ("event_types_max", self.event_types_max, 1, 100_000),
             ("event_type_versions_max", self.event_type_versions_max as u64, 1, 10_000),
+            ("schema_threads_max", self.schema_threads_max as u64, 0, 256),
+            ("schema_bytes_max", self.schema_bytes_max, 1 << 20, 1 << 36),
+            ("schema_wait_ms_max", self.schema_wait_ms_max, 100, 60_000),
             ("event_types_refresh_seconds", self.event_types_refresh_seconds, 1, 3_600),
             ("batch_events_max", self.batch_events_max as u64, 1, BATCH_EVENTS_BOUND as u64),
             ("message_bytes_max", self.message_bytes_max as u64, 1 << 10, 64 << 20),
@@ -570,6 +593,8 @@ impl Config {
             ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),
             ("inserts_in_flight_max", self.inserts_in_flight_max as u64, 1, 64),
             ("queries_in_flight_max", self.queries_in_flight_max as u64, 1, 1 << 10),
+            ("look_ups_in_flight_max", self.look_ups_in_flight_max as u64, 1, 1 << 10),
+            ("organization_share_percent", self.organization_share_percent.into(), 1, 100),
             ("buckets_max", self.buckets_max.into(), 1, 100_000),
             ("audit_after_minutes", self.audit_after_minutes.into(), 0, 10_080),
             ("audit_pause_ms", self.audit_pause_ms, 1, 86_400_000),
@@ -620,6 +645,11 @@ impl Config {
         };
         let message = "must be set too: TLS needs both tls_certificate_file and tls_key_file".to_owned();
         Err(ConfigError::OutOfBounds { setting, message })
+    }
+
+    /// [`Config::organization_share_percent`]; all where there is one organization, as without authentication.
+    pub fn share_percent(&self) -> u32 {
+        if self.has_authentication() { self.organization_share_percent } else { 100 }
     }
 
     /// The bounds of an event.

@@ -33,6 +33,7 @@ pub mod data_dir;
 pub mod directory;
 pub mod domain;
 pub mod event_types;
+pub mod fairness;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -42,6 +43,7 @@ pub mod ingest;
 mod json;
 pub mod limits;
 pub mod meters;
+mod private_files;
 pub mod query;
 mod regular_file;
 pub mod retention;

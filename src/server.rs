@@ -15,6 +15,7 @@ use crate::audit::{AuditSettings, Auditor};
 use crate::clickhouse::analysts;
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::audit::AuditStore;
+use crate::clickhouse::cancel::QueryCanceller;
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::directory::DirectoryStore;
 use crate::clickhouse::engine::SandboxStatus;
@@ -43,7 +44,8 @@ use crate::ingest::store::EventStore;
 use crate::ingest::stored::StoredHours;
 use crate::ingest::terms::CurrentTerms;
 use crate::limits::{LimitSettings, RateLimits};
-use crate::query::{CacheSettings, Queries, Room};
+use crate::private_files;
+use crate::query::{CacheSettings, Queries, QueryLimiter, QueryLimiterSettings};
 use crate::retention::{Retention, RetentionSettings};
 use crate::sql_gateway;
 use crate::telemetry::{Metrics, OutcomeLog};
@@ -242,6 +244,7 @@ struct Parts {
     calls: Arc<RepeatableCalls>,
     /// See [`SqlPort::engine_sandbox`].
     engine_sandbox: Option<SandboxStatus>,
+    limiter: Arc<QueryLimiter>,
 }
 
 impl Parts {
@@ -253,6 +256,8 @@ impl Parts {
         clock: Arc<ArrivalClock>,
     ) -> Result<Self, ServerError> {
         let terms = Arc::default();
+        let limiter = Arc::new(query_limiter(config, endpoint));
+        let look_ups = Arc::new(look_up_limiter(config, endpoint));
         let log = Arc::new(open_log(config, &clock, &terms).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         let gate = Arc::new(InsertGate::new(former));
@@ -266,15 +271,16 @@ impl Parts {
             ),
             gate,
             calls: Arc::new(RepeatableCalls::new(open_keys(config).await?, Arc::clone(&clock))),
-            types: Arc::new(event_types(config, endpoint, reader, &clock)),
+            types: Arc::new(event_types(config, endpoint, reader, &limiter, &clock)),
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
             log,
-            store: Arc::new(ClickHouseStore::new(endpoint)),
+            store: Arc::new(ClickHouseStore::new(endpoint, look_ups)),
             stored_hours: Arc::default(),
             terms,
             clock,
             engine_sandbox: None,
+            limiter,
         })
     }
 
@@ -313,6 +319,7 @@ impl Parts {
         let auditor = Auditor::new(
             audit_settings(&config),
             AuditStore::new(endpoint),
+            Arc::clone(&self.limiter),
             self.gate,
             Arc::clone(self.log.segments()),
             Arc::clone(&self.stored_hours),
@@ -320,11 +327,10 @@ impl Parts {
             Arc::clone(&self.clock),
             Arc::clone(&metrics),
         );
-        let room = Arc::new(Room::new(config.queries_in_flight_max, Duration::from_millis(config.query_wait_ms_max)));
         let directory = Directory::new(
             DirectoryStore::new(reader, endpoint),
             Arc::clone(&self.types),
-            Arc::clone(&room),
+            Arc::clone(&self.limiter),
             Arc::clone(&self.clock),
             Arc::clone(self.log.segments()),
             all_organizations(&config),
@@ -333,7 +339,7 @@ impl Parts {
             Answers::new(reader),
             Figures::new(reader, endpoint),
             cache_settings(&config),
-            room,
+            self.limiter,
             Arc::clone(&self.clock),
             Arc::clone(self.log.segments()),
             self.stored_hours,
@@ -420,8 +426,14 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
 
 /// The keys that former runs have kept.
 async fn open_keys(config: &Config) -> Result<KeyStore, ServerError> {
+    let failed = |error: std::io::Error| ServerError::Part(error.to_string());
+    private_files::create_dir(&config.data_dir).map_err(failed)?;
     let path = config.data_dir.join("idempotency.redb");
-    let bounds = KeyBounds { keys_max: config.idempotency_keys_max, bytes_max: config.idempotency_bytes_max };
+    let bounds = KeyBounds {
+        keys_max: config.idempotency_keys_max,
+        bytes_max: config.idempotency_bytes_max,
+        share_percent: config.share_percent(),
+    };
     let opened = tokio::task::spawn_blocking({
         let path = path.clone();
         move || KeyStore::open(&path, bounds)
@@ -508,14 +520,46 @@ fn keep_certificate_fresh(tasks: &TaskTracker, stop: &CancellationToken, tls: Op
     tasks.spawn(async move { stop.run_until_cancelled(tls.keep_fresh()).await });
 }
 
-fn event_types(config: &Config, endpoint: &Endpoint, reader: &Endpoint, clock: &Arc<ArrivalClock>) -> EventTypes {
+/// The places of everything that callers and the service read.
+fn query_limiter(config: &Config, endpoint: &Endpoint) -> QueryLimiter {
+    let settings = QueryLimiterSettings {
+        in_flight_max: config.queries_in_flight_max,
+        share_percent: config.share_percent(),
+        wait_max: Duration::from_millis(config.query_wait_ms_max),
+    };
+    QueryLimiter::new(settings, QueryCanceller::new(endpoint))
+}
+
+/// The places of what ingest reads: a flood of queries must not leave events
+/// undecided.
+fn look_up_limiter(config: &Config, endpoint: &Endpoint) -> QueryLimiter {
+    let settings = QueryLimiterSettings {
+        in_flight_max: config.look_ups_in_flight_max,
+        share_percent: config.share_percent(),
+        wait_max: Duration::from_millis(config.look_up_wait_ms_max),
+    };
+    QueryLimiter::new(settings, QueryCanceller::new(endpoint))
+}
+
+fn event_types(
+    config: &Config,
+    endpoint: &Endpoint,
+    reader: &Endpoint,
+    limiter: &Arc<QueryLimiter>,
+    clock: &Arc<ArrivalClock>,
+) -> EventTypes {
     let settings = EventTypeSettings {
         type_bytes_max: config.type_bytes_max,
         types_max: config.event_types_max,
         versions_max: config.event_type_versions_max,
+        properties_bytes_max: config.properties_bytes_max,
+        threads_max: config.schema_threads_max,
+        compiled_bytes_max: config.schema_bytes_max,
+        wait_max: Duration::from_millis(config.schema_wait_ms_max),
+        share_percent: config.share_percent(),
     };
     let store = EventTypeStore::new(endpoint, reader, Duration::from_millis(config.query_wait_ms_max));
-    EventTypes::new(settings, store, Arc::clone(clock))
+    EventTypes::new(settings, store, Arc::clone(limiter), Arc::clone(clock))
 }
 
 const fn forwarder_settings(config: &Config) -> ForwarderSettings {
@@ -532,6 +576,7 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         limits: config.event_limits(),
         batch_events_max: config.batch_events_max,
         bytes_in_flight_max: config.ingest_bytes_in_flight_max,
+        share_percent: config.share_percent(),
         wait_max: Duration::from_millis(config.ingest_wait_ms_max),
         look_up_wait_max: Duration::from_millis(config.look_up_wait_ms_max),
         stored_wait_max: Duration::from_millis(config.stored_wait_ms_max),

@@ -26,19 +26,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-
 pub use status::{AuditStatus, StatusReport};
 
 use crate::clickhouse::audit::{AuditStore, Effort, HourScope};
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{
     AuditAuthor, AuditedHour, Error, HourFinding, HourResult, MILLIS_PER_HOUR, OrgId, Rollup, Timestamp, Window,
 };
+use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::insert_gate::InsertGate;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::StoredHours;
+use crate::query::QueryLimiter;
 use crate::retention::Retention;
 use crate::telemetry::Metrics;
 use in_flight::InFlight;
@@ -48,6 +49,9 @@ use reading::Reading;
 pub const HOURS_MAX: i64 = 366 * 24;
 /// Hours of an audit that names no window.
 const HOURS_DEFAULT: i64 = 24;
+/// Audits by command at a time, one of each organization. They take turns, hour
+/// by hour.
+const AUDITS_MAX: u64 = 64;
 /// How long a caller is told to wait while another audit runs.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -73,16 +77,17 @@ pub struct AuditSettings {
 pub struct Auditor {
     settings: AuditSettings,
     store: AuditStore,
+    limiter: Arc<QueryLimiter>,
     in_flight: InFlight,
     stored_hours: Arc<StoredHours>,
     retention: Arc<Retention>,
     clock: Arc<ArrivalClock>,
     metrics: Arc<Metrics>,
     status: AuditStatus,
-    /// One command at a time.
-    commands: Arc<Semaphore>,
-    /// One hour at a time, whoever asks.
-    hours: Mutex<()>,
+    /// One command of each organization at a time.
+    commands: Arc<FairSemaphore>,
+    /// One hour at a time, whoever asks; who waits for one takes turns.
+    hours: Arc<FairSemaphore>,
 }
 
 /// What to audit an hour for.
@@ -98,12 +103,20 @@ struct HourRequest {
     author: AuditAuthor,
 }
 
+impl HourRequest {
+    /// On whose behalf it is made.
+    fn tenant(&self) -> Tenant {
+        self.org_id.as_deref().and_then(OrgId::parse).map_or(Tenant::Service, Tenant::Organization)
+    }
+}
+
 impl Auditor {
     /// Audits the database behind this store.
     #[expect(clippy::too_many_arguments, reason = "every part is another")]
     pub fn new(
         settings: AuditSettings,
         store: AuditStore,
+        limiter: Arc<QueryLimiter>,
         gate: Arc<InsertGate>,
         segments: Arc<Segments>,
         stored_hours: Arc<StoredHours>,
@@ -114,14 +127,15 @@ impl Auditor {
         Arc::new(Self {
             settings,
             store,
+            limiter,
             in_flight: InFlight::new(gate, segments),
             stored_hours,
             retention,
             clock,
             metrics,
             status: AuditStatus::default(),
-            commands: Arc::new(Semaphore::new(1)),
-            hours: Mutex::new(()),
+            commands: FairSemaphore::new(Shares::one_each(AUDITS_MAX)),
+            hours: FairSemaphore::new(Shares::one_each(1)),
         })
     }
 
@@ -135,7 +149,7 @@ impl Auditor {
     ///
     /// # Errors
     /// `Invalid` for a window that is too long, or that lies where nothing can
-    /// be audited; `Exhausted` while another audit runs.
+    /// be audited; `Exhausted` while another audit of the organization runs.
     pub fn begin(
         self: &Arc<Self>,
         org_id: &OrgId,
@@ -143,8 +157,8 @@ impl Auditor {
         repair: RepairRequest,
     ) -> Result<Audit, Error> {
         let window = auditable(window, self.clock.now())?;
-        let busy = |_| Error::exhausted("another audit is running", RETRY_AFTER);
-        let permit = Arc::clone(&self.commands).try_acquire_owned().map_err(busy)?;
+        let busy = || Error::exhausted("another audit of this organization is running", RETRY_AFTER);
+        let permit = self.commands.try_acquire(&Tenant::from(org_id), 1).ok_or_else(busy)?;
         Ok(Audit {
             auditor: Arc::clone(self),
             org_id: org_id.as_str().to_owned(),
@@ -157,16 +171,25 @@ impl Auditor {
 
     /// Audits one hour.
     async fn audit_hour(&self, request: HourRequest) -> Result<AuditedHour, QueryError> {
-        let _turn = self.hours.lock().await;
+        let tenant = request.tenant();
+        let _turn = self.hours.acquire(&tenant, 1).await.map_err(|_| QueryError::Crowded)?;
         if self.retention.deleted().overlaps(&schedule::period(request.hour)) {
             return Ok(without_reading(&request, HourResult::Expired, resolve::EXPIRED));
         }
+        let running = self.limiter.begin(&tenant, self.settings.wait_max).await?;
+        let audited = self.audit_hour_under(&request, running.ticket()).await?;
+        running.finish();
+        Ok(audited)
+    }
+
+    /// Audits one hour under a ticket for its queries.
+    async fn audit_hour_under(&self, request: &HourRequest, ticket: &QueryTicket) -> Result<AuditedHour, QueryError> {
         let scope = HourScope { org_id: request.org_id.as_deref(), hour: request.hour };
-        let effort = self.effort(request.author);
+        let effort = self.effort(request.author, ticket);
         let looked = tokio::time::timeout(self.settings.wait_max, self.look(scope, effort)).await;
         let audited = match looked {
-            Ok(readings) => self.judge(&request, readings?).await?,
-            Err(_) => without_reading(&request, HourResult::Undetermined, TOOK_TOO_LONG),
+            Ok(readings) => self.judge(request, ticket, readings?).await?,
+            Err(_) => without_reading(request, HourResult::Undetermined, TOOK_TOO_LONG),
         };
         self.status.audited(&audited, request.author, self.clock.now());
         self.metrics.audited(&audited, self.clock.now());
@@ -177,10 +200,11 @@ impl Auditor {
     async fn judge(
         &self,
         request: &HourRequest,
+        ticket: &QueryTicket,
         mut readings: BTreeMap<String, Reading>,
     ) -> Result<AuditedHour, QueryError> {
         let scope = HourScope { org_id: request.org_id.as_deref(), hour: request.hour };
-        let unfinished = self.store.open_repairs(scope, self.effort(request.author)).await?;
+        let unfinished = self.store.open_repairs(scope, self.effort(request.author, ticket)).await?;
         unfinished.iter().for_each(|org_id| _ = readings.entry(org_id.clone()).or_default());
         let mut audited = AuditedHour { organisations: readings.len() as u64, ..nothing(request.hour) };
         for (org_id, reading) in readings {
@@ -190,7 +214,7 @@ impl Auditor {
             if is_equal && !self.in_flight.touches(scope).await {
                 continue;
             }
-            let finding = self.resolve(scope, request).await?;
+            let finding = self.resolve(scope, request, ticket).await?;
             if finding.result != HourResult::Consistent {
                 audited.findings.push(finding);
             }
@@ -199,7 +223,7 @@ impl Auditor {
     }
 
     /// Reads an hour's sums, by organisation.
-    async fn look(&self, scope: HourScope<'_>, effort: Effort) -> Result<BTreeMap<String, Reading>, QueryError> {
+    async fn look(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<BTreeMap<String, Reading>, QueryError> {
         let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
         for ((org_id, minute), sums) in self.store.event_sums(scope, effort).await? {
             readings.entry(org_id).or_default().events.insert(minute, sums);
@@ -212,12 +236,12 @@ impl Auditor {
         Ok(readings)
     }
 
-    const fn effort(&self, author: AuditAuthor) -> Effort {
+    const fn effort<'a>(&self, author: AuditAuthor, ticket: &'a QueryTicket) -> Effort<'a> {
         let threads = match author {
             AuditAuthor::Background => 1,
             AuditAuthor::Command => 0,
         };
-        Effort { threads, wait_max: self.settings.wait_max }
+        Effort { threads, wait_max: self.settings.wait_max, ticket }
     }
 }
 
@@ -239,7 +263,7 @@ pub struct Audit {
     window: Window,
     next: Timestamp,
     repair: RepairRequest,
-    permit: Arc<OwnedSemaphorePermit>,
+    permit: Arc<FairPermit>,
 }
 
 impl Audit {

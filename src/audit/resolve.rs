@@ -34,6 +34,7 @@ use super::schedule::period;
 use super::{Auditor, HourRequest, second};
 use crate::clickhouse::audit::{Effort, HourScope, Mark, Repair, RepairKind, RepairRecord, RollupRepairs};
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, RepairState, Rollup};
 use crate::ingest::store::StoreError;
 use crate::ingest::stored::TouchedHours;
@@ -87,13 +88,18 @@ struct Known {
 
 impl Auditor {
     /// See the module.
-    pub(super) async fn resolve(&self, scope: HourScope<'_>, request: &HourRequest) -> Result<HourFinding, QueryError> {
+    pub(super) async fn resolve(
+        &self,
+        scope: HourScope<'_>,
+        request: &HourRequest,
+        ticket: &QueryTicket,
+    ) -> Result<HourFinding, QueryError> {
         let mut known = Known::default();
         let mut attempts = 0;
         let mut repairs = 0;
         let (result, reason) = loop {
             let holds = attempts > 0;
-            let Some(attempt) = self.attempt_in_time(scope, request, holds, &mut known).await? else {
+            let Some(attempt) = self.attempt_in_time(scope, request, ticket, holds, &mut known).await? else {
                 break (HourResult::Undetermined, if holds { HOLD_TOO_SHORT } else { WAIT_TOO_SHORT });
             };
             match attempt {
@@ -137,11 +143,12 @@ impl Auditor {
         &self,
         scope: HourScope<'_>,
         request: &HourRequest,
+        ticket: &QueryTicket,
         holds: bool,
         known: &mut Known,
     ) -> Result<Option<Attempt>, QueryError> {
         let wait_max = if holds { self.settings.hold_max } else { self.settings.wait_max };
-        let effort = Effort { wait_max, ..self.effort(request.author) };
+        let effort = Effort { wait_max, ..self.effort(request.author, ticket) };
         let attempt = async {
             let _held = if holds { Some(self.in_flight.hold().await) } else { None };
             self.attempt(scope, request, effort, known).await
@@ -156,7 +163,7 @@ impl Auditor {
         &self,
         scope: HourScope<'_>,
         request: &HourRequest,
-        effort: Effort,
+        effort: Effort<'_>,
         known: &mut Known,
     ) -> Result<Attempt, QueryError> {
         if self.in_flight.touches(scope).await {
@@ -220,7 +227,7 @@ impl Auditor {
     }
 
     /// What must stand still.
-    async fn state(&self, scope: HourScope<'_>, effort: Effort) -> Result<State, QueryError> {
+    async fn state(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<State, QueryError> {
         let mut rollups: [Buckets; 4] = from_fn(|_| Buckets::new());
         for (sums, rollup) in rollups.iter_mut().zip(Rollup::ALL) {
             let read = self.store.rollup_sums(rollup, scope, effort).await?;
@@ -233,13 +240,13 @@ impl Auditor {
 
     /// Whether the state is still this, after all inserts that were under way
     /// have ended.
-    async fn stood_still(&self, scope: HourScope<'_>, before: &State, effort: Effort) -> Result<bool, QueryError> {
+    async fn stood_still(&self, scope: HourScope<'_>, before: &State, effort: Effort<'_>) -> Result<bool, QueryError> {
         Ok(self.inserts_have_ended(effort).await? && self.state(scope, effort).await? == *before)
     }
 
     /// Waits until the inserts under way just now have ended; whether they
     /// have.
-    async fn inserts_have_ended(&self, effort: Effort) -> Result<bool, QueryError> {
+    async fn inserts_have_ended(&self, effort: Effort<'_>) -> Result<bool, QueryError> {
         // The rest of the time is for reading.
         let deadline = tokio::time::Instant::now() + INSERTS_WAIT_MAX.min(effort.wait_max / 2);
         let mut waited_for: BTreeSet<String> = self.store.inserts_running().await?;
@@ -262,7 +269,7 @@ impl Auditor {
         differences: &Differences,
         over_before: u64,
         before: &State,
-        effort: Effort,
+        effort: Effort<'_>,
     ) -> Result<bool, QueryError> {
         let org_id = request_org(scope);
         let Differences { rollup, listed, .. } = differences;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Auditor, auditable};
 use crate::clickhouse::audit::{Repair, RepairKind, RepairRecord, opposite};
+use crate::clickhouse::error::QueryError;
 use crate::domain::{AuditAuthor, Error, OrgId, RecordedRepair, RepairState, Window};
+use crate::fairness::Tenant;
 
 /// How long an undo whose outcome is not known may be repeated, in
 /// milliseconds: its token is remembered for longer.
@@ -21,7 +23,8 @@ impl Auditor {
     /// answer.
     pub async fn repairs(&self, org_id: &OrgId, window: Option<Window>) -> Result<Vec<RecordedRepair>, Error> {
         let window = auditable(window, self.clock.now())?;
-        Ok(self.store.recorded(org_id.as_str(), window).await?)
+        let list = async |ticket| self.store.recorded(org_id.as_str(), window, &ticket).await;
+        self.limiter.run(org_id, list).await
     }
 
     /// Takes a repair of an organisation back: changes every count by the
@@ -31,13 +34,14 @@ impl Auditor {
     /// `NotFound`; `Conflict` when the repair is not known to be in the rollup;
     /// `Unavailable` when it is not known whether it was taken back.
     pub async fn undo(&self, org_id: &OrgId, repair_id: &str) -> Result<RecordedRepair, Error> {
-        let _turn = self.hours.lock().await;
-        let org_id = org_id.as_str();
-        let recorded = self.store.recorded_with_undo(org_id, repair_id).await?;
+        let turn = self.hours.acquire(&Tenant::from(org_id), 1).await;
+        let _turn = turn.map_err(|_| Error::from(QueryError::Crowded))?;
+        let recorded = self.recorded_with_undo(org_id, repair_id).await?;
         let repair = recorded.iter().find(|repair| repair.id == repair_id);
         let repair = repair.ok_or_else(|| Error::not_found("there is no such repair"))?;
         self.check_can_be_undone(repair, recorded.iter().find(|other| other.undoes == repair.id))?;
-        let changes = self.store.recorded_keys(org_id, repair).await?;
+        let read = async |ticket| self.store.recorded_keys(org_id.as_str(), repair, &ticket).await;
+        let changes = self.limiter.run(org_id, read).await?;
         let sums = changes.iter().fold((0, 0), |(added, taken), (_, change)| {
             let size = change.unsigned_abs();
             if *change > 0 { (added + size, taken) } else { (added, taken + size) }
@@ -48,10 +52,21 @@ impl Auditor {
         }
         let differences = opposite(changes);
         let kind = RepairKind::Undo { repair_id };
-        let undo = Repair { org_id, hour: repair.hour, rollup: repair.rollup, differences: &differences, kind };
+        let undo = Repair {
+            org_id: org_id.as_str(),
+            hour: repair.hour,
+            rollup: repair.rollup,
+            differences: &differences,
+            kind,
+        };
         self.make_undo(undo, repair).await?;
-        let recorded = self.store.recorded_with_undo(org_id, repair_id).await?;
+        let recorded = self.recorded_with_undo(org_id, repair_id).await?;
         recorded.into_iter().find(|other| other.undoes == repair_id).ok_or_else(Error::internal)
+    }
+
+    async fn recorded_with_undo(&self, org_id: &OrgId, repair_id: &str) -> Result<Vec<RecordedRepair>, Error> {
+        let read = async |ticket| self.store.recorded_with_undo(org_id.as_str(), repair_id, &ticket).await;
+        self.limiter.run(org_id, read).await
     }
 
     fn check_can_be_undone(&self, repair: &RecordedRepair, undo: Option<&RecordedRepair>) -> Result<(), Error> {

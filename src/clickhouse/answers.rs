@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::client::Endpoint;
 use super::error::QueryError;
 use super::operation::traced;
+use super::ticket::QueryTicket;
 pub use super::top_users::QUERIES_AT_A_TIME as TOP_USERS_AT_A_TIME;
 use super::top_users::top_users;
 use crate::domain::{
@@ -54,17 +55,22 @@ impl Answers {
     }
 
     /// A statement about an organisation.
-    pub(super) fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
-        self.client_of(org_id).query_raw(statement).param("org", org_id.as_str())
+    pub(super) fn ask(&self, ticket: &QueryTicket, statement: &str, org_id: &OrgId) -> Query {
+        ticket.put_on(self.client_of(org_id).query_raw(statement)).param("org", org_id.as_str())
     }
 
     /// A statement about an organisation and a window in whole minutes.
-    pub(super) fn ask_window(&self, statement: &str, org_id: &OrgId, window: Window) -> Query {
-        self.ask(statement, org_id).param("from", seconds(window.from())).param("to", seconds(window.to()))
+    pub(super) fn ask_window(&self, ticket: &QueryTicket, statement: &str, org_id: &OrgId, window: Window) -> Query {
+        self.ask(ticket, statement, org_id).param("from", seconds(window.from())).param("to", seconds(window.to()))
     }
 
     /// One campaign's counts over time.
-    pub async fn campaign_stats(&self, org_id: &OrgId, question: &StatsQuestion) -> Result<CampaignStats, QueryError> {
+    pub async fn campaign_stats(
+        &self,
+        ticket: QueryTicket,
+        org_id: &OrgId,
+        question: &StatsQuestion,
+    ) -> Result<CampaignStats, QueryError> {
         // A minute has few rows: to group them is dearer than to read them all.
         let (bucket, events, grouping) = match question.granularity {
             Granularity::Minute => ("minute", "events", ""),
@@ -78,7 +84,8 @@ impl Answers {
                AND type IN ('impression', 'click') \
              {grouping} SETTINGS max_threads = 1"
         );
-        let query = self.ask_window(&statement, org_id, question.window).param("campaign", &question.campaign_id);
+        let query =
+            self.ask_window(&ticket, &statement, org_id, question.window).param("campaign", &question.campaign_id);
         Ok(buckets(all(query).await?))
     }
 
@@ -86,17 +93,19 @@ impl Answers {
     /// so many questions at a time.
     pub async fn top_users(
         &self,
+        ticket: QueryTicket,
         org_id: &OrgId,
         window: Window,
         limit: Limit,
         at_a_time: u32,
     ) -> Result<Ranking<UserCount>, QueryError> {
-        top_users(&self.client_of(org_id), org_id, window, limit, at_a_time).await
+        top_users(&self.client_of(org_id), &ticket, org_id, window, limit, at_a_time).await
     }
 
     /// The campaigns with the most events of a window.
     pub async fn top_campaigns(
         &self,
+        ticket: QueryTicket,
         org_id: &OrgId,
         window: Window,
         limit: Limit,
@@ -107,21 +116,26 @@ impl Answers {
              FROM campaign_minutes WHERE org_id = {{org:String}} AND {MINUTES_OF_WINDOW} \
              GROUP BY campaign_id HAVING total != 0 ORDER BY total DESC, campaign_id LIMIT {{limit:UInt32}}"
         );
-        let query = self.ask_window(&statement, org_id, window).param("limit", limit.get());
+        let query = self.ask_window(&ticket, &statement, org_id, window).param("limit", limit.get());
         let rows: Vec<CampaignRow> = all(query).await?;
         Ok(rows.into_iter().map(CampaignRow::into_domain).collect())
     }
 
     /// The different users of each day of a window of whole days; days without
     /// any are left out.
-    pub async fn daily_active_users(&self, org_id: &OrgId, window: Window) -> Result<Vec<DayCount>, QueryError> {
+    pub async fn daily_active_users(
+        &self,
+        ticket: QueryTicket,
+        org_id: &OrgId,
+        window: Window,
+    ) -> Result<Vec<DayCount>, QueryError> {
         let statement = "SELECT toUnixTimestamp(toDateTime(day, 'UTC')) AS start, count() AS users \
              FROM (SELECT day, user_key, user_id FROM user_days \
                    WHERE org_id = {org:String} AND day >= toDate(toDateTime({from:UInt32}, 'UTC')) \
                      AND day < toDate(toDateTime({to:UInt32}, 'UTC')) \
                    GROUP BY day, user_key, user_id HAVING sum(toInt32(c00)) != 0) \
              GROUP BY day ORDER BY day";
-        let rows: Vec<DayRow> = all(self.ask_window(statement, org_id, window)).await?;
+        let rows: Vec<DayRow> = all(self.ask_window(&ticket, statement, org_id, window)).await?;
         Ok(rows.into_iter().map(|row| DayCount { day: from_seconds(row.start), users: row.users }).collect())
     }
 
@@ -130,13 +144,14 @@ impl Answers {
     /// the whole window for the sake of one page.)
     pub async fn list_events(
         &self,
+        ticket: QueryTicket,
         org_id: &OrgId,
         filter: &EventFilter,
         limit: u32,
         after: Option<&PageKey>,
     ) -> Result<Vec<StoredEvent>, QueryError> {
         let statement = list_statement(filter, after);
-        let mut query = self.ask(&statement, org_id).param("limit", limit);
+        let mut query = self.ask(&ticket, &statement, org_id).param("limit", limit);
         if let Some(window) = filter.window {
             query = query.param("from_ms", window.from().millis()).param("to_ms", window.to().millis());
             query = query.param("from", seconds(window.from())).param("to", seconds(window.to()));
@@ -160,18 +175,24 @@ impl Answers {
     /// One event. The table is sorted by time, so an id that tells its time (a
     /// UUIDv7) is looked for around it first; any other costs a search through
     /// all ids.
-    pub async fn event(&self, org_id: &OrgId, event_id: &str) -> Result<Option<StoredEvent>, QueryError> {
+    pub async fn event(
+        &self,
+        ticket: QueryTicket,
+        org_id: &OrgId,
+        event_id: &str,
+    ) -> Result<Option<StoredEvent>, QueryError> {
         if let Some(hint) = minutes_around(event_id) {
-            let near = self.find_event(org_id, event_id, Some(hint)).await?;
+            let near = self.find_event(&ticket, org_id, event_id, Some(hint)).await?;
             if near.is_some() {
                 return Ok(near);
             }
         }
-        self.find_event(org_id, event_id, None).await
+        self.find_event(&ticket, org_id, event_id, None).await
     }
 
     async fn find_event(
         &self,
+        ticket: &QueryTicket,
         org_id: &OrgId,
         event_id: &str,
         within: Option<Window>,
@@ -184,7 +205,7 @@ impl Answers {
             "SELECT {EVENT_COLUMNS} FROM events WHERE org_id = {{org:String}} AND event_id = {{id:String}} {bounds} \
              ORDER BY version DESC LIMIT 1"
         );
-        let row: Option<EventRow> = self.ask(&statement, org_id).param("id", event_id).fetch_optional().await?;
+        let row: Option<EventRow> = self.ask(ticket, &statement, org_id).param("id", event_id).fetch_optional().await?;
         Ok(row.map(EventRow::into_domain))
     }
 }

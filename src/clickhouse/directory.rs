@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Answers, all, seconds};
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::ticket::QueryTicket;
 use crate::domain::{
     Limit, Member, OrgId, Organization, OrganizationCount, Ranking, Timestamp, UnknownTypes, User, Window,
 };
@@ -47,11 +48,11 @@ impl DirectoryStore {
     }
 
     /// One organisation.
-    pub async fn organization(&self, org_id: &OrgId) -> Result<Option<Organization>, QueryError> {
+    pub async fn organization(&self, ticket: QueryTicket, org_id: &OrgId) -> Result<Option<Organization>, QueryError> {
         let statement = "SELECT name, plan, unknown_event_types, toUnixTimestamp64Milli(created_at) AS created, \
                     toUnixTimestamp64Milli(updated_at) AS updated \
              FROM organizations FINAL WHERE org_id = {org:String}";
-        let row: Option<OrganizationRow> = self.answers.ask(statement, org_id).fetch_optional().await?;
+        let row: Option<OrganizationRow> = self.answers.ask(&ticket, statement, org_id).fetch_optional().await?;
         Ok(row.map(|row| row.into_domain(org_id.clone())))
     }
 
@@ -71,11 +72,12 @@ impl DirectoryStore {
     }
 
     /// One user of an organisation.
-    pub async fn user(&self, org_id: &OrgId, user_id: &str) -> Result<Option<User>, QueryError> {
+    pub async fn user(&self, ticket: QueryTicket, org_id: &OrgId, user_id: &str) -> Result<Option<User>, QueryError> {
         let statement = "SELECT user_id, email, name, role, toUnixTimestamp64Milli(created_at) AS created, \
                     toUnixTimestamp64Milli(updated_at) AS updated \
              FROM users FINAL WHERE org_id = {org:String} AND user_id = {user:String}";
-        let row: Option<UserRow> = self.answers.ask(statement, org_id).param("user", user_id).fetch_optional().await?;
+        let row: Option<UserRow> =
+            self.answers.ask(&ticket, statement, org_id).param("user", user_id).fetch_optional().await?;
         Ok(row.map(UserRow::into_domain))
     }
 
@@ -96,20 +98,31 @@ impl DirectoryStore {
     }
 
     /// One membership.
-    pub async fn member(&self, org_id: &OrgId, user_id: &str) -> Result<Option<Member>, QueryError> {
+    pub async fn member(
+        &self,
+        ticket: QueryTicket,
+        org_id: &OrgId,
+        user_id: &str,
+    ) -> Result<Option<Member>, QueryError> {
         let statement = "SELECT user_id, role, toUnixTimestamp64Milli(joined_at) AS joined \
              FROM memberships FINAL WHERE org_id = {org:String} AND user_id = {user:String}";
-        let query = self.answers.ask(statement, org_id).param("user", user_id);
+        let query = self.answers.ask(&ticket, statement, org_id).param("user", user_id);
         let row: Option<MemberRow> = query.fetch_optional().await?;
         Ok(row.map(MemberRow::into_domain))
     }
 
     /// The members that follow `after`, by user id.
-    pub async fn members(&self, org_id: &OrgId, after: &str, limit: u32) -> Result<Vec<Member>, QueryError> {
+    pub async fn members(
+        &self,
+        ticket: QueryTicket,
+        org_id: &OrgId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Member>, QueryError> {
         let statement = "SELECT user_id, role, toUnixTimestamp64Milli(joined_at) AS joined \
              FROM memberships FINAL WHERE org_id = {org:String} AND user_id > {after:String} \
              ORDER BY user_id LIMIT {limit:UInt32}";
-        let query = self.answers.ask(statement, org_id).param("after", after).param("limit", limit);
+        let query = self.answers.ask(&ticket, statement, org_id).param("after", after).param("limit", limit);
         let rows: Vec<MemberRow> = all(query).await?;
         Ok(rows.into_iter().map(MemberRow::into_domain).collect())
     }
@@ -126,6 +139,7 @@ impl DirectoryStore {
     /// all organisations there are.
     pub async fn top_organizations(
         &self,
+        ticket: QueryTicket,
         window: Window,
         limit: Limit,
     ) -> Result<Ranking<OrganizationCount>, QueryError> {
@@ -136,7 +150,7 @@ impl DirectoryStore {
                    GROUP BY org_id HAVING total != 0 ORDER BY total DESC, org_id LIMIT {limit:UInt32}) AS counted \
              LEFT JOIN (SELECT org_id, name, plan FROM organizations FINAL) AS known ON known.org_id = counted.org_id \
              ORDER BY events DESC, org_id SETTINGS join_use_nulls = 0";
-        let query = self.service.query_raw(statement).param("from", seconds(window.from()));
+        let query = ticket.put_on(self.service.query_raw(statement)).param("from", seconds(window.from()));
         let query = query.param("to", seconds(window.to())).param("limit", limit.get());
         let rows: Vec<CountRow> = all(query).await?;
         Ok(rows.into_iter().map(CountRow::into_domain).collect())

@@ -60,6 +60,12 @@ pub enum QueryError {
     /// ClickHouse has too much to do.
     #[error("{0}")]
     Overloaded(String),
+    /// ClickHouse did not answer within the time limit of queries.
+    #[error("the query took too long")]
+    TookTooLong,
+    /// Too many queries of the same organization wait.
+    #[error("too many queries of this organization wait already")]
+    Crowded,
     /// ClickHouse could not make sense of the question, or we of the answer.
     #[error("{0}")]
     Failed(String),
@@ -71,6 +77,8 @@ impl QueryError {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Overloaded(_) => "overloaded",
+            Self::TookTooLong => "took_too_long",
+            Self::Crowded => "crowded",
             Self::Failed(_) => "failed",
         }
     }
@@ -97,6 +105,8 @@ impl From<QueryError> for Error {
         match error {
             QueryError::Unreachable(_) => Self::unavailable("ClickHouse cannot be reached", RETRY_AFTER),
             QueryError::Overloaded(_) => Self::exhausted("ClickHouse is overloaded", RETRY_AFTER),
+            QueryError::TookTooLong => Self::unavailable("the query took too long", RETRY_AFTER),
+            QueryError::Crowded => Self::exhausted("too many queries of this organization wait already", RETRY_AFTER),
             QueryError::Failed(_) => Self::internal(),
         }
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::ticket::QueryTicket;
 use crate::domain::{OrgId, Timestamp, UnknownTypes};
 use crate::event_types::{StoredVersion, VersionSummary};
 use crate::ingest::row::put_string;
@@ -33,64 +34,72 @@ pub struct LatestRow {
 }
 
 impl EventTypeStore {
-    /// On this server. Questions about one organisation are asked as `reader`.
-    /// A question may take so long.
+    /// On this server. Questions about one organization are asked as `reader`.
+    /// An insert may take so long.
     pub fn new(endpoint: &Endpoint, reader: &Endpoint, wait_max: Duration) -> Self {
         Self { writer: endpoint.client(), reader: reader.client(), wait_max }
     }
 
     /// Changes with every registration, and with every change to an organisation.
-    pub async fn state(&self) -> Result<String, QueryError> {
+    pub async fn state(&self, ticket: QueryTicket) -> Result<String, QueryError> {
         let statement = "SELECT ifNull(toString(tuple( \
                  (SELECT count() FROM event_types), \
                  (SELECT max(toUnixTimestamp64Milli(created_at)) FROM event_types), \
                  (SELECT count() FROM organizations), \
                  (SELECT max(version) FROM organizations))), '') AS state";
-        self.in_time(self.writer.query_raw(statement).fetch_one()).await
+        Ok(ticket.put_on(self.writer.query_raw(statement)).fetch_one().await?)
     }
 
     /// The latest version of every type of every organisation.
-    pub async fn latest(&self) -> Result<Vec<LatestRow>, QueryError> {
+    pub async fn latest(&self, ticket: QueryTicket) -> Result<Vec<LatestRow>, QueryError> {
         let statement = "SELECT toString(org_id) AS org_id, toString(type) AS type, max(version) AS latest, \
                     argMax(schema, (version, created_at)) AS latest_schema \
              FROM event_types GROUP BY org_id, type";
-        self.in_time(self.writer.query_raw(statement).fetch_all()).await
+        Ok(ticket.put_on(self.writer.query_raw(statement)).fetch_all().await?)
     }
 
     /// What each organisation wants done with events of unknown types; those
     /// that are not named accept them.
-    pub async fn policies(&self) -> Result<Vec<(String, UnknownTypes)>, QueryError> {
+    pub async fn policies(&self, ticket: QueryTicket) -> Result<Vec<(String, UnknownTypes)>, QueryError> {
         let statement = "SELECT org_id, toString(argMax(unknown_event_types, version)) AS unknown_types \
              FROM organizations GROUP BY org_id";
-        let rows: Vec<PolicyRow> = self.in_time(self.writer.query_raw(statement).fetch_all()).await?;
+        let rows: Vec<PolicyRow> = ticket.put_on(self.writer.query_raw(statement)).fetch_all().await?;
         let policy = |row: PolicyRow| UnknownTypes::parse(&row.unknown_types).map(|policy| (row.org_id, policy));
         Ok(rows.into_iter().filter_map(policy).collect())
     }
 
-    /// How many types an organisation has.
-    pub async fn count(&self, org_id: &OrgId) -> Result<u64, QueryError> {
-        let statement = "SELECT uniqExact(type) AS types FROM event_types WHERE org_id = {org:String}";
-        self.in_time(self.ask(statement, org_id).fetch_one()).await
+    /// How many types an organization has, and the bytes of their latest
+    /// schemas.
+    pub async fn count(&self, ticket: QueryTicket, org_id: &OrgId) -> Result<(u64, u64), QueryError> {
+        let statement = "SELECT count() AS types, sum(bytes) AS bytes FROM \
+             (SELECT length(argMax(schema, (version, created_at))) AS bytes FROM event_types \
+              WHERE org_id = {org:String} GROUP BY type)";
+        Ok(self.ask(&ticket, statement, org_id).fetch_one().await?)
     }
 
     /// Every type of an organisation, by name.
-    pub async fn list(&self, org_id: &OrgId) -> Result<Vec<VersionSummary>, QueryError> {
+    pub async fn list(&self, ticket: QueryTicket, org_id: &OrgId) -> Result<Vec<VersionSummary>, QueryError> {
         let statement = "SELECT toString(type) AS type, max(version) AS latest, \
                     argMax(notEmpty(schema), (version, created_at)) AS has_schema, \
                     toUnixTimestamp64Milli(argMax(created_at, (version, created_at))) AS created \
              FROM event_types WHERE org_id = {org:String} GROUP BY type ORDER BY type";
-        let rows: Vec<SummaryRow> = self.in_time(self.ask(statement, org_id).fetch_all()).await?;
+        let rows: Vec<SummaryRow> = self.ask(&ticket, statement, org_id).fetch_all().await?;
         Ok(rows.into_iter().map(SummaryRow::into_domain).collect())
     }
 
     /// Every version of a type, the latest first; none when it is not
     /// registered.
-    pub async fn versions(&self, org_id: &OrgId, event_type: &str) -> Result<Vec<StoredVersion>, QueryError> {
+    pub async fn versions(
+        &self,
+        ticket: QueryTicket,
+        org_id: &OrgId,
+        event_type: &str,
+    ) -> Result<Vec<StoredVersion>, QueryError> {
         let statement = "SELECT version, schema, toUnixTimestamp64Milli(created_at) AS created FROM event_types \
              WHERE org_id = {org:String} AND type = {type:String} \
              ORDER BY version DESC, created_at DESC LIMIT 1 BY version";
-        let query = self.ask(statement, org_id).param("type", event_type);
-        let rows: Vec<VersionRow> = self.in_time(query.fetch_all()).await?;
+        let query = self.ask(&ticket, statement, org_id).param("type", event_type);
+        let rows: Vec<VersionRow> = query.fetch_all().await?;
         Ok(rows.into_iter().map(|row| row.into_domain(event_type)).collect())
     }
 
@@ -117,9 +126,9 @@ impl EventTypeStore {
     }
 
     /// A statement about an organisation.
-    fn ask(&self, statement: &str, org_id: &OrgId) -> Query {
+    fn ask(&self, ticket: &QueryTicket, statement: &str, org_id: &OrgId) -> Query {
         let reader = self.reader.clone().with_setting("log_comment", org_id.as_str());
-        reader.query_raw(statement).param("org", org_id.as_str())
+        ticket.put_on(reader.query_raw(statement)).param("org", org_id.as_str())
     }
 
     async fn in_time<T>(
@@ -128,7 +137,7 @@ impl EventTypeStore {
     ) -> Result<T, QueryError> {
         match tokio::time::timeout(self.wait_max, asked).await {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(QueryError::Unreachable("the question about event types took too long".to_owned())),
+            Err(_) => Err(QueryError::Unreachable("an insert of an event type took too long".to_owned())),
         }
     }
 }

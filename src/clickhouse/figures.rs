@@ -11,6 +11,7 @@ use super::answers::{Answers, all, from_seconds};
 use super::client::Endpoint;
 use super::directory::insert;
 use super::error::QueryError;
+use super::ticket::QueryTicket;
 use crate::domain::{CustomValue, MILLIS_PER_DAY, OrgId, Timestamp, Window};
 
 /// The events of one type, or of all that were not named, on one day.
@@ -40,6 +41,7 @@ impl Figures {
     /// day of a window of whole days; days without any are left out.
     pub async fn type_days(
         &self,
+        ticket: QueryTicket,
         org_id: &OrgId,
         window: Window,
         types: &[String],
@@ -50,31 +52,37 @@ impl Figures {
              WHERE org_id = {org:String} AND hour >= toDateTime({from:UInt32}, 'UTC') AND hour < toDateTime({to:UInt32}, 'UTC') \
              GROUP BY start, event_type HAVING total != 0 ORDER BY start, event_type";
         let rows: Vec<TypeDayRow> =
-            all(self.answers.ask_window(statement, org_id, window).param("types", types)).await?;
+            all(self.answers.ask_window(&ticket, statement, org_id, window).param("types", types)).await?;
         let type_day =
             |row: TypeDayRow| TypeDay { day: from_seconds(row.start), event_type: row.event_type, events: row.total };
         Ok(rows.into_iter().map(type_day).collect())
     }
 
     /// The different users of a window of whole days.
-    pub async fn active_users(&self, org_id: &OrgId, window: Window) -> Result<u64, QueryError> {
+    pub async fn active_users(&self, ticket: QueryTicket, org_id: &OrgId, window: Window) -> Result<u64, QueryError> {
         let statement = "SELECT count() FROM (SELECT user_key, user_id FROM user_days \
                    WHERE org_id = {org:String} AND day >= toDate(toDateTime({from:UInt32}, 'UTC')) \
                      AND day < toDate(toDateTime({to:UInt32}, 'UTC')) \
                    GROUP BY user_key, user_id HAVING sum(toInt32(c00)) != 0)";
-        Ok(self.answers.ask_window(statement, org_id, window).fetch_one().await?)
+        Ok(self.answers.ask_window(&ticket, statement, org_id, window).fetch_one().await?)
     }
 
     /// Which of these names values were ever brought for.
-    pub async fn known_names(&self, org_id: &OrgId, names: &[String]) -> Result<Vec<String>, QueryError> {
+    pub async fn known_names(
+        &self,
+        ticket: QueryTicket,
+        org_id: &OrgId,
+        names: &[String],
+    ) -> Result<Vec<String>, QueryError> {
         let statement = "SELECT DISTINCT toString(name) FROM custom_metrics \
              WHERE org_id = {org:String} AND name IN {names:Array(String)}";
-        all(self.answers.ask(statement, org_id).param("names", names)).await
+        all(self.answers.ask(&ticket, statement, org_id).param("names", names)).await
     }
 
     /// The values of these names in a window of whole days, in order of time.
     pub async fn values(
         &self,
+        ticket: QueryTicket,
         org_id: &OrgId,
         names: &[String],
         window: Window,
@@ -84,7 +92,7 @@ impl Figures {
              WHERE org_id = {org:String} AND name IN {names:Array(String)} \
                AND date >= toDate(toDateTime({from:UInt32}, 'UTC')) AND date < toDate(toDateTime({to:UInt32}, 'UTC')) \
              ORDER BY start, name";
-        let query = self.answers.ask_window(statement, org_id, window).param("names", names);
+        let query = self.answers.ask_window(&ticket, statement, org_id, window).param("names", names);
         let rows: Vec<ValueRow> = all(query).await?;
         let value = |row: ValueRow| CustomValue { day: from_seconds(row.start), name: row.name, value: row.value };
         Ok(rows.into_iter().map(value).collect())

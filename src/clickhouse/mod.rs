@@ -4,6 +4,7 @@
 pub mod analysts;
 pub mod answers;
 pub mod audit;
+pub mod cancel;
 pub mod client;
 pub mod directory;
 pub mod engine;
@@ -16,4 +17,5 @@ pub mod operation;
 pub mod ping;
 pub mod retention;
 pub mod store;
+pub mod ticket;
 mod top_users;

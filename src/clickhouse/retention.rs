@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Period, Timestamp};
 
 /// The earliest moment that a column of type DateTime64 can hold: 1900-01-01.
@@ -90,7 +91,7 @@ impl RetentionStore {
              max(state = 'deleted') AS is_deleted, \
              toUnixTimestamp64Milli(now64(3)) - toUnixTimestamp64Milli(min(at)) AS age_millis \
              FROM deleted_periods GROUP BY starts_at, ends_at ORDER BY starts_at, ends_at";
-        let rows: Vec<PeriodRow> = self.client.query_raw(statement).fetch_all().await?;
+        let rows: Vec<PeriodRow> = QueryTicket::own().put_on(self.client.query_raw(statement)).fetch_all().await?;
         Ok(rows.into_iter().map(PeriodRow::into_period).collect())
     }
 
@@ -102,7 +103,7 @@ impl RetentionStore {
         let statement = "SELECT toUnixTimestamp64Milli(now64(3)) AS now, \
              arraySort(groupUniqArray(toUInt32OrZero(partition_id))) AS numbers \
              FROM system.parts WHERE active AND database = currentDatabase() AND table = 'events'";
-        let row: MonthsRow = self.client.query_raw(statement).fetch_one().await?;
+        let row: MonthsRow = QueryTicket::own().put_on(self.client.query_raw(statement)).fetch_one().await?;
         Ok(StoredMonths { now: Timestamp::from_millis(row.now), numbers: row.numbers })
     }
 
@@ -124,7 +125,7 @@ impl RetentionStore {
             "SELECT sum(rows) FROM system.parts \
              WHERE active AND database = currentDatabase() AND table = 'events' AND partition_id = '{number}'"
         );
-        let rows: u64 = self.client.query_raw(&count).fetch_one().await?;
+        let rows: u64 = QueryTicket::own().put_on(self.client.query_raw(&count)).fetch_one().await?;
         // Its size is no reason to keep it.
         let delete = self
             .client

@@ -1,6 +1,8 @@
 //! Ingest's side of ClickHouse: inserts and look-ups.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clickhouse::Client;
 use futures_util::FutureExt as _;
@@ -11,11 +13,14 @@ use super::audit::{AuditStore, note_due};
 use super::client::{Endpoint, long_query, quoted};
 use super::error::{QueryError, insert_error};
 use super::operation::{INSERT, LOOKUP, traced};
+use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
+use crate::fairness::Tenant;
 use crate::ingest::row;
 use crate::ingest::store::{EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError};
 use crate::ingest::stored::TouchedHours;
 use crate::ingest::terms::TokenTerms;
+use crate::query::QueryLimiter;
 use crate::trace::Calls;
 
 /// What makes an insert exact, each said although some are defaults: defaults
@@ -70,6 +75,8 @@ pub(crate) const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'us
 const IS_DELETED: &str = "arrayExists(period -> occurred_at >= period.1 AND occurred_at < period.2, \
     (SELECT groupArray((starts_at, ends_at)) FROM deleted_periods WHERE state = 'deleted'))";
 
+/// Longest the events of all minutes are read at start.
+const START_READ_MAX: Duration = Duration::from_secs(60 * 60);
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
 
@@ -77,12 +84,14 @@ const PIECES_WAITING_MAX: usize = 4;
 pub struct ClickHouseStore {
     client: Client,
     repairs: AuditStore,
+    /// For what ingest reads; inserts need no place among them.
+    look_ups: Arc<QueryLimiter>,
 }
 
 impl ClickHouseStore {
-    /// On this server.
-    pub fn new(endpoint: &Endpoint) -> Self {
-        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint) }
+    /// On this server. Reads within the bounds of `look_ups`.
+    pub fn new(endpoint: &Endpoint, look_ups: Arc<QueryLimiter>) -> Self {
+        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint), look_ups }
     }
 
     async fn insert_rows(&self, table: &str, segment: SegmentInsert) -> Result<(), StoreError> {
@@ -116,7 +125,7 @@ impl ClickHouseStore {
             "SELECT toUInt64(sum(blocks)) FROM (SELECT max(max_block_number) AS blocks FROM system.parts \
              WHERE active AND database = currentDatabase() AND table IN ({TABLES}) GROUP BY table)"
         );
-        let blocks: u64 = self.client.query_raw(&statement).fetch_one().await?;
+        let blocks: u64 = QueryTicket::own().put_on(self.client.query_raw(&statement)).fetch_one().await?;
         // An empty database has none; 0 means that it is not known.
         Ok(TokenTerms { rules: INSERT_RULES, blocks: blocks + 1 })
     }
@@ -173,19 +182,23 @@ impl ClickHouseStore {
              FROM events {} GROUP BY minute ORDER BY minute DESC",
             condition(minutes)
         );
-        let rows: Vec<(i64, u64)> = long_query(&self.client, &statement).fetch_all().await?;
+        let running = self.look_ups.begin(&Tenant::Service, self.read_max(minutes)).await?;
+        let query = running.ticket().put_on(long_query(&self.client, &statement));
+        let rows: Vec<(i64, u64)> = query.fetch_all().await?;
+        running.finish();
         Ok(rows.into_iter().map(|(millis, events)| (Timestamp::from_millis(millis), events)).collect())
     }
 
     async fn read_minutes(&self, minutes: &MinuteSet) -> Result<EventReading, QueryError> {
         let statement = format!("SELECT {} FROM events {}", row::PAYLOAD_COLUMNS, condition(minutes));
-        let mut answer = long_query(&self.client, &statement).fetch_bytes("RowBinary")?;
+        let running = self.look_ups.begin(&Tenant::Service, self.read_max(minutes)).await?;
+        let mut answer = running.ticket().put_on(long_query(&self.client, &statement)).fetch_bytes("RowBinary")?;
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         tokio::spawn(async move {
             loop {
                 let piece = match answer.next().await {
                     Ok(Some(piece)) => Ok(piece),
-                    Ok(None) => return,
+                    Ok(None) => return running.finish(),
                     Err(error) => Err(QueryError::from(error).into()),
                 };
                 if sender.send(piece).await.is_err() {
@@ -196,7 +209,27 @@ impl ClickHouseStore {
         Ok(pieces)
     }
 
-    async fn find(&self, org_id: &OrgId, keys: &[EventKey<'_>]) -> Result<PayloadRows, QueryError> {
+    /// Longest the events of these minutes are read.
+    fn read_max(&self, minutes: &MinuteSet) -> Duration {
+        match minutes {
+            MinuteSet::All | MinuteSet::Since(_) => START_READ_MAX,
+            MinuteSet::These(_) => self.look_ups.wait_max(),
+        }
+    }
+
+    async fn find_in_place(&self, org_id: &OrgId, keys: &[EventKey<'_>]) -> Result<PayloadRows, QueryError> {
+        let running = self.look_ups.begin(&Tenant::from(org_id), self.look_ups.wait_max()).await?;
+        let rows = self.find(running.ticket(), org_id, keys).await?;
+        running.finish();
+        Ok(rows)
+    }
+
+    async fn find(
+        &self,
+        ticket: &QueryTicket,
+        org_id: &OrgId,
+        keys: &[EventKey<'_>],
+    ) -> Result<PayloadRows, QueryError> {
         let mut tuples = String::with_capacity(keys.len() * 64);
         for key in keys {
             let minute = key.occurred_at_millis.div_euclid(MILLIS_PER_MINUTE) * (MILLIS_PER_MINUTE / 1_000);
@@ -209,7 +242,7 @@ impl ClickHouseStore {
             row::PAYLOAD_COLUMNS,
             quoted(org_id.as_str())
         );
-        let query = long_query(&traced(self.client.clone()), &statement);
+        let query = ticket.put_on(long_query(&traced(self.client.clone()), &statement));
         Ok(query.fetch_bytes("RowBinary")?.collect().await?.into())
     }
 }
@@ -275,6 +308,7 @@ impl EventStore for ClickHouseStore {
         org_id: &'a OrgId,
         keys: &'a [EventKey<'a>],
     ) -> BoxFuture<'a, Result<PayloadRows, StoreError>> {
-        async move { Ok(LOOKUP.measured(&Calls::default(), self.find(org_id, keys), QueryError::kind).await?) }.boxed()
+        async move { Ok(LOOKUP.measured(&Calls::default(), self.find_in_place(org_id, keys), QueryError::kind).await?) }
+            .boxed()
     }
 }

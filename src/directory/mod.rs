@@ -14,13 +14,13 @@ use crate::domain::{
 use crate::event_types::EventTypes;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
-use crate::query::Room;
+use crate::query::QueryLimiter;
 
 /// See the module.
 pub struct Directory {
     store: DirectoryStore,
     event_types: Arc<EventTypes>,
-    room: Arc<Room>,
+    limiter: Arc<QueryLimiter>,
     clock: Arc<ArrivalClock>,
     segments: Arc<Segments>,
     all_organizations: AllOrganizations,
@@ -53,12 +53,12 @@ impl Directory {
     pub const fn new(
         store: DirectoryStore,
         event_types: Arc<EventTypes>,
-        room: Arc<Room>,
+        limiter: Arc<QueryLimiter>,
         clock: Arc<ArrivalClock>,
         segments: Arc<Segments>,
         all_organizations: AllOrganizations,
     ) -> Self {
-        Self { store, event_types, room, clock, segments, all_organizations }
+        Self { store, event_types, limiter, clock, segments, all_organizations }
     }
 
     /// An organisation.
@@ -66,15 +66,15 @@ impl Directory {
     /// # Errors
     /// `NotFound` when it has not been put.
     pub async fn organization(&self, org_id: &OrgId) -> Result<Organization, Error> {
-        let found = self.room.ask(self.store.organization(org_id)).await?;
+        let found = self.limiter.run(org_id, |ticket| self.store.organization(ticket, org_id)).await?;
         found.ok_or_else(|| Error::not_found("this organisation is not registered"))
     }
 
     /// Puts a draft that has been checked in the organisation's place.
     pub async fn put_organization(&self, org_id: &OrgId, draft: OrganizationDraft) -> Result<Organization, Error> {
-        let old = self.room.ask(self.store.organization(org_id)).await?;
+        let old = self.limiter.run(org_id, |ticket| self.store.organization(ticket, org_id)).await?;
         let new = draft.replacing(org_id.clone(), old.as_ref(), self.clock.now());
-        self.room.ask(self.store.put_organization(&new, self.clock.arrivals(1))).await?;
+        self.limiter.run(org_id, |_| self.store.put_organization(&new, self.clock.arrivals(1))).await?;
         self.event_types.set_unknown_types(org_id, new.unknown_event_types);
         Ok(new)
     }
@@ -84,15 +84,15 @@ impl Directory {
     /// # Errors
     /// `NotFound` when it has not been put.
     pub async fn user(&self, org_id: &OrgId, user_id: &str) -> Result<User, Error> {
-        let found = self.room.ask(self.store.user(org_id, user_id)).await?;
+        let found = self.limiter.run(org_id, |ticket| self.store.user(ticket, org_id, user_id)).await?;
         found.ok_or_else(|| Error::not_found("there is no user with this id"))
     }
 
     /// Puts a draft that has been checked in the user's place.
     pub async fn put_user(&self, org_id: &OrgId, user_id: String, draft: UserDraft) -> Result<User, Error> {
-        let old = self.room.ask(self.store.user(org_id, &user_id)).await?;
+        let old = self.limiter.run(org_id, |ticket| self.store.user(ticket, org_id, &user_id)).await?;
         let new = draft.replacing(user_id, old.as_ref(), self.clock.now());
-        self.room.ask(self.store.put_user(org_id, &new, self.clock.arrivals(1))).await?;
+        self.limiter.run(org_id, |_| self.store.put_user(org_id, &new, self.clock.arrivals(1))).await?;
         Ok(new)
     }
 
@@ -101,7 +101,8 @@ impl Directory {
     pub async fn members(&self, org_id: &OrgId, limit: Limit, after: Option<&str>) -> Result<MemberPage, Error> {
         let after = after.unwrap_or_default();
         // One more than asked for tells whether there is a further page.
-        let mut members = self.room.ask(self.store.members(org_id, after, limit.get() + 1)).await?;
+        let mut members =
+            self.limiter.run(org_id, |ticket| self.store.members(ticket, org_id, after, limit.get() + 1)).await?;
         let has_more = members.len() > limit.get() as usize;
         members.truncate(limit.get() as usize);
         let next = members.last().filter(|_| has_more).map(|member| member.user_id.clone());
@@ -111,9 +112,9 @@ impl Directory {
     /// Puts a draft that has been checked in the membership's place. The user
     /// need not be known.
     pub async fn put_member(&self, org_id: &OrgId, user_id: String, draft: MemberDraft) -> Result<Member, Error> {
-        let old = self.room.ask(self.store.member(org_id, &user_id)).await?;
+        let old = self.limiter.run(org_id, |ticket| self.store.member(ticket, org_id, &user_id)).await?;
         let new = draft.replacing(user_id, old.as_ref(), self.clock.now());
-        self.room.ask(self.store.put_member(org_id, &new, self.clock.arrivals(1))).await?;
+        self.limiter.run(org_id, |_| self.store.put_member(org_id, &new, self.clock.arrivals(1))).await?;
         Ok(new)
     }
 
@@ -133,7 +134,7 @@ impl Directory {
         let watermark = self.segments.watermark(now);
         let to = now.plus_millis(1).ceil_to(MILLIS_PER_DAY);
         let window = Window::new(to.plus_millis(-i64::from(days.get()) * MILLIS_PER_DAY), to)?;
-        let value = self.room.ask(self.store.top_organizations(window, limit)).await?;
+        let value = self.limiter.run(asking, |ticket| self.store.top_organizations(ticket, window, limit)).await?;
         Ok((window, Answer { value, watermark, cached: false }))
     }
 }

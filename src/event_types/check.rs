@@ -4,11 +4,27 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
+use super::cost::{self, Cost, STEPS_MAX};
 use super::schema::Schema;
 use crate::domain::FieldError;
 
-/// Largest compiled pattern, in bytes, and as much again for its lazy automaton.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
+/// Sizes of compiled patterns that are told apart, in bytes; the last is the
+/// largest that is allowed.
+const PATTERN_SIZES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
+/// Largest compiled pattern, in bytes.
+const PATTERN_BYTES_MAX: usize = PATTERN_SIZES[PATTERN_SIZES.len() - 1];
+/// All patterns of a schema together, compiled, in bytes.
+const PATTERNS_BYTES_MAX: usize = 512 << 10;
+/// Largest cache of a pattern's lazy automaton, in bytes.
+const AUTOMATON_BYTES_MAX: usize = 64 << 10;
+/// About what a compiled subschema or value of `enum` takes, in bytes.
+const NODE_BYTES: usize = 512;
+/// More bytes of properties than any configuration allows.
+const PROPERTIES_BYTES_BOUND: usize = 1 << 20;
+/// Errors are collected while a value is judged to the end only where that takes
+/// so few steps: each step may be an error, of some hundred bytes. Else the first
+/// one is described.
+const EXPLAINED_STEPS_MAX: u64 = 20_000;
 /// Longest name of a place, in characters, and longest message: both are made
 /// from what others have written.
 const TEXT_CHARS_MAX: usize = 200;
@@ -17,31 +33,65 @@ const TEXT_CHARS_MAX: usize = 200;
 #[derive(Debug)]
 pub(super) struct Check {
     validator: Validator,
+    cost: Cost,
+    /// The expanded schema, where the estimate alone may say too much.
+    expanded: Option<Value>,
+    bytes: usize,
 }
 
 impl Check {
-    /// Compiles a schema.
+    /// Compiles a schema. Takes up to about a second.
     ///
     /// # Errors
     /// What is wrong with it, by place: it is no JSON Schema, or a pattern is
     /// none, or is too large.
     pub(super) fn compile(schema: &Schema) -> Result<Self, Vec<FieldError>> {
-        let compiled = compile(schema.root());
-        compiled.map(|validator| Self { validator }).map_err(|error| {
+        let pattern_bytes = patterns_bytes(schema.expanded())?;
+        let validator = compile(schema.root()).map_err(|error| {
             let place = format!("schema{}", dotted(error.instance_path().as_str()));
             vec![FieldError::new(cut(&place), cut(&error.masked().to_string()))]
-        })
+        })?;
+        let expanded = schema.expanded();
+        let cost = Cost::of(expanded, pattern_bytes as u64);
+        let is_near_the_bound = cost.of_values(cost::values_max(PROPERTIES_BYTES_BOUND)) > STEPS_MAX;
+        let nodes = usize::try_from(cost::values(expanded)).unwrap_or(usize::MAX);
+        let bytes = pattern_bytes
+            .saturating_add(pattern_bytes.div_ceil(PATTERN_SIZES[0]) * AUTOMATON_BYTES_MAX.min(pattern_bytes))
+            .saturating_add(nodes.saturating_mul(NODE_BYTES))
+            .saturating_add(schema.text().len());
+        Ok(Self { validator, cost, expanded: is_near_the_bound.then(|| expanded.clone()), bytes })
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The most that checking properties of so many bytes costs, in steps.
+    pub(super) const fn steps_of_text(&self, bytes: usize) -> u64 {
+        self.cost.of_text(bytes)
     }
 
     /// What is wrong with an event's properties; nothing when they are as the
     /// schema wants them.
     pub(super) fn faults(&self, properties: &Value) -> Vec<FieldError> {
+        let steps = self.cost.of_values(cost::values(properties));
+        if steps > STEPS_MAX && self.expanded.as_ref().is_none_or(|expanded| cost::is_too_dear(expanded, properties)) {
+            let message = format!("take more than {STEPS_MAX} steps to be checked against the schema of the type");
+            return vec![FieldError::new("properties", message)];
+        }
         if self.validator.is_valid(properties) {
             return Vec::new();
         }
         let mut faults = Vec::new();
-        for error in self.validator.iter_errors(properties).take(super::FAULTS_MAX) {
-            describe(&error, &mut faults);
+        if steps > EXPLAINED_STEPS_MAX {
+            if let Err(error) = self.validator.validate(properties) {
+                describe(&error, &mut faults);
+            }
+        } else {
+            for error in self.validator.iter_errors(properties).take(super::FAULTS_MAX) {
+                describe(&error, &mut faults);
+            }
         }
         if faults.is_empty() {
             // Invalid, and nothing to be said of it, must not be accepted.
@@ -55,12 +105,56 @@ impl Check {
 /// Compiles a schema, or a part of an expanded one. Patterns are matched in a
 /// time that is linear in the text, and nothing is fetched.
 pub(super) fn compile(schema: &Value) -> Result<Validator, ValidationError<'static>> {
-    let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
+    let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(AUTOMATON_BYTES_MAX);
     jsonschema::draft202012::options()
         .with_pattern_options(patterns)
         .should_validate_formats(true)
         .offline()
         .build(schema)
+}
+
+/// The bytes of all patterns of an expanded schema, compiled, each rounded up to
+/// one of [`PATTERN_SIZES`].
+///
+/// # Errors
+/// When they are more than [`PATTERNS_BYTES_MAX`].
+fn patterns_bytes(expanded: &Value) -> Result<usize, Vec<FieldError>> {
+    let mut patterns = Vec::new();
+    collect_patterns(expanded, &mut patterns);
+    let bytes = patterns.into_iter().map(pattern_bytes).sum();
+    if bytes <= PATTERNS_BYTES_MAX {
+        return Ok(bytes);
+    }
+    let message = format!(
+        "has patterns ('pattern', 'patternProperties') of {bytes} bytes when they are compiled; at most \
+         {PATTERNS_BYTES_MAX} are allowed: use fewer, and smaller repetitions"
+    );
+    Err(vec![FieldError::new("schema", message)])
+}
+
+/// Where values of `enum` look like patterns, too many are found.
+fn collect_patterns<'a>(schema: &'a Value, patterns: &mut Vec<&'a str>) {
+    match schema {
+        Value::Object(keywords) => {
+            patterns.extend(keywords.get("pattern").and_then(Value::as_str));
+            let by_pattern = keywords.get("patternProperties").and_then(Value::as_object);
+            patterns.extend(by_pattern.into_iter().flatten().map(|(pattern, _)| &**pattern));
+            keywords.values().for_each(|value| collect_patterns(value, patterns));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_patterns(item, patterns)),
+        _ => {}
+    }
+}
+
+/// The size of a compiled pattern. What is none, or is too large, has no size:
+/// compiling the schema will say so.
+fn pattern_bytes(pattern: &str) -> usize {
+    let fits = |bytes: &usize| {
+        let options = PatternOptions::regex().size_limit(*bytes).dfa_size_limit(AUTOMATON_BYTES_MAX);
+        let options = jsonschema::draft202012::options().with_pattern_options(options);
+        options.build(&serde_json::json!({ "pattern": pattern })).is_ok()
+    };
+    PATTERN_SIZES.into_iter().find(|bytes| fits(bytes)).unwrap_or_default()
 }
 
 fn describe(error: &ValidationError<'_>, faults: &mut Vec<FieldError>) {
@@ -153,6 +247,38 @@ mod tests {
             assert_eq!(check.faults(&json!({"a": "%% /\u{0} %%"})).len(), 1, "{format}");
             assert_eq!(check.faults(&json!({"a": 5})), [], "{format} is of texts");
         }
+    }
+
+    #[test]
+    fn patterns_are_bounded_together() {
+        let schema = |patterns: usize| {
+            let pattern = |n: usize| (format!("p{n}"), json!({"pattern": format!("^(a|b|{n}){{1,800}}$")}));
+            json!({ "properties": (0..patterns).map(pattern).collect::<serde_json::Map<_, _>>() })
+        };
+        assert!(compiled(&schema(1)).is_ok());
+        let faults = compiled(&schema(20)).unwrap_err();
+        assert!(faults[0].message.contains("'pattern'"), "{faults:?}");
+        let small = |n: usize| (format!("p{n}"), json!({"pattern": "^[A-Z]{3}-[0-9]{4}$"}));
+        let small = json!({ "properties": (0..50).map(small).collect::<serde_json::Map<_, _>>() });
+        assert!(compiled(&small).is_ok());
+    }
+
+    #[test]
+    fn what_is_dear_to_describe_is_described_by_its_first_fault() {
+        let constants: Vec<Value> = (0..200).map(|n| json!({"const": n})).collect();
+        let check = compiled(&json!({"properties": {"a": {"items": {"anyOf": constants}}}})).unwrap();
+        let faults = check.faults(&json!({"a": vec!["x"; 8_000]}));
+        assert_eq!(faults.iter().map(|fault| &*fault.field).collect::<Vec<_>>(), ["properties.a.0"]);
+        assert_eq!(check.faults(&json!({"a": [1, "x", "y"]})).len(), 2);
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_refused_before_its_items_are_looked_at() {
+        let constants: Vec<Value> = (0..4_000).map(|n| json!({"const": n})).collect();
+        let check = compiled(&json!({"properties": {"a": {"items": {"anyOf": constants}, "maxItems": 100}}})).unwrap();
+        assert_eq!(check.faults(&json!({"a": vec![3_999; 100], "b": vec![0; 5_000]})), []);
+        let faults = check.faults(&json!({"a": vec![3_999; 5_000]}));
+        assert!(faults[0].message.contains("steps"), "{faults:?}");
     }
 
     #[test]

@@ -15,26 +15,32 @@ mod strings;
 mod types;
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
-use super::check;
+use super::{check, cost};
 use crate::domain::FieldError;
 use types::Types;
 
-/// Most pairs of subschemas that are compared.
-const STEPS_MAX: usize = 50_000;
+/// Most pairs of subschemas that are compared; what is copied, compiled and
+/// tried on the way counts too.
+const STEPS_MAX: u64 = 20_000_000;
+/// What it costs to compile a subschema or a value of `enum`, in steps.
+const COMPILE_STEPS: u64 = 50;
 
 /// Keywords that only work together with others, in their groups: a group is
 /// accepted when the old schema has just the same.
 const GROUPS: [&[&str]; 2] = [&["if", "then", "else"], &["contains", "minContains", "maxContains"]];
 
 /// The places of `new` that may refuse what `old` accepts, among objects, and
-/// why; none when it refuses nothing of it.
-pub(super) fn faults(old: &Value, new: &Value) -> Vec<FieldError> {
-    let mut comparison = Comparison { steps: 0, faults: Vec::new() };
+/// why; none when it refuses nothing of it. What cannot be decided before the
+/// deadline is refused.
+pub(super) fn faults(old: &Value, new: &Value, deadline: Instant) -> Vec<FieldError> {
+    let mut comparison = Comparison { steps_left: STEPS_MAX, deadline, faults: Vec::new() };
     comparison.compare(&of_objects(old), new, "properties");
-    if comparison.steps > STEPS_MAX {
-        let message = "the schemas are too complex to be compared";
-        comparison.faults.push(FieldError::new("schema", message));
+    if comparison.is_over() {
+        let message = "cannot be compared with the last version within the bounds of time and work: make it simpler, or \
+             register it with 'force' if you know that it accepts what the last one accepts";
+        return vec![FieldError::new("schema", message)];
     }
     let mut faults = comparison.faults;
     faults.dedup();
@@ -57,11 +63,27 @@ fn of_objects(schema: &Value) -> Value {
 
 /// What a place is found to be wrong with.
 struct Comparison {
-    steps: usize,
+    steps_left: u64,
+    deadline: Instant,
     faults: Vec<FieldError>,
 }
 
 impl Comparison {
+    /// Takes what something costs. False when it can no longer be afforded: then
+    /// nothing may be concluded from what was found.
+    fn take(&mut self, steps: u64) -> bool {
+        self.steps_left = self.steps_left.saturating_sub(steps);
+        if self.steps_left > 0 && Instant::now() >= self.deadline {
+            self.steps_left = 0;
+        }
+        self.steps_left > 0
+    }
+
+    /// Nothing is left.
+    const fn is_over(&self) -> bool {
+        self.steps_left == 0
+    }
+
     fn fault(&mut self, place: &str, message: impl Into<String>) {
         // More are not shown; the bound keeps what fails slowly from growing.
         if self.faults.len() < 4 * super::FAULTS_MAX {
@@ -72,8 +94,9 @@ impl Comparison {
     /// Whether everything that `old` accepts is shown to be accepted by `new`;
     /// says where not.
     fn compare(&mut self, old: &Value, new: &Value, place: &str) {
-        self.steps += 1;
-        if self.steps > STEPS_MAX || *new == Value::Bool(true) || *old == Value::Bool(false) || old == new {
+        // Both are copied further down.
+        let copied = cost::values(old).saturating_add(cost::values(new));
+        if !self.take(copied) || *new == Value::Bool(true) || *old == Value::Bool(false) || old == new {
             return;
         }
         let (Some(olds), Some(news)) = (conjuncts(old), conjuncts(new)) else {
@@ -94,13 +117,13 @@ impl Comparison {
     fn is_shown(&mut self, old: &Value, new: &Value) -> bool {
         let faults = std::mem::take(&mut self.faults);
         self.compare(old, new, "");
-        std::mem::replace(&mut self.faults, faults).is_empty() && self.steps <= STEPS_MAX
+        std::mem::replace(&mut self.faults, faults).is_empty() && !self.is_over()
     }
 
     fn accepts(&mut self, old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
         let faults = std::mem::take(&mut self.faults);
         self.compare_keywords(old, new, "");
-        std::mem::replace(&mut self.faults, faults).is_empty() && self.steps <= STEPS_MAX
+        std::mem::replace(&mut self.faults, faults).is_empty() && !self.is_over()
     }
 
     /// A value that the old schema accepts satisfies one of its branches: the
@@ -116,8 +139,7 @@ impl Comparison {
 
     /// Compares two schemas without `allOf`.
     fn compare_keywords(&mut self, old: &Map<String, Value>, new: &Map<String, Value>, place: &str) {
-        self.steps += 1;
-        if self.steps > STEPS_MAX || old == new {
+        if !self.take(1) || old == new {
             return;
         }
         if let Some(values) = types::values(old) {
@@ -144,7 +166,11 @@ impl Comparison {
 
     /// The old schema accepts these values at most: each is tried.
     fn compare_values(&mut self, values: &[Value], new: &Map<String, Value>, place: &str) {
-        self.steps += values.len();
+        let new_values = new.values().map(cost::values).sum::<u64>() + 1;
+        let tried = new_values.saturating_mul(values.len() as u64);
+        if !self.take(new_values.saturating_mul(COMPILE_STEPS).saturating_add(tried)) {
+            return;
+        }
         let Ok(validator) = check::compile(&Value::Object(new.clone())) else {
             return self.fault(place, "cannot be compared");
         };

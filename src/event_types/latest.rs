@@ -1,58 +1,38 @@
-//! The latest version of every type, compiled, in memory.
+//! The latest version of every type, in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use serde_json::Value;
 
-use super::check::Check;
-use super::schema::Schema;
 use crate::clickhouse::event_types::LatestRow;
-use crate::domain::{Event, FieldError, OrgId, Rejection, RejectionCode, UnknownTypes};
-use crate::json;
+use crate::domain::{OrgId, UnknownTypes};
 
-/// What one organisation's events are checked against.
+/// What one organization's events are checked against.
 #[derive(Clone, Debug, Default)]
 pub struct OrgTypes {
     unknown: UnknownTypes,
     types: HashMap<String, LatestVersion>,
 }
 
+/// The latest version of a type. It is compiled when an event needs it.
 #[derive(Clone, Debug)]
 pub(super) struct LatestVersion {
     pub(super) version: u32,
-    /// None: anything will do.
-    pub(super) check: Option<Arc<Check>>,
+    /// The text of its schema. None: anything will do.
+    pub(super) schema: Option<Arc<str>>,
 }
 
 impl OrgTypes {
-    /// Checks an event, and returns the version of its type; 0 when it is not
-    /// registered.
-    ///
-    /// # Errors
-    /// What is wrong with its properties, or that its type is unknown.
-    pub fn check(&self, event: &Event<'_>) -> Result<u32, Rejection> {
-        let Some(latest) = self.types.get(event.event_type()) else {
-            return match self.unknown {
-                UnknownTypes::Accept => Ok(0),
-                UnknownTypes::Reject => Err(Rejection {
-                    code: RejectionCode::UnknownType,
-                    errors: vec![FieldError::new("type", "must be a type that the organisation has registered")],
-                }),
-            };
-        };
-        let Some(check) = &latest.check else { return Ok(latest.version) };
-        let errors = match event.properties() {
-            "" => check.faults(&Value::Object(serde_json::Map::new())),
-            text => match json::parse(text) {
-                Ok(properties) => check.faults(&properties),
-                // The transport has written this text itself.
-                Err(error) => vec![FieldError::new("properties", format!("must be a JSON object: {error}"))],
-            },
-        };
-        if errors.is_empty() { Ok(latest.version) } else { Err(Rejection { code: RejectionCode::Schema, errors }) }
+    /// The latest version of a type, if it is registered.
+    pub(super) fn latest(&self, event_type: &str) -> Option<&LatestVersion> {
+        self.types.get(event_type)
+    }
+
+    /// What is to be done with events of types that are not registered.
+    pub(super) const fn unknown(&self) -> UnknownTypes {
+        self.unknown
     }
 
     /// Nothing is asked of anything.
@@ -100,19 +80,14 @@ impl Latest {
 
     /// Takes in what the tables say, unless something has been changed here
     /// since. Returns whether it has taken it in.
-    pub(super) async fn replace(
+    pub(super) fn replace(
         &self,
         versions: Vec<LatestRow>,
         policies: Vec<(String, UnknownTypes)>,
         changes: u64,
     ) -> bool {
         let before = self.organisations.read().clone();
-        // Compiling takes its time.
-        let made = tokio::task::spawn_blocking(move || organisations(versions, policies, &before)).await;
-        let Ok(made) = made else {
-            tracing::error!("reading event types failed");
-            return false;
-        };
+        let made = organisations(versions, policies, &before);
         let mut organisations = self.organisations.write();
         let is_current = self.changes() == changes;
         if is_current {
@@ -133,7 +108,7 @@ fn organisations(
         let known = before.get(&org_id).and_then(|types| types.types.get(&row.r#type));
         let latest = match known {
             Some(known) if known.version == row.latest => known.clone(),
-            _ => compile(&row),
+            _ => latest(&row),
         };
         made.entry(org_id).or_default().types.insert(row.r#type, latest);
     }
@@ -147,24 +122,7 @@ fn organisations(
     made.into_iter().map(|(org_id, types)| (org_id, Arc::new(types))).collect()
 }
 
-fn compile(row: &LatestRow) -> LatestVersion {
-    if row.latest_schema.is_empty() {
-        return LatestVersion { version: row.latest, check: None };
-    }
-    match Schema::parse(&row.latest_schema).and_then(|schema| Check::compile(&schema)) {
-        Ok(check) => LatestVersion { version: row.latest, check: Some(Arc::new(check)) },
-        Err(faults) => {
-            // Written by hand, or by a service with other bounds. Events are
-            // worth more than a schema that nobody can read.
-            let (org_id, event_type, version) = (&row.org_id, &row.r#type, row.latest);
-            tracing::error!(
-                org_id,
-                event_type,
-                version,
-                ?faults,
-                "a stored schema is none: its events are not checked"
-            );
-            LatestVersion { version: 0, check: None }
-        }
-    }
+fn latest(row: &LatestRow) -> LatestVersion {
+    let schema = (!row.latest_schema.is_empty()).then(|| Arc::from(&*row.latest_schema));
+    LatestVersion { version: row.latest, schema }
 }

@@ -8,10 +8,14 @@
 //! that were stored under an older one. See `docs/schema-evolution.md`.
 
 mod check;
+mod checking;
 mod compatibility;
+mod compiled;
+mod cost;
 mod latest;
 mod register;
 mod schema;
+mod workers;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,6 +23,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use checking::Checked;
 pub use latest::OrgTypes;
 pub use register::{Registered, Registration};
 pub use schema::SCHEMA_BYTES_MAX;
@@ -26,8 +31,12 @@ pub use schema::SCHEMA_BYTES_MAX;
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::event_types::EventTypeStore;
 use crate::domain::{Error, OrgId, Timestamp, UnknownTypes};
+use crate::fairness::{Shares, Tenant};
 use crate::ingest::clock::ArrivalClock;
+use crate::query::QueryLimiter;
+use compiled::CompiledSchemas;
 use latest::Latest;
+use workers::SchemaWorkers;
 
 /// Most faults that are named, of a schema, of a comparison, or of an event.
 const FAULTS_MAX: usize = 10;
@@ -42,6 +51,19 @@ pub struct EventTypeSettings {
     pub types_max: u64,
     /// Most versions of a type.
     pub versions_max: usize,
+    /// Longest JSON text of an event's properties, in bytes.
+    pub properties_bytes_max: usize,
+    /// Threads for what schemas cost. 0: one for every two processors, at least
+    /// two.
+    pub threads_max: usize,
+    /// Memory for compiled schemas, in bytes.
+    pub compiled_bytes_max: u64,
+    /// Longest that the events of a batch are checked, and that one schema is
+    /// compared with another.
+    pub wait_max: Duration,
+    /// Most of the threads and of the memory that one organization uses, in
+    /// percent.
+    pub share_percent: u32,
 }
 
 /// One version of one type.
@@ -74,8 +96,11 @@ pub struct VersionSummary {
 pub struct EventTypes {
     settings: EventTypeSettings,
     store: EventTypeStore,
+    limiter: Arc<QueryLimiter>,
     clock: Arc<ArrivalClock>,
     latest: Latest,
+    compiled: Arc<CompiledSchemas>,
+    workers: SchemaWorkers,
     /// Types that are being registered, by organisation.
     under_way: Mutex<HashSet<(OrgId, String)>>,
     /// What the tables were like when they were read last.
@@ -84,10 +109,19 @@ pub struct EventTypes {
 
 impl EventTypes {
     /// With nothing known yet: see [`EventTypes::refresh`].
-    pub fn new(settings: EventTypeSettings, store: EventTypeStore, clock: Arc<ArrivalClock>) -> Self {
+    pub fn new(
+        settings: EventTypeSettings,
+        store: EventTypeStore,
+        limiter: Arc<QueryLimiter>,
+        clock: Arc<ArrivalClock>,
+    ) -> Self {
+        let shares = Shares::new(settings.compiled_bytes_max, settings.share_percent);
         Self {
+            compiled: Arc::new(CompiledSchemas::new(shares)),
+            workers: SchemaWorkers::new(settings.threads_max, settings.share_percent),
             settings,
             store,
+            limiter,
             clock,
             latest: Latest::default(),
             under_way: Mutex::default(),
@@ -95,7 +129,7 @@ impl EventTypes {
         }
     }
 
-    /// What an organisation's events are checked against; none: nothing.
+    /// What an organization's events are checked against; none: nothing.
     pub fn of(&self, org_id: &OrgId) -> Option<Arc<OrgTypes>> {
         self.latest.of(org_id)
     }
@@ -108,7 +142,7 @@ impl EventTypes {
 
     /// Every type of an organisation, by name.
     pub async fn list(&self, org_id: &OrgId) -> Result<Vec<VersionSummary>, Error> {
-        self.store.list(org_id).await.map_err(failed)
+        self.limiter.run(org_id, |ticket| self.store.list(ticket, org_id)).await
     }
 
     /// Every version of a type, the latest first.
@@ -116,11 +150,17 @@ impl EventTypes {
     /// # Errors
     /// `NotFound` when it is not registered.
     pub async fn show(&self, org_id: &OrgId, event_type: &str) -> Result<Vec<StoredVersion>, Error> {
-        let versions = self.store.versions(org_id, event_type).await.map_err(failed)?;
+        let versions = self.versions(org_id, event_type).await?;
         if versions.is_empty() {
             return Err(Error::not_found("there is no such event type"));
         }
         Ok(versions)
+    }
+
+    /// Every version of a type, the latest first; none when it is not
+    /// registered.
+    async fn versions(&self, org_id: &OrgId, event_type: &str) -> Result<Vec<StoredVersion>, Error> {
+        self.limiter.run(org_id, |ticket| self.store.versions(ticket, org_id, event_type)).await
     }
 
     /// Takes in what was registered elsewhere. Costs one question when nothing
@@ -128,13 +168,14 @@ impl EventTypes {
     pub async fn refresh(&self) -> Result<(), QueryError> {
         let mut state_read = self.state_read.lock().await;
         let changes = self.latest.changes();
-        let state = self.store.state().await?;
+        let state = self.limiter.try_run(Tenant::Service, |ticket| self.store.state(ticket)).await?;
         if state_read.as_ref() == Some(&state) {
             return Ok(());
         }
-        let (versions, policies) = tokio::try_join!(self.store.latest(), self.store.policies())?;
+        let versions = self.limiter.try_run(Tenant::Service, |ticket| self.store.latest(ticket)).await?;
+        let policies = self.limiter.try_run(Tenant::Service, |ticket| self.store.policies(ticket)).await?;
         // What changed here meanwhile may not be in what was read: next time.
-        if self.latest.replace(versions, policies, changes).await {
+        if self.latest.replace(versions, policies, changes) {
             *state_read = Some(state);
         }
         Ok(())

@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::check::Check;
+use super::compiled::VersionKey;
 use super::latest::LatestVersion;
 use super::schema::Schema;
-use super::{EventTypes, StoredVersion, compatibility, failed};
+use super::{EventTypeSettings, EventTypes, StoredVersion, compatibility, cost, failed};
 use crate::domain::{Error, FieldError, OrgId};
+
+/// Most bytes of the latest schemas of an organization together: their texts
+/// are in memory.
+const ORG_SCHEMAS_BYTES_MAX: u64 = 4 << 20;
 
 /// What is to be registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,11 +42,12 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn read(text: &str) -> Result<Self, Vec<FieldError>> {
+    fn read(text: &str, properties_bytes_max: usize) -> Result<Self, Vec<FieldError>> {
         if text.is_empty() {
             return Ok(Self { schema: None, check: None });
         }
         let schema = Schema::parse(text)?;
+        cost::check(schema.expanded(), properties_bytes_max)?;
         let check = Check::compile(&schema)?;
         Ok(Self { schema: Some(schema), check: Some(check) })
     }
@@ -49,14 +57,14 @@ impl Compiled {
     }
 
     /// What of a former schema it may refuse.
-    fn faults(&self, former: &str) -> Vec<FieldError> {
+    fn faults(&self, former: &str, deadline: Instant) -> Vec<FieldError> {
         let Some(schema) = &self.schema else { return Vec::new() };
         let anything = serde_json::Value::Bool(true);
         if former.is_empty() {
-            return compatibility::faults(&anything, schema.expanded());
+            return compatibility::faults(&anything, schema.expanded(), deadline);
         }
         match Schema::parse(former) {
-            Ok(former) => compatibility::faults(former.expanded(), schema.expanded()),
+            Ok(former) => compatibility::faults(former.expanded(), schema.expanded(), deadline),
             Err(_) => vec![FieldError::new("schema", "cannot be compared with the last version, which is no schema")],
         }
     }
@@ -129,20 +137,23 @@ impl EventTypes {
         registration: Registration,
     ) -> Result<Registered, Error> {
         let Registration { version, schema, force } = registration;
-        let compiled = in_background(move || Compiled::read(&schema)).await?.map_err(Error::invalid)?;
-        let versions = self.store.versions(org_id, event_type).await.map_err(failed)?;
+        let EventTypeSettings { wait_max, properties_bytes_max, .. } = self.settings;
+        let read = move || Compiled::read(&schema, properties_bytes_max);
+        let compiled = self.workers.run(Instant::now() + wait_max, org_id, read).await?.map_err(Error::invalid)?;
+        let versions = self.versions(org_id, event_type).await?;
         let last = versions.first();
         let number = match number(version, compiled.text(), last)? {
             Number::Last(last) => return Ok(Registered { version: last.clone(), is_new: false }),
             Number::Next(number) => number,
         };
-        self.check_room(org_id, versions.len()).await?;
+        self.check_room(org_id, versions.len(), compiled.text().len()).await?;
         let former = last.filter(|_| !force).map(|last| last.schema.clone());
-        let compiled = in_background(move || {
-            let faults = former.map(|former| compiled.faults(&former)).unwrap_or_default();
+        let compare = move || {
+            let deadline = Instant::now() + wait_max;
+            let faults = former.map(|former| compiled.faults(&former, deadline)).unwrap_or_default();
             if faults.is_empty() { Ok(compiled) } else { Err(Error::incompatible(faults)) }
-        });
-        let compiled = compiled.await??;
+        };
+        let compiled = self.workers.run(Instant::now() + wait_max, org_id, compare).await??;
         let version = StoredVersion {
             event_type: event_type.to_owned(),
             version: number,
@@ -150,21 +161,33 @@ impl EventTypes {
             created_at: self.clock.now(),
         };
         self.store.insert(org_id, &version).await.map_err(failed)?;
-        let latest = LatestVersion { version: number, check: compiled.check.map(Arc::new) };
-        self.latest.registered(org_id, event_type, latest);
+        let schema = (!version.schema.is_empty()).then(|| Arc::from(&*version.schema));
+        if let Some(check) = compiled.check {
+            let key = VersionKey { org_id: org_id.clone(), event_type: event_type.to_owned(), version: number };
+            self.compiled.put(key, Some(Arc::new(check)));
+        }
+        self.latest.registered(org_id, event_type, LatestVersion { version: number, schema });
         tracing::info!(org_id = org_id.as_str(), event_type, version = number, force, "an event type was registered");
         Ok(Registered { version, is_new: true })
     }
 
-    /// Refuses what would be one too many.
-    async fn check_room(&self, org_id: &OrgId, versions: usize) -> Result<(), Error> {
+    /// Refuses what would be one too many, or too large beside the others.
+    async fn check_room(&self, org_id: &OrgId, versions: usize, schema_bytes: usize) -> Result<(), Error> {
         let (types_max, versions_max) = (self.settings.types_max, self.settings.versions_max);
         if versions >= versions_max {
             return Err(Error::invalid_field("version", format!("is one too many: a type has at most {versions_max}")));
         }
-        if versions == 0 && self.store.count(org_id).await.map_err(failed)? >= types_max {
-            let message = format!("is one too many: an organisation has at most {types_max}");
+        let (types, bytes) = self.limiter.run(org_id, |ticket| self.store.count(ticket, org_id)).await?;
+        if versions == 0 && types >= types_max {
+            let message = format!("is one too many: an organization has at most {types_max}");
             return Err(Error::invalid_field("type", message));
+        }
+        if bytes.saturating_add(schema_bytes as u64) > ORG_SCHEMAS_BYTES_MAX {
+            let message = format!(
+                "is too large beside the others: the latest versions of an organization's types have at most \
+                 {ORG_SCHEMAS_BYTES_MAX} bytes together, and have {bytes}"
+            );
+            return Err(Error::invalid_field("schema", message));
         }
         Ok(())
     }
@@ -191,14 +214,6 @@ fn number<'a>(given: Option<u32>, schema: &str, last: Option<&'a StoredVersion>)
         }
         (Some(_), _) => Err(Error::invalid_field("version", format!("must be {next}, which is the next"))),
     }
-}
-
-/// What takes its time must not hold up others.
-async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "reading a schema failed");
-        Error::internal()
-    })
 }
 
 #[cfg(test)]

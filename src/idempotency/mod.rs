@@ -145,7 +145,10 @@ impl RepeatableCalls {
             Begun::OtherBody => return Err(Error::key_reused()),
             Begun::Full { retry_after } => {
                 self.full.note();
-                return Err(Error::exhausted("there is no room for another idempotency key", retry_after));
+                return Err(Error::exhausted(
+                    "there is no room for another idempotency key of this organization",
+                    retry_after,
+                ));
             }
         };
         let event_ids = event_ids(&place.key, at, &drafts);

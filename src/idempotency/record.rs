@@ -1,7 +1,13 @@
 //! What is kept of a call: when it was made first, of which body, and how it was
 //! answered. In bytes: a version, the time, the body's print, and the answer as
-//! JSON, or nothing as long as there is none.
+//! compressed JSON (zlib), or nothing as long as there is none. Compressed, ten
+//! thousand events that were rejected for the same reasons take some ten kilobytes.
 
+use std::io::{self, Read as _, Write as _};
+
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{FieldError, Rejection, RejectionCode, Verdict};
@@ -10,6 +16,9 @@ use crate::domain::{FieldError, Rejection, RejectionCode, Verdict};
 const VERSION: u8 = 1;
 const TIME: std::ops::Range<usize> = 1..9;
 const PRINT: std::ops::Range<usize> = 9..41;
+/// Most bytes of an answer that are unpacked: several times those of ten thousand rejected events with every
+/// field at fault.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// What stands for a body: SHA-256 over what its events say.
 pub(super) type Print = [u8; 32];
@@ -112,12 +121,23 @@ pub(super) fn write_answer(verdicts: &[Verdict]) -> Vec<u8> {
         Some(Other { position, kind, errors })
     };
     let answer = Answer { events: verdicts.len(), others: verdicts.iter().enumerate().filter_map(other).collect() };
-    serde_json::to_vec(&answer).unwrap_or_default() // It has texts and numbers only.
+    let json = serde_json::to_vec(&answer).unwrap_or_default(); // It has texts and numbers only.
+    compressed(&json).unwrap_or(json)
+}
+
+fn compressed(json: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(json)?;
+    encoder.finish()
 }
 
 /// Verdicts that were kept on so many events; none when the bytes are not that.
 pub(super) fn read_answer(bytes: &[u8], events: usize) -> Option<Vec<Verdict>> {
-    let answer: Answer = serde_json::from_slice(bytes).ok()?;
+    let answer: Answer = match bytes {
+        // As former releases have written it.
+        [b'{', ..] => serde_json::from_slice(bytes).ok()?,
+        _ => serde_json::from_reader(io::BufReader::new(ZlibDecoder::new(bytes).take(ANSWER_BYTES_MAX))).ok()?,
+    };
     let mut verdicts = vec![Verdict::Accepted; events];
     for Other { position, kind, errors } in answer.others {
         *verdicts.get_mut(position)? = kind.verdict(errors);
@@ -164,9 +184,24 @@ mod tests {
         }
 
         #[test]
+        fn an_answer_of_a_former_release_is_read(verdicts in prop::collection::vec(verdicts(), 0..20)) {
+            let mut json = String::new();
+            ZlibDecoder::new(&*write_answer(&verdicts)).read_to_string(&mut json).expect("zlib");
+            prop_assert_eq!(read_answer(json.as_bytes(), verdicts.len()), Some(verdicts));
+        }
+
+        #[test]
         fn bytes_of_a_stranger_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = Record::read(&bytes);
             let _ = read_answer(&bytes, 3);
         }
+    }
+
+    #[test]
+    fn ten_thousand_rejected_events_take_little_room() {
+        let errors = ["event_id", "type", "occurred_at"].map(|field| FieldError::new(field, "is required"));
+        let rejected = Verdict::Rejected(Rejection { code: RejectionCode::Invalid, errors: errors.to_vec() });
+        let answer = write_answer(&vec![rejected; 10_000]);
+        assert!(answer.len() < 50_000, "{} bytes", answer.len());
     }
 }

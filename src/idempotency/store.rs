@@ -4,6 +4,7 @@
 //! transaction, so that many calls share one sync. Every answer of this module
 //! follows the commit that made it true.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,15 +13,19 @@ use redb::{Database, ReadableTable as _, ReadableTableMetadata as _, Table, Tabl
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::{Print, Record};
+use crate::fairness::Shares;
+use crate::private_files;
 
 /// Organisation and key, and the record.
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 /// The same keys in the order of their times, which are in microseconds.
 const TIMES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("times");
-/// Sums over all records.
+/// Sums over all records, and over those of each organization.
 const SUMS: TableDefinition<'_, &str, u64> = TableDefinition::new("sums");
 /// The sum of what records cost, in bytes.
 const BYTES: &str = "bytes";
+/// There once the sums of each organization are kept. Files of former releases lack it.
+const BY_ORGANIZATION: &str = "by organization";
 
 /// How long a key is kept after its first call.
 pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -42,6 +47,14 @@ pub struct KeyBounds {
     pub keys_max: u64,
     /// Most bytes of keys and answers.
     pub bytes_max: u64,
+    /// Most that one organization may have of both, in percent.
+    pub share_percent: u32,
+}
+
+impl KeyBounds {
+    const fn shares(&self, total: u64) -> Shares {
+        Shares::new(total, self.share_percent).in_small_units()
+    }
 }
 
 /// The file cannot be read or written.
@@ -158,14 +171,52 @@ impl Drop for KeyStore {
 }
 
 fn open(path: &Path) -> Result<Database, KeyStoreError> {
+    // The store would make it readable for others.
+    drop(private_files::options().append(true).create(true).open(path)?);
+    private_files::close_to_others(path)?;
     let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
     let transaction = database.begin_write()?;
     for made in [transaction.open_table(RECORDS).map(drop), transaction.open_table(TIMES).map(drop)] {
         made?;
     }
-    transaction.open_table(SUMS)?;
+    sum_by_organization(&transaction)?;
     transaction.commit()?;
     Ok(database)
+}
+
+/// Adds up what each organization has, where a former release has not.
+fn sum_by_organization(transaction: &WriteTransaction) -> Result<(), KeyStoreError> {
+    let mut sums = transaction.open_table(SUMS)?;
+    if sums.get(BY_ORGANIZATION)?.is_some() {
+        return Ok(());
+    }
+    let mut of: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for entry in transaction.open_table(RECORDS)?.iter()? {
+        let (key, record) = entry?;
+        let (keys, bytes) = of.entry(organization(key.value())).or_default();
+        *keys += 1;
+        *bytes += cost(key.value(), record.value());
+    }
+    for (organization, (keys, bytes)) in of {
+        sums.insert(keys_of(&organization).as_str(), keys)?;
+        sums.insert(bytes_of(&organization).as_str(), bytes)?;
+    }
+    sums.insert(BY_ORGANIZATION, 1)?;
+    Ok(())
+}
+
+/// The organization that a key belongs to: the part before its NUL.
+fn organization(key: &[u8]) -> String {
+    let end = key.iter().position(|byte| *byte == 0).unwrap_or(key.len());
+    String::from_utf8_lossy(&key[..end]).into_owned()
+}
+
+fn keys_of(organization: &str) -> String {
+    format!("keys of {organization}")
+}
+
+fn bytes_of(organization: &str) -> String {
+    format!("bytes of {organization}")
 }
 
 /// The thread.
@@ -265,13 +316,22 @@ impl<'t> Tables<'t> {
             self.remove(key, at)?;
         }
         let record = Record { at: now, print, answer: &[] }.write();
-        let bytes = self.sum()? + cost(key, &record);
-        if self.records.len()? >= self.bounds.keys_max || bytes > self.bounds.bytes_max {
+        if !self.has_room(key, cost(key, &record))? {
             return self.full(now);
         }
         self.put(key, &record)?;
         self.times.insert((now, key), ())?;
         Ok(Begun::New { at: now })
+    }
+
+    /// Whether an organization may have another key that costs so much: within its share, and within what
+    /// all have.
+    fn has_room(&self, key: &[u8], cost: u64) -> Result<bool, KeyStoreError> {
+        let KeyBounds { keys_max, bytes_max, .. } = self.bounds;
+        let organization = organization(key);
+        let (keys, bytes) = (self.sum(&keys_of(&organization))?, self.sum(&bytes_of(&organization))?);
+        let has_keys = self.bounds.shares(keys_max).allows(self.records.len()?, keys, 1);
+        Ok(has_keys && self.bounds.shares(bytes_max).allows(self.sum(BYTES)?, bytes, cost))
     }
 
     fn full(&self, now: u64) -> Result<Begun, KeyStoreError> {
@@ -310,24 +370,38 @@ impl<'t> Tables<'t> {
     }
 
     fn put(&mut self, key: &[u8], record: &[u8]) -> Result<(), KeyStoreError> {
-        let before = self.records.insert(key, record)?.map_or(0, |before| cost(key, before.value()));
-        self.set_sum(before, cost(key, record))
+        let before = self.records.insert(key, record)?.map(|before| cost(key, before.value()));
+        self.account(key, before, Some(cost(key, record)))
     }
 
     fn remove(&mut self, key: &[u8], at: u64) -> Result<(), KeyStoreError> {
-        let before = self.records.remove(key)?.map_or(0, |before| cost(key, before.value()));
+        let before = self.records.remove(key)?.map(|before| cost(key, before.value()));
         self.times.remove((at, key))?;
-        self.set_sum(before, 0)
+        self.account(key, before, None)
     }
 
-    fn sum(&self) -> Result<u64, KeyStoreError> {
-        Ok(self.sums.get(BYTES)?.map_or(0, |sum| sum.value()))
+    fn sum(&self, name: &str) -> Result<u64, KeyStoreError> {
+        Ok(self.sums.get(name)?.map_or(0, |sum| sum.value()))
     }
 
-    fn set_sum(&mut self, less: u64, more: u64) -> Result<(), KeyStoreError> {
-        let sum = self.sum()?.saturating_sub(less).saturating_add(more);
-        self.sums.insert(BYTES, sum)?;
+    /// A record that cost `before`, if there was one, costs `after` now, if there is one.
+    fn account(&mut self, key: &[u8], before: Option<u64>, after: Option<u64>) -> Result<(), KeyStoreError> {
+        let organization = organization(key);
+        let (less, more) = (before.unwrap_or_default(), after.unwrap_or_default());
+        let (keys_less, keys_more) = (u64::from(before.is_some()), u64::from(after.is_some()));
+        self.change_sum(BYTES, less, more)?;
+        self.change_sum(&bytes_of(&organization), less, more)?;
+        self.change_sum(&keys_of(&organization), keys_less, keys_more)?;
         self.is_changed = true;
+        Ok(())
+    }
+
+    /// A sum that comes to nothing is not kept: organizations come and go.
+    fn change_sum(&mut self, name: &str, less: u64, more: u64) -> Result<(), KeyStoreError> {
+        match self.sum(name)?.saturating_sub(less).saturating_add(more) {
+            0 => self.sums.remove(name)?.map(drop),
+            sum => self.sums.insert(name, sum)?.map(drop),
+        };
         Ok(())
     }
 }
@@ -360,7 +434,7 @@ const fn is_over(at: u64, now: u64) -> bool {
 mod tests {
     use super::*;
 
-    const BOUNDS: KeyBounds = KeyBounds { keys_max: 100, bytes_max: 1 << 20 };
+    const BOUNDS: KeyBounds = KeyBounds { keys_max: 100, bytes_max: 1 << 20, share_percent: 100 };
     const DAY: u64 = micros(KEPT);
 
     fn file(dir: &tempfile::TempDir) -> PathBuf {
@@ -442,6 +516,37 @@ mod tests {
                 assert_eq!(begin(&store, "b", 1, DAY + 6).await, Begun::New { at: DAY + 6 });
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_organization_has_its_share_of_keys_and_others_have_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = KeyBounds { keys_max: 1_000, bytes_max: 1 << 20, share_percent: 50 };
+        let store = KeyStore::open(&file(&dir), bounds).unwrap();
+        for n in 0..500 {
+            assert_eq!(begin(&store, &format!("greedy\0{n}"), 1, n).await, Begun::New { at: n });
+        }
+        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, Begun::Full { .. }));
+        drop(store);
+        // Also after a restart, and when what each has was not kept by a former release.
+        let database = Database::create(file(&dir)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut sums = transaction.open_table(SUMS).unwrap();
+        for name in [BY_ORGANIZATION, &keys_of("greedy"), &bytes_of("greedy")] {
+            assert!(sums.remove(name).unwrap().is_some(), "{name}");
+        }
+        drop(sums);
+        transaction.commit().unwrap();
+        drop(database);
+        let store = KeyStore::open(&file(&dir), bounds).unwrap();
+        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, Begun::Full { .. }));
+        for n in 0..100 {
+            assert_eq!(begin(&store, &format!("other\0{n}"), 1, n).await, Begun::New { at: n });
+        }
+        // What goes is room again.
+        store.forget(b"greedy\0".iter().copied().chain(*b"7").collect(), 7).await.unwrap();
+        assert_eq!(begin(&store, "greedy\0more", 1, 501).await, Begun::New { at: 501 });
+        assert!(matches!(begin(&store, "greedy\0again", 1, 502).await, Begun::Full { .. }));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -161,7 +161,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Adds an event that is none.
+    /// Adds an event that is none, or of which nothing can be said.
     pub(super) fn reject(&mut self, verdict: Verdict) {
         self.verdicts.push(verdict);
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -16,8 +15,9 @@ use super::outcome::{Outcome, Outcomes};
 use super::recall::Recall;
 use super::store::{EventStore, StoreError};
 use super::stored_wait::{AwaitedSegments, ParkedIds};
-use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Timestamp, Verdict, VerdictCounts};
-use crate::event_types::EventTypes;
+use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Rejection, Timestamp, Verdict, VerdictCounts};
+use crate::event_types::{Checked, EventTypes};
+use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::health::RecentRefusal;
 use crate::limits::RateLimits;
 use crate::meters;
@@ -50,6 +50,8 @@ pub struct PipelineSettings {
     pub batch_events_max: usize,
     /// Bytes of events that may wait for the log at a time.
     pub bytes_in_flight_max: u32,
+    /// Most of them of one organization, in percent.
+    pub share_percent: u32,
     /// Longest a batch waits for room among them.
     pub wait_max: Duration,
     /// Longest a late event waits for ClickHouse.
@@ -96,7 +98,7 @@ pub struct Pipeline {
     retention: Arc<Retention>,
     outcomes: Outcomes,
     limits: Arc<RateLimits>,
-    room: Arc<Semaphore>,
+    bytes_in_flight: Arc<FairSemaphore>,
     no_room: Arc<RecentRefusal>,
     parked_ids: Arc<ParkedIds>,
 }
@@ -117,7 +119,8 @@ impl Pipeline {
         outcomes: Outcomes,
         limits: Arc<RateLimits>,
     ) -> Self {
-        let room = Arc::new(Semaphore::new(settings.bytes_in_flight_max as usize));
+        let shares = Shares::new(settings.bytes_in_flight_max.into(), settings.share_percent);
+        let bytes_in_flight = FairSemaphore::new(shares);
         let parked_ids = Arc::new(ParkedIds::new(prints));
         let recall = Recall::new(Arc::clone(&index), prints, Arc::clone(&store));
         Self {
@@ -132,7 +135,7 @@ impl Pipeline {
             retention,
             outcomes,
             limits,
-            room,
+            bytes_in_flight,
             no_room: Arc::default(),
             parked_ids,
         }
@@ -172,7 +175,7 @@ impl Pipeline {
     ) -> Result<Submission, Error> {
         self.check_count(drafts.len())?;
         self.judge_time()?;
-        let room = self.room_for(bytes).await?;
+        let room = self.room_for(org_id, bytes).await?;
         let watched = self.outcomes.wanted().then(|| self.sketch(org_id, &drafts));
         let users = self.users(&drafts);
         let decided = self.deduplicate_measured(org_id, drafts, bytes).await?;
@@ -221,17 +224,20 @@ impl Pipeline {
         if self.limits.count_users() { drafts.iter().map(|draft| draft.user_id).collect() } else { Vec::new() }
     }
 
-    /// Bounds the memory of all batches together.
-    async fn room_for(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
-        let bytes =
-            u32::try_from(bytes.max(BATCH_BYTES_MIN)).unwrap_or(u32::MAX).min(self.settings.bytes_in_flight_max);
-        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
+    /// Bounds the memory of all batches together, and of those of one
+    /// organization.
+    async fn room_for(&self, org_id: &OrgId, bytes: usize) -> Result<FairPermit, Error> {
+        let tenant = Tenant::from(org_id);
+        let room = self.bytes_in_flight.acquire(&tenant, bytes.max(BATCH_BYTES_MIN) as u64);
         match tokio::time::timeout(self.settings.wait_max, room).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => {
                 self.no_room.note();
-                let max = self.settings.bytes_in_flight_max;
-                let message = format!("more than {max} bytes of events are waiting for the log; send slower");
+                let PipelineSettings { bytes_in_flight_max: max, share_percent, .. } = self.settings;
+                let message = format!(
+                    "more than {max} bytes of events, or {share_percent} % of them of this organization, are waiting \
+                     for the log; send slower"
+                );
                 Err(Error::exhausted(message, RETRY_AFTER))
             }
         }
@@ -265,28 +271,30 @@ impl Pipeline {
         let types = self.types.of(org_id);
         let deleted = self.retention.deleted();
         let first_arrival = self.clock.arrivals(drafts.len() as u64);
-        for (draft, arrival) in drafts.into_iter().zip(first_arrival..) {
-            let event = match Event::parse(org_id, draft, &self.settings.limits, now) {
+        let parse = |draft| {
+            let event = Event::parse(org_id, draft, &self.settings.limits, now)?;
+            deleted.find(event.occurred_at()).map_or(Ok(event), |period| Err(retention::too_old(period)))
+        };
+        let events: Vec<Result<Event<'_>, Rejection>> = drafts.into_iter().map(parse).collect();
+        let checked = match &types {
+            Some(types) => self.types.check(org_id, types, events.iter().flatten()).await,
+            None => Vec::new(),
+        };
+        let mut checked = checked.into_iter();
+        for (event, arrival) in events.into_iter().zip(first_arrival..) {
+            let event = match event {
                 Ok(event) => event,
                 Err(rejection) => {
                     batch.reject(Verdict::Rejected(rejection));
                     continue;
                 }
             };
-            if let Some(period) = deleted.find(event.occurred_at()) {
-                batch.reject(Verdict::Rejected(retention::too_old(period)));
-                continue;
+            // Nothing is asked of an organization's events that has no types.
+            match checked.next().unwrap_or(Checked::Version(0)) {
+                Checked::Version(version) => batch.add(&event.checked_against(version), arrival),
+                Checked::Unwanted(rejection) => batch.add_unwanted(&event, rejection),
+                Checked::Undecided => batch.reject(Verdict::Undecided),
             }
-            let Some(types) = &types else {
-                batch.add(&event, arrival);
-                continue;
-            };
-            match types.check(&event) {
-                Ok(version) => batch.add(&event.checked_against(version), arrival),
-                Err(rejection) => batch.add_unwanted(&event, rejection),
-            }
-            // Checking costs; others must get their turn within a batch.
-            tokio::task::coop::consume_budget().await;
         }
         batch.claim();
         if batch.is_refused() {
@@ -306,7 +314,7 @@ impl Pipeline {
             return;
         }
         let deadline = tokio::time::Instant::now() + self.settings.look_up_wait_max;
-        let recalled = tokio::time::timeout_at(deadline, self.recall.consider(&minutes)).await;
+        let recalled = tokio::time::timeout_at(deadline, self.recall.consider(org_id, &minutes)).await;
         if let Ok(Err(error)) = recalled {
             tracing::warn!(%error, minutes = minutes.len(), "late events' minutes could not be recalled");
         }

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 
@@ -18,11 +19,17 @@ use super::fill::restore_all;
 use super::fingerprint::Fingerprinter;
 use super::index::{Index, Minute};
 use super::store::{EventStore, MinuteSet, StoreError};
+use crate::domain::OrgId;
+use crate::fairness::{FairSemaphore, Shares, Tenant};
 
 /// Reading so many events costs about as much as looking one up.
 const ROWS_PER_LOOK_UP: u64 = 500;
 /// Minutes whose look-ups are counted. Beyond, counting begins anew.
 const MINUTES_MAX: usize = 100_000;
+
+/// Longest a batch waits for its turn to recall minutes. Then its events are
+/// looked up one by one: the recalls of others must not leave them undecided.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Recall {
@@ -30,6 +37,8 @@ pub struct Recall {
     prints: Fingerprinter,
     store: Arc<dyn EventStore>,
     /// One recall at a time: whoever comes meanwhile often wants the same.
+    /// Organizations take turns.
+    turns: Arc<FairSemaphore>,
     ledger: Mutex<HashMap<Minute, Account>>,
 }
 
@@ -51,15 +60,20 @@ impl Account {
 impl Recall {
     /// From this store into this index.
     pub fn new(index: Arc<Index>, prints: Fingerprinter, store: Arc<dyn EventStore>) -> Self {
-        Self { index, prints, store, ledger: Mutex::default() }
+        Self { index, prints, store, turns: FairSemaphore::new(Shares::one_each(1)), ledger: Mutex::default() }
     }
 
-    /// So many ids of these minutes are asked for: recalls those of the minutes
-    /// for which that pays. The others have to be looked up.
+    /// An organization asks for so many ids of these minutes: recalls those of
+    /// the minutes for which that pays. The others have to be looked up. So have
+    /// all, where others recall for too long.
     ///
     /// # Errors
     /// When ClickHouse cannot be asked. Nothing is recalled then.
-    pub async fn consider(&self, late: &HashMap<Minute, u64>) -> Result<(), StoreError> {
+    pub async fn consider(&self, org_id: &OrgId, late: &HashMap<Minute, u64>) -> Result<(), StoreError> {
+        let tenant = Tenant::from(org_id);
+        let Ok(Ok(_turn)) = tokio::time::timeout(TURN_WAIT_MAX, self.turns.acquire(&tenant, 1)).await else {
+            return Ok(());
+        };
         let mut ledger = self.ledger.lock().await;
         if ledger.len() > MINUTES_MAX {
             ledger.clear();

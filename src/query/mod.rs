@@ -3,7 +3,7 @@
 //! raw table and never cached.
 
 mod cache;
-mod room;
+mod limiter;
 mod summary;
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cache::{Cache, Question, Value};
 
 pub use cache::CacheSettings;
-pub use room::Room;
+pub use limiter::{QueryLimiter, QueryLimiterSettings, RunningQuery};
 
 use crate::clickhouse::answers::{Answers, TOP_USERS_AT_A_TIME};
 use crate::clickhouse::figures::Figures;
@@ -28,23 +28,23 @@ pub struct Queries {
     answers: Answers,
     figures: Figures,
     cache: Cache,
-    room: Arc<Room>,
+    limiter: Arc<QueryLimiter>,
     clock: Arc<ArrivalClock>,
 }
 
 impl Queries {
-    /// Asks this database, as far as there is room.
+    /// Asks this database, within the bounds of this limiter.
     pub fn new(
         answers: Answers,
         figures: Figures,
         cache: CacheSettings,
-        room: Arc<Room>,
+        limiter: Arc<QueryLimiter>,
         clock: Arc<ArrivalClock>,
         segments: Arc<Segments>,
         stored_hours: Arc<StoredHours>,
     ) -> Self {
         let cache = Cache::new(cache, Arc::clone(&clock), segments, stored_hours);
-        Self { answers, figures, cache, room, clock }
+        Self { answers, figures, cache, limiter, clock }
     }
 
     /// One campaign's counts over time.
@@ -55,7 +55,7 @@ impl Queries {
     ) -> Result<Answer<Arc<CampaignStats>>, Error> {
         let asked = question.clone();
         let ask = async {
-            let stats = self.room.ask(self.answers.campaign_stats(org_id, &asked)).await?;
+            let stats = self.limiter.run(org_id, |ticket| self.answers.campaign_stats(ticket, org_id, &asked)).await?;
             Ok(Value::CampaignStats(Arc::new(stats)))
         };
         let answer = self.cache.answer(org_id, Question::CampaignStats(question), ask).await?;
@@ -72,8 +72,8 @@ impl Queries {
     ) -> Result<Answer<Arc<Ranking<UserCount>>>, Error> {
         let window = window.outwards_to(MILLIS_PER_MINUTE);
         let ask = async {
-            let ask = |at_a_time| self.answers.top_users(org_id, window, limit, at_a_time);
-            let users = self.room.ask_several(TOP_USERS_AT_A_TIME, ask).await?;
+            let ask = |ticket, at_a_time| self.answers.top_users(ticket, org_id, window, limit, at_a_time);
+            let users = self.limiter.run_several(org_id, TOP_USERS_AT_A_TIME, ask).await?;
             Ok(Value::TopUsers(Arc::new(users)))
         };
         let answer = self.cache.answer(org_id, Question::TopUsers(window, limit), ask).await?;
@@ -90,7 +90,8 @@ impl Queries {
     ) -> Result<Answer<Arc<Ranking<CampaignCount>>>, Error> {
         let window = window.outwards_to(MILLIS_PER_MINUTE);
         let ask = async {
-            let campaigns = self.room.ask(self.answers.top_campaigns(org_id, window, limit)).await?;
+            let campaigns =
+                self.limiter.run(org_id, |ticket| self.answers.top_campaigns(ticket, org_id, window, limit)).await?;
             Ok(Value::TopCampaigns(Arc::new(campaigns)))
         };
         let answer = self.cache.answer(org_id, Question::TopCampaigns(window, limit), ask).await?;
@@ -110,7 +111,8 @@ impl Queries {
         check_days("to", window).map_err(|error| Error::invalid(vec![error]))?;
         let window = window.outwards_to(MILLIS_PER_DAY);
         let ask = async {
-            let found = self.room.ask(self.answers.daily_active_users(org_id, window)).await?;
+            let found =
+                self.limiter.run(org_id, |ticket| self.answers.daily_active_users(ticket, org_id, window)).await?;
             Ok(Value::DailyActiveUsers(Arc::new(with_empty_days(window, &found))))
         };
         let answer = self.cache.answer(org_id, Question::DailyActiveUsers(window), ask).await?;
@@ -127,7 +129,10 @@ impl Queries {
         after: Option<&PageKey>,
     ) -> Result<Answer<EventPage>, Error> {
         let watermark = self.cache.watermark();
-        let mut events = self.room.ask(self.answers.list_events(org_id, filter, limit.get() + 1, after)).await?;
+        let mut events = self
+            .limiter
+            .run(org_id, |ticket| self.answers.list_events(ticket, org_id, filter, limit.get() + 1, after))
+            .await?;
         // One more than asked for tells whether there is a further page.
         let fit = fitting(&events).min(limit.get() as usize);
         let has_more = events.len() > fit;
@@ -143,7 +148,7 @@ impl Queries {
     /// `NotFound` when there is none of this id.
     pub async fn event(&self, org_id: &OrgId, event_id: &str) -> Result<Answer<StoredEvent>, Error> {
         let watermark = self.cache.watermark();
-        let event = self.room.ask(self.answers.event(org_id, event_id)).await?;
+        let event = self.limiter.run(org_id, |ticket| self.answers.event(ticket, org_id, event_id)).await?;
         let value = event.ok_or_else(|| Error::not_found("there is no event with this id"))?;
         Ok(Answer { value, watermark, cached: false })
     }

@@ -59,7 +59,7 @@ impl Queries {
     /// and can be sent again.
     pub async fn put_metrics(&self, org_id: &OrgId, values: &[CustomValue]) -> Result<(), Error> {
         let first_version = self.clock.arrivals(values.len() as u64);
-        self.room.ask(self.figures.put(org_id, values, first_version)).await
+        self.limiter.run(org_id, |_| self.figures.put(org_id, values, first_version)).await
     }
 
     /// The values of the metrics that are the organisation's own.
@@ -74,7 +74,7 @@ impl Queries {
         if names.is_empty() {
             return Ok(HashMap::new());
         }
-        let values = self.room.ask(self.figures.values(org_id, &names, window)).await?;
+        let values = self.limiter.run(org_id, |ticket| self.figures.values(ticket, org_id, &names, window)).await?;
         let mut found: HashMap<String, HashMap<Timestamp, f64>> = HashMap::new();
         for CustomValue { day, name, value } in values {
             found.entry(name).or_default().insert(day, value);
@@ -82,7 +82,7 @@ impl Queries {
         // A name may have values outside the window only.
         let missing: Vec<String> = names.into_iter().filter(|name| !found.contains_key(name)).collect();
         if !missing.is_empty() {
-            let known = self.room.ask(self.figures.known_names(org_id, &missing)).await?;
+            let known = self.limiter.run(org_id, |ticket| self.figures.known_names(ticket, org_id, &missing)).await?;
             let unknown: Vec<_> = missing.iter().filter(|name| !known.contains(name)).collect();
             if !unknown.is_empty() {
                 return Err(Error::invalid(unknown.into_iter().map(|name| unknown_metric(name)).collect()));
@@ -92,7 +92,11 @@ impl Queries {
     }
 
     async fn active_users(&self, org_id: &OrgId, window: Window) -> Result<Answer<u64>, Error> {
-        let ask = async { Ok(Value::ActiveUsers(self.room.ask(self.figures.active_users(org_id, window)).await?)) };
+        let ask = async {
+            Ok(Value::ActiveUsers(
+                self.limiter.run(org_id, |ticket| self.figures.active_users(ticket, org_id, window)).await?,
+            ))
+        };
         let answer = self.cache.answer(org_id, Question::ActiveUsers(window), ask).await?;
         super::expect(answer, |value| if let Value::ActiveUsers(users) = value { Some(users) } else { None })
     }
@@ -105,7 +109,8 @@ impl Queries {
     ) -> Result<Answer<Arc<Vec<TypeDay>>>, Error> {
         let asked = types.clone();
         let ask = async {
-            let days = self.room.ask(self.figures.type_days(org_id, window, &asked)).await?;
+            let days =
+                self.limiter.run(org_id, |ticket| self.figures.type_days(ticket, org_id, window, &asked)).await?;
             Ok(Value::TypeDays(Arc::new(days)))
         };
         let answer = self.cache.answer(org_id, Question::TypeDays(window, types), ask).await?;

@@ -53,7 +53,7 @@ impl Checked {
         health.register({
             let calls = Arc::clone(&calls);
             move || {
-                let message = "idempotency_keys_max or idempotency_bytes_max is reached; new keys are refused";
+                let message = "idempotency_keys_max, idempotency_bytes_max or an organization's share of them is reached; its new keys are refused";
                 calls.was_full().then(|| Reason::new(ReasonCode::IdempotencyFull, message))
             }
         });

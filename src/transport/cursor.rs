@@ -14,6 +14,7 @@ use sha2::Sha256;
 
 use crate::config::Config;
 use crate::domain::{Error, EventFilter, OrgId, PageKey, Timestamp};
+use crate::private_files;
 use crate::secret::read_or_make_secret;
 
 const VERSION: u8 = 3;
@@ -39,7 +40,7 @@ impl Cursors {
         if !config.cursor_secret.expose().is_empty() {
             return Self::new(config.cursor_secret.expose().as_bytes());
         }
-        std::fs::create_dir_all(&config.data_dir)?;
+        private_files::create_dir(&config.data_dir)?;
         Self::new(read_or_make_secret(&config.data_dir.join(KEY_FILE))?.expose().as_bytes())
     }
 

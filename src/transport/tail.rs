@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -16,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::config::Config;
 use crate::domain::{Error, OrgId, VerdictCounts};
+use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
 
 /// How long a refused watcher is told to wait.
@@ -24,8 +24,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// See the module.
 pub struct LiveTail {
     channels: Arc<Channels>,
-    watchers: Arc<AtomicUsize>,
-    watchers_max: usize,
+    watchers: Arc<FairSemaphore>,
+    shares: Shares,
     outcomes_max: usize,
 }
 
@@ -33,13 +33,15 @@ pub struct LiveTail {
 type Channels = RwLock<HashMap<OrgId, broadcast::Sender<Arc<Outcome>>>>;
 
 impl LiveTail {
-    /// A tail for at most [`Config::watchers_max`] watchers, each of which may
+    /// A tail for at most [`Config::watchers_max`] watchers, of one organization
+    /// at most [`Config::organization_share_percent`] of them, each of which may
     /// fall [`Config::watcher_outcomes_max`] outcomes behind.
     pub fn new(config: &Config) -> Self {
+        let shares = Shares::new(config.watchers_max as u64, config.share_percent());
         Self {
             channels: Arc::default(),
-            watchers: Arc::default(),
-            watchers_max: config.watchers_max,
+            watchers: FairSemaphore::new(shares),
+            shares,
             outcomes_max: config.watcher_outcomes_max.max(1),
         }
     }
@@ -47,18 +49,18 @@ impl LiveTail {
     /// Watches an organisation from now on.
     ///
     /// # Errors
-    /// `Exhausted` when there are too many watchers.
+    /// `Exhausted` when there are too many watchers, or too many of this
+    /// organization.
     pub(super) fn watch(&self, org_id: &OrgId) -> Result<Watcher, Error> {
-        let before = self.watchers.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(Arc::clone(&self.watchers));
-        if before >= self.watchers_max {
-            let message = format!("at most {} may watch at a time", self.watchers_max);
+        let Some(permit) = self.watchers.try_acquire(&Tenant::from(org_id), 1) else {
+            let (max, org_max) = (self.shares.total(), self.shares.tenant_max());
+            let message = format!("at most {max} may watch at a time, and at most {org_max} of one organization");
             return Err(Error::exhausted(message, RETRY_AFTER));
-        }
+        };
         let mut channels = self.channels.write();
         let channel =
             channels.entry(org_id.clone()).or_insert_with(|| broadcast::Sender::new(self.outcomes_max)).subscribe();
-        let seat = Seat { channels: Arc::clone(&self.channels), org_id: org_id.clone(), _counted: counted };
+        let seat = Seat { channels: Arc::clone(&self.channels), org_id: org_id.clone(), _permit: permit };
         Ok(Watcher { outcomes: channel, _seat: seat })
     }
 }
@@ -67,7 +69,7 @@ impl OutcomeSink for LiveTail {
     fn counted(&self, _: &OrgId, _: VerdictCounts) {}
 
     fn wants_outcomes(&self) -> bool {
-        self.watchers.load(Ordering::Relaxed) > 0
+        self.watchers.taken() > 0
     }
 
     fn happened(&self, outcomes: &[Arc<Outcome>]) {
@@ -83,20 +85,11 @@ impl OutcomeSink for LiveTail {
     }
 }
 
-/// A watcher among all watchers, until it is dropped.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A watcher's place, until it is dropped, after the watcher's receiver.
 struct Seat {
     channels: Arc<Channels>,
     org_id: OrgId,
-    _counted: Counted,
+    _permit: FairPermit,
 }
 
 impl Drop for Seat {
@@ -181,5 +174,14 @@ mod tests {
         drop(watcher);
         assert!(!tail.wants_outcomes() && tail.channels.read().is_empty());
         assert!(tail.watch(&org("a")).is_ok());
+    }
+
+    #[test]
+    fn one_organization_cannot_take_every_seat() {
+        let tail = tail(8);
+        let seats: Vec<_> = std::iter::from_fn(|| tail.watch(&org("a")).ok()).take(20).collect();
+        assert_eq!(seats.len(), 4);
+        let others: Vec<_> = ["b", "c", "d"].into_iter().map(|name| tail.watch(&org(name)).ok()).collect();
+        assert!(others.iter().all(Option::is_some));
     }
 }

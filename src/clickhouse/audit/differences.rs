@@ -59,7 +59,7 @@ impl AuditStore {
         scope: HourScope<'_>,
         buckets: &[u32],
         limit: u32,
-        effort: Effort,
+        effort: Effort<'_>,
     ) -> Result<Differences, QueryError> {
         let columns = columns(rollup, scope, buckets);
         let by_minute = matches!(rollup, Rollup::CampaignMinutes | Rollup::UserMinutes);

@@ -7,6 +7,7 @@
 use super::AuditStore;
 use crate::clickhouse::answers::seconds;
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::Timestamp;
 
 /// Later than every version that is there.
@@ -25,14 +26,14 @@ impl AuditStore {
     /// The hours that are due.
     pub async fn due_hours(&self) -> Result<Vec<Timestamp>, QueryError> {
         let statement = "SELECT toUnixTimestamp(hour) FROM audit_due FINAL WHERE is_due = 1";
-        let hours: Vec<u32> = self.client.query_raw(statement).fetch_all().await?;
+        let hours: Vec<u32> = QueryTicket::own().put_on(self.client.query_raw(statement)).fetch_all().await?;
         Ok(hours.into_iter().map(|second| Timestamp::from_millis(i64::from(second) * 1_000)).collect())
     }
 
     /// What is due up to here; for [`AuditStore::audited`].
     pub async fn due_version(&self) -> Result<u64, QueryError> {
         let statement = "SELECT greatest(toUInt64(toUnixTimestamp64Micro(now64(6))), max(version)) FROM audit_due";
-        Ok(self.client.query_raw(statement).fetch_one().await?)
+        Ok(QueryTicket::own().put_on(self.client.query_raw(statement)).fetch_one().await?)
     }
 
     /// Notes hours as due.

@@ -25,6 +25,7 @@ pub use repairs::{Repair, RepairKind};
 pub use sums::{EventSums, Mark, RollupSums, Sum};
 
 use super::client::Endpoint;
+use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Timestamp};
 
 /// Memory of one grouping, in bytes; beyond it goes to disk.
@@ -32,11 +33,13 @@ const GROUPING_BYTES_MAX: u64 = 1 << 30;
 
 /// How much of ClickHouse an audit may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub struct Effort<'a> {
     /// Threads of a query. 0: as ClickHouse likes.
     pub threads: u32,
     /// Longest a query may take.
     pub wait_max: Duration,
+    /// What its queries carry.
+    pub ticket: &'a QueryTicket,
 }
 
 /// One hour, of one organisation or of all.
@@ -61,11 +64,12 @@ impl AuditStore {
     }
 
     /// A reading, with bounds.
-    fn read(&self, statement: &str, org_id: Option<&str>, effort: Effort) -> Query {
+    fn read(&self, statement: &str, org_id: Option<&str>, effort: Effort<'_>) -> Query {
         let seconds = effort.wait_max.as_secs().max(1).to_string();
-        let mut query = self
-            .client
-            .query_raw(statement)
+        // An audit takes longer than other queries may: its own limit holds.
+        let mut query = effort
+            .ticket
+            .put_on(self.client.query_raw(statement))
             .with_setting("max_execution_time", seconds)
             .with_setting("max_bytes_before_external_group_by", GROUPING_BYTES_MAX.to_string())
             .with_setting("do_not_merge_across_partitions_select_final", "1");

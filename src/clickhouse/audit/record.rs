@@ -9,6 +9,7 @@ use super::{AuditStore, Effort, HourScope, Repair};
 use crate::clickhouse::answers::seconds;
 use crate::clickhouse::client::quoted;
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{AuditAuthor, Difference, RecordedRepair, RepairState, Rollup, RollupKey, Timestamp, Window};
 use crate::ingest::row::put_string;
 use crate::ingest::stored::TouchedHours;
@@ -85,7 +86,7 @@ impl AuditStore {
     pub async fn repairs_of(
         &self,
         scope: HourScope<'_>,
-        effort: Effort,
+        effort: Effort<'_>,
     ) -> Result<Vec<(Rollup, RollupRepairs)>, QueryError> {
         let statement = format!(
             "SELECT name, countIf(state >= 2) AS over, countIf(state = 3 OR state = 2 AND undoes != '') AS undone, \
@@ -104,7 +105,7 @@ impl AuditStore {
 
     /// The organisations that have repairs of an hour that were begun and are
     /// not over.
-    pub async fn open_repairs(&self, scope: HourScope<'_>, effort: Effort) -> Result<Vec<String>, QueryError> {
+    pub async fn open_repairs(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<Vec<String>, QueryError> {
         let statement = format!(
             "SELECT DISTINCT org FROM (SELECT toString(r.org_id) AS org, repair_id FROM audit_repairs AS r WHERE {} \
              GROUP BY org, repair_id HAVING max(toInt8(state)) = 1)",
@@ -200,19 +201,34 @@ impl AuditStore {
     }
 
     /// The repairs of an organisation in these hours, the newest first.
-    pub async fn recorded(&self, org_id: &str, window: Window) -> Result<Vec<RecordedRepair>, QueryError> {
+    pub async fn recorded(
+        &self,
+        org_id: &str,
+        window: Window,
+        ticket: &QueryTicket,
+    ) -> Result<Vec<RecordedRepair>, QueryError> {
         let (from, to) = (seconds(window.from()), seconds(window.to()));
         let within = format!("r.hour >= toDateTime({from}, 'UTC') AND r.hour < toDateTime({to}, 'UTC')");
-        self.recorded_where(org_id, &within).await
+        self.recorded_where(org_id, &within, ticket).await
     }
 
     /// A repair of an organisation, and the one that took it back or began to.
-    pub async fn recorded_with_undo(&self, org_id: &str, id: &str) -> Result<Vec<RecordedRepair>, QueryError> {
+    pub async fn recorded_with_undo(
+        &self,
+        org_id: &str,
+        id: &str,
+        ticket: &QueryTicket,
+    ) -> Result<Vec<RecordedRepair>, QueryError> {
         let id = quoted(id);
-        self.recorded_where(org_id, &format!("(r.repair_id = {id} OR r.undoes = {id})")).await
+        self.recorded_where(org_id, &format!("(r.repair_id = {id} OR r.undoes = {id})"), ticket).await
     }
 
-    async fn recorded_where(&self, org_id: &str, which: &str) -> Result<Vec<RecordedRepair>, QueryError> {
+    async fn recorded_where(
+        &self,
+        org_id: &str,
+        which: &str,
+        ticket: &QueryTicket,
+    ) -> Result<Vec<RecordedRepair>, QueryError> {
         let statement = format!(
             "SELECT r.repair_id AS id, toUnixTimestamp(r.hour) AS hour, toString(r.rollup) AS name, \
                max(toInt8(r.state)) AS state, toUnixTimestamp64Micro(min(r.at)) AS begun_micros, any(r.keys) AS keys, \
@@ -222,7 +238,7 @@ impl AuditStore {
              GROUP BY r.repair_id, r.hour, r.rollup ORDER BY begun_micros DESC, id LIMIT {LISTED_MAX}",
             quoted(org_id)
         );
-        let rows: Vec<RepairRow> = self.client.query_raw(&statement).fetch_all().await?;
+        let rows: Vec<RepairRow> = ticket.put_on(self.client.query_raw(&statement)).fetch_all().await?;
         rows.into_iter().map(RepairRow::into_domain).collect()
     }
 
@@ -231,6 +247,7 @@ impl AuditStore {
         &self,
         org_id: &str,
         repair: &RecordedRepair,
+        ticket: &QueryTicket,
     ) -> Result<Vec<(RollupKey, i64)>, QueryError> {
         let statement = format!(
             "SELECT toUnixTimestamp(bucket) AS bucket, campaign_id, toString(type) AS event_type, user_id, user_key, change \
@@ -241,7 +258,7 @@ impl AuditStore {
             repair.rollup.as_str(),
             quoted(&repair.id)
         );
-        let rows: Vec<KeyRow> = self.client.query_raw(&statement).fetch_all().await?;
+        let rows: Vec<KeyRow> = ticket.put_on(self.client.query_raw(&statement)).fetch_all().await?;
         Ok(rows.into_iter().map(KeyRow::into_domain).collect())
     }
 
@@ -254,7 +271,7 @@ impl AuditStore {
             "SELECT DISTINCT org_id, toUnixTimestamp(hour) AS hour FROM audit_repairs \
              WHERE at >= fromUnixTimestamp64Micro({since}, 'UTC')"
         );
-        let repaired: Vec<RepairedHour> = self.client.query_raw(&statement).fetch_all().await?;
+        let repaired: Vec<RepairedHour> = QueryTicket::own().put_on(self.client.query_raw(&statement)).fetch_all().await?;
         let moment = |second: u32| Timestamp::from_millis(i64::from(second) * 1_000);
         Ok(repaired.iter().any(|row| hours.touches(Some(&row.org_id), moment(row.hour))))
     }

@@ -94,7 +94,7 @@ impl AuditStore {
     pub async fn event_sums(
         &self,
         scope: HourScope<'_>,
-        effort: Effort,
+        effort: Effort<'_>,
     ) -> Result<BTreeMap<(String, u32), EventSums>, QueryError> {
         let statement = format!(
             "SELECT org_id, toUnixTimestamp(toStartOfMinute(occurred_at)) AS bucket, count() AS ids, \
@@ -114,7 +114,7 @@ impl AuditStore {
         &self,
         rollup: Rollup,
         scope: HourScope<'_>,
-        effort: Effort,
+        effort: Effort<'_>,
     ) -> Result<RollupSums, QueryError> {
         let hour = scope.second();
         let (bucket, count, hash, rows) = match rollup {
@@ -148,7 +148,7 @@ impl AuditStore {
 
     /// The mark of an hour's events. (A row that merging drops changes it too,
     /// which does no harm.)
-    pub async fn mark(&self, scope: HourScope<'_>, effort: Effort) -> Result<Mark, QueryError> {
+    pub async fn mark(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<Mark, QueryError> {
         let statement =
             format!("SELECT count() AS rows, sum(version) AS versions FROM events WHERE {}", scope.events());
         Ok(self.read(&statement, scope.org_id, effort).fetch_one().await?)

@@ -21,10 +21,14 @@ use super::sandbox::SandboxStatus;
 use super::users::{self, Analysts};
 use crate::clickhouse::analysts::AnalystKey;
 use crate::config::{Config, Secret};
+use crate::private_files;
 use crate::secret::read_or_make_secret;
 
 /// As much of what the process printed is worth repeating.
 const OUTPUT_TAIL_BYTES: u64 = 2 << 10;
+/// Queries that come on top of those that the service counts: of analysts, of
+/// people who look around, and the service's own small ones.
+const OTHER_QUERIES_MAX: usize = 100;
 
 /// The function `file` reads any file that the process can, without a privilege:
 /// the data of every organization lies in such files. A function of the same name
@@ -50,8 +54,10 @@ pub(super) struct HomeSettings {
     pub memory_bytes_max: u64,
     /// The process's nice value.
     pub nice: u8,
-    /// Queries and inserts that this service sends at a time.
-    pub queries_in_flight_max: usize,
+    /// Queries and look-ups that this service makes at a time.
+    pub reads_in_flight_max: usize,
+    /// Inserts that this service makes at a time.
+    pub inserts_in_flight_max: usize,
     /// Who may read by SQL.
     pub analysts: Analysts,
 }
@@ -62,7 +68,8 @@ impl HomeSettings {
             database: config.clickhouse_database.clone(),
             memory_bytes_max: config.engine_memory_bytes_max,
             nice: config.engine_nice,
-            queries_in_flight_max: config.queries_in_flight_max + config.inserts_in_flight_max,
+            reads_in_flight_max: config.queries_in_flight_max + config.look_ups_in_flight_max,
+            inserts_in_flight_max: config.inserts_in_flight_max,
             analysts: Analysts::new(config, key),
         }
     }
@@ -79,7 +86,7 @@ pub(super) struct Home {
 impl Home {
     /// Makes what is missing.
     pub(super) fn open(data_dir: &Path, settings: HomeSettings) -> io::Result<Self> {
-        std::fs::create_dir_all(data_dir)?;
+        private_files::create_dir(data_dir)?;
         let dir = data_dir.canonicalize()?.join("clickhouse");
         for dir in [dir.clone(), dir.join("etc"), dir.join("data"), dir.join("log")] {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -189,8 +196,8 @@ impl Home {
     /// which are made for big machines.
     fn config_xml(&self, port: u16) -> String {
         let dir = xml_text(&self.dir.to_string_lossy());
-        // Analysts and people looking around come on top.
-        let queries_max = self.settings.queries_in_flight_max + 100;
+        let selects_max = self.settings.reads_in_flight_max + OTHER_QUERIES_MAX;
+        let queries_max = selects_max + self.settings.inserts_in_flight_max + OTHER_QUERIES_MAX;
         let memory_bytes_max = self.settings.memory_bytes_max;
         let mark_cache_bytes = memory_bytes_max / 16;
         format!(
@@ -217,7 +224,9 @@ impl Home {
   <!-- Idle connections of the service's own are no reason to wait. -->
   <shutdown_wait_unfinished>1</shutdown_wait_unfinished>
   <max_connections>1024</max_connections>
+  <!-- What reads can never take all places: inserts have some of their own. -->
   <max_concurrent_queries>{queries_max}</max_concurrent_queries>
+  <max_concurrent_select_queries>{selects_max}</max_concurrent_select_queries>
   <max_server_memory_usage>{memory_bytes_max}</max_server_memory_usage>
   <mark_cache_size>{mark_cache_bytes}</mark_cache_size>
   <index_mark_cache_size>{mark_cache_bytes}</index_mark_cache_size>

@@ -16,6 +16,7 @@ use super::highest::Highest;
 use super::hours::{Days, rows_of_runs};
 use super::sums::Sums;
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_HOUR, OrgId, Window};
 
 /// The keys of users are cut into so many ranges (as a power of two). With
@@ -39,35 +40,35 @@ pub(super) struct Candidate {
 /// So many users with the highest upper bounds, highest first. Asks up to so
 /// many questions at a time.
 pub(super) async fn candidates(
-    client: &Client,
+    asking: (&Client, &QueryTicket),
     org_id: &OrgId,
     window: Window,
     wanted: usize,
     at_a_time: u32,
 ) -> Result<Vec<Candidate>, QueryError> {
     if !Days::runs(window).into_iter().all(Days::is_one) {
-        return grouped(client, org_id, window, wanted).await;
+        return grouped(asking, org_id, window, wanted).await;
     }
     for ranges_log2 in (RANGES_LOG2..RANGES_MAX_LOG2).step_by(RANGES_GROWTH_LOG2 as usize) {
         let mut highest = Highest::new(wanted);
-        if added_up(client, org_id, window, ranges_log2, at_a_time, &mut highest).await? {
+        if added_up(asking, org_id, window, ranges_log2, at_a_time, &mut highest).await? {
             return Ok(highest.into_candidates());
         }
     }
-    grouped(client, org_id, window, wanted).await
+    grouped(asking, org_id, window, wanted).await
 }
 
 /// Adds the users by so many ranges of keys. Not all of them, if there are too
 /// many in a range.
 async fn added_up(
-    client: &Client,
+    asking: (&Client, &QueryTicket),
     org_id: &OrgId,
     window: Window,
     ranges_log2: u32,
     at_a_time: u32,
     highest: &mut Highest,
 ) -> Result<bool, QueryError> {
-    let sums = key_ranges(ranges_log2).map(|keys| sums(client, org_id, window, keys));
+    let sums = key_ranges(ranges_log2).map(|keys| sums(asking, org_id, window, keys));
     let mut sums = stream::iter(sums).buffer_unordered(at_a_time as usize);
     while let Some(sums) = sums.try_next().await? {
         let Some(sums) = sums else { return Ok(false) };
@@ -78,7 +79,7 @@ async fn added_up(
 
 /// The sums of the users with these keys; none if there are too many.
 async fn sums(
-    client: &Client,
+    asking: (&Client, &QueryTicket),
     org_id: &OrgId,
     window: Window,
     keys: RangeInclusive<u64>,
@@ -87,7 +88,8 @@ async fn sums(
         let (first, last) = (keys.start(), keys.end());
         format!("{} AND user_key BETWEEN {first} AND {last}", rows(window, run))
     });
-    let query = client.query_raw(&rows).param("org", org_id.as_str());
+    let (client, ticket) = asking;
+    let query = ticket.put_on(client.query_raw(&rows)).param("org", org_id.as_str());
     // Another range is asked for beside it.
     Sums::read(query.with_setting("max_threads", "1")).await
 }
@@ -101,13 +103,18 @@ fn key_ranges(ranges_log2: u32) -> impl Iterator<Item = RangeInclusive<u64>> {
     })
 }
 
-async fn grouped(client: &Client, org_id: &OrgId, window: Window, wanted: usize) -> Result<Vec<Candidate>, QueryError> {
+async fn grouped(
+    (client, ticket): (&Client, &QueryTicket),
+    org_id: &OrgId,
+    window: Window,
+    wanted: usize,
+) -> Result<Vec<Candidate>, QueryError> {
     let rows = rows_of_runs(window, |run| rows(window, run));
     let statement = format!(
         "SELECT user_key, toUInt64(greatest(sum(upper_of_row), 0)) AS upper FROM ({rows}) \
          GROUP BY user_key HAVING upper > 0 ORDER BY upper DESC LIMIT {wanted}"
     );
-    Ok(client.query_raw(&statement).param("org", org_id.as_str()).fetch_all().await?)
+    Ok(ticket.put_on(client.query_raw(&statement)).param("org", org_id.as_str()).fetch_all().await?)
 }
 
 /// The question for the rows of a run of days.

@@ -25,6 +25,7 @@ use self::candidates::{Candidate, candidates};
 use self::hours::{Days, edges, rows_of_runs, whole_hours};
 use super::client::{long_query, quoted};
 use super::error::QueryError;
+use super::ticket::QueryTicket;
 use crate::domain::{Limit, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
 
 /// Questions at a time, at most: ClickHouse answers each with one thread.
@@ -52,6 +53,7 @@ struct UserRow {
 /// their ids. Asks up to so many questions at a time.
 pub(super) async fn top_users(
     client: &Client,
+    ticket: &QueryTicket,
     org_id: &OrgId,
     window: Window,
     limit: Limit,
@@ -59,12 +61,12 @@ pub(super) async fn top_users(
 ) -> Result<Ranking<UserCount>, QueryError> {
     let mut wanted = CANDIDATES_MIN.max(limit.get() as usize * CANDIDATES_PER_USER);
     loop {
-        let found = candidates(client, org_id, window, wanted, at_a_time).await?;
+        let found = candidates((client, ticket), org_id, window, wanted, at_a_time).await?;
         let unseen_upper = found.get(wanted - 1).map_or(0, |last| last.upper);
         let (mut users, mut counted) = (Ranking::new(), 0);
         for at_most in COUNTED_PER_USER.map(|counted| limit.get() as usize * counted).into_iter().chain([wanted]) {
             let more = contenders(&found, &users, limit).min(at_most).max(counted);
-            users.extend(count(client, org_id, window, &found[counted..more]).await?);
+            users.extend(count((client, ticket), org_id, window, &found[counted..more]).await?);
             rank(&mut users, limit);
             counted = more;
             let others_upper = found.get(counted).map_or(unseen_upper, |next| next.upper);
@@ -92,7 +94,7 @@ fn is_decided(users: &[UserCount], limit: Limit, others_upper: u64) -> bool {
 
 /// The exact counts of the candidates.
 async fn count(
-    client: &Client,
+    asking: (&Client, &QueryTicket),
     org_id: &OrgId,
     window: Window,
     candidates: &[Candidate],
@@ -105,10 +107,10 @@ async fn count(
         let _ = write!(keys, "{comma}{}", candidate.user_key); // Writing to a String cannot fail.
         keys
     });
-    let mut counts: HashMap<String, i64> = fetch(client, &in_whole_hours(org_id, &keys, window)).await?;
+    let mut counts: HashMap<String, i64> = fetch(asking, &in_whole_hours(org_id, &keys, window)).await?;
     let edges = edges(window);
     if !edges.is_empty() && !counts.is_empty() {
-        for (user_id, events) in fetch(client, &at_edges(org_id, &edges, counts.keys(), &keys, window)).await? {
+        for (user_id, events) in fetch(asking, &at_edges(org_id, &edges, counts.keys(), &keys, window)).await? {
             *counts.entry(user_id).or_default() += events;
         }
     }
@@ -173,8 +175,8 @@ fn at_edges<'a>(
 }
 
 /// Events by user.
-async fn fetch(client: &Client, statement: &str) -> Result<HashMap<String, i64>, QueryError> {
-    let rows: Vec<UserRow> = long_query(client, statement).fetch_all().await?;
+async fn fetch((client, ticket): (&Client, &QueryTicket), statement: &str) -> Result<HashMap<String, i64>, QueryError> {
+    let rows: Vec<UserRow> = ticket.put_on(long_query(client, statement)).fetch_all().await?;
     Ok(rows.into_iter().map(|row| (row.user_id, row.events)).collect())
 }
 

@@ -7,6 +7,25 @@ use serde_json::{Value, json};
 use super::*;
 use crate::event_types::schema::Schema;
 
+fn faults(old: &Value, new: &Value) -> Vec<FieldError> {
+    super::faults(old, new, Instant::now() + std::time::Duration::from_secs(600))
+}
+
+/// Nothing that costs too much is called compatible, and it is said what to do.
+#[test]
+fn what_costs_too_much_is_not_decided() {
+    let branches = |from: usize| {
+        let constant = |n: usize| json!({"properties": {"x": {"const": n}, "y": {"enum": [n, n + 1]}}});
+        json!({"items": {"anyOf": (from..from + 600).map(constant).collect::<Vec<_>>()}})
+    };
+    let (old, new) = (expanded(&of(branches(0))), expanded(&of(branches(1))));
+    let begin = Instant::now();
+    let found = super::faults(&old, &new, begin + std::time::Duration::from_millis(300));
+    assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert!(found[0].message.contains("force"), "{found:?}");
+    assert_eq!(super::faults(&old, &old, Instant::now()).len(), 1, "no time at all");
+}
+
 fn expanded(schema: &Value) -> Value {
     Schema::parse(&schema.to_string()).unwrap().expanded().clone()
 }

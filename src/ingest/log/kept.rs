@@ -4,12 +4,13 @@
 //! They are evidence, not part of the log: they are bounded in number and bytes, the oldest go first, and no
 //! start fails because one cannot be written.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use uuid::Uuid;
+
+use crate::private_files;
 
 /// Most files that are kept.
 const KEPT_FILES_MAX: usize = 64;
@@ -56,7 +57,7 @@ impl KeptFiles {
             return;
         }
         self.make_room(bytes);
-        let copied = File::create(&path).and_then(|mut file| {
+        let copied = private_files::create(&path).and_then(|mut file| {
             io::copy(cut, &mut file)?;
             file.sync_all()
         });
@@ -136,7 +137,7 @@ mod tests {
         for n in 2..6 {
             kept.keep_cut(id(n), 40, &mut &[0; 40][..]);
             let age = std::time::Duration::from_secs(1_000 - u64::try_from(n).unwrap());
-            let file = File::options().append(true).open(kept.path(id(n), CUT)).unwrap();
+            let file = std::fs::File::options().append(true).open(kept.path(id(n), CUT)).unwrap();
             file.set_modified(SystemTime::now() - age).unwrap();
         }
         assert_eq!(kept.kept().bytes, 80);

@@ -39,6 +39,7 @@ pub use segment::{Ordinal, Segment, SegmentState, Segments};
 
 use super::clock::ArrivalClock;
 use super::terms::CurrentTerms;
+use crate::private_files;
 use capacity::Capacity;
 use kept::KeptFiles;
 use spare::Spares;
@@ -110,8 +111,15 @@ impl AppendError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process works with it.
-    #[error("the data directory {0} is in use by another tallyhouse")]
-    InUse(PathBuf),
+    #[error(
+        "the log in {dir} is in use: its lock file is held by {holder}; stop that process, or use another data_dir"
+    )]
+    InUse {
+        /// The log's directory.
+        dir: PathBuf,
+        /// Who holds its lock, as far as can be told.
+        holder: String,
+    },
     /// The disk failed.
     #[error("the log in {dir} cannot be opened: {source}")]
     Io {
@@ -139,11 +147,18 @@ impl Log {
     /// left is sealed or parked.
     pub fn open(settings: LogSettings, clock: Arc<ArrivalClock>, terms: Arc<CurrentTerms>) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Io { dir: settings.dir.clone(), source };
-        std::fs::create_dir_all(&settings.dir).map_err(failed)?;
-        let lock = File::create(settings.dir.join("lock")).map_err(failed)?;
+        private_files::create_dir(&settings.dir).map_err(failed)?;
+        // In a directory that others cannot enter: whoever can open it could lock it.
+        let lock_path = settings.dir.join("lock");
+        private_files::close_to_others(&lock_path).map_err(failed)?;
+        let lock = private_files::create(&lock_path).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(settings.dir.clone())),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let holder = private_files::lock_holder(&lock_path);
+                let holder = holder.unwrap_or_else(|| "another process, which cannot be seen from here".to_owned());
+                return Err(OpenError::InUse { dir: settings.dir.clone(), holder });
+            }
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
         let segments = Arc::new(Segments::default());

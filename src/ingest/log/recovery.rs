@@ -15,6 +15,7 @@ use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
 use super::writer::sync_dir;
 use crate::ingest::terms::TokenTerms;
+use crate::private_files;
 use crate::trace::Calls;
 
 /// Reads the directory. What was still open is cut after its last good frame
@@ -59,6 +60,8 @@ impl SegmentFile {
     }
 
     fn recover(self, dir: &Path, kept: &KeptFiles, ordinal: Ordinal) -> io::Result<Option<Segment>> {
+        // A former release has made it readable for others.
+        private_files::close_to_others(&self.path)?;
         let content = Content::read(&self.path)?;
         if content.id.is_some_and(|id| id != self.id) {
             tracing::error!(segment = %self.id, "a segment's file has another's name; it is parked");

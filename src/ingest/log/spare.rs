@@ -5,7 +5,7 @@
 //! that no append waits for them. A file made ahead is empty: who opens the
 //! segment writes its header, and a start removes a file that nobody opened.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::segment::{SegmentState, segment_path};
 use super::writer::sync_dir;
+use crate::private_files;
 
 /// An empty file, durable under the name of an open segment.
 pub(super) struct SpareFile {
@@ -28,7 +29,7 @@ impl SpareFile {
         let id = Uuid::now_v7();
         let path = segment_path(dir, id, SegmentState::Open);
         // Appending, so that after a cut the next write goes to the new end.
-        let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let file = private_files::options().create_new(true).append(true).open(&path)?;
         let spare = Self { file, id, path };
         if let Err(error) = spare.file.sync_all().and_then(|()| sync_dir(dir)) {
             spare.remove();

@@ -13,6 +13,7 @@ mod client;
 mod connections;
 mod deadlines;
 mod defaults;
+mod fairness;
 mod probes;
 mod slow_bodies;
 mod slow_readers;

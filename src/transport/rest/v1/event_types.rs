@@ -13,10 +13,11 @@ use utoipa::ToSchema;
 
 use crate::domain::Error;
 use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
+use crate::transport::auth::Caller;
 use crate::transport::rest::admission::Organisation;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
-use crate::transport::rest::fields::{Faults, NotAnObject, read_object};
+use crate::transport::rest::fields::{Faults, NotAnObject, Text, read_object};
 use crate::transport::rfc3339;
 use crate::transport::serving::Serving;
 
@@ -38,6 +39,10 @@ pub(in crate::transport::rest) struct EventTypeBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<bool>)]
     force: Option<&'a RawValue>,
+    /// The organization; only ever that of the token. It need not be given.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "acme")]
+    org_id: Text<'a>,
 }
 
 impl EventTypeBody<'_> {
@@ -150,14 +155,16 @@ pub(in crate::transport::rest) struct EventType {
 )]
 pub(in crate::transport::rest) async fn put(
     State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    caller: Caller,
     event_type: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Failure> {
     let bytes = body::read(request, &serving.app.config).await?;
     let event_type = name(event_type)?;
-    let registration = read_object::<EventTypeBody<'_>>(&bytes).map_err(NotAnObject::failure)?.registration()?;
-    let Registered { version, is_new } = serving.app.event_types.register(&org_id, &event_type, registration).await?;
+    let body: EventTypeBody<'_> = read_object(&bytes).map_err(NotAnObject::failure)?;
+    super::check_org_id(&caller, &body.org_id)?;
+    let registered = serving.app.event_types.register(&caller.org_id, &event_type, body.registration()?).await?;
+    let Registered { version, is_new } = registered;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(EventTypeVersion::from(version))).into_response())
 }

@@ -212,6 +212,10 @@ pub(in crate::transport::rest) struct MetricValue<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = f64, required, example = 1234.5)]
     value: Option<&'a RawValue>,
+    /// The organization; only ever that of the token. It need not be given.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "acme")]
+    org_id: Text<'a>,
 }
 
 /// Values of your own.
@@ -255,26 +259,39 @@ pub(in crate::transport::rest) async fn put(
     let bytes = body::read(request, &serving.app.config).await?;
     let body: MetricValues<'_> = super::read(&bytes)?;
     super::check_org_id(&caller, &body.org_id)?;
-    let values = values(&body)?;
+    let items = items(&body)?;
+    for item in items.iter().flatten() {
+        super::check_org_id(&caller, &item.org_id)?;
+    }
+    let values = values(items)?;
     serving.app.queries.put_metrics(&caller.org_id, &values).await?;
     Ok(Json(StoredValues { stored: values.len() }))
 }
 
-fn values(body: &MetricValues<'_>) -> Result<Vec<CustomValue>, Error> {
+/// A value that has been read, or what is wrong with it.
+type Item<'a> = Result<MetricValue<'a>, String>;
+
+/// Reads each value by itself; they are not judged yet.
+fn items<'a>(body: &MetricValues<'a>) -> Result<Vec<Item<'a>>, Error> {
     let items = First::<{ CustomValue::COUNT_MAX }>::read("metrics", body.metrics)?;
+    let read = |item: &&'a RawValue| fields::read_object(item.get().as_bytes()).map_err(|error| error.message);
+    Ok(items.iter().map(read).collect())
+}
+
+fn values(items: Vec<Item<'_>>) -> Result<Vec<CustomValue>, Error> {
     let mut errors = Vec::new();
-    let read = |(index, item): (usize, &&RawValue)| value(index, item, &mut errors);
-    let values: Vec<CustomValue> = items.iter().enumerate().filter_map(read).collect();
+    let read = |(index, item): (usize, Item<'_>)| value(index, item, &mut errors);
+    let values: Vec<CustomValue> = items.into_iter().enumerate().filter_map(read).collect();
     nothing_wrong(errors)?;
     Ok(values)
 }
 
-fn value(index: usize, item: &RawValue, errors: &mut Vec<FieldError>) -> Option<CustomValue> {
+fn value(index: usize, item: Item<'_>, errors: &mut Vec<FieldError>) -> Option<CustomValue> {
     let at = |field: &str| format!("metrics[{index}].{field}");
-    let item: MetricValue<'_> = match fields::read_object(item.get().as_bytes()) {
+    let item = match item {
         Ok(item) => item,
-        Err(error) => {
-            errors.push(FieldError::new(format!("metrics[{index}]"), error.message));
+        Err(message) => {
+            errors.push(FieldError::new(format!("metrics[{index}]"), message));
             return None;
         }
     };

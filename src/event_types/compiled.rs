@@ -1,0 +1,160 @@
+//! Compiled schemas in memory, within a bound: those that were used last.
+//!
+//! A schema is compiled when an event first needs it, also after a restart. An
+//! organization whose schemas take more than its share lets go of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::check::Check;
+use crate::domain::OrgId;
+use crate::fairness::Shares;
+
+/// What an entry takes beside its schema, in bytes.
+const ENTRY_BYTES: usize = 256;
+
+/// Names a version of an organization's type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct VersionKey {
+    pub(super) org_id: OrgId,
+    pub(super) event_type: String,
+    pub(super) version: u32,
+}
+
+/// See the module.
+pub(super) struct CompiledSchemas {
+    shares: Shares,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    schemas: HashMap<VersionKey, Entry>,
+    bytes: u64,
+    bytes_by_org: HashMap<OrgId, u64>,
+    uses: u64,
+}
+
+/// What a version is checked by; none when its schema cannot be compiled.
+pub(super) type Compiled = Option<Arc<Check>>;
+
+struct Entry {
+    check: Compiled,
+    bytes: u64,
+    used_at: u64,
+}
+
+impl CompiledSchemas {
+    /// For so many bytes, shared by these rules.
+    pub(super) fn new(shares: Shares) -> Self {
+        Self { shares, kept: Mutex::default() }
+    }
+
+    /// A compiled schema, if it is in memory.
+    pub(super) fn get(&self, key: &VersionKey) -> Option<Compiled> {
+        let mut kept = self.kept.lock();
+        kept.uses += 1;
+        let uses = kept.uses;
+        let entry = kept.schemas.get_mut(key)?;
+        entry.used_at = uses;
+        Some(entry.check.clone())
+    }
+
+    /// Keeps a compiled schema, and lets go of others where there is no room.
+    /// One that is larger than an organization's share is not kept.
+    pub(super) fn put(&self, key: VersionKey, check: Compiled) {
+        let bytes = check.as_ref().map_or(0, |check| check.bytes()).saturating_add(ENTRY_BYTES) as u64;
+        if bytes > self.shares.tenant_max() {
+            return;
+        }
+        let mut kept = self.kept.lock();
+        kept.remove(&key);
+        while kept.bytes_of(&key.org_id) + bytes > self.shares.tenant_max() && kept.let_go_of_one(Some(&key.org_id)) {}
+        while kept.bytes + bytes > self.shares.total() && kept.let_go_of_one(None) {}
+        kept.uses += 1;
+        let used_at = kept.uses;
+        kept.bytes += bytes;
+        *kept.bytes_by_org.entry(key.org_id.clone()).or_default() += bytes;
+        kept.schemas.insert(key, Entry { check, bytes, used_at });
+    }
+}
+
+impl Kept {
+    fn bytes_of(&self, org_id: &OrgId) -> u64 {
+        self.bytes_by_org.get(org_id).copied().unwrap_or_default()
+    }
+
+    fn remove(&mut self, key: &VersionKey) {
+        let Some(entry) = self.schemas.remove(key) else { return };
+        self.bytes -= entry.bytes;
+        if let Some(bytes) = self.bytes_by_org.get_mut(&key.org_id) {
+            *bytes -= entry.bytes;
+            if *bytes == 0 {
+                self.bytes_by_org.remove(&key.org_id);
+            }
+        }
+    }
+
+    /// Lets go of the schema of an organization, or else of the one with most
+    /// bytes, that was not used for longest; false when there is none.
+    fn let_go_of_one(&mut self, of: Option<&OrgId>) -> bool {
+        let largest = || self.bytes_by_org.iter().max_by_key(|(_, bytes)| **bytes).map(|(org_id, _)| org_id);
+        let Some(org_id) = of.or_else(largest) else { return false };
+        let of_org = self.schemas.iter().filter(|(key, _)| key.org_id == *org_id);
+        let oldest = of_org.min_by_key(|(_, entry)| entry.used_at).map(|(key, _)| key.clone());
+        oldest.is_some_and(|key| {
+            self.remove(&key);
+            true
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_types::schema::Schema;
+
+    fn key(org: &str, version: u32) -> VersionKey {
+        VersionKey { org_id: OrgId::parse(org).unwrap(), event_type: "a".to_owned(), version }
+    }
+
+    fn check() -> Compiled {
+        Some(Arc::new(Check::compile(&Schema::parse("{\"type\":\"object\"}").unwrap()).unwrap()))
+    }
+
+    fn one() -> u64 {
+        check().map_or(0, |check| check.bytes() + ENTRY_BYTES) as u64
+    }
+
+    #[test]
+    fn an_organization_lets_go_of_its_own_first() {
+        let one = one();
+        let schemas = CompiledSchemas::new(Shares::new(8 * one, 50));
+        schemas.put(key("beta", 1), check());
+        for version in 1..=100 {
+            schemas.put(key("acme", version), check());
+            assert!(schemas.get(&key("acme", 1)).is_some(), "it is used");
+        }
+        let kept = schemas.kept.lock();
+        assert_eq!((kept.bytes, kept.bytes_of(&key("acme", 1).org_id)), (5 * one, 4 * one));
+        assert!(kept.schemas.contains_key(&key("beta", 1)) && kept.schemas.contains_key(&key("acme", 100)));
+        assert!(!kept.schemas.contains_key(&key("acme", 2)));
+    }
+
+    #[test]
+    fn all_together_are_bounded() {
+        let one = one();
+        let schemas = CompiledSchemas::new(Shares::new(4 * one, 50));
+        for n in 0..50 {
+            schemas.put(key(&format!("org{n}"), 1), check());
+            assert!(schemas.kept.lock().bytes <= 4 * one);
+        }
+        schemas.put(key("org49", 1), check());
+        assert_eq!(schemas.kept.lock().bytes, 4 * one);
+        let tiny = CompiledSchemas::new(Shares::new(10, 50));
+        tiny.put(key("acme", 1), check());
+        assert!(tiny.get(&key("acme", 1)).is_none());
+    }
+}
