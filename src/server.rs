@@ -1,6 +1,7 @@
 //! The composition root: makes every part, starts it, and stops it in order.
 
 mod health_checks;
+mod recovery;
 mod ticketing;
 
 use std::net::SocketAddr;
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditSettings, Auditor};
-use crate::clickhouse::analysts;
 use crate::clickhouse::answers::Answers;
 use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::cancel::QueryCanceller;
@@ -21,7 +21,6 @@ use crate::clickhouse::directory::DirectoryStore;
 use crate::clickhouse::engine::SandboxStatus;
 use crate::clickhouse::event_types::EventTypeStore;
 use crate::clickhouse::figures::Figures;
-use crate::clickhouse::migrations::{MigrateError, migrate};
 use crate::clickhouse::ping::Pinger;
 use crate::clickhouse::retention::RetentionStore;
 use crate::clickhouse::store::ClickHouseStore;
@@ -32,7 +31,6 @@ use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::health::{Health, Reason, ReasonCode};
 use crate::idempotency::{KeyBounds, KeyStore, RepeatableCalls};
 use crate::ingest::clock::ArrivalClock;
-use crate::ingest::fill::fill;
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::forwarder::{Forwarder, ForwarderSettings};
 use crate::ingest::index::Index;
@@ -57,10 +55,6 @@ use health_checks::Checked;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
-/// Pause between attempts to reach ClickHouse at start.
-const START_PAUSE: Duration = Duration::from_millis(200);
-/// Attempts at start between two log lines.
-const ATTEMPTS_PER_LINE: u32 = 25;
 /// Shortest time between two sweeps of the index.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
@@ -175,7 +169,7 @@ pub async fn run(
     let mut parts = Parts::new(&config, &endpoint, &reader, clock).await?;
     parts.engine_sandbox = sql.as_ref().and_then(|sql| sql.engine_sandbox);
     let ticketing = Ticketing::open(&config, &parts.clock).await?;
-    let recovery = recover(&config, &endpoint, &parts);
+    let recovery = recovery::recover(&config, &endpoint, &parts);
     match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,
         None => return Ok(()),
@@ -443,44 +437,6 @@ async fn open_keys(config: &Config) -> Result<KeyStore, ServerError> {
         let path = path.display();
         ServerError::Part(format!("cannot open {path}: {error}; without the file, all idempotency keys are forgotten"))
     })
-}
-
-/// Waits for ClickHouse, brings its schema up to date, and fills the index:
-/// from then on the service knows what it must not count again.
-async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
-    let Parts { prints, index, log, store, terms, types, retention, .. } = parts;
-    for attempt in 0_u32.. {
-        let attempted = async {
-            if parts.engine_sandbox.is_some() {
-                let made = analysts::create_views(endpoint, &config.analyst_orgs.0).await;
-                made.map_err(|error| error.to_string())?;
-            }
-            retention.refresh().await.map_err(|error| error.to_string())?;
-            types.refresh().await.map_err(|error| error.to_string())?;
-            terms.set(store.terms().await.map_err(|error| error.to_string())?);
-            fill(index, *prints, log, &**store, config.index_ids_max).await.map_err(|error| error.to_string())
-        };
-        let migrated = match migrate(endpoint).await {
-            Ok(()) => Ok(()),
-            Err(MigrateError::Query(error)) => Err(error.to_string()),
-            Err(error @ MigrateError::ForeignTtl(_)) => return Err(ServerError::Refused(error.to_string())),
-        };
-        let attempted = match migrated {
-            Ok(()) => attempted.await,
-            Err(error) => Err(error),
-        };
-        match attempted {
-            Ok(()) => break,
-            Err(error) if attempt % ATTEMPTS_PER_LINE == 0 => {
-                tracing::warn!(error, "waiting for ClickHouse before opening the port");
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(START_PAUSE).await;
-    }
-    let (ids, unstored) = (index.ids(), log.segments().rows());
-    tracing::info!(ids, unstored, "recovered");
-    Ok(())
 }
 
 fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {

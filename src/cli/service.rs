@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::engine::{Engine, spread_parts};
 use crate::clickhouse::migrations::migrate;
+use crate::clickhouse::server_check::{check_server, check_tables};
 use crate::config::{Config, ConfigArgs, ConfigError, Secret};
 use crate::data_dir::DataDir;
 use crate::secret::read_or_make_secret;
@@ -138,8 +139,10 @@ fn reader_or(config: &Config, endpoint: &Endpoint) -> Endpoint {
 /// When there is no server, or it refuses.
 pub async fn bring_up_to_date(config: Config) -> Result<(), ServerError> {
     check_has_url(&config)?;
-    let migrated = migrate(&Endpoint::configured(&config)).await;
-    migrated.map_err(|error| ServerError::Part(error.to_string()))
+    let endpoint = Endpoint::configured(&config);
+    check_server(&endpoint).await.map_err(|error| ServerError::Part(error.to_string()))?;
+    migrate(&endpoint).await.map_err(|error| ServerError::Part(error.to_string()))?;
+    check_tables(&endpoint).await.map_err(|error| ServerError::Part(error.to_string()))
 }
 
 /// Turns the ticketing catalogue on, unless a setting turns it off, and makes a

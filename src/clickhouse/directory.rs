@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Answers, all, seconds};
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::pinned::pinned;
 use super::ticket::QueryTicket;
 use crate::domain::{
     Limit, Member, OrgId, Organization, OrganizationCount, Ranking, Timestamp, UnknownTypes, User, Window,
@@ -44,7 +45,7 @@ pub struct DirectoryStore {
 impl DirectoryStore {
     /// Of this server: read as one user, written as the other.
     pub fn new(reader: &Endpoint, service: &Endpoint) -> Self {
-        Self { answers: Answers::new(reader), service: service.client() }
+        Self { answers: Answers::new(reader), service: pinned(service.client()) }
     }
 
     /// One organisation.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::pinned::pinned;
 use super::ticket::QueryTicket;
 use crate::domain::{OrgId, Timestamp, UnknownTypes};
 use crate::event_types::{StoredVersion, VersionSummary};
@@ -37,7 +38,7 @@ impl EventTypeStore {
     /// On this server. Questions about one organization are asked as `reader`.
     /// An insert may take so long.
     pub fn new(endpoint: &Endpoint, reader: &Endpoint, wait_max: Duration) -> Self {
-        Self { writer: endpoint.client(), reader: reader.client(), wait_max }
+        Self { writer: pinned(endpoint.client()), reader: reader.client(), wait_max }
     }
 
     /// Changes with every registration, and with every change to an organisation.

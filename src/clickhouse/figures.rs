@@ -11,6 +11,7 @@ use super::answers::{Answers, all, from_seconds};
 use super::client::Endpoint;
 use super::directory::insert;
 use super::error::QueryError;
+use super::pinned::pinned;
 use super::ticket::QueryTicket;
 use crate::domain::{CustomValue, MILLIS_PER_DAY, OrgId, Timestamp, Window};
 
@@ -34,7 +35,7 @@ pub struct Figures {
 impl Figures {
     /// Of this server: read as one user, written as the other.
     pub fn new(reader: &Endpoint, service: &Endpoint) -> Self {
-        Self { answers: Answers::new(reader), service: service.client() }
+        Self { answers: Answers::new(reader), service: pinned(service.client()) }
     }
 
     /// The events of each of these types and of all others together, on each

@@ -9,6 +9,7 @@ use clickhouse::Client;
 
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::pinned::pinned;
 use super::retention::{ForeignTtl, remove_ttl};
 
 /// Embeds the files, with their names.
@@ -64,7 +65,7 @@ impl From<clickhouse::error::Error> for MigrateError {
 /// # Errors
 /// When ClickHouse does not do it, or when the table of events has a TTL.
 pub async fn migrate(endpoint: &Endpoint) -> Result<(), MigrateError> {
-    let client = endpoint.server_client();
+    let client = pinned(endpoint.server_client());
     let applied = applied(&client, endpoint).await?;
     for (name, file) in MIGRATIONS {
         if applied.iter().any(|done| done == name) {

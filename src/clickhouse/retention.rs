@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::client::Endpoint;
 use super::error::QueryError;
+use super::pinned::pinned;
 use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Period, Timestamp};
 
@@ -79,7 +80,7 @@ pub struct RetentionStore {
 impl RetentionStore {
     /// On this server.
     pub fn new(endpoint: &Endpoint) -> Self {
-        Self { client: endpoint.client() }
+        Self { client: pinned(endpoint.client()) }
     }
 
     /// The periods that are recorded as announced or deleted.

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clickhouse::Client;
+use clickhouse::query::Query;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -13,6 +15,7 @@ use super::audit::{AuditStore, note_due};
 use super::client::{Endpoint, long_query, quoted};
 use super::error::{QueryError, insert_error};
 use super::operation::{INSERT, LOOKUP, traced};
+use super::pinned::pinned;
 use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::fairness::Tenant;
@@ -63,9 +66,16 @@ pub(crate) const INSERT_SETTINGS: [(&str, &str); 19] = [
 /// then not inserted again by their tokens alone.
 const INSERT_RULES: u32 = 1;
 
-/// Blocks after which a token may have been forgotten. Every table remembers its
-/// last 10,000; what is counted is the blocks of all of them together.
+/// Tokens that every table must remember at least.
+pub(crate) const TOKENS_REMEMBERED: u64 = 10_000;
+/// Blocks after which a token may have been forgotten: what is counted is the
+/// blocks of all tables together.
 const TOKEN_BLOCKS_MAX: u64 = 9_000;
+/// Time for which a table that forgets tokens by time must remember them, in
+/// seconds: replicated and shared ones do.
+pub(crate) const TOKEN_SECONDS_REMEMBERED: u64 = 7 * 24 * 60 * 60;
+/// Age after which a token may have been forgotten.
+const TOKEN_AGE_MAX: Duration = Duration::from_secs(TOKEN_SECONDS_REMEMBERED - 24 * 60 * 60);
 
 /// The tables that a segment reaches.
 pub(crate) const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
@@ -77,6 +87,10 @@ const IS_DELETED: &str = "arrayExists(period -> occurred_at >= period.1 AND occu
 
 /// Longest the events of all minutes are read at start.
 const START_READ_MAX: Duration = Duration::from_secs(60 * 60);
+/// Most events of a reading that are asked for at a time. ClickHouse keeps them
+/// until all have been read, so that an answer is whole or an error.
+const PAGE_EVENTS_MAX: u64 = 250_000;
+
 /// Pieces of an answer that may wait to be read.
 const PIECES_WAITING_MAX: usize = 4;
 
@@ -91,7 +105,7 @@ pub struct ClickHouseStore {
 impl ClickHouseStore {
     /// On this server. Reads within the bounds of `look_ups`.
     pub fn new(endpoint: &Endpoint, look_ups: Arc<QueryLimiter>) -> Self {
-        Self { client: endpoint.client(), repairs: AuditStore::new(endpoint), look_ups }
+        Self { client: pinned(endpoint.client()), repairs: AuditStore::new(endpoint), look_ups }
     }
 
     async fn insert_rows(&self, table: &str, segment: SegmentInsert) -> Result<(), StoreError> {
@@ -190,19 +204,25 @@ impl ClickHouseStore {
     }
 
     async fn read_minutes(&self, minutes: &MinuteSet) -> Result<EventReading, QueryError> {
-        let statement = format!("SELECT {} FROM events {}", row::PAYLOAD_COLUMNS, condition(minutes));
-        let running = self.look_ups.begin(&Tenant::Service, self.read_max(minutes)).await?;
-        let mut answer = running.ticket().put_on(long_query(&self.client, &statement)).fetch_bytes("RowBinary")?;
+        let pages = match minutes {
+            MinuteSet::These(_) => vec![condition(minutes)],
+            MinuteSet::All | MinuteSet::Since(_) => pages(minutes, &self.stored_minutes(minutes).await?),
+        };
+        let (look_ups, wait_max) = (Arc::clone(&self.look_ups), self.read_max(minutes));
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
+        let client = self.client.clone();
         tokio::spawn(async move {
-            loop {
-                let piece = match answer.next().await {
-                    Ok(Some(piece)) => Ok(piece),
-                    Ok(None) => return running.finish(),
-                    Err(error) => Err(QueryError::from(error).into()),
+            for page in pages {
+                let statement = format!("SELECT {} FROM events {page}", row::PAYLOAD_COLUMNS);
+                let read = async {
+                    let running = look_ups.begin(&Tenant::Service, wait_max).await?;
+                    send_pieces(running.ticket().put_on(long_query(&client, &statement)), &sender).await?;
+                    running.finish();
+                    Ok::<_, QueryError>(())
                 };
-                if sender.send(piece).await.is_err() {
-                    return; // Nobody reads any more.
+                if let Err(error) = read.await {
+                    let _ = sender.send(Err(error.into())).await; // Nobody may read any more.
+                    return;
                 }
             }
         });
@@ -247,13 +267,61 @@ impl ClickHouseStore {
     }
 }
 
+/// Hands over an answer as it arrives.
+async fn send_pieces(query: Query, pieces: &mpsc::Sender<Result<Bytes, StoreError>>) -> Result<(), QueryError> {
+    let mut answer = query.fetch_bytes("RowBinary")?;
+    while let Some(piece) = answer.next().await? {
+        if pieces.send(Ok(piece)).await.is_err() {
+            return Ok(()); // Nobody reads any more.
+        }
+    }
+    Ok(())
+}
+
+/// The `WHERE`s of readings that together hold all events of these minutes, each
+/// of about [`PAGE_EVENTS_MAX`] of them, or of one minute.
+fn pages(minutes: &MinuteSet, stored_newest_first: &[(Timestamp, u64)]) -> Vec<String> {
+    let mut pages = Vec::new();
+    let mut end: Option<Timestamp> = None;
+    let mut events = 0;
+    for ((minute, count), (_, next_count)) in stored_newest_first.iter().zip(stored_newest_first.iter().skip(1)) {
+        events += count;
+        if events + next_count > PAGE_EVENTS_MAX {
+            pages.push(between(Some(*minute), end));
+            end = Some(*minute);
+            events = 0;
+        }
+    }
+    let begin = match minutes {
+        MinuteSet::Since(minute) => Some(*minute),
+        MinuteSet::All | MinuteSet::These(_) => None,
+    };
+    pages.push(between(begin, end));
+    pages
+}
+
+/// The `WHERE` that holds for the events of the minutes from one to another,
+/// which is not part of it.
+fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> String {
+    let mut bounds = Vec::new();
+    for (bound, sign) in [(from, ">="), (to, "<")] {
+        if let Some(second) = bound.map(|minute| minute.millis() / 1_000) {
+            // The second in milliseconds, as the column is, see below.
+            bounds.push(format!(
+                "toStartOfMinute(occurred_at) {sign} toDateTime({second}) AND occurred_at {sign} toDateTime64({second}, 3)"
+            ));
+        }
+    }
+    if bounds.is_empty() { String::new() } else { format!("WHERE {}", bounds.join(" AND ")) }
+}
+
 /// The `WHERE` that holds for the events of these minutes. (Without a bound there
 /// is none: it would have to be a time, which not every number can be.)
 fn condition(minutes: &MinuteSet) -> String {
     let seconds = |minute: &Timestamp| minute.millis() / 1_000;
     match minutes {
-        MinuteSet::All => String::new(),
-        MinuteSet::Since(minute) => format!("WHERE toStartOfMinute(occurred_at) >= toDateTime({})", seconds(minute)),
+        MinuteSet::All => between(None, None),
+        MinuteSet::Since(minute) => between(Some(*minute), None),
         MinuteSet::These(minutes) => {
             let (first, last) = (minutes.iter().min().map_or(0, seconds), minutes.iter().max().map_or(0, seconds));
             let mut list = String::with_capacity(minutes.len() * 11);
@@ -283,6 +351,10 @@ impl EventStore for ClickHouseStore {
         TOKEN_BLOCKS_MAX
     }
 
+    fn token_age_max(&self) -> Duration {
+        TOKEN_AGE_MAX
+    }
+
     fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
         async move { Ok(self.repairs.repaired_since(hours, micros).await?) }.boxed()
     }
@@ -310,5 +382,24 @@ impl EventStore for ClickHouseStore {
     ) -> BoxFuture<'a, Result<PayloadRows, StoreError>> {
         async move { Ok(LOOKUP.measured(&Calls::default(), self.find_in_place(org_id, keys), QueryError::kind).await?) }
             .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_hold_every_minute_once() {
+        let minute = |number: i64| Timestamp::from_millis(number * MILLIS_PER_MINUTE);
+        let stored = [(minute(9), 100_000), (minute(8), 100_000), (minute(5), 300_000), (minute(4), 1)];
+        let of = |from: i64, to: i64| between(Some(minute(from)), Some(minute(to)));
+        let newest = between(Some(minute(8)), None);
+        let all = pages(&MinuteSet::All, &stored);
+        assert_eq!(all, [newest.clone(), of(5, 8), between(None, Some(minute(5)))]);
+        let since = pages(&MinuteSet::Since(minute(3)), &stored);
+        assert_eq!(since, [newest, of(5, 8), of(3, 5)]);
+        assert_eq!(pages(&MinuteSet::All, &[]), [""]);
+        assert_eq!(pages(&MinuteSet::All, &stored[..2]), [""]);
     }
 }

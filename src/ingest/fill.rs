@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::fingerprint::{Fingerprinter, IdFingerprint};
 use super::index::{Index, Minute, SegmentTag};
-use super::log::{Log, SegmentFrames};
-use super::row::{RowSpan, Rows};
+use super::log::{FrameError, Log, Segment, SegmentFrames};
+use super::row::{self, RowSpan, Rows};
 use super::store::{EventStore, MinuteSet, StoreError};
 use crate::domain::{MILLIS_PER_MINUTE, Timestamp};
 
@@ -14,8 +14,12 @@ use crate::domain::{MILLIS_PER_MINUTE, Timestamp};
 /// room.
 const FILL_PERCENT: u64 = 80;
 
-/// Fills an empty index, and sets its floor. Fails only when the database
-/// does.
+/// Fills an empty index, and sets its floor.
+///
+/// # Errors
+/// `Retry` when the database or the disk fails; `Refused` when a segment has
+/// columns that this version does not know: without its ids, they would be taken
+/// for new.
 pub async fn fill(
     index: &Arc<Index>,
     prints: Fingerprinter,
@@ -30,7 +34,7 @@ pub async fn fill(
     index.raise_floor(floor.map_or(Minute::FIRST, Minute::of));
     let from_log = tokio::task::spawn_blocking(move || fill_from_log(&log_index, prints, &log));
     restore_all(index, prints, store, &floor.map_or(MinuteSet::All, MinuteSet::Since)).await?;
-    from_log.await.map_err(|error| StoreError::Refused(error.to_string()))
+    from_log.await.map_err(|error| StoreError::Retry(error.to_string()))?
 }
 
 /// The first moment from which on everything fits; none when all does.
@@ -46,19 +50,39 @@ fn floor_for(minutes_newest_first: &[(Timestamp, u64)], ids_max: u64) -> Option<
     None
 }
 
-fn fill_from_log(index: &Index, prints: Fingerprinter, log: &Log) {
-    for segment in log.segments().list() {
+fn fill_from_log(index: &Index, prints: Fingerprinter, log: &Log) -> Result<(), StoreError> {
+    log.segments().list().iter().try_for_each(|segment| fill_from_segment(index, prints, segment))
+}
+
+fn fill_from_segment(index: &Index, prints: Fingerprinter, segment: &Segment) -> Result<(), StoreError> {
+    let path = segment.path.display();
+    let unreadable = |error: FrameError| StoreError::Retry(format!("the segment {path} cannot be read: {error}"));
+    let mut reader = match SegmentFrames::open(segment) {
+        Ok(reader) => reader,
         // A copy of another segment is never stored, so its ids are not known. Damage was seen and reported
         // when the log was opened.
-        let Ok(mut reader) = SegmentFrames::open(&segment) else { continue };
-        let mut rows = Vec::new();
-        while let Ok(Some(_)) = reader.next_frame(&mut rows) {
-            for span in Rows::whole(&rows).map_while(Result::ok) {
-                restore(index, prints, &rows, &span, Some(SegmentTag::of(segment.ordinal)));
-            }
-            rows.clear();
+        Err(FrameError::Torn | FrameError::Damaged) => {
+            tracing::error!(%path, "a segment cannot be read: its ids are not known");
+            return Ok(());
         }
+        Err(error @ FrameError::Io(_)) => return Err(unreadable(error)),
+    };
+    if reader.columns() != row::COLUMNS {
+        return Err(StoreError::Refused(format!(
+            "the segment {path} was written by another version, with the columns {}: run that version until its log \
+             is empty",
+            reader.columns()
+        )));
     }
+    let mut rows = Vec::new();
+    while reader.next_frame(&mut rows).map_err(unreadable)?.is_some() {
+        for span in Rows::whole(&rows) {
+            let span = span.map_err(|error| unreadable(FrameError::Io(std::io::Error::other(error))))?;
+            restore(index, prints, &rows, &span, Some(SegmentTag::of(segment.ordinal)));
+        }
+        rows.clear();
+    }
+    Ok(())
 }
 
 /// Reads the ids of these minutes that are stored.
@@ -99,6 +123,7 @@ async fn for_each_stored(
         rows.extend_from_slice(&piece?);
         let mut end = 0;
         let mut walk = Rows::payloads(&rows);
+        // What is no row is the beginning of one, or what ends the answer.
         while let Some(Ok(span)) = walk.next() {
             take(&rows, &span);
             end = walk.position();

@@ -6,7 +6,7 @@
 //! is ever dropped.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -210,7 +210,8 @@ impl Forwarder {
     /// part, can be inserted again under its token.
     async fn token_holds(&self, segment: &Segment) -> Result<bool, StoreError> {
         let now = self.store.terms().await?;
-        if !segment.terms.hold(now, self.store.token_blocks_max()) {
+        let is_old = age(segment) > self.store.token_age_max();
+        if is_old || !segment.terms.hold(now, self.store.token_blocks_max()) {
             return Ok(false);
         }
         let reading = segment.clone();
@@ -245,6 +246,12 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// How long ago a segment was opened, by the clock of this machine.
+fn age(segment: &Segment) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_micros(segment.opened_at_micros))
 }
 
 /// A segment on its way out of its file.

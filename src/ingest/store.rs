@@ -1,5 +1,7 @@
 //! What ingest needs of the database.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -73,6 +75,9 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// How many blocks a table remembers tokens for, at least.
     fn token_blocks_max(&self) -> u64;
+
+    /// For how long a table remembers a token, at least.
+    fn token_age_max(&self) -> Duration;
 
     /// Whether an audit has begun to repair one of these hours since a moment
     /// (in microseconds since 1970): what was inserted in part before may have

@@ -38,6 +38,7 @@ mod rest;
 mod retention;
 mod running;
 mod second;
+mod server_check;
 mod settling;
 mod sql;
 mod sql_clients;

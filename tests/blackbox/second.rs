@@ -20,13 +20,8 @@ pub(crate) struct SecondService {
 impl SecondService {
     /// Beside the first, with these settings.
     pub(crate) async fn start(house: &House, settings: &[(&str, &str)]) -> Self {
-        let password = std::fs::read_to_string(house.data_dir().join("clickhouse/password")).unwrap();
-        let database = [
-            ("TALLYHOUSE_CLICKHOUSE_URL", &*house.clickhouse_url),
-            ("TALLYHOUSE_CLICKHOUSE_PASSWORD", password.trim()),
-        ];
-        let settings: Vec<_> =
-            database.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings: Vec<_> = database(house).into_iter().chain(own).collect();
         let dir = tempfile::tempdir().unwrap();
         let mut second = Self { process: spawn(dir.path(), &settings), dir, settings, url: String::new() };
         second.serve().await;
@@ -95,6 +90,22 @@ impl SecondService {
     pub(crate) async fn ingest(&self) -> IngestServiceClient<Channel> {
         IngestServiceClient::new(self.channel().await)
     }
+}
+
+/// Starts a second service, which must end by itself: what it says.
+pub(crate) fn start_in_vain(house: &House) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = spawn(dir.path(), &database(house));
+    let status = process.wait().unwrap();
+    assert!(!status.success(), "it served");
+    std::fs::read_to_string(stderr_path(dir.path())).unwrap()
+}
+
+/// The settings by which a house's ClickHouse is reached.
+fn database(house: &House) -> Vec<(String, String)> {
+    let password = std::fs::read_to_string(house.data_dir().join("clickhouse/password")).unwrap();
+    let url = ("TALLYHOUSE_CLICKHOUSE_URL".to_owned(), house.clickhouse_url.clone());
+    vec![url, ("TALLYHOUSE_CLICKHOUSE_PASSWORD".to_owned(), password.trim().to_owned())]
 }
 
 impl Drop for SecondService {

@@ -25,6 +25,7 @@ pub use repairs::{Repair, RepairKind};
 pub use sums::{EventSums, Mark, RollupSums, Sum};
 
 use super::client::Endpoint;
+use super::pinned::pinned;
 use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Timestamp};
 
@@ -60,7 +61,7 @@ pub struct AuditStore {
 impl AuditStore {
     /// On this server.
     pub fn new(endpoint: &Endpoint) -> Self {
-        Self { client: endpoint.client(), database: endpoint.database.clone() }
+        Self { client: pinned(endpoint.client()), database: endpoint.database.clone() }
     }
 
     /// A reading, with bounds.

@@ -45,6 +45,8 @@ const TERMS: TokenTerms = TokenTerms { rules: 1, blocks: 7 };
 struct Inserted {
     /// On which tokens are given out now, if others.
     terms: Option<TokenTerms>,
+    /// For how long tokens are remembered, if not for ever.
+    token_age_max: Option<Duration>,
     /// The audit has begun to repair the hours of the segments.
     is_repaired: bool,
     /// Tokens that it knows and has nothing of.
@@ -151,6 +153,10 @@ impl EventStore for FaultyStore {
 
     fn token_blocks_max(&self) -> u64 {
         100
+    }
+
+    fn token_age_max(&self) -> Duration {
+        self.inserted.lock().token_age_max.unwrap_or(Duration::MAX)
     }
 
     fn repaired_since<'a>(&'a self, _: &'a TouchedHours, _: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
@@ -318,11 +324,13 @@ async fn every_row_is_written_under_one_token_whatever_fails_for_a_time() {
 async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
     let forgotten = TokenTerms { blocks: TERMS.blocks + 100, ..TERMS };
     let recut = TokenTerms { rules: 2, ..TERMS };
-    for (terms, is_repaired) in [(Some(forgotten), false), (Some(recut), false), (None, true)] {
+    let cases = [(Some(forgotten), false, None), (Some(recut), false, None), (None, true, None)];
+    for (terms, is_repaired, token_age_max) in cases.into_iter().chain([(None, false, Some(Duration::ZERO))]) {
         for seed in 0..20 {
             let mut bench = Bench::new(FaultyStore::new(seed, &TEMPORARY));
             bench.store.inserted.lock().terms = terms;
             bench.store.inserted.lock().is_repaired = is_repaired;
+            bench.store.inserted.lock().token_age_max = token_age_max;
             bench.append(1).await;
             bench.start();
             bench.forwarder.drained().await;

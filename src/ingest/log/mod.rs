@@ -39,6 +39,7 @@ pub use segment::{Ordinal, Segment, SegmentState, Segments};
 
 use super::clock::ArrivalClock;
 use super::terms::CurrentTerms;
+use crate::data_dir::make_durably;
 use crate::private_files;
 use capacity::Capacity;
 use kept::KeptFiles;
@@ -147,6 +148,7 @@ impl Log {
     /// left is sealed or parked.
     pub fn open(settings: LogSettings, clock: Arc<ArrivalClock>, terms: Arc<CurrentTerms>) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Io { dir: settings.dir.clone(), source };
+        make_durably(&settings.dir).map_err(failed)?;
         private_files::create_dir(&settings.dir).map_err(failed)?;
         // In a directory that others cannot enter: whoever can open it could lock it.
         let lock_path = settings.dir.join("lock");

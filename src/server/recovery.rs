@@ -1,0 +1,94 @@
+//! What must be done before the port opens: the server is checked, its schema is
+//! brought up to date, and the index is filled.
+
+use std::time::Duration;
+
+use super::{Parts, ServerError};
+use crate::clickhouse::analysts;
+use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::error::QueryError;
+use crate::clickhouse::migrations::{MigrateError, migrate};
+use crate::clickhouse::server_check::{ServerCheckError, check_server, check_tables};
+use crate::config::Config;
+use crate::ingest::fill::fill;
+use crate::ingest::store::StoreError;
+
+/// Pause between attempts to reach ClickHouse at start.
+const START_PAUSE: Duration = Duration::from_millis(200);
+/// Attempts at start between two log lines.
+const ATTEMPTS_PER_LINE: u32 = 25;
+
+/// Waits for ClickHouse, brings its schema up to date, and fills the index:
+/// from then on the service knows what it must not count again.
+pub(super) async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
+    let Parts { index, log, .. } = parts;
+    for attempt in 0_u32.. {
+        match attempt_recovery(config, endpoint, parts).await {
+            Ok(()) => break,
+            Err(RecoveryError::Refused(error)) => return Err(ServerError::Refused(error)),
+            Err(RecoveryError::Retry(error)) if attempt % ATTEMPTS_PER_LINE == 0 => {
+                tracing::warn!(error, "waiting for ClickHouse before opening the port");
+            }
+            Err(RecoveryError::Retry(_)) => {}
+        }
+        tokio::time::sleep(START_PAUSE).await;
+    }
+    let (ids, unstored) = (index.ids(), log.segments().rows());
+    tracing::info!(ids, unstored, "recovered");
+    Ok(())
+}
+
+/// Why an attempt to recover has failed.
+enum RecoveryError {
+    /// ClickHouse does not answer, or the disk failed.
+    Retry(String),
+    /// Somebody must change something first.
+    Refused(String),
+}
+
+impl From<QueryError> for RecoveryError {
+    fn from(error: QueryError) -> Self {
+        Self::Retry(error.to_string())
+    }
+}
+
+impl From<StoreError> for RecoveryError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Retry(error) => Self::Retry(error),
+            StoreError::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+impl From<ServerCheckError> for RecoveryError {
+    fn from(error: ServerCheckError) -> Self {
+        match error {
+            ServerCheckError::Query(error) => error.into(),
+            error @ ServerCheckError::Unmet(_) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<MigrateError> for RecoveryError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Query(error) => error.into(),
+            error @ MigrateError::ForeignTtl(_) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+async fn attempt_recovery(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), RecoveryError> {
+    let Parts { prints, index, log, store, terms, types, retention, .. } = parts;
+    check_server(endpoint).await?;
+    migrate(endpoint).await?;
+    check_tables(endpoint).await?;
+    if parts.engine_sandbox.is_some() {
+        analysts::create_views(endpoint, &config.analyst_orgs.0).await?;
+    }
+    retention.refresh().await?;
+    types.refresh().await.map_err(|error| RecoveryError::Retry(error.to_string()))?;
+    terms.set(store.terms().await?);
+    Ok(fill(index, *prints, log, &**store, config.index_ids_max).await?)
+}
