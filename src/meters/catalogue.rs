@@ -40,20 +40,22 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// All of them, by name.
 #[rustfmt::skip]
-pub const CATALOGUE: [Described; 31] = [
+pub const CATALOGUE: [Described; 33] = [
     of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, waiting for their turn included), LOOKUP (of late events)."),
-    of("http.server.request.duration", Histogram, "s", "http.request.method, http.route, http.response.status_code", "Time of REST calls. Without a route: there is no such path."),
-    of("process.cpu.time", Counter, "s", "cpu.mode", "Time on processors. On Linux, as all of process.*; without the embedded ClickHouse, a process of its own."),
-    of("process.memory.usage", Gauge, "By", "", "Resident memory."),
-    of("process.memory.virtual", Gauge, "By", "", "Virtual memory."),
-    of("process.thread.count", Gauge, "", "", "Threads."),
-    of("process.unix.file_descriptor.count", Gauge, "", "", "Open file descriptors."),
-    of("process.uptime", Gauge, "s", "", "Time since the service was started."),
-    of("rpc.server.call.duration", Histogram, "s", "rpc.system.name, rpc.method, rpc.response.status_code", "Time of gRPC and grpc-web calls, streams to their end. Unknown methods are `_OTHER`."),
+    of("http.server.request.duration", Histogram, "s", "http.request.method, url.scheme, http.route, http.response.status_code, error.type", "Time of REST calls. Without a route: there is no such path."),
+    of("process.cpu.seconds", Counter, "", "", "Time on processors, in seconds. On Linux, as all of process.*; without the embedded ClickHouse, a process of its own."),
+    of("process.max_fds", Gauge, "", "", "File descriptors that may be open."),
+    of("process.open_fds", Gauge, "", "", "Open file descriptors."),
+    of("process.resident_memory.bytes", Gauge, "", "", "Resident memory, in bytes."),
+    of("process.start_time.seconds", Gauge, "", "", "When the service was started, in seconds since 1970."),
+    of("process.threads", Gauge, "", "", "Threads."),
+    of("process.virtual_memory.bytes", Gauge, "", "", "Virtual memory, in bytes."),
+    of("rpc.server.call.duration", Histogram, "s", "rpc.system.name, rpc.method, rpc.response.status_code, error.type", "Time of gRPC and grpc-web calls, streams to their end. Unknown methods are `_OTHER`."),
     of("tallyhouse.audit.found", Counter, "", "rollup, direction", "Events counted too few or too many when found, by rollup."),
     of("tallyhouse.audit.hours", Counter, "", "result", "Hours of organisations that were audited, by result."),
-    of("tallyhouse.audit.last", Gauge, "", "", "When an hour was last audited, in seconds since 1970; 0: never."),
+    of("tallyhouse.audit.last_timestamp", Gauge, "s", "", "When an hour was last audited, in seconds since 1970; 0: never."),
     of("tallyhouse.audit.repaired", Counter, "", "rollup, direction", "Events added or taken by repairs, by rollup."),
+    of("tallyhouse.build.info", Gauge, "", "version, profile", "Always 1. Which build this is."),
     of("tallyhouse.cache.answers", Counter, "", "result", "Answers from the cache (`hit`) and from ClickHouse (`miss`)."),
     of("tallyhouse.clickhouse.up", Gauge, "", "", "1 when ClickHouse answered when it was last asked, else 0."),
     of("tallyhouse.forwarder.inserts", Counter, "", "result", "Attempts to insert a segment: `stored`, `failed` (and repeated), `refused` (and parked)."),
@@ -69,7 +71,7 @@ pub const CATALOGUE: [Described; 31] = [
     of("tallyhouse.log.groups", Histogram, "", "", "Events that were synced to disk together."),
     of("tallyhouse.log.segments", Gauge, "", "", "Sealed segments not in ClickHouse."),
     of("tallyhouse.log.segments.parked", Gauge, "", "", "Segments that ClickHouse refused."),
-    of("tallyhouse.log.size", Gauge, "", "", "Bytes of the log on disk."),
+    of("tallyhouse.log.size", Gauge, "By", "", "Bytes of the log on disk."),
     of("tallyhouse.log.sync.duration", Histogram, "s", "", "Time of a write to the log and its fdatasync."),
     of("tallyhouse.requests.in_flight", Gauge, "", "", "Calls under way, streams included."),
 ];
@@ -92,9 +94,9 @@ impl Described {
 pub fn reference_markdown() -> String {
     let mut page = String::from(
         "# Metrics\n\n\
-         Served at `/metrics` in Prometheus's text format. Names and labels of `http.*`, `rpc.*`, `db.*` and `process.*`\n\
-         are those of OpenTelemetry's semantic conventions, with dots as underscores. No label holds an id, an organisation,\n\
-         or anything else that callers choose. Histograms have `_bucket`, `_sum` and `_count`. Spans: `docs/tracing.md`.\n\n\
+         Served at `/metrics` in Prometheus's text format, and checked with `promtool check metrics`. Names and labels of `http.*`, `rpc.*`\n\
+         and `db.*` are those of OpenTelemetry's semantic conventions (1.40), with dots as underscores, and the same as in spans; `process_*` are those\n\
+         of Prometheus's own client libraries. No label holds an id, an organization, or anything else that callers choose. Histograms have `_bucket`, `_sum` and `_count`. Spans: `docs/tracing.md`.\n\n\
          | metric | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for metric in CATALOGUE {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
+use opentelemetry::{KeyValue, StringValue};
 
 use crate::meters::Instruments;
 
@@ -22,28 +22,43 @@ impl CallMetrics {
     }
 
     /// A REST call has ended.
-    pub fn http(&self, method: &str, route: Option<&Arc<str>>, status: u16, took: Duration) {
-        let method = KeyValue::new("http.request.method", known_method(method));
-        let status = KeyValue::new("http.response.status_code", i64::from(status));
-        match route {
-            Some(route) => {
-                let route = KeyValue::new("http.route", Arc::clone(route));
-                self.http.record(took.as_secs_f64(), &[method, route, status]);
-            }
-            None => self.http.record(took.as_secs_f64(), &[method, status]),
-        }
+    pub fn http(&self, call: &HttpCall<'_>, took: Duration) {
+        let HttpCall { method, scheme, route, status, error } = call;
+        let mut labels = vec![
+            KeyValue::new("http.request.method", known_method(method)),
+            KeyValue::new("url.scheme", *scheme),
+            KeyValue::new("http.response.status_code", i64::from(*status)),
+        ];
+        labels.extend(route.map(|route| KeyValue::new("http.route", Arc::clone(route))));
+        labels.extend(error.clone().map(|error| KeyValue::new("error.type", error)));
+        self.http.record(took.as_secs_f64(), &labels);
     }
 
     /// A gRPC call has ended, with the name of its status.
-    pub fn rpc(&self, method: Option<&Arc<str>>, status: &'static str, took: Duration) {
-        let system = KeyValue::new("rpc.system.name", "grpc");
+    pub fn rpc(&self, method: Option<&Arc<str>>, status: &'static str, error: Option<StringValue>, took: Duration) {
         let method = match method {
             Some(method) => KeyValue::new("rpc.method", Arc::clone(method)),
             None => KeyValue::new("rpc.method", "_OTHER"),
         };
-        let status = KeyValue::new("rpc.response.status_code", status);
-        self.rpc.record(took.as_secs_f64(), &[system, method, status]);
+        let system = KeyValue::new("rpc.system.name", "grpc");
+        let mut labels = vec![system, method, KeyValue::new("rpc.response.status_code", status)];
+        labels.extend(error.map(|error| KeyValue::new("error.type", error)));
+        self.rpc.record(took.as_secs_f64(), &labels);
     }
+}
+
+/// A REST call, as far as its labels tell.
+pub struct HttpCall<'a> {
+    /// Its method, as it was sent.
+    pub method: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Its route; none: there is no such path.
+    pub route: Option<&'a Arc<str>>,
+    /// The status of its answer.
+    pub status: u16,
+    /// What went wrong, if it is this service's fault or the caller has gone.
+    pub error: Option<StringValue>,
 }
 
 /// A method that is none of the known ones is no label.

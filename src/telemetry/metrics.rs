@@ -44,7 +44,7 @@ impl AuditMetrics {
             hours: instruments.counter("tallyhouse.audit.hours"),
             found: instruments.counter("tallyhouse.audit.found"),
             repaired: instruments.counter("tallyhouse.audit.repaired"),
-            last: instruments.gauge("tallyhouse.audit.last"),
+            last: instruments.gauge("tallyhouse.audit.last_timestamp"),
         };
         new.hours.add(0, &[KeyValue::new("result", HourResult::Consistent.as_str())]);
         new.last.record(0, &[]);
@@ -69,6 +69,12 @@ fn count_wrong(counter: &Counter<u64>, rollup: Rollup, under: u64, over: u64) {
     }
 }
 
+/// Which build this is.
+fn build() -> [KeyValue; 2] {
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    [KeyValue::new("version", env!("CARGO_PKG_VERSION")), KeyValue::new("profile", profile)]
+}
+
 impl Metrics {
     /// Metrics that count from 0, shown to every room.
     ///
@@ -91,6 +97,7 @@ impl Metrics {
         let audit = AuditMetrics::new(&instruments);
         let calls = CallMetrics::new(&instruments);
         process::observe(&instruments);
+        instruments.gauge("tallyhouse.build.info").record(1, &build());
         Ok(Self { registry, events, verdicts, audit, calls, instruments })
     }
 

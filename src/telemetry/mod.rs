@@ -6,8 +6,8 @@ mod log;
 mod metrics;
 mod process;
 
-pub use calls::CallMetrics;
 pub(crate) use calls::known_method;
+pub use calls::{CallMetrics, HttpCall};
 pub use export::Export;
 pub use log::{OutcomeLog, TelemetryError, init};
 pub use metrics::Metrics;

@@ -1,27 +1,29 @@
-//! Figures of the process, from Linux's `/proc`. Elsewhere there are none.
+//! Figures of the process, under the names that Prometheus's client libraries
+//! give them, so that common dashboards and alerts find them. From Linux's
+//! `/proc`; elsewhere there are few.
 
-use std::time::Instant;
+use std::time::SystemTime;
 
-use opentelemetry::KeyValue;
+use rustix::process::{Resource, getrlimit};
 
 use crate::meters::Instruments;
 
 /// Shows them from now on.
 pub(super) fn observe(instruments: &Instruments) {
-    let started = Instant::now();
-    instruments.observed_seconds("process.uptime", move || Some(started.elapsed().as_secs_f64()));
-    instruments.counted_by("process.cpu.time", |show| {
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs_f64()).ok();
+    instruments.observed_seconds("process.start_time.seconds", move || started);
+    instruments.counted_by("process.cpu.seconds", |show| {
         if let Some(stat) = Stat::read() {
-            show(stat.user_seconds, &[KeyValue::new("cpu.mode", "user")]);
-            show(stat.system_seconds, &[KeyValue::new("cpu.mode", "system")]);
+            show(stat.user_seconds + stat.system_seconds, &[]);
         }
     });
     type Figure = (&'static str, fn() -> Option<u64>);
-    let figures: [Figure; 4] = [
-        ("process.thread.count", || Some(Stat::read()?.threads)),
-        ("process.memory.virtual", || Some(Stat::read()?.virtual_bytes)),
-        ("process.memory.usage", || Some(Stat::read()?.resident_bytes)),
-        ("process.unix.file_descriptor.count", || Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as u64)),
+    let figures: [Figure; 5] = [
+        ("process.threads", || Some(Stat::read()?.threads)),
+        ("process.virtual_memory.bytes", || Some(Stat::read()?.virtual_bytes)),
+        ("process.resident_memory.bytes", || Some(Stat::read()?.resident_bytes)),
+        ("process.open_fds", || Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as u64)),
+        ("process.max_fds", || getrlimit(Resource::Nofile).current),
     ];
     for (name, read) in figures {
         instruments.observed_by(name, move |show| {

@@ -520,7 +520,7 @@ async fn the_background_finds_and_repairs_by_itself_and_says_so() {
     for expected in [
         ("tallyhouse_audit_hours_total{result=\"repaired\"", " 1"),
         ("tallyhouse_audit_repaired_total{direction=\"over\",rollup=\"type_hours\"", " 5"),
-        ("tallyhouse_audit_last", ""),
+        ("tallyhouse_audit_last_timestamp_seconds", ""),
     ] {
         let (start, end) = expected;
         let is_there = metrics.lines().any(|line| line.starts_with(start) && line.ends_with(end));

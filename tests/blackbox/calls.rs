@@ -246,7 +246,34 @@ async fn every_metric_is_served_as_it_is_documented() {
     assert!(value("db_client_operation_duration_seconds_count", &["db_operation_name=\"INSERT\""]) >= 1.0);
     assert!(value("tallyhouse_ingest_events_total", &["verdict=\"accepted\""]) >= 20.0);
     assert!(value("tallyhouse_cache_answers_total", &["result=\"hit\""]) >= 1.0);
+    let build = [&*format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), "profile="];
+    assert!((value("tallyhouse_build_info", &build) - 1.0).abs() < f64::EPSILON);
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| {
+            line.strip_prefix(&format!("{name} ")).or_else(|| line.strip_prefix(&format!("{name}{{}} ")))
+        });
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().unwrap()
+    };
+    assert!(number("process_resident_memory_bytes") > 1e6 && number("process_cpu_seconds_total") > 0.0);
+    assert!(number("process_open_fds") > 3.0 && number("process_max_fds") >= number("process_open_fds"));
+    let started = number("process_start_time_seconds") * 1_000.0;
+    assert!((0.0..600_000.0).contains(&(now_millis() as f64 - started)), "{started}");
     for chosen_by_callers in ["no-such-id", "nowhere-at-all", "BREW", "default", "user_1"] {
         assert!(!text.contains(chosen_by_callers), "{chosen_by_callers} in {text}");
     }
+}
+
+/// Prometheus's own linter (of Debian's package `prometheus`, or a release).
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs promtool on the PATH: scripts/lint-metrics brings it"]
+async fn promtool_finds_no_fault_with_the_metrics() {
+    let house = House::new().await;
+    house.store(clicks("m", 20, now_millis())).await;
+    assert_eq!(house.get("/users/top").await.0, 200);
+    let file = house.data_dir().join("metrics.txt");
+    std::fs::write(&file, served(&house).await.1).unwrap();
+    let mut command = std::process::Command::new("promtool");
+    let output = command.args(["check", "metrics"]).stdin(std::fs::File::open(file).unwrap()).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }

@@ -147,10 +147,9 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     house.ingest().await.ingest_batch(request).await.unwrap();
     let call = collector.span("of gRPC", |span| span.trace_id == trace && span.parent_span_id == parent).await;
     assert_eq!(call.name, "tallyhouse.v1.IngestService/IngestBatch");
-    assert_eq!(text(&call, "rpc.system").as_deref(), Some("grpc"));
-    assert_eq!(text(&call, "rpc.service").as_deref(), Some("tallyhouse.v1.IngestService"));
-    assert_eq!(text(&call, "rpc.method").as_deref(), Some("IngestBatch"));
-    assert_eq!(text(&call, "rpc.grpc.status_code").as_deref(), Some("0"));
+    assert_eq!(text(&call, "rpc.system.name").as_deref(), Some("grpc"));
+    assert_eq!(text(&call, "rpc.method").as_deref(), Some("tallyhouse.v1.IngestService/IngestBatch"));
+    assert_eq!(text(&call, "rpc.response.status_code").as_deref(), Some("OK"));
     assert_parts(&collector, &call).await;
 
     let (trace, parent, header) = begun(0x30);

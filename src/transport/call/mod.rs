@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use opentelemetry::StringValue;
 use opentelemetry::trace::{Status, TraceContextExt as _};
 use parking_lot::Mutex;
 use tonic::Code;
@@ -38,7 +39,7 @@ use super::connections::Connection;
 use super::protocol::Protocol;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{HttpCall, Metrics};
 use crate::trace::{self, FutureExt as _, KeyValue};
 
 /// How long a caller is told to wait whose answers wait to be read.
@@ -80,6 +81,30 @@ struct Ended {
 }
 
 impl Ended {
+    /// What went wrong, by the semantic conventions: the status, if it is one of
+    /// this service's own faults (of the caller's, none is an error of the
+    /// server), or that it broke off.
+    fn error(&self) -> Option<StringValue> {
+        if self.is_broken_off {
+            return Some("cancelled".into());
+        }
+        let is_ours = |code: &Code| {
+            matches!(
+                code,
+                Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::Unimplemented
+                    | Code::Internal
+                    | Code::Unavailable
+                    | Code::DataLoss
+            )
+        };
+        match self.grpc_status {
+            Some(code) => Some(code).filter(is_ours).map(|code| code_name(code).into()),
+            None => self.status.filter(|status| *status >= 500).map(|status| status.to_string().into()),
+        }
+    }
+
     fn has_failed(&self) -> bool {
         self.is_broken_off
             || self.status.is_none_or(|status| status >= 400)
@@ -242,11 +267,14 @@ pub(super) struct CallLayer(Arc<Watch>);
 struct Watch {
     metrics: Arc<Metrics>,
     lines: Lines,
+    /// `http`, or `https` where the service has a certificate.
+    scheme: &'static str,
 }
 
 impl CallLayer {
     pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Self {
-        Self(Arc::new(Watch { metrics: Arc::clone(metrics), lines: Lines::new(config) }))
+        let scheme = if config.tls_certificate_file.is_empty() { "http" } else { "https" };
+        Self(Arc::new(Watch { metrics: Arc::clone(metrics), lines: Lines::new(config), scheme }))
     }
 
     /// A service for the calls of one connection.
@@ -343,13 +371,17 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let (call, ended) = (&self.call, self.call.ended(self.status, self.is_whole));
         let metrics = self.watch.metrics.calls();
+        let (route, scheme, error) = (call.route.get(), self.watch.scheme, ended.error());
         match ended.grpc_status {
-            Some(code) => metrics.rpc(call.route.get(), code_name(code), ended.took),
-            // What was not answered is counted as nginx does, as 499.
-            None => metrics.http(call.method.as_str(), call.route.get(), ended.status.unwrap_or(499), ended.took),
+            Some(code) => metrics.rpc(route, code_name(code), error, ended.took),
+            None => {
+                // What was not answered is counted as nginx does, as 499.
+                let status = ended.status.unwrap_or(499);
+                metrics.http(&HttpCall { method: call.method.as_str(), scheme, route, status, error }, ended.took);
+            }
         }
         if let Some(trace) = &self.trace {
-            describe(trace, call, &ended);
+            describe(trace, call, &ended, scheme);
         }
         self.span.in_scope(|| self.watch.lines.write(call, &ended));
     }
@@ -357,54 +389,36 @@ impl Drop for Ending {
 
 /// Says in a call's span what it was, in the words of OpenTelemetry's semantic
 /// conventions, and ends it.
-fn describe(trace: &trace::Context, call: &Call, ended: &Ended) {
+fn describe(trace: &trace::Context, call: &Call, ended: &Ended, scheme: &'static str) {
     let span = trace.span();
     let method = crate::telemetry::known_method(call.method.as_str());
     let route = call.route.get();
-    let mut error = None;
     if let Some(code) = ended.grpc_status {
-        let route = route.map_or("_OTHER", |route| &**route);
-        span.update_name(route.to_owned());
-        let (service, method) = route.split_once('/').unwrap_or(("_OTHER", route));
+        let method = route.map_or("_OTHER", |route| &**route);
+        span.update_name(method.to_owned());
         span.set_attributes([
-            KeyValue::new("rpc.system", "grpc"),
-            KeyValue::new("rpc.service", service.to_owned()),
+            KeyValue::new("rpc.system.name", "grpc"),
             KeyValue::new("rpc.method", method.to_owned()),
-            KeyValue::new("rpc.grpc.status_code", i64::from(code as i32)),
+            KeyValue::new("rpc.response.status_code", code_name(code)),
         ]);
-        // The caller's own faults are no errors of this service.
-        let is_ours = matches!(
-            code,
-            Code::Unknown
-                | Code::DeadlineExceeded
-                | Code::Unimplemented
-                | Code::Internal
-                | Code::Unavailable
-                | Code::DataLoss
-        );
-        error = is_ours.then(|| code_name(code));
     } else {
         span.update_name(route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}")));
-        span.set_attribute(KeyValue::new("http.request.method", method));
+        // Not the path: it has ids of users and events.
+        span.set_attributes([KeyValue::new("http.request.method", method), KeyValue::new("url.scheme", scheme)]);
         if let Some(route) = route {
             span.set_attribute(KeyValue::new("http.route", Arc::clone(route)));
         }
-    }
-    if let Some(status) = ended.status {
-        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
-        if status >= 500 {
-            error = Some("server_error");
+        if let Some(status) = ended.status {
+            span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
         }
     }
-    if ended.is_broken_off {
-        error = Some("cancelled");
-    }
+    let error = ended.error();
     if let Some(org_id) = call.organisation.get() {
         span.set_attribute(KeyValue::new("tallyhouse.organisation", org_id.as_str().to_owned()));
     }
     if let Some(error) = error {
-        span.set_attribute(KeyValue::new("error.type", error));
-        span.set_status(Status::error(error));
+        span.set_attribute(KeyValue::new("error.type", error.clone()));
+        span.set_status(Status::error(error.to_string()));
     }
     span.end();
 }
