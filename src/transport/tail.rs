@@ -131,6 +131,7 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
     use crate::domain::{Timestamp, Verdict};
 
     fn org(name: &str) -> OrgId {
@@ -150,7 +151,9 @@ mod tests {
     }
 
     fn tail(watchers_max: usize) -> LiveTail {
-        LiveTail::new(&Config { watchers_max, watcher_outcomes_max: 4, ..Config::default() })
+        // With authentication there are several organizations.
+        let auth_hs256_secret = Secret::new("of a test".to_owned());
+        LiveTail::new(&Config { watchers_max, watcher_outcomes_max: 4, auth_hs256_secret, ..Config::default() })
     }
 
     #[tokio::test]
