@@ -41,7 +41,7 @@ impl AuditMetrics {
     /// All series from 0: one that begins at 1 is no rise for Prometheus.
     fn new(instruments: &Instruments) -> Self {
         let new = Self {
-            hours: instruments.counter("tallyhouse.audit.hours"),
+            hours: instruments.counter("tallyhouse.audit.checks"),
             found: instruments.counter("tallyhouse.audit.found"),
             repaired: instruments.counter("tallyhouse.audit.repaired"),
             last: instruments.gauge("tallyhouse.audit.last_timestamp"),
@@ -85,6 +85,7 @@ impl Metrics {
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .without_target_info()
+            .scope_info_enabled(false)
             .build()
             .map_err(|error| error.to_string())?;
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();

@@ -518,7 +518,7 @@ async fn the_background_finds_and_repairs_by_itself_and_says_so() {
     assert_eq!(house.sql("SELECT groupUniqArray(author) FROM audit_repairs").await, "['background']");
     let metrics = house.http.get(format!("{}/metrics", house.url)).send().await.unwrap().text().await.unwrap();
     for expected in [
-        ("tallyhouse_audit_hours_total{result=\"repaired\"", " 1"),
+        ("tallyhouse_audit_checks_total{result=\"repaired\"", " 1"),
         ("tallyhouse_audit_repaired_total{direction=\"over\",rollup=\"type_hours\"", " 5"),
         ("tallyhouse_audit_last_timestamp_seconds", ""),
     ] {

@@ -271,7 +271,8 @@ impl AuditStore {
             "SELECT DISTINCT org_id, toUnixTimestamp(hour) AS hour FROM audit_repairs \
              WHERE at >= fromUnixTimestamp64Micro({since}, 'UTC')"
         );
-        let repaired: Vec<RepairedHour> = QueryTicket::own().put_on(self.client.query_raw(&statement)).fetch_all().await?;
+        let repaired: Vec<RepairedHour> =
+            QueryTicket::own().put_on(self.client.query_raw(&statement)).fetch_all().await?;
         let moment = |second: u32| Timestamp::from_millis(i64::from(second) * 1_000);
         Ok(repaired.iter().any(|row| hours.touches(Some(&row.org_id), moment(row.hour))))
     }
