@@ -11,6 +11,7 @@ use clickhouse::Client;
 ///   cannot be reached, and no cached answer is given.
 /// - `select_sequential_consistency`: a replica that lacks an acknowledged
 ///   insert does not answer. (Tables of one server know no such thing.)
+/// - A time limit of its own, which comes with a query's ticket, takes the place of `max_execution_time`.
 pub(crate) const READ_SETTINGS: [(&str, &str); 40] = [
     ("max_rows_to_read", "0"),
     ("max_bytes_to_read", "0"),
@@ -128,7 +129,11 @@ mod tests {
         assert!(store.read(&these).await.unwrap().recv().await.is_none());
         for _ in 0..2 {
             let settings = requests.recv().await.unwrap();
-            for (name, value) in READ_SETTINGS.iter().chain(&WRITE_SETTINGS) {
+            // The time limit is the ticket's. It ends in an error, not in a part of the rows.
+            let limit: f64 = settings["max_execution_time"].parse().unwrap();
+            assert!(limit > 0.0 && settings["timeout_overflow_mode"] == "throw");
+            let pinned = READ_SETTINGS.iter().chain(&WRITE_SETTINGS).filter(|(name, _)| *name != "max_execution_time");
+            for (name, value) in pinned {
                 let sent = settings.get(*name).map(|value| value.replace("%7B%7D", "{}"));
                 assert_eq!(sent.as_deref(), Some(*value), "{name}: {settings:?}");
             }
