@@ -69,7 +69,8 @@ async fn make_reads_slow(house: &House) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_end_with_their_callers_and_one_organization_has_its_share() {
-    let house = house(&[("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", "8")]).await;
+    let limits = [("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", "8"), ("TALLYHOUSE_QUERY_WAIT_MS_MAX", "60000")];
+    let house = house(&limits).await;
     for org_id in ["acme", "beta"] {
         let events = json!({ "events": (0..40).map(|n| event(&format!("{org_id}-{n}"))).collect::<Vec<_>>() });
         assert_eq!(post(&house, org_id, "/api/v1/events", &events).await.0, 202);
@@ -104,7 +105,7 @@ async fn queries_end_with_their_callers_and_one_organization_has_its_share() {
     flood.iter().for_each(tokio::task::JoinHandle::abort);
     drop(join_all(flood).await);
     eventually("nothing runs", || async { running_reads(&house).await == 0 }).await;
-    assert!(begin.elapsed() < Duration::from_secs(8), "they ran into their limit of 10 s: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(15), "they ran to their end, 20 s: {:?}", begin.elapsed());
     // And the places are free again.
     assert_eq!(get(&house, "acme", "/api/v1/event-types").await.0, 200);
 }
@@ -154,7 +155,8 @@ async fn every_read_names_its_time_limit_and_can_be_cancelled() {
     let own = ["schema_migrations", "system.tables", "system.processes", "system.databases", "KILL QUERY"];
     let requests = recorder.requests();
     let reads = requests.iter().filter(|(_, body)| body.contains("SELECT ") && !body.contains("INSERT INTO"));
-    let reads: Vec<_> = reads.filter(|(_, body)| !own.iter().any(|own| body.contains(own))).collect();
+    let reads: Vec<_> =
+        reads.filter(|(_, body)| !own.iter().any(|own| body.contains(own)) && !body.ends_with("SELECT 1")).collect();
     for (query, body) in &reads {
         for setting in ["query_id=tallyhouse-", "max_execution_time=", "cancel_http_readonly_queries_on_client_close=1"]
         {
