@@ -152,7 +152,15 @@ async fn every_read_names_its_time_limit_and_can_be_cancelled() {
     while hours.message().await.unwrap().is_some() {}
 
     // Migrations come before everything else, and what runs is asked for without a place.
-    let own = ["schema_migrations", "system.tables", "system.processes", "system.databases", "KILL QUERY"];
+    let own = [
+        "schema_migrations",
+        "system.",
+        "audit_repairs",
+        "audit_due",
+        "deleted_periods",
+        "SELECT version()",
+        "KILL QUERY",
+    ];
     let requests = recorder.requests();
     let reads = requests.iter().filter(|(_, body)| body.contains("SELECT ") && !body.contains("INSERT INTO"));
     let reads: Vec<_> =

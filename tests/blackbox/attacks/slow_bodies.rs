@@ -52,7 +52,16 @@ async fn slow_bodies_of_one_organization_keep_no_other_out() {
         let answer = house.http.get(format!("{}/users/top", house.url)).bearer_auth(&acme).send().await.unwrap();
         answer.status().as_u16()
     };
-    eventually("acme's share to be taken", || async { of_acme().await == 503 }).await;
+    // A call that asks may have taken a place for a moment when the attack came: the attack goes on.
+    for _ in 0..100 {
+        if of_acme().await == 503 {
+            break;
+        }
+        let (answer, mut body) = attacker.begin(Method::POST, "/events", &headers).await.unwrap();
+        body.send_data(Bytes::from_static(b"{"), false).unwrap();
+        calls.push((answer, body));
+    }
+    assert_eq!(of_acme().await, 503, "acme's share is taken");
     assert_serves(&house, Some(&beta)).await;
     // Until its bodies' time is over.
     let mut statuses = Vec::new();
