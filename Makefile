@@ -1,6 +1,6 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test attack demo samples bench chaos fuzz lint
+.PHONY: run test attack demo samples bench chaos fuzz lint check-deploy
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
@@ -31,3 +31,6 @@ chaos: ## Live through many seeded bad days: make chaos SEEDS=1000 FROM=1
 
 lint: ## Formatting, lints, documentation, protocol, licences
 	scripts/lint
+
+check-deploy: ## Check the image, the compose file, the chart and the alerts
+	scripts/check-deploy
