@@ -159,6 +159,7 @@ impl Forwarder {
         let attempt = self.gate.attempt(segment.id).await;
         let touched = if segment.salvage.is_some() {
             // Its token names the bytes that were written, not these.
+            self.in_log(segment, Log::distrust_token).await?;
             self.forget_lost(segment).await?;
             self.send(segment, EventStore::settle).await?
         } else if attempt.is_first() {
@@ -186,6 +187,8 @@ impl Forwarder {
         if self.token_holds(segment).await? {
             self.send(segment, EventStore::insert).await?;
         } else {
+            // What made it so may be otherwise later, as the clock may: it is judged once.
+            self.in_log(segment, Log::distrust_token).await?;
             tracing::warn!(segment = %segment.id, "the token of a segment cannot be relied on any more");
         }
         tracing::info!(segment = %segment.id, "a segment is settled");
@@ -209,6 +212,9 @@ impl Forwarder {
     /// Whether a segment that may have been inserted before, in whole or in
     /// part, can be inserted again under its token.
     async fn token_holds(&self, segment: &Segment) -> Result<bool, StoreError> {
+        if self.in_log(segment, Log::is_token_distrusted).await? {
+            return Ok(false);
+        }
         let now = self.store.terms().await?;
         let is_old = age(segment) > self.store.token_age_max();
         if is_old || !segment.terms.hold(now, self.store.token_blocks_max()) {
@@ -222,6 +228,18 @@ impl Forwarder {
             Ok(SegmentHours::Unknown) => Ok(false),
             Err(error) => Err(StoreError::Retry(error.to_string())),
         }
+    }
+
+    /// Asks the log something that blocks on the disk.
+    async fn in_log<T: Send + 'static>(
+        &self,
+        segment: &Segment,
+        ask: fn(&Log, &Segment) -> std::io::Result<T>,
+    ) -> Result<T, StoreError> {
+        let (log, segment) = (Arc::clone(&self.log), segment.clone());
+        let asked = tokio::task::spawn_blocking(move || ask(&log, &segment)).await;
+        let asked = asked.map_err(|error| StoreError::Retry(error.to_string()))?;
+        asked.map_err(|error| StoreError::Retry(error.to_string()))
     }
 
     /// Notes the terms for the segments to come, now and then.

@@ -342,6 +342,26 @@ async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
     }
 }
 
+/// A clock that was wrong makes a token look too old, and is put right.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_not_relied_on_once_never_is_again() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(FaultyStore::new(seed, &[Fault::Before, Fault::Before, Fault::None]));
+        bench.store.inserted.lock().token_age_max = Some(Duration::ZERO);
+        bench.append(1).await;
+        bench.start();
+        while bench.store.inserted.lock().settled == 0 && !bench.log.segments().list().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bench.store.inserted.lock().token_age_max = None;
+        bench.forwarder.drained().await;
+        let attempts = bench.store.inserted.lock().inserts;
+        let settled = bench.store.inserted.lock().settled;
+        assert_eq!(settled, attempts - 1, "seed {seed}: only the first attempt used the token");
+        bench.end().await;
+    }
+}
+
 const BEHIND_TOKENS: [Fault; 4] = [Fault::None, Fault::BehindToken, Fault::Before, Fault::AfterWriting];
 
 #[tokio::test(start_paused = true)]

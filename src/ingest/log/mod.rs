@@ -19,6 +19,7 @@ mod recovery;
 mod salvage;
 mod segment;
 mod spare;
+mod tokenless;
 mod writer;
 
 use std::fs::File;
@@ -262,8 +263,27 @@ impl Log {
             // token, which changes nothing.
             tracing::warn!(%error, segment = %segment.id, "a stored segment could not be deleted");
         }
+        // After the segment: without it, its token might be relied on again.
+        tokenless::forget(&self.settings.dir, segment.id);
         self.segments.remove(segment.ordinal);
         self.command(Command::Look);
+    }
+
+    /// Notes durably that a segment's token must not be relied on any more: its events are about to be inserted
+    /// without it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's. Nothing may be inserted without the token then.
+    pub fn distrust_token(&self, segment: &Segment) -> io::Result<()> {
+        tokenless::note(&self.settings.dir, segment.id)
+    }
+
+    /// Whether [`Log::distrust_token`] was called for a segment, in this run or a former one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_token_distrusted(&self, segment: &Segment) -> io::Result<bool> {
+        tokenless::is_noted(&self.settings.dir, segment.id)
     }
 
     /// An insert failed and is worth repeating.

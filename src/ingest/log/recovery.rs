@@ -13,6 +13,7 @@ use super::frames::open_whole;
 use super::kept::KeptFiles;
 use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
+use super::tokenless;
 use super::writer::sync_dir;
 use crate::ingest::terms::TokenTerms;
 use crate::private_files;
@@ -32,6 +33,7 @@ pub(super) fn recover(dir: &Path, kept: &KeptFiles) -> io::Result<Vec<Segment>> 
     for file in files {
         segments.extend(file.recover(dir, kept, segments.len() as Ordinal)?);
     }
+    tokenless::forget_others(dir, |id| segments.iter().any(|segment: &Segment| segment.id == id))?;
     sync_dir(dir)?;
     Ok(segments)
 }
