@@ -1,7 +1,7 @@
 //! Sharing what all organizations use: how much of it one of them may hold,
 //! and who is served next.
 //!
-//! [`Shares`] says how much of a shared resource a tenant may hold, [`queue`]
+//! [`Shares`] says how much of a shared resource a tenant may hold, `queue`
 //! decides who gets what becomes free, and [`FairSemaphore`] lets tasks wait
 //! for it. Queries in ClickHouse, look-ups of late events, bytes of events on
 //! their way, live-tail watchers, audits, checks against schemas and

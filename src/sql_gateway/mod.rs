@@ -3,15 +3,15 @@
 //! It speaks ClickHouse's HTTP interface, so that ClickHouse's own clients work
 //! unchanged. In front of ClickHouse it
 //!
-//! 1. answers to its own names only ([`origin`]), which keeps web pages out,
-//! 2. says who asks ([`credentials`]),
+//! 1. answers to its own names only (`origin`), which keeps web pages out,
+//! 2. says who asks (`credentials`),
 //! 3. reads the statement and writes it anew from what it understood
-//!    ([`statement`]), with settings from a list ([`settings`]),
-//! 4. lets so many run at a time and the others wait ([`queue`]),
+//!    (`statement`), with settings from a list (`settings`),
+//! 4. lets so many run at a time and the others wait (`queue`),
 //! 5. sends it to ClickHouse as the analyst's user there, whose password nobody
-//!    else has, and ends it there when its caller goes ([`forward`]),
+//!    else has, and ends it there when its caller goes (`forward`),
 //! 6. passes on the answer without what ClickHouse tells of rows read and of the
-//!    server ([`response`]).
+//!    server (`response`).
 //!
 //! It is one of two barriers. The other is ClickHouse itself: see
 //! [`crate::clickhouse::analysts`].
