@@ -1,12 +1,16 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test attack demo samples bench chaos fuzz lint check-deploy
+.PHONY: run test test-sdk attack demo samples bench chaos fuzz lint check-deploy
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	cargo run --release -- dev
 
 test: ## Run every test
 	cargo test --workspace
+	scripts/test-sdk
+
+test-sdk: ## Run the tests of the TypeScript SDK alone
+	scripts/test-sdk
 
 attack: ## Attack a running service as the threat model in docs/security.md describes
 	scripts/attack

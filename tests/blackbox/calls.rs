@@ -184,7 +184,8 @@ async fn pages_may_call_from_where_they_are_allowed() {
     let get = house.http.get(format!("{}/users/top", house.url)).header("origin", "https://a.example");
     let answer = get.send().await.unwrap();
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://a.example");
-    let seen = ["x-request-id", "idempotency-replayed", "ratelimit", "ratelimit-policy", "retry-after", "grpc-status"];
+    let seen =
+        ["x-request-id", "date", "idempotency-replayed", "ratelimit", "ratelimit-policy", "retry-after", "grpc-status"];
     assert!(allowed(answer.headers(), "access-control-expose-headers").is_superset(&seen.map(str::to_owned).into()));
 }
 

@@ -61,6 +61,7 @@ pub(super) fn layer(origins: &Origins) -> CorsLayer {
         "allow",
         "etag",
         "idempotency-replayed",
+        "date",
         "location",
         "x-summary-cache",
         "www-authenticate",

@@ -1,0 +1,47 @@
+/** What is wrong with one field of a request. */
+export interface ErrorDetail {
+  /** The field's or the parameter's name. */
+  field: string;
+  /** What is wrong and what is allowed. */
+  message: string;
+}
+
+/** Facts about an error that not every error has. */
+export interface ErrorFacts {
+  status?: number | undefined;
+  retryable?: boolean;
+  details?: ErrorDetail[];
+  retryAfterMs?: number | undefined;
+  cause?: unknown;
+}
+
+/**
+ * The one class of errors.
+ *
+ * `code` is the service's own (`VALIDATION_ERROR`, `UNAUTHENTICATED`, `PERMISSION_DENIED`, `NOT_FOUND`, `RATE_LIMITED`,
+ * `OVERLOADED`, `UNAVAILABLE`, `INVALID_CURSOR`, …) or one of the SDK's: `NETWORK_ERROR`, `TIMEOUT`, `ABORTED`,
+ * `BAD_RESPONSE` (an answer that is not the service's), `INVALID_EVENT`, `STORAGE_UNAVAILABLE`, `TOKEN_UNAVAILABLE`,
+ * `WRONG_ORGANIZATION`, `INTERNAL`.
+ */
+export class AnalyticsError extends Error {
+  override readonly name = "AnalyticsError";
+  /** For programs. It never changes. */
+  readonly code: string;
+  /** The HTTP status; 0 when there was no answer. */
+  readonly status: number;
+  /** Whether the same request may succeed later. */
+  readonly retryable: boolean;
+  /** Every field at fault; often none. */
+  readonly details: readonly ErrorDetail[];
+  /** How long the service asked to wait, in milliseconds; undefined when it did not. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: string, message: string, facts: ErrorFacts = {}) {
+    super(message, facts.cause === undefined ? undefined : { cause: facts.cause });
+    this.code = code;
+    this.status = facts.status ?? 0;
+    this.retryable = facts.retryable ?? false;
+    this.details = facts.details ?? [];
+    this.retryAfterMs = facts.retryAfterMs;
+  }
+}

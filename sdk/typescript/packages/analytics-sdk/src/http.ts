@@ -1,0 +1,135 @@
+import { AnalyticsError, type ErrorDetail } from "./error.js";
+
+/** Where the service is and how it is asked. */
+export interface Endpoint {
+  baseUrl: string;
+  fetch: typeof fetch;
+  timeoutMs: number;
+  /** Called with the headers of each answer, and with when the request was made. */
+  observe?: (headers: Headers, askedAt: number) => void;
+}
+
+/** One request. */
+export interface HttpRequest {
+  method: "GET" | "POST";
+  /** Path and query. */
+  path: string;
+  token?: string | undefined;
+  headers?: Record<string, string>;
+  body?: string;
+  keepalive?: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+/** An answer that is JSON. */
+export interface HttpAnswer {
+  status: number;
+  headers: Headers;
+  json: unknown;
+}
+
+const RETRYABLE_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
+
+/** The wait that a `Retry-After` names, in milliseconds: RFC 9110, section 10.2.3. */
+export function retryAfterMs(header: string | null, now: number): number | undefined {
+  if (header === null || header.trim() === "") return undefined;
+  const ms = /^\s*\d+\s*$/.test(header) ? Number(header) * 1000 : Date.parse(header) - now;
+  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+}
+
+interface ServiceError {
+  code: string;
+  message: string;
+  details: ErrorDetail[];
+}
+
+function serviceError(json: unknown): ServiceError | undefined {
+  const error = (json as { error?: Partial<ServiceError> } | null | undefined)?.error;
+  if (typeof error?.code !== "string") return undefined;
+  const details = Array.isArray(error.details) ? error.details : [];
+  return { code: error.code, message: String(error.message ?? error.code), details };
+}
+
+/** The error that an unsuccessful answer stands for. */
+function failure(status: number, headers: Headers, json: unknown): AnalyticsError {
+  const wait = retryAfterMs(headers.get("retry-after"), Date.now());
+  const error = serviceError(json);
+  if (error === undefined) return badResponse(status, wait);
+  const retryable = RETRYABLE_STATUS.has(status);
+  return new AnalyticsError(error.code, error.message, {
+    status,
+    retryable,
+    retryAfterMs: wait,
+    details: error.details,
+  });
+}
+
+/** The error for an answer that the service does not give. */
+export function badResponse(status: number, wait?: number): AnalyticsError {
+  const message = `the answer (status ${status}) is not one of the service`;
+  return new AnalyticsError("BAD_RESPONSE", message, { status, retryable: true, retryAfterMs: wait });
+}
+
+/** A signal that fires with the caller's or after `timeoutMs`. `end` must be called once the request is over. */
+function deadline(signal: AbortSignal | undefined, timeoutMs: number): { signal: AbortSignal; end: () => void } {
+  const controller = new AbortController();
+  const abort = (): void => controller.abort();
+  const timer = setTimeout(abort, timeoutMs);
+  if (signal?.aborted) abort();
+  signal?.addEventListener("abort", abort);
+  return {
+    signal: controller.signal,
+    end: () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    },
+  };
+}
+
+/**
+ * Asks the service.
+ *
+ * @throws AnalyticsError always, whatever went wrong.
+ */
+export async function ask(endpoint: Endpoint, request: HttpRequest): Promise<HttpAnswer> {
+  const { signal, end } = deadline(request.signal, endpoint.timeoutMs);
+  const askedAt = Date.now();
+  try {
+    const response = await endpoint.fetch(endpoint.baseUrl + request.path, {
+      method: request.method,
+      headers: {
+        accept: "application/json",
+        ...(request.token ? { authorization: `Bearer ${request.token}` } : {}),
+        ...(request.body === undefined ? {} : { "content-type": "application/json" }),
+        ...request.headers,
+      },
+      body: request.body ?? null,
+      keepalive: request.keepalive ?? false,
+      credentials: "omit",
+      cache: "no-store",
+      signal,
+    });
+    endpoint.observe?.(response.headers, askedAt);
+    const json = parse(await response.text());
+    if (!response.ok) throw failure(response.status, response.headers, json);
+    if (json === undefined) throw badResponse(response.status);
+    return { status: response.status, headers: response.headers, json };
+  } catch (cause) {
+    if (cause instanceof AnalyticsError) throw cause;
+    if (request.signal?.aborted) throw new AnalyticsError("ABORTED", "the request was aborted", { cause });
+    const [code, message] = signal.aborted
+      ? ["TIMEOUT", `no answer within ${endpoint.timeoutMs} ms`]
+      : ["NETWORK_ERROR", "the service cannot be reached"];
+    throw new AnalyticsError(code as string, message as string, { retryable: true, cause });
+  } finally {
+    end();
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

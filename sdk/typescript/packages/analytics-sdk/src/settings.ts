@@ -1,0 +1,153 @@
+import type { AnalyticsError } from "./error.js";
+import type { TrackedEvent } from "./event.js";
+import type { QueueBounds } from "./queue/queue.js";
+import type { ApiKey } from "./token.js";
+
+/** Whether events may be collected. */
+export type Consent = "granted" | "pending" | "denied";
+
+/** One event that was not taken, and why. */
+export interface EventFault {
+  event: TrackedEvent;
+  /** `INVALID`, `SCHEMA`, `UNKNOWN_TYPE`, `TOO_OLD`, `IN_FUTURE`, `CONFLICT`, or the code of the whole call's error. */
+  code: string;
+  /** What is wrong and what is allowed. */
+  message: string;
+  /** The field at fault; empty for the event as a whole. */
+  field: string;
+}
+
+/** What became of one batch. */
+export interface VerdictReport {
+  /** The batch's idempotency key. */
+  idempotencyKey: string;
+  /** The events of the batch, in order. */
+  events: TrackedEvent[];
+  /** How many were new, are durable and counted. */
+  accepted: number;
+  /** How many were already there with the same payload, and were not counted again. */
+  duplicates: number;
+  /** Those whose id is already there with another payload, which stays. */
+  conflicts: EventFault[];
+  /** Those that are no valid events. They are not sent again. */
+  rejected: EventFault[];
+  /** Whether this is the service's answer to an earlier attempt that this client did not hear. */
+  isReplayed: boolean;
+}
+
+/** Why events were dropped without being sent. */
+export type DropReason =
+  /** The queue was full. */
+  | "queue-full"
+  /** Consent was denied. */
+  | "consent"
+  /** The event is no valid event, or larger than `eventBytesMax`. */
+  | "invalid"
+  /** The client was shut down. */
+  | "shut-down"
+  /** The answers to it could not be understood `badAnswersMax` times. */
+  | "undeliverable";
+
+/** Events that were dropped without being sent. */
+export interface DropReport {
+  reason: DropReason;
+  /** The events as far as they could be read. */
+  events: Partial<TrackedEvent>[];
+}
+
+/**
+ * Hands a batch over when the page is being closed, such as by `navigator.sendBeacon`; answers whether it was taken
+ * over. What it hands over is not confirmed: it stays in the queue and is sent again, under the same ids, when the next
+ * page is opened.
+ */
+export type CloseTransport = (body: string, idempotencyKey: string) => boolean;
+
+/** Settings of an {@link EventTracker}. All but `baseUrl` have defaults. */
+export interface TrackerOptions {
+  /** Where the service is, such as `https://analytics.example`. Empty: the page's own origin. */
+  baseUrl: string;
+  /** A token with the scope `ingest` (and `read`, for reading), or a function that answers one. Default: none. */
+  apiKey?: ApiKey | undefined;
+  /** The organization, where the token does not name it. It separates the queues of different organizations. */
+  orgId?: string | undefined;
+  /** Single events that are sent at once when so many wait. Default 20. */
+  flushAtEvents?: number;
+  /** Longest a single event waits for others, in milliseconds. Default 2,000. */
+  flushAfterMs?: number;
+  /** Most events of one call. Default and most 100. */
+  batchEventsMax?: number;
+  /** Most bytes of one call's events. Default 30,000, so that two calls fit into the 64 KiB of a closing page. */
+  batchBytesMax?: number;
+  /** Largest event, in bytes of JSON. Larger ones are dropped. Default 32,768. */
+  eventBytesMax?: number;
+  /** Most events that wait. Default 10,000. */
+  queueEventsMax?: number;
+  /** Most bytes that wait. Default 4,194,304. */
+  queueBytesMax?: number;
+  /** What a full queue drops. Default `drop-oldest`. */
+  whenFull?: QueueBounds["whenFull"];
+  /** Where events wait. Default `indexeddb`, and memory where there is none. */
+  storage?: "indexeddb" | "memory";
+  /** Longest wait for an answer, in milliseconds. Default 15,000. */
+  requestTimeoutMs?: number;
+  /** Bound of the first pause after a failure, in milliseconds; it doubles with each further one. Default 500. */
+  backoffMsMin?: number;
+  /** Longest such pause, in milliseconds. Default 60,000. */
+  backoffMsMax?: number;
+  /** Longest pause that the service may ask for, in milliseconds. Default 3,600,000. */
+  retryAfterMsMax?: number;
+  /** How often a batch is sent again that is not answered as the service does. Then it is split. Default 6. */
+  badAnswersMax?: number;
+  /** Whether events may be collected. `pending`: they wait in memory. Default `granted`. */
+  consent?: Consent;
+  /** Whether times that the SDK makes follow the service's clock where the device's is wrong. Default true. */
+  correctClock?: boolean;
+  /** Whether a client that is made in a browser sends at once what earlier pages left. Default true. */
+  autoStart?: boolean;
+  /** Sends the last events of a closing page. Default: `fetch` with `keepalive`. */
+  closeTransport?: CloseTransport | undefined;
+  /** Replaces `fetch`. */
+  fetch?: typeof fetch;
+  /** Called with each error that no caller is told of. */
+  onError?: ((error: AnalyticsError) => void) | undefined;
+  /** Called with what became of each batch, in the tab that sent it. */
+  onVerdicts?: ((report: VerdictReport) => void) | undefined;
+  /** Called with events that are dropped without being sent. */
+  onDrop?: ((report: DropReport) => void) | undefined;
+}
+
+type Optional = "apiKey" | "orgId" | "closeTransport" | "onError" | "onVerdicts" | "onDrop";
+
+/** Settings with their defaults. */
+export type Settings = Required<Omit<TrackerOptions, Optional>> & Pick<TrackerOptions, Optional>;
+
+const BATCH_EVENTS_MAX = 100;
+
+/** Fills in the defaults. */
+export function settingsOf(options: TrackerOptions): Settings {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const settings = {
+    flushAtEvents: 20,
+    flushAfterMs: 2_000,
+    batchEventsMax: BATCH_EVENTS_MAX,
+    batchBytesMax: 30_000,
+    eventBytesMax: 32_768,
+    queueEventsMax: 10_000,
+    queueBytesMax: 4_194_304,
+    whenFull: "drop-oldest",
+    storage: "indexeddb",
+    requestTimeoutMs: 15_000,
+    backoffMsMin: 500,
+    backoffMsMax: 60_000,
+    retryAfterMsMax: 3_600_000,
+    badAnswersMax: 6,
+    consent: "granted",
+    correctClock: true,
+    autoStart: true,
+    fetch: (input, init) => globalThis.fetch(input, init),
+    ...given,
+  } as Settings;
+  settings.baseUrl = settings.baseUrl.replace(/\/+$/, "");
+  settings.batchEventsMax = Math.min(Math.max(1, settings.batchEventsMax), BATCH_EVENTS_MAX);
+  return settings;
+}

@@ -1,0 +1,445 @@
+import { ServiceClock } from "./clock.js";
+import { ConsentSwitch } from "./consent.js";
+import { bodyOf, EVENTS_PATH, KEEPALIVE_BYTES_MAX } from "./delivery/call.js";
+import { exclusively } from "./delivery/lock.js";
+import { PendingRecords } from "./delivery/pending.js";
+import type { Sender, SenderParts } from "./delivery/sender.js";
+import { AnalyticsError } from "./error.js";
+import { byteLength, type EventPayload, type TrackedEvent, writeEvent } from "./event.js";
+import type { Endpoint } from "./http.js";
+import { PageLifecycle } from "./page.js";
+import type { Pause } from "./queue/backend.js";
+import { openIndexedDb } from "./queue/indexed-db.js";
+import { NO_PAUSE, Queue } from "./queue/queue.js";
+import { type Batch, type BatchBounds, batchOf, leadingSingles, type QueueRecord } from "./queue/record.js";
+import { Reporter } from "./reporter.js";
+import {
+  type CloseTransport,
+  type Consent,
+  type DropReason,
+  type Settings,
+  settingsOf,
+  type TrackerOptions,
+} from "./settings.js";
+import { organizationOf } from "./token.js";
+import { orderedIds, uuid7 } from "./uuid.js";
+import { limited, type WaitOptions } from "./wait.js";
+
+/** How long after a page was hidden its events are sent without waiting for others, in milliseconds. */
+const CLOSING_MS = 1_000;
+/** The longest delay of a timer, in milliseconds. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+const SHUTDOWN_MS_MAX = 5_000;
+
+/**
+ * Sends events so that each counts exactly once.
+ *
+ * An event is given its id and its time when it is tracked, is queued in IndexedDB, and stays there until the service
+ * has answered for it: through failures, reloads and crashes. Nothing here throws into the page or rejects, except
+ * {@link flush} when its caller limits the wait.
+ */
+export class EventTracker {
+  protected readonly settings: Settings;
+  protected readonly endpoint: Endpoint;
+  readonly #clock = new ServiceClock();
+  readonly #reporter: Reporter;
+  readonly #senderParts: SenderParts;
+  readonly #batchBounds: BatchBounds;
+  #sender: Sender | undefined;
+  readonly #pending = new PendingRecords();
+  readonly #consent: ConsentSwitch;
+  readonly #page: PageLifecycle;
+  readonly #nextId = orderedIds();
+  #queue: Queue | undefined;
+  /** What tells this queue from those of other services and organizations of the same page. */
+  #queueName: Promise<string> = Promise.resolve("");
+  #organization = "";
+  #lastToken: string | undefined;
+  /** Events that wait for consent. */
+  #held: string[] = [];
+  #unsaved: QueueRecord[] = [];
+  #saved: Promise<void> = Promise.resolve();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #pausedUntil = 0;
+  #closingUntil = 0;
+  #closing = new Set<Promise<void>>();
+  #run: Promise<void> | undefined;
+  #isAskedAgain = false;
+  #isStarted = false;
+  #isShutDown = false;
+
+  constructor(options: TrackerOptions) {
+    this.settings = settingsOf(options);
+    const { settings } = this;
+    const { baseUrl, fetch, requestTimeoutMs: timeoutMs } = settings;
+    const observe = (headers: Headers, askedAt: number): void => this.#clock.learn(headers.get("date"), askedAt);
+    this.endpoint = { baseUrl, fetch, timeoutMs, observe };
+    this.#reporter = new Reporter(settings);
+    this.#senderParts = { settings, endpoint: this.endpoint, clock: this.#clock, reporter: this.#reporter };
+    this.#batchBounds = { eventsMax: settings.batchEventsMax, bytesMax: settings.batchBytesMax };
+    this.#consent = new ConsentSwitch(`tallyhouse-consent:${baseUrl}`, settings.consent);
+    this.#page = new PageLifecycle({
+      hidden: () => this.#onHidden(),
+      shown: () => this.#kick(),
+      online: () => this.#onOnline(),
+    });
+    if (settings.autoStart && globalThis.document !== undefined) this.start();
+  }
+
+  /** Queues an event. Resolves once it is safely queued, or dropped, which `onDrop` is told. */
+  trackEvent(event: EventPayload): Promise<void> {
+    return this.#track([event], false);
+  }
+
+  /**
+   * Queues events and sends them soon, in calls of up to `batchEventsMax`, each with an idempotency key of its own that
+   * stays the same however often it is sent. Resolves as {@link trackEvent} does.
+   */
+  trackEvents(events: EventPayload[]): Promise<void> {
+    return this.#track(events, true);
+  }
+
+  /**
+   * Sends what waits, and resolves once everything in the queue so far is answered. Without limits it waits as long as
+   * it takes. Without consent it resolves at once.
+   *
+   * @throws AnalyticsError `TIMEOUT` or `ABORTED` when the caller's limits end the wait.
+   */
+  flush(options: WaitOptions = {}): Promise<void> {
+    const flushed = limited(this.#flush(), options);
+    // A caller who does not wait must not find an unhandled rejection.
+    flushed.catch(() => {});
+    return flushed;
+  }
+
+  /** Listens to the page and sends what earlier pages left. Done by the constructor and by tracking. */
+  start(): void {
+    if (this.#isStarted || this.#isShutDown) return;
+    this.#isStarted = true;
+    this.#page.listen();
+    this.#kick();
+  }
+
+  /** Stops listening, after sending what waits as if the page were closed. It can be started again. */
+  stop(): void {
+    if (!this.#isStarted) return;
+    this.#isStarted = false;
+    this.#page.unlisten();
+    this.#clearTimer();
+    this.#sendLast();
+  }
+
+  /** Sends what waits for up to `timeoutMs` (default 5,000), and ends. What is left stays in the queue for later pages. */
+  async shutdown({ timeoutMs = SHUTDOWN_MS_MAX, signal }: WaitOptions = {}): Promise<void> {
+    if (this.#isShutDown) return;
+    await this.flush({ timeoutMs, signal }).catch(() => {});
+    this.#isShutDown = true;
+    this.#isStarted = false;
+    this.#page.unlisten();
+    this.#clearTimer();
+    this.#sender?.abort();
+    const queue = this.#queue;
+    const ended = Promise.allSettled([this.#saved, this.#run, ...this.#closing]);
+    // Another tab may hold the lock for long. Its own queue ends with this client.
+    if (queue?.isDurable === false) {
+      await ended;
+      this.#drop("shut-down", this.#pending.idle());
+    }
+    void ended.then(() => queue?.close());
+  }
+
+  /** Whether events may be collected. */
+  get consent(): Consent {
+    return this.#consent.state;
+  }
+
+  /**
+   * Allows or forbids to collect events. `denied` also removes everything that waits, and is remembered for later pages
+   * of this origin until it is set to something else.
+   */
+  async setConsent(consent: Consent): Promise<void> {
+    this.#consent.state = consent;
+    if (consent === "pending") return;
+    const held = this.#held.splice(0);
+    if (consent === "granted") return held.length > 0 ? this.#append(held, false) : this.#kick();
+    this.#reporter.dropped("consent", held);
+    this.#sender?.abort();
+    this.#drop("consent", this.#pending.idle());
+    await this.#saved;
+    await this.#open().clear();
+    this.#pending.clear();
+  }
+
+  /** The token for a request, if there is one. */
+  protected async token(): Promise<string | undefined> {
+    const { apiKey } = this.settings;
+    this.#lastToken = typeof apiKey === "function" ? await apiKey() : apiKey;
+    return this.#lastToken;
+  }
+
+  async #track(payloads: EventPayload[], isBatch: boolean): Promise<void> {
+    const consent = this.#consent.state;
+    if (this.#isShutDown || consent === "denied") {
+      this.#reporter.droppedPayloads(this.#isShutDown ? "shut-down" : "consent", payloads as Partial<TrackedEvent>[]);
+      return;
+    }
+    const events = Array.from(payloads ?? []).flatMap((payload) => this.#write(payload));
+    if (events.length > 0 && consent === "granted") return this.#append(events, isBatch);
+    this.#held.push(...events);
+    const { queueEventsMax, whenFull } = this.settings;
+    const over = Math.max(0, this.#held.length - queueEventsMax);
+    this.#reporter.dropped("queue-full", this.#held.splice(whenFull === "drop-oldest" ? 0 : queueEventsMax, over));
+  }
+
+  /** The event as JSON; none when it cannot be sent. */
+  #write(payload: EventPayload): string[] {
+    try {
+      const json = writeEvent(payload, this.settings.correctClock ? this.#clock.now() : Date.now());
+      const { eventBytesMax } = this.settings;
+      if (byteLength(json) <= eventBytesMax) return [json];
+      throw new AnalyticsError("INVALID_EVENT", `the event has more than ${eventBytesMax} bytes of JSON`);
+    } catch (error) {
+      this.#reporter.error(error as AnalyticsError);
+      this.#reporter.droppedPayloads("invalid", [payload as Partial<TrackedEvent>]);
+      return [];
+    }
+  }
+
+  #append(events: string[], isBatch: boolean): Promise<void> {
+    const singles = events.map((event): QueueRecord => {
+      return { id: this.#nextId(Date.now()), events: [event], bytes: byteLength(event), badAnswers: 0 };
+    });
+    const records = isBatch ? this.#batches(singles) : singles;
+    for (const record of records) this.#pending.add(record);
+    this.#unsaved.push(...records);
+    this.#open();
+    this.start();
+    const isFull = isBatch || this.#pending.idleEvents >= this.settings.flushAtEvents;
+    this.#wake(Math.max(isFull ? 0 : this.settings.flushAfterMs, this.#pausedUntil - Date.now()));
+    if (Date.now() < this.#closingUntil) queueMicrotask(() => this.#sendLast());
+    // Everything that is tracked in one turn is written together.
+    this.#saved = this.#saved.then(() => this.#save()).catch((cause) => this.#failed("events cannot be kept", cause));
+    return this.#saved;
+  }
+
+  /** Single events as batches that fit into a call. */
+  #batches(singles: QueueRecord[]): Batch[] {
+    const batches: Batch[] = [];
+    for (let rest = singles; rest.length > 0; ) {
+      const taken = leadingSingles(rest, this.#batchBounds);
+      batches.push(batchOf(taken, uuid7(Date.now())));
+      rest = rest.slice(taken.length);
+    }
+    return batches;
+  }
+
+  async #save(): Promise<void> {
+    const records = this.#unsaved.splice(0);
+    if (records.length === 0) return;
+    const dropped = await this.#open().add(records);
+    this.#pending.saved(records);
+    this.#drop("queue-full", dropped);
+  }
+
+  #drop(reason: DropReason, records: QueueRecord[]): void {
+    this.#pending.remove(records);
+    const events = records.flatMap((record) => record.events);
+    this.#reporter.dropped(reason, events);
+  }
+
+  #failed(message: string, cause: unknown): void {
+    this.#reporter.error(new AnalyticsError("INTERNAL", message, { cause, retryable: true }));
+  }
+
+  #open(): Queue {
+    if (this.#queue !== undefined) return this.#queue;
+    const { storage, baseUrl, orgId, queueEventsMax: eventsMax, queueBytesMax: bytesMax, whenFull } = this.settings;
+    const named = this.token().then((token) => {
+      this.#organization = orgId ?? organizationOf(token);
+      return `tallyhouse:${baseUrl}:${this.#organization}`;
+    });
+    this.#queueName = named.catch(() => "");
+    // Events whose organization cannot be told wait in memory.
+    const isDurable = storage === "indexeddb" && globalThis.indexedDB !== undefined;
+    this.#queue = new Queue({
+      open: isDurable ? () => named.then(openIndexedDb) : undefined,
+      bounds: { eventsMax, bytesMax, whenFull },
+      survivors: () => this.#pending.survivors(),
+      onFailure: (cause) => {
+        const message = "events wait in memory, since IndexedDB cannot be used";
+        this.#reporter.error(new AnalyticsError("STORAGE_UNAVAILABLE", message, { cause }));
+      },
+    });
+    return this.#queue;
+  }
+
+  async #flush(): Promise<void> {
+    await this.#saved;
+    const isInPage = globalThis.document !== undefined;
+    if (this.#consent.state !== "granted" || this.#isShutDown || (this.#queue === undefined && !isInPage)) return;
+    const answered = this.#pending.answered((await this.#open().state()).lastId);
+    this.#kick();
+    return answered;
+  }
+
+  #wake(ms: number): void {
+    const at = Date.now() + ms;
+    if (at >= this.#timerAt) return;
+    this.#clearTimer();
+    this.#timerAt = at;
+    const onTime = (): void => {
+      this.#clearTimer();
+      this.#kick();
+    };
+    this.#timer = setTimeout(onTime, Math.min(ms, TIMER_MS_MAX));
+    // Node.js: a timer must not keep the process alive.
+    (this.#timer as { unref?: () => void }).unref?.();
+  }
+
+  #clearTimer(): void {
+    clearTimeout(this.#timer);
+    this.#timerAt = Number.POSITIVE_INFINITY;
+  }
+
+  /** Sends what waits, now, or again after the run under way. */
+  #kick(): void {
+    this.#isAskedAgain = this.#run !== undefined;
+    if (this.#isAskedAgain || this.#isShutDown) return;
+    const queue = this.#open();
+    this.#run = Promise.all([this.#queueName, this.#loadSender()])
+      .then(([name, sender]) => {
+        const send = (): Promise<void> => this.#sendAll(queue, sender);
+        return queue.isDurable ? exclusively(name, send) : send();
+      })
+      .catch((cause: unknown) => {
+        this.#failed("sending failed", cause);
+        this.#wake(this.settings.backoffMsMax);
+      })
+      .then(() => {
+        this.#run = undefined;
+        if (this.#isAskedAgain) this.#kick();
+      });
+  }
+
+  async #loadSender(): Promise<Sender> {
+    const { Sender } = await import("./delivery/sender.js");
+    this.#sender ??= new Sender(this.#senderParts);
+    return this.#sender;
+  }
+
+  /** Sends batch after batch until there is none or a pause is asked for. */
+  async #sendAll(queue: Queue, sender: Sender): Promise<void> {
+    await Promise.allSettled(this.#closing);
+    while (!this.#isShutDown && this.#consent.state === "granted") {
+      const { pause } = await queue.state();
+      const wait = this.#waitOf(pause);
+      this.#pausedUntil = Date.now() + wait;
+      if (wait > 0) return this.#wake(wait);
+      const snapshot = this.#pending.snapshot();
+      const batch = await queue.head(this.#batchBounds, uuid7(Date.now()));
+      this.#pending.learn(snapshot, batch);
+      if (batch === undefined) return;
+      const token = await this.#tokenForQueue();
+      if (token === null) return this.#wake(this.settings.backoffMsMax);
+      this.#pending.sending(batch);
+      const asked = await sender.deliver(queue, batch, token);
+      if (asked !== undefined) this.#pending.failed(batch);
+      else if (pause.failures > 0) await queue.state(NO_PAUSE);
+    }
+    if (this.#consent.state === "denied") this.#pending.clear();
+  }
+
+  /** How long to wait, in milliseconds. A pause beyond all bounds comes from a clock that was wrong. */
+  #waitOf(pause: Pause): number {
+    const { retryAfterMsMax, backoffMsMin, backoffMsMax } = this.settings;
+    const wait = pause.until - Date.now();
+    return wait > Math.max(retryAfterMsMax + backoffMsMin, backoffMsMax) ? 0 : Math.max(0, wait);
+  }
+
+  /** The token; null when there is none to send this queue with, or no network. */
+  async #tokenForQueue(): Promise<string | undefined | null> {
+    if (globalThis.navigator?.onLine === false) return null;
+    try {
+      const token = await this.token();
+      const organization = organizationOf(token);
+      this.#organization ||= organization;
+      if (organization === "" || organization === this.#organization) return token;
+      const message = "the token is another organization's than the queued events";
+      this.#reporter.error(new AnalyticsError("WRONG_ORGANIZATION", message));
+    } catch (cause) {
+      const message = "apiKey failed";
+      this.#reporter.error(new AnalyticsError("TOKEN_UNAVAILABLE", message, { cause, retryable: true }));
+    }
+    return null;
+  }
+
+  /**
+   * Sends what is not on its way without waiting for anything, in requests that outlive the page. There is no time for
+   * the lock: another tab may send the same at the same moment, which counts once.
+   */
+  #sendLast(): void {
+    const queue = this.#queue;
+    if (queue === undefined || this.#consent.state !== "granted") return;
+    // What stays in the queue is sent by a later page. Memory has none.
+    if (queue.isDurable && Date.now() < this.#pausedUntil) return;
+    if (this.settings.apiKey !== undefined && this.#lastToken === undefined) return;
+    let inFlight = 0;
+    for (let rest = this.#pending.idle(); rest.length > 0; ) {
+      const first = rest[0] as QueueRecord;
+      const isBatch = first.key !== undefined;
+      const taken = isBatch ? [first] : leadingSingles(rest, this.#batchBounds);
+      rest = rest.slice(taken.length);
+      const batch = isBatch ? (first as Batch) : batchOf(taken, uuid7(Date.now()));
+      const bytes = byteLength(bodyOf(batch.events));
+      inFlight = this.#sender?.keepaliveBytes ?? inFlight;
+      if (inFlight + bytes > KEEPALIVE_BYTES_MAX) return;
+      inFlight += bytes;
+      this.#pending.sending(batch);
+      this.#sendClosing(queue, batch, isBatch ? [] : taken);
+    }
+  }
+
+  #sendClosing(queue: Queue, batch: Batch, singles: QueueRecord[]): void {
+    const { closeTransport = this.#sender ? undefined : this.#post } = this.settings;
+    if (closeTransport !== undefined) {
+      closeTransport(bodyOf(batch.events), batch.key);
+      return;
+    }
+    const frozen = singles.length > 0 ? this.#saved.then(() => queue.freeze(singles, batch)) : undefined;
+    const sender = this.#sender as Sender;
+    const done: Promise<void> = sender
+      .deliver(queue, batch, this.#lastToken, frozen)
+      .then(
+        (asked) => asked && this.#pending.failed(batch),
+        (cause) => this.#failed("sending failed", cause),
+      )
+      .then(() => {
+        this.#closing.delete(done);
+        if (this.#isStarted) this.#kick();
+      });
+    this.#closing.add(done);
+  }
+
+  /** Sends a call whose answer nobody waits for: the page may close before the sender is loaded. */
+  readonly #post: CloseTransport = (body, key) => {
+    const { baseUrl, fetch } = this.settings;
+    const headers: Record<string, string> = { "content-type": "application/json", "idempotency-key": key };
+    if (this.#lastToken) headers.authorization = `Bearer ${this.#lastToken}`;
+    const init = { method: "POST", headers, body, keepalive: true, credentials: "omit" } as const;
+    fetch(baseUrl + EVENTS_PATH, init).catch(() => {});
+    return true;
+  };
+
+  #onHidden(): void {
+    this.#closingUntil = Date.now() + CLOSING_MS;
+    this.#sendLast();
+  }
+
+  async #onOnline(): Promise<void> {
+    const queue = this.#open();
+    const { pause } = await queue.state();
+    if (!pause.isOrdered) await queue.state(NO_PAUSE);
+    this.#kick();
+  }
+}
