@@ -80,7 +80,7 @@ fn micros_of(id: Uuid) -> u64 {
 
 struct Search<'a> {
     bytes: &'a [u8],
-    /// Bytes that may still be checked.
+    /// Bytes that may still be checked while frames are searched for.
     checks_left: usize,
 }
 
@@ -99,13 +99,23 @@ impl Search<'_> {
 
     /// The first good frame behind a place where none begins.
     fn next_frame(&mut self, at: usize) -> Option<Range<usize>> {
-        // Often only rows are damaged, and the length is right.
-        if let Some(end) = self.end_of(at)
-            && let Some(frame) = self.frame_at(end)
-        {
-            return Some(frame);
+        // Often only rows are damaged and the length is right. A wrong length may name the place where a later
+        // frame begins, so what lies between is searched all the same.
+        let named = self.end_of(at).and_then(|end| self.frame_at(end));
+        let end = named.as_ref().map_or(self.bytes.len(), |frame| frame.start);
+        self.search(at + 1..end).or(named)
+    }
+
+    /// The first good frame within these bytes, as far as checks are left.
+    fn search(&mut self, within: Range<usize>) -> Option<Range<usize>> {
+        for at in within.start..within.end.saturating_sub(FRAME_HEAD_BYTES) {
+            let Some(end) = self.end_of(at).filter(|end| *end <= within.end) else { continue };
+            self.checks_left = self.checks_left.checked_sub(end - at)?;
+            if let Some(frame) = self.frame_at(at) {
+                return Some(frame);
+            }
         }
-        (at + 1..self.bytes.len().saturating_sub(FRAME_HEAD_BYTES)).find_map(|at| self.frame_at(at))
+        None
     }
 
     /// Where the frame that begins here ends, by its length.
@@ -116,9 +126,8 @@ impl Search<'_> {
     }
 
     /// The good frame that begins here, if one does.
-    fn frame_at(&mut self, at: usize) -> Option<Range<usize>> {
+    fn frame_at(&self, at: usize) -> Option<Range<usize>> {
         let end = self.end_of(at)?;
-        self.checks_left = self.checks_left.checked_sub(end - at)?;
         let crc = u32::from_le_bytes(self.bytes[at + 4..at + 8].try_into().ok()?);
         (crc32c::crc32c(&self.bytes[at + 8..end]) == crc).then_some(at..end)
     }
@@ -197,6 +206,17 @@ mod tests {
         fn bytes_of_a_stranger_end_soon_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
             let _ = Salvage::of_bytes(&bytes, ID);
         }
+    }
+
+    #[test]
+    fn a_damaged_length_that_names_a_later_frame_hides_none_between() {
+        let frames = [b"first".as_slice(), b"second", b"third"];
+        let mut bytes = written(ID, &frames);
+        let start = written(ID, &[]).len();
+        let both = u32::try_from(4 + frames[0].len() + FRAME_HEAD_BYTES + frames[1].len()).unwrap();
+        bytes[start..start + 4].copy_from_slice(&both.to_le_bytes());
+        let salvage = Salvage::of_bytes(&bytes, ID).unwrap();
+        assert_eq!(rows(&bytes, &salvage), frames[1..]);
     }
 
     #[test]
