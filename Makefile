@@ -30,7 +30,7 @@ fuzz: ## Feed every decoder with hostile input, SECONDS each (60)
 SEEDS ?= 200
 FROM ?= 1
 
-chaos: ## Live through many seeded bad days: make chaos SEEDS=1000 FROM=1
+chaos: ## Live through many seeded fault scenarios: make chaos SEEDS=1000 FROM=1
 	cargo test --release --test chaos -- --seeds $(SEEDS) --from $(FROM)
 
 lint: ## Formatting, lints, documentation, protocol, licences

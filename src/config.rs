@@ -122,13 +122,13 @@ settings! {
     engine_nice, "TALLYHOUSE_ENGINE_NICE": u8 = 5;
 
     /// The ClickHouse user that answers are read as. It sees the rows of one
-    /// organisation at a time; see `docs/security.md`. Empty: the user the
+    /// organization at a time; see `docs/security.md`. Empty: the user the
     /// service works as, without that safeguard. The embedded engine has one.
     clickhouse_reader_user, "TALLYHOUSE_CLICKHOUSE_READER_USER": String = String::new();
     /// That user's password.
     clickhouse_reader_password, "TALLYHOUSE_CLICKHOUSE_READER_PASSWORD": Secret = Secret::default();
 
-    /// Organisations whose own analysts may read ClickHouse by SQL, separated by
+    /// Organizations whose own analysts may read ClickHouse by SQL, separated by
     /// commas. `tallyhouse analyst ORG` prints as whom.
     analyst_orgs, "TALLYHOUSE_ANALYST_ORGS": OrgList = OrgList::default();
     /// The secret that analysts' passwords are derived from, at least 32 bytes; the
@@ -157,7 +157,7 @@ settings! {
 
     /// The secret that tokens are signed with by HS256, at least 32 bytes and
     /// not of a few repeated characters (`openssl rand -base64 32`). At most one of the secret, the file and the URL may be given; without any,
-    /// there is no authentication, and everybody is the organisation `default`.
+    /// there is no authentication, and everybody is the organization `default`.
     auth_hs256_secret, "TALLYHOUSE_AUTH_HS256_SECRET": Secret = Secret::default();
     /// A file of public keys (a JSON Web Key Set) that tokens are signed with: RSA
     /// (RS256 to RS512, PS256 to PS512), P-256 (ES256), P-384 (ES384) or Ed25519
@@ -227,7 +227,7 @@ settings! {
     /// seconds.
     clock_confirm_seconds, "TALLYHOUSE_CLOCK_CONFIRM_SECONDS": u32 = 300;
 
-    /// Most event types that an organisation may register.
+    /// Most event types that an organization may register.
     event_types_max, "TALLYHOUSE_EVENT_TYPES_MAX": u64 = 500;
     /// Most versions of an event type.
     event_type_versions_max, "TALLYHOUSE_EVENT_TYPE_VERSIONS_MAX": usize = 100;
@@ -310,13 +310,13 @@ settings! {
     /// Most bytes of keys and of the answers that are kept with them. (The file
     /// can be two to three times as large. Calls that run may go over it.)
     idempotency_bytes_max, "TALLYHOUSE_IDEMPOTENCY_BYTES_MAX": u64 = 256 << 20;
-    /// New events that each organisation may send per second, on average over
+    /// New events that each organization may send per second, on average over
     /// the window. 0: no limit. See `docs/rate-limits.md`.
     rate_limit_org_events_per_second, "TALLYHOUSE_RATE_LIMIT_ORG_EVENTS_PER_SECOND": u32 = 0;
-    /// New events that each user of an organisation may have per second, on
+    /// New events that each user of an organization may have per second, on
     /// average over the window. 0: no limit.
     rate_limit_user_events_per_second, "TALLYHOUSE_RATE_LIMIT_USER_EVENTS_PER_SECOND": u32 = 0;
-    /// Questions that each organisation may ask per second, on average over the
+    /// Questions that each organization may ask per second, on average over the
     /// window. 0: no limit.
     rate_limit_org_queries_per_second, "TALLYHOUSE_RATE_LIMIT_ORG_QUERIES_PER_SECOND": u32 = 0;
     /// The window of the rate limits, in seconds. As much as it allows may come

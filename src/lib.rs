@@ -6,7 +6,7 @@
 //!    draft, and hands the batch to the [`ingest::pipeline`].
 //! 2. The [`domain`] parses the draft into an event, or rejects it with every
 //!    field at fault.
-//!    So do the [`event_types`] that its organisation has registered.
+//!    So do the [`event_types`] that its organization has registered.
 //! 3. The event is encoded once, into the bytes that ClickHouse will be sent,
 //!    and its id is claimed in the [`ingest::index`]: new, or taken before, or
 //!    just being taken by somebody else, whose fate it then shares.
@@ -40,9 +40,9 @@ pub mod fuzzing;
 pub mod health;
 pub mod idempotency;
 pub mod ingest;
+pub mod instruments;
 mod json;
 pub mod limits;
-pub mod meters;
 mod private_files;
 pub mod query;
 mod regular_file;

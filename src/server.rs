@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditSettings, Auditor};
-use crate::clickhouse::answers::Answers;
 use crate::clickhouse::audit::AuditStore;
 use crate::clickhouse::cancel::QueryCanceller;
 use crate::clickhouse::client::Endpoint;
+use crate::clickhouse::daily_metrics::DailyMetrics;
 use crate::clickhouse::directory::DirectoryStore;
 use crate::clickhouse::engine::SandboxStatus;
 use crate::clickhouse::event_types::EventTypeStore;
-use crate::clickhouse::figures::Figures;
 use crate::clickhouse::ping::Pinger;
+use crate::clickhouse::query_store::QueryStore;
 use crate::clickhouse::retention::RetentionStore;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
@@ -29,7 +29,7 @@ use crate::data_dir::DataDirError;
 use crate::directory::{AllOrganizations, Directory};
 use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::health::{Health, Reason, ReasonCode};
-use crate::idempotency::{KeyBounds, KeyStore, RepeatableCalls};
+use crate::idempotency::{IdempotentIngest, KeyBounds, KeyStore};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::forwarder::{Forwarder, ForwarderSettings};
@@ -235,7 +235,7 @@ struct Parts {
     terms: Arc<CurrentTerms>,
     types: Arc<EventTypes>,
     retention: Arc<Retention>,
-    calls: Arc<RepeatableCalls>,
+    calls: Arc<IdempotentIngest>,
     /// See [`SqlPort::engine_sandbox`].
     engine_sandbox: Option<SandboxStatus>,
     limiter: Arc<QueryLimiter>,
@@ -264,7 +264,7 @@ impl Parts {
                 Arc::clone(&clock),
             ),
             gate,
-            calls: Arc::new(RepeatableCalls::new(open_keys(config).await?, Arc::clone(&clock))),
+            calls: Arc::new(IdempotentIngest::new(open_keys(config).await?, Arc::clone(&clock))),
             types: Arc::new(event_types(config, endpoint, reader, &limiter, &clock)),
             prints: Fingerprinter::random(),
             index: Arc::new(Index::new(config.index_ids_max)),
@@ -330,8 +330,8 @@ impl Parts {
             all_organizations(&config),
         );
         let queries = Queries::new(
-            Answers::new(reader),
-            Figures::new(reader, endpoint),
+            QueryStore::new(reader),
+            DailyMetrics::new(reader, endpoint),
             cache_settings(&config),
             self.limiter,
             Arc::clone(&self.clock),

@@ -18,9 +18,9 @@ use std::time::Duration;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use tallyhouse::cli::connection::Address;
-use tallyhouse::cli::moment;
 use tallyhouse::cli::sample::{Expected, Sample};
 use tallyhouse::cli::send::{self, Files, Progress, SendOptions, Source, Summary};
+use tallyhouse::cli::time_args;
 use tallyhouse::domain::Timestamp;
 use tallyhouse::transport::proto;
 use tallyhouse::transport::proto::ingest_service_server::{IngestService, IngestServiceServer};
@@ -53,7 +53,7 @@ struct Memory {
     failures: u64,
 }
 
-struct House {
+struct UnreliableService {
     temper: Temper,
     now: Timestamp,
     random: Mutex<Xoshiro256PlusPlus>,
@@ -62,7 +62,7 @@ struct House {
     cut: Notify,
 }
 
-impl House {
+impl UnreliableService {
     fn lot(&self, percent: u32) -> bool {
         self.random.lock().unwrap().random_range(0..100) < percent
     }
@@ -70,7 +70,7 @@ impl House {
     /// The verdict on one event. Takes it in if it is new.
     fn judge(&self, memory: &mut Memory, event: &proto::Event) -> proto::Verdict {
         let limit = self.now.plus_millis(5 * 60_000);
-        let is_timely = event.occurred_at.is_some_and(|at| moment::from_proto(&at) <= limit);
+        let is_timely = event.occurred_at.is_some_and(|at| time_args::from_proto(&at) <= limit);
         if event.event_id.is_empty() || event.r#type.is_empty() || !is_timely {
             return proto::Verdict::Rejected;
         }
@@ -120,7 +120,7 @@ impl House {
         let mut random = self.random.lock().unwrap();
         let was_taken = random.random();
         let status = match random.random_range(0..4) {
-            0 => Some(Status::unavailable("the house is closing")),
+            0 => Some(Status::unavailable("the service is closing")),
             1 => {
                 let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(20)));
                 Some(Status::with_error_details(tonic::Code::ResourceExhausted, "the log is full", details))
@@ -137,7 +137,7 @@ impl House {
 }
 
 #[derive(Clone)]
-struct Service(Arc<House>);
+struct Service(Arc<UnreliableService>);
 
 #[tonic::async_trait]
 impl IngestService for Service {
@@ -147,25 +147,25 @@ impl IngestService for Service {
         &self,
         request: Request<Streaming<proto::IngestRequest>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
-        let (house, mut requests) = (Arc::clone(&self.0), request.into_inner());
+        let (service, mut requests) = (Arc::clone(&self.0), request.into_inner());
         let (to, from) = mpsc::channel(4);
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
-                if house.temper.is_silent {
+                if service.temper.is_silent {
                     std::future::pending::<()>().await;
                 }
-                if house.lot(house.temper.failures_percent) {
-                    house.memory.lock().unwrap().failures += 1;
-                    let (was_taken, status) = house.failure();
+                if service.lot(service.temper.failures_percent) {
+                    service.memory.lock().unwrap().failures += 1;
+                    let (was_taken, status) = service.failure();
                     if was_taken {
-                        house.answer(&request);
+                        service.answer(&request);
                     }
                     if let Some(status) = status {
                         let _ = to.send(Err(status)).await;
                     }
                     return;
                 }
-                if to.send(Ok(house.answer(&request))).await.is_err() {
+                if to.send(Ok(service.answer(&request))).await.is_err() {
                     return;
                 }
             }
@@ -181,9 +181,9 @@ impl IngestService for Service {
     }
 }
 
-/// Opens a house behind a proxy that can cut its connections.
-async fn open_house(seed: u64, now: Timestamp, temper: Temper) -> (Arc<House>, SocketAddr) {
-    let house = Arc::new(House {
+/// Opens a service behind a proxy that can cut its connections.
+async fn start_unreliable_service(seed: u64, now: Timestamp, temper: Temper) -> (Arc<UnreliableService>, SocketAddr) {
+    let service = Arc::new(UnreliableService {
         temper,
         now,
         random: Mutex::new(Xoshiro256PlusPlus::seed_from_u64(seed)),
@@ -192,26 +192,26 @@ async fn open_house(seed: u64, now: Timestamp, temper: Temper) -> (Arc<House>, S
     });
     let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let inside_address = inside.local_addr().unwrap();
-    let service = IngestServiceServer::new(Service(Arc::clone(&house)));
-    let server = tonic::transport::Server::builder().add_service(service);
+    let grpc = IngestServiceServer::new(Service(Arc::clone(&service)));
+    let server = tonic::transport::Server::builder().add_service(grpc);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(inside)));
 
     let outside = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = outside.local_addr().unwrap();
-    let for_proxy = Arc::clone(&house);
+    let for_proxy = Arc::clone(&service);
     tokio::spawn(async move {
         while let Ok((mut caller, _)) = outside.accept().await {
-            let house = Arc::clone(&for_proxy);
+            let service = Arc::clone(&for_proxy);
             tokio::spawn(async move {
-                let mut service = TcpStream::connect(inside_address).await.unwrap();
+                let mut connection = TcpStream::connect(inside_address).await.unwrap();
                 tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut caller, &mut service) => {}
-                    () = house.cut.notified() => {}
+                    _ = tokio::io::copy_bidirectional(&mut caller, &mut connection) => {}
+                    () = service.cut.notified() => {}
                 }
             });
         }
     });
-    (house, address)
+    (service, address)
 }
 
 async fn send_text(address: SocketAddr, text: String, options: &SendOptions) -> (Summary, anyhow::Result<()>) {
@@ -238,8 +238,8 @@ fn sample(seed: u64, now: Timestamp, items: u64) -> (String, HashMap<String, u64
 
 #[tokio::test]
 async fn a_kind_service_answers_as_the_sample_expects() {
-    let now = moment::now();
-    let (house, address) = open_house(1, now, Temper::default()).await;
+    let now = time_args::now();
+    let (service, address) = start_unreliable_service(1, now, Temper::default()).await;
     let (text, expected) = sample(1, now, 5_000);
     for round in 0..2 {
         let (summary, result) = send_text(address, text.clone(), &options(Duration::from_secs(10))).await;
@@ -251,19 +251,19 @@ async fn a_kind_service_answers_as_the_sample_expects() {
         assert_eq!((counts.conflict, counts.rejected), (expected["Conflict"], expected["Rejected"]));
         assert_eq!((counts.undecided, counts.unanswered, summary.reconnects), (0, 0, 0));
     }
-    assert_eq!(house.memory.lock().unwrap().accepted.len() as u64, expected["Accepted"]);
+    assert_eq!(service.memory.lock().unwrap().accepted.len() as u64, expected["Accepted"]);
 }
 
 #[tokio::test]
 async fn nothing_is_lost_or_overtakes_however_the_service_fails() {
     for seed in 1..=6 {
-        let now = moment::now();
+        let now = time_args::now();
         let temper = Temper { failures_percent: 15, ..Temper::default() };
-        let (house, address) = open_house(seed, now, temper).await;
+        let (service, address) = start_unreliable_service(seed, now, temper).await;
         let (text, expected) = sample(seed, now, 5_000);
         let (summary, result) = send_text(address, text, &options(Duration::from_secs(30))).await;
         result.unwrap();
-        let memory = house.memory.lock().unwrap();
+        let memory = service.memory.lock().unwrap();
         assert!(memory.failures > 0 && summary.reconnects > 0, "seed {seed}: nothing went wrong");
         assert_eq!(memory.accepted.len() as u64, expected["Accepted"], "seed {seed}");
         // What was taken but not answered comes back as a duplicate.
@@ -283,20 +283,21 @@ async fn nothing_is_lost_or_overtakes_however_the_service_fails() {
 
 #[tokio::test]
 async fn undecided_events_are_sent_until_they_are_decided() {
-    let now = moment::now();
+    let now = time_args::now();
     let temper = Temper { failures_percent: 5, undecided_percent: 10, ..Temper::default() };
-    let (house, address) = open_house(3, now, temper).await;
+    let (service, address) = start_unreliable_service(3, now, temper).await;
     let (text, expected) = sample(3, now, 2_000);
     let (summary, result) = send_text(address, text, &options(Duration::from_secs(30))).await;
     result.unwrap();
-    assert_eq!(house.memory.lock().unwrap().accepted.len() as u64, expected["Accepted"]);
+    assert_eq!(service.memory.lock().unwrap().accepted.len() as u64, expected["Accepted"]);
     assert_eq!((summary.counts.undecided, summary.counts.unanswered), (0, 0));
     assert_eq!(summary.counts.decided(), 2_000);
 }
 
 #[tokio::test]
 async fn a_silent_service_stops_the_reading_and_is_given_up() {
-    let (_house, address) = open_house(4, moment::now(), Temper { is_silent: true, ..Temper::default() }).await;
+    let (_house, address) =
+        start_unreliable_service(4, time_args::now(), Temper { is_silent: true, ..Temper::default() }).await;
     let (mut writer, reader) = tokio::io::duplex(1_000);
     let written = tokio::spawn(async move {
         let line = format!("{{\"event_id\":\"{}\"}}\n", "x".repeat(50));
@@ -330,7 +331,7 @@ fn command() -> tokio::process::Command {
 
 #[tokio::test]
 async fn the_exit_code_tells_what_happened() {
-    let (_house, address) = open_house(5, moment::now(), Temper::default()).await;
+    let (_house, address) = start_unreliable_service(5, time_args::now(), Temper::default()).await;
     let good = r#"{"event_id":"a","type":"click","occurred_at":"2026-02-10T21:07:00Z"}"#;
     let check = async |text: String, address: String, expected: i32| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -359,7 +360,7 @@ async fn the_exit_code_tells_what_happened() {
 
 #[tokio::test]
 async fn a_pipe_that_never_ends_is_sent_as_it_comes() {
-    let (house, address) = open_house(6, moment::now(), Temper::default()).await;
+    let (service, address) = start_unreliable_service(6, time_args::now(), Temper::default()).await;
     let mut child = command().args(["send", "-", "--address", &format!("http://{address}")]).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     for id in ["a", "b"] {
@@ -367,7 +368,7 @@ async fn a_pipe_that_never_ends_is_sent_as_it_comes() {
         stdin.write_all(line.as_bytes()).await.unwrap();
         stdin.flush().await.unwrap();
         let arrived = async {
-            while !house.memory.lock().unwrap().accepted.iter().any(|accepted| accepted == id) {
+            while !service.memory.lock().unwrap().accepted.iter().any(|accepted| accepted == id) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

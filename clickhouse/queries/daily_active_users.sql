@@ -1,4 +1,4 @@
--- Different users per organisation and UTC day, from `from` to `to`, both inclusive. Exact.
+-- Different users per organization and UTC day, from `from` to `to`, both inclusive. Exact.
 --
 -- Reads one row per user and day, however many events a user has. Days without users are left out.
 SELECT org_id, day, count() AS users

@@ -1,6 +1,6 @@
--- The five organisations with the most events of the 30 days that end at `to`, with name and plan.
+-- The five organizations with the most events of the 30 days that end at `to`, with name and plan.
 --
--- Reads one row per organisation, hour and type. Organisations that are not registered have no name.
+-- Reads one row per organization, hour and type. Organizations that are not registered have no name.
 -- Ties are ordered by id, so that the same question has the same answer.
 SELECT
     counts.org_id AS org_id,

@@ -1,4 +1,4 @@
--- The users of an organisation with the most events of the window [from, to), in whole minutes, with their names.
+-- The users of an organization with the most events of the window [from, to), in whole minutes, with their names.
 --
 -- Exact, ties by id. `limit` is how many at most. (The service's own answer, GET /api/v1/users/top, is the same and
 -- faster over many users.)

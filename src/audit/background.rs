@@ -96,7 +96,7 @@ impl Auditor {
     }
 }
 
-/// Whether of every organisation it is known whether its counts are right.
+/// Whether of every organization it is known whether its counts are right.
 fn is_judged(audited: &AuditedHour) -> bool {
     let is_open = |result| matches!(result, HourResult::InFlight | HourResult::Undetermined);
     !audited.findings.iter().any(|finding| is_open(finding.result))

@@ -1,6 +1,6 @@
 //! The audit: do the rollups say what the events say?
 //!
-//! The truth is the raw table with the first row of each id. Per organisation
+//! The truth is the raw table with the first row of each id. Per organization
 //! and hour its checksums are compared with those of every rollup; where they
 //! differ, the exact keys are found, and repaired by inserting the difference.
 //! A repair adds what is missing, and takes away what was counted twice; `proof`
@@ -93,7 +93,7 @@ pub struct Auditor {
 /// What to audit an hour for.
 #[derive(Clone, Debug)]
 struct HourRequest {
-    /// None: all organisations.
+    /// None: all organizations.
     org_id: Option<String>,
     hour: Timestamp,
     repair: bool,
@@ -144,7 +144,7 @@ impl Auditor {
         &self.status
     }
 
-    /// Begins an audit of an organisation: of a window, taken outwards to
+    /// Begins an audit of an organization: of a window, taken outwards to
     /// whole hours, or of the last 24 hours that are over.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl Auditor {
         Ok(audited)
     }
 
-    /// Looks closer at the organisations whose hour is not plainly consistent.
+    /// Looks closer at the organizations whose hour is not plainly consistent.
     async fn judge(
         &self,
         request: &HourRequest,
@@ -206,7 +206,7 @@ impl Auditor {
         let scope = HourScope { org_id: request.org_id.as_deref(), hour: request.hour };
         let unfinished = self.store.open_repairs(scope, self.effort(request.author, ticket)).await?;
         unfinished.iter().for_each(|org_id| _ = readings.entry(org_id.clone()).or_default());
-        let mut audited = AuditedHour { organisations: readings.len() as u64, ..nothing(request.hour) };
+        let mut audited = AuditedHour { organizations: readings.len() as u64, ..nothing(request.hour) };
         for (org_id, reading) in readings {
             audited.ids += reading.ids();
             let scope = HourScope { org_id: Some(&org_id), hour: request.hour };
@@ -222,7 +222,7 @@ impl Auditor {
         Ok(audited)
     }
 
-    /// Reads an hour's sums, by organisation.
+    /// Reads an hour's sums, by organization.
     async fn look(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<BTreeMap<String, Reading>, QueryError> {
         let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
         for ((org_id, minute), sums) in self.store.event_sums(scope, effort).await? {
@@ -338,12 +338,12 @@ fn unproven_removed(audited: &AuditedHour) -> u64 {
 }
 
 const fn nothing(hour: Timestamp) -> AuditedHour {
-    AuditedHour { hour, ids: 0, organisations: 0, findings: Vec::new() }
+    AuditedHour { hour, ids: 0, organizations: 0, findings: Vec::new() }
 }
 
 const TOOK_TOO_LONG: &str = "it took longer to read than audit_wait_ms_max";
 
-/// Of all organisations when none was named: nothing is known of any.
+/// Of all organizations when none was named: nothing is known of any.
 fn without_reading(request: &HourRequest, result: HourResult, reason: &'static str) -> AuditedHour {
     let finding = HourFinding {
         org_id: request.org_id.clone().unwrap_or_default(),

@@ -8,7 +8,7 @@ use crate::domain::Rollup;
 /// A rollup's sums by bucket, in seconds since 1970.
 pub(super) type Buckets = BTreeMap<u32, Sum>;
 
-/// The sums of one hour of one organisation.
+/// The sums of one hour of one organization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading {
     /// Of the events, by minute.

@@ -1,4 +1,4 @@
-//! One hour of one organisation that did not look consistent: read again until
+//! One hour of one organization that did not look consistent: read again until
 //! the reading can be believed, and repaired.
 //!
 //! A reading is believed when the state it was made of stood still:
@@ -321,7 +321,7 @@ const REPAIRS_TOO_MANY: &str = "too much differs for one audit; audit it again";
 const WAIT_TOO_SHORT: &str = "it took longer to read than audit_wait_ms_max";
 const HOLD_TOO_SHORT: &str = "events keep coming, and it took longer to read than audit_hold_ms_max";
 
-/// The organisation of a scope that has one.
+/// The organization of a scope that has one.
 fn request_org(scope: HourScope<'_>) -> String {
     scope.org_id.unwrap_or_default().to_owned()
 }

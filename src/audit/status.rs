@@ -26,10 +26,10 @@ pub struct StatusReport {
     pub hours: u64,
     /// Hours that were repaired since the start, whoever asked.
     pub repaired: u64,
-    /// The hours that are not known to be right, by organisation, as they were
+    /// The hours that are not known to be right, by organization, as they were
     /// last seen.
     pub open: BTreeMap<(Timestamp, String), HourResult>,
-    /// Hours of organisations that were not right and are not listed any more,
+    /// Hours of organizations that were not right and are not listed any more,
     /// since there are too many.
     pub left_out: u64,
     /// Hours that wait to be audited by the background.
@@ -59,7 +59,7 @@ impl AuditStatus {
             state.last_hour = Some(audited.hour);
             state.hours += 1;
             state.last_error = "";
-            // It looks at all organisations.
+            // It looks at all organizations.
             state.open.retain(|(hour, _), _| *hour != audited.hour);
         }
         for finding in &audited.findings {
@@ -108,7 +108,7 @@ mod tests {
             found: Vec::new(),
             left: Vec::new(),
         };
-        AuditedHour { hour, ids: 0, organisations: 1, findings: vec![finding] }
+        AuditedHour { hour, ids: 0, organizations: 1, findings: vec![finding] }
     }
 
     #[test]

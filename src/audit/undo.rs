@@ -15,7 +15,7 @@ const AGAIN_MILLIS_MAX: i64 = 60 * 60 * 1_000;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Auditor {
-    /// The repairs of an organisation in a window, or in the last 24 hours that
+    /// The repairs of an organization in a window, or in the last 24 hours that
     /// are over; the newest first.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ impl Auditor {
         self.limiter.run(org_id, list).await
     }
 
-    /// Takes a repair of an organisation back: changes every count by the
+    /// Takes a repair of an organization back: changes every count by the
     /// opposite. Returns the repair that does so.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::sql_gateway::{Login, login};
 /// Whose analyst.
 #[derive(clap::Args)]
 pub struct AnalystArgs {
-    /// The organisation. Without: all of them.
+    /// The organization. Without: all of them.
     #[arg(value_name = "ORG")]
     org: Option<String>,
     /// Print the statements that make the analyst on a server.

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::EXIT_NEGATIVE;
 use super::connection::{Address, explain};
-use super::moment::{self, Precision, WindowArgs};
-use super::paint::Paint;
-use super::plot::grouped;
 use super::repairs::{RepairsArgs, UndoArgs};
+use super::sparkline::grouped;
+use super::style::Style;
 use super::table::Table;
+use super::time_args::{self, Precision, WindowArgs};
 use crate::transport::proto;
 use crate::transport::proto::audit_response::Step;
 use crate::transport::proto::audit_service_client::AuditServiceClient;
@@ -76,7 +76,7 @@ impl AuditArgs {
 impl RunArgs {
     /// Asks, shows the progress, and then the outcome.
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let window = self.window.window(moment::now())?;
+        let window = self.window.window(time_args::now())?;
         let mut client = AuditServiceClient::new(self.address.connect().await?);
         let request = proto::AuditRequest { window, repair: self.confirm, unproven_removals_max: self.take_unproven };
         let answer = client.audit(request).await;
@@ -103,7 +103,7 @@ impl RunArgs {
             super::print_json(&to_json(&summary, &hours))?;
         } else {
             let asks = Asks { repair: self.repair, confirm: self.confirm };
-            super::print(&render(&summary, &hours, asks, Paint::stdout()))?;
+            super::print(&render(&summary, &hours, asks, Style::stdout()))?;
         }
         Ok(if is_right(&summary) { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NEGATIVE) })
     }
@@ -174,12 +174,12 @@ pub(super) const fn rollup_name(rollup: proto::Rollup) -> &'static str {
 }
 
 pub(super) fn readable(at: Option<&prost_types::Timestamp>) -> String {
-    at.map(|at| moment::readable(moment::from_proto(at), Precision::Minute)).unwrap_or_default()
+    at.map(|at| time_args::readable(time_args::from_proto(at), Precision::Minute)).unwrap_or_default()
 }
 
-fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], asks: Asks, paint: Paint) -> String {
+fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], asks: Asks, paint: Style) -> String {
     let mut text =
-        format!("{}\n", paint.bold(&format!("audit of {}", moment::readable_window(summary.window.as_ref()))));
+        format!("{}\n", paint.bold(&format!("audit of {}", time_args::readable_window(summary.window.as_ref()))));
     if !hours.is_empty() {
         text.push_str(&table(hours).render(paint));
     }
@@ -277,8 +277,8 @@ fn keys(hours: &[proto::AuditedHour]) -> Table {
 fn to_json(summary: &proto::AuditSummary, hours: &[proto::AuditedHour]) -> Value {
     let window = summary.window.as_ref();
     json!({
-        "from": window.and_then(|window| window.from.as_ref()).map(moment::rfc3339),
-        "to": window.and_then(|window| window.to.as_ref()).map(moment::rfc3339),
+        "from": window.and_then(|window| window.from.as_ref()).map(time_args::rfc3339),
+        "to": window.and_then(|window| window.to.as_ref()).map(time_args::rfc3339),
         "hours": summary.hours,
         "ids": summary.ids,
         "consistent": summary.consistent,
@@ -294,7 +294,7 @@ fn to_json(summary: &proto::AuditSummary, hours: &[proto::AuditedHour]) -> Value
 
 fn hour_json(hour: &proto::AuditedHour) -> Value {
     json!({
-        "hour": hour.hour.as_ref().map(moment::rfc3339),
+        "hour": hour.hour.as_ref().map(time_args::rfc3339),
         "result": result_name(hour.result()),
         "reason": hour.reason,
         "rows": hour.rows,
@@ -307,7 +307,7 @@ fn hour_json(hour: &proto::AuditedHour) -> Value {
 fn rollup_json(found: &proto::RollupDifferences) -> Value {
     let differences = found.differences.iter().map(|key| {
         json!({
-            "bucket": key.bucket.as_ref().map(moment::rfc3339),
+            "bucket": key.bucket.as_ref().map(time_args::rfc3339),
             "campaign_id": key.campaign_id,
             "user_id": key.user_id,
             "type": key.r#type,
@@ -361,7 +361,7 @@ mod tests {
         let summary =
             proto::AuditSummary { hours: 2, ids: 2_000, consistent: 1, events_missing: 1, ..Default::default() };
         let hours = [hour(proto::HourResult::EventsMissing)];
-        let text = render(&summary, &hours, Asks::default(), Paint::plain());
+        let text = render(&summary, &hours, Asks::default(), Style::plain());
         let line = "1970-01-01 02:00  events missing  1,000  user_minutes     1        0         2         2";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("user_minutes  1970-01-01 02:01            ann              3        5"), "{text}");

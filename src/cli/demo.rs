@@ -1,4 +1,4 @@
-//! `tallyhouse demo`: fill a house with a sample, and look around in it.
+//! `tallyhouse demo`: send a sample to a service, and query it.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -10,12 +10,12 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Address, Connection};
-use super::moment;
-use super::paint::Paint;
-use super::plot::grouped;
 use super::sample::{Expected, Sample};
 use super::send::{self, Files, Progress, SendOptions, Summary};
+use super::sparkline::grouped;
 use super::stats::Granularity;
+use super::style::Style;
+use super::time_args;
 use super::{stats, top, users};
 use crate::domain::{MILLIS_PER_DAY, Timestamp};
 use crate::transport::proto;
@@ -42,7 +42,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The end of the sample's day. Without it: now.
-    #[arg(long, value_name = "TIME", value_parser = moment::parse_moment)]
+    #[arg(long, value_name = "TIME", value_parser = time_args::parse_time)]
     until: Option<Timestamp>,
     /// Where to write the sample. Without it: a new file in the directory for
     /// temporary files. It is kept either way.
@@ -65,10 +65,10 @@ struct Made {
 impl DemoArgs {
     /// Makes, sends, counts and shows.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let paint = Paint::stdout();
-        // Before anything is made: is there a house at all?
+        let paint = Style::stdout();
+        // Before anything is made: is a service running at all?
         let channel = self.address.connect().await?;
-        let until = self.until.unwrap_or_else(moment::now);
+        let until = self.until.unwrap_or_else(time_args::now);
         let file = self.to.clone().unwrap_or_else(|| temporary_file(until));
         let made = write(Sample::new(self.seed, until, self.events), &file)
             .with_context(|| format!("cannot write the sample to {}", file.display()))?;
@@ -122,7 +122,7 @@ fn write(sample: Sample, file: &Path) -> std::io::Result<Made> {
 }
 
 impl Made {
-    fn describe(&self, file: &Path, lines: u64, paint: Paint) -> String {
+    fn describe(&self, file: &Path, lines: u64, paint: Style) -> String {
         format!(
             "{} {} lines in {}:\n{} valid events with ids of their own, {} repeated, {} contradicting an earlier \
              one, {} that are no events\n",
@@ -137,7 +137,7 @@ impl Made {
     }
 }
 
-/// How many events of the sample's campaigns the house has counted in the
+/// How many events of the sample's campaigns the service has counted in the
 /// sample's window.
 async fn counted(channel: Connection, until: Timestamp) -> anyhow::Result<u64> {
     let (from, to) = Sample::window(until);
@@ -147,10 +147,10 @@ async fn counted(channel: Connection, until: Timestamp) -> anyhow::Result<u64> {
 }
 
 fn window(from: Timestamp, to: Timestamp) -> proto::Window {
-    proto::Window { from: Some(moment::to_proto(from)), to: Some(moment::to_proto(to)) }
+    proto::Window { from: Some(time_args::to_proto(from)), to: Some(time_args::to_proto(to)) }
 }
 
-/// Whether the house counted what was made, and in which words.
+/// Whether the service counted what was made, and in which words.
 fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, String) {
     let (counts, more) = (&summary.counts, after.saturating_sub(before));
     let known = counts.accepted + counts.duplicate + counts.conflict;
@@ -185,8 +185,8 @@ fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, Stri
     (false, text + " (was part of the sample there before, or does somebody else send, too?)")
 }
 
-async fn look_around(channel: Connection, until: Timestamp, paint: Paint) -> anyhow::Result<()> {
-    let now = moment::now();
+async fn look_around(channel: Connection, until: Timestamp, paint: Style) -> anyhow::Result<()> {
+    let now = time_args::now();
     let end = until.plus_millis(1);
     let day = || window(end.plus_millis(-MILLIS_PER_DAY), end);
     let campaigns = top::campaigns(channel.clone(), Some(day()), 10).await?;
@@ -202,7 +202,7 @@ async fn look_around(channel: Connection, until: Timestamp, paint: Paint) -> any
     Ok(())
 }
 
-fn hints(file: &Path, paint: Paint) -> String {
+fn hints(file: &Path, paint: Style) -> String {
     let campaign = Sample::campaign_ids().next().unwrap_or_default();
     let hints = [
         (format!("tallyhouse send {}", file.display()), "send it again: nothing is counted twice"),

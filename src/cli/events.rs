@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use tonic::Code;
 
 use super::connection::{Address, Connection, explain};
-use super::moment::{self, Precision, WindowArgs};
-use super::paint::{Paint, printable};
 use super::send::ndjson;
+use super::style::{Style, printable};
 use super::table::Table;
+use super::time_args::{self, Precision, WindowArgs};
 use crate::domain::Timestamp;
 use crate::transport::proto;
 use crate::transport::proto::query_service_client::QueryServiceClient;
@@ -63,7 +63,7 @@ pub struct EventArgs {
 impl EventsArgs {
     /// Asks and shows, page by page.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let window = self.window.window(moment::now())?;
+        let window = self.window.window(time_args::now())?;
         let mut client = client(self.address.connect().await?);
         let mut left = match (self.limit, self.follow_pages) {
             (Some(limit), _) => limit,
@@ -91,7 +91,7 @@ impl EventsArgs {
             }
             if left == 0 || !self.follow_pages {
                 if !self.json {
-                    super::print(&Paint::stdout().dim("there are more: --limit, --follow-pages\n"))?;
+                    super::print(&Style::stdout().dim("there are more: --limit, --follow-pages\n"))?;
                 }
                 break;
             }
@@ -121,7 +121,7 @@ impl EventArgs {
         if self.json {
             super::print(&render_ndjson(&[stored]))?;
         } else {
-            super::print(&render_one(&stored, Paint::stdout()))?;
+            super::print(&render_one(&stored, Style::stdout()))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -140,7 +140,7 @@ fn render_ndjson(events: &[proto::StoredEvent]) -> String {
 }
 
 fn at(moment: Option<&prost_types::Timestamp>) -> Timestamp {
-    moment.map(moment::from_proto).unwrap_or_default()
+    moment.map(time_args::from_proto).unwrap_or_default()
 }
 
 /// A page as a table; with headings before the first line only.
@@ -148,7 +148,7 @@ fn render(page: &proto::ListEventsResponse, shown_before: usize) -> String {
     let mut table = Table::new().text("occurred at (UTC)").text("type").text("campaign").text("user").text("event id");
     for event in page.events.iter().filter_map(|stored| stored.event.as_ref()) {
         table.row([
-            moment::readable(at(event.occurred_at.as_ref()), Precision::Milli),
+            time_args::readable(at(event.occurred_at.as_ref()), Precision::Milli),
             event.r#type.clone(),
             event.campaign_id.clone(),
             event.user_id.clone(),
@@ -158,14 +158,14 @@ fn render(page: &proto::ListEventsResponse, shown_before: usize) -> String {
     if table.is_empty() {
         return String::new();
     }
-    let text = table.render(Paint::stdout());
+    let text = table.render(Style::stdout());
     match text.split_once('\n') {
         Some((_, lines)) if shown_before > 0 => lines.to_owned(),
         _ => text,
     }
 }
 
-fn render_one(stored: &proto::StoredEvent, paint: Paint) -> String {
+fn render_one(stored: &proto::StoredEvent, paint: Style) -> String {
     let event = stored.event.clone().unwrap_or_default();
     let fields = [
         ("event_id", event.event_id),
@@ -174,8 +174,8 @@ fn render_one(stored: &proto::StoredEvent, paint: Paint) -> String {
         ("creative_id", event.creative_id),
         ("source", event.source),
         ("user_id", event.user_id),
-        ("occurred_at", event.occurred_at.as_ref().map(moment::rfc3339).unwrap_or_default()),
-        ("received_at", stored.received_at.as_ref().map(moment::rfc3339).unwrap_or_default()),
+        ("occurred_at", event.occurred_at.as_ref().map(time_args::rfc3339).unwrap_or_default()),
+        ("received_at", stored.received_at.as_ref().map(time_args::rfc3339).unwrap_or_default()),
         ("seq", if event.seq > 0 { event.seq.to_string() } else { String::new() }),
         ("properties", event.properties),
     ];
@@ -192,7 +192,7 @@ mod tests {
             event_id: "e-1".to_owned(),
             r#type: "click".to_owned(),
             campaign_id: "c".to_owned(),
-            occurred_at: Some(moment::to_proto(Timestamp::from_millis(1_500))),
+            occurred_at: Some(time_args::to_proto(Timestamp::from_millis(1_500))),
             properties: r#"{"a":1.50}"#.to_owned(),
             ..Default::default()
         };
@@ -217,6 +217,6 @@ mod tests {
         let page = proto::ListEventsResponse { events: vec![stored()], ..Default::default() };
         assert!(render(&page, 0).starts_with("occurred at (UTC)"));
         assert!(render(&page, 500).starts_with("1970-01-01 00:00:01.500"));
-        assert!(render_one(&stored(), Paint::plain()).contains("properties    {\"a\":1.50}\n"));
+        assert!(render_one(&stored(), Style::plain()).contains("properties    {\"a\":1.50}\n"));
     }
 }

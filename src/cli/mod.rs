@@ -11,9 +11,6 @@ pub mod connection;
 pub mod demo;
 pub mod events;
 pub mod load;
-pub mod moment;
-pub mod paint;
-pub mod plot;
 mod repairs;
 pub mod sample;
 pub mod segments;
@@ -21,8 +18,11 @@ pub mod send;
 pub mod service;
 pub mod settings;
 pub mod shows;
+pub mod sparkline;
 pub mod stats;
+pub mod style;
 pub mod table;
+pub mod time_args;
 pub mod token;
 pub mod top;
 pub mod users;
@@ -63,7 +63,7 @@ pub enum Command {
     /// Run a service with an embedded ClickHouse on this machine.
     ///
     /// Everything listens on loopback, there is no authentication (unless a
-    /// setting names keys), and the organisation is `default`. The settings are listed by `--help`.
+    /// setting names keys), and the organization is `default`. The settings are listed by `--help`.
     Dev(Box<service::ServiceArgs>),
     /// Run the service against a ClickHouse server.
     Serve(Box<service::ServiceArgs>),
@@ -79,7 +79,7 @@ pub enum Command {
     Token(Box<token::TokenArgs>),
     /// Print as whom an analyst reads by SQL.
     ///
-    /// Of an organisation: who sees the rows of that one only, in the database
+    /// Of an organization: who sees the rows of that one only, in the database
     /// tallyhouse_org. Without: who sees all, in tallyhouse_analytics. The user is
     /// one of the embedded ClickHouse; with --sql, the statements are printed that
     /// make it on a server of your own.
@@ -143,7 +143,7 @@ pub enum ClientCommand {
     ///
     /// Exit codes: 0 there it is, 1 there is none of this id, 2 failure.
     Event(events::EventArgs),
-    /// Load a directory of files: organisations, users, metrics and events.
+    /// Load a directory of files: organizations, users, metrics and events.
     ///
     /// The files are those of `samples/`: organizations.csv, users.csv, user_orgs.csv, metrics.csv and events.ndjson.
     /// Any of them may be missing. Loading is safe to repeat.

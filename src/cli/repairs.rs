@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::audit::{readable, rollup_name};
 use super::connection::{Address, explain};
-use super::moment::{self, WindowArgs};
-use super::paint::Paint;
-use super::plot::grouped;
+use super::sparkline::grouped;
+use super::style::Style;
 use super::table::Table;
+use super::time_args::{self, WindowArgs};
 use crate::transport::proto;
 use crate::transport::proto::audit_service_client::AuditServiceClient;
 
@@ -42,7 +42,7 @@ pub(super) struct UndoArgs {
 impl RepairsArgs {
     /// Lists them.
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let window = self.window.window(moment::now())?;
+        let window = self.window.window(time_args::now())?;
         let mut client = AuditServiceClient::new(self.address.connect().await?);
         let listed = client.list_repairs(proto::ListRepairsRequest { window }).await;
         let repairs = listed.map_err(|status| explain(&status)).context("cannot list repairs")?.into_inner().repairs;
@@ -64,7 +64,7 @@ fn print(repairs: &[proto::Repair], is_json: bool) -> anyhow::Result<ExitCode> {
     if is_json {
         super::print_json(&Value::Array(repairs.iter().map(to_json).collect()))?;
     } else {
-        super::print(&table(repairs).render(Paint::stdout()))?;
+        super::print(&table(repairs).render(Style::stdout()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,10 +101,10 @@ fn table(repairs: &[proto::Repair]) -> Table {
 fn to_json(repair: &proto::Repair) -> Value {
     json!({
         "id": repair.id,
-        "hour": repair.hour.as_ref().map(moment::rfc3339),
+        "hour": repair.hour.as_ref().map(time_args::rfc3339),
         "rollup": rollup_name(repair.rollup()),
         "state": state_name(repair.state()),
-        "at": repair.at.as_ref().map(moment::rfc3339),
+        "at": repair.at.as_ref().map(time_args::rfc3339),
         "keys": repair.keys,
         "added": repair.added,
         "taken": repair.taken,

@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::connection::{Address, explain};
-use super::moment::{self, Precision};
-use super::paint::Paint;
-use super::plot::grouped;
+use super::sparkline::grouped;
+use super::style::Style;
 use super::table::Table;
+use super::time_args::{self, Precision};
 use crate::transport::proto;
 use crate::transport::proto::segment_service_client::SegmentServiceClient;
 
@@ -44,7 +44,7 @@ impl SegmentsArgs {
                 let answer = client.list_segments(proto::ListSegmentsRequest {}).await;
                 let answer = answer.map_err(|status| explain(&status)).context("cannot list segments")?;
                 let segments = answer.into_inner().segments;
-                (render(&segments, Paint::stdout()), json!({ "segments": to_json(&segments) }))
+                (render(&segments, Style::stdout()), json!({ "segments": to_json(&segments) }))
             }
             Action::Retry => {
                 let answer = client.retry_parked_segments(proto::RetryParkedSegmentsRequest {}).await;
@@ -71,20 +71,20 @@ const fn state_name(state: proto::SegmentState) -> &'static str {
     }
 }
 
-fn render(segments: &[proto::Segment], paint: Paint) -> String {
+fn render(segments: &[proto::Segment], paint: Style) -> String {
     if segments.is_empty() {
         return "everything is in ClickHouse\n".to_owned();
     }
     let mut table = Table::new().text("segment").text("state").number("events").number("bytes").text("opened at (UTC)");
     table = table.text("last error");
     for segment in segments {
-        let opened = segment.opened_at.as_ref().map(moment::from_proto);
+        let opened = segment.opened_at.as_ref().map(time_args::from_proto);
         table.row([
             segment.segment_id.clone(),
             state_name(segment.state()).to_owned(),
             grouped(segment.rows),
             grouped(segment.bytes),
-            opened.map(|opened| moment::readable(opened, Precision::Milli)).unwrap_or_default(),
+            opened.map(|opened| time_args::readable(opened, Precision::Milli)).unwrap_or_default(),
             segment.last_error.clone(),
         ]);
     }
@@ -104,7 +104,7 @@ fn to_json(segments: &[proto::Segment]) -> Value {
             "state": state_name(segment.state()),
             "rows": segment.rows,
             "bytes": segment.bytes,
-            "opened_at": segment.opened_at.as_ref().map(moment::rfc3339),
+            "opened_at": segment.opened_at.as_ref().map(time_args::rfc3339),
             "last_error": segment.last_error,
         })
     });
@@ -124,9 +124,9 @@ mod tests {
             last_error: "no such column".to_owned(),
             ..Default::default()
         };
-        let text = render(&[segment], Paint::plain());
+        let text = render(&[segment], Style::plain());
         assert!(text.contains("s1       parked   1,000"), "{text}");
         assert!(text.contains("no such column") && text.contains("segments retry"), "{text}");
-        assert_eq!(render(&[], Paint::plain()), "everything is in ClickHouse\n");
+        assert_eq!(render(&[], Style::plain()), "everything is in ClickHouse\n");
     }
 }

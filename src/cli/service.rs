@@ -93,7 +93,7 @@ pub async fn serve(config: Config) -> Result<(), ServerError> {
     let socket = bind(config.listen)?;
     let endpoint = Endpoint::configured(&config);
     if !config.has_authentication() {
-        tracing::warn!("there is no authentication: everybody on this machine is the organisation 'default'");
+        tracing::warn!("there is no authentication: everybody on this machine is the organization 'default'");
     }
     let reader = reader_or(&config, &endpoint);
     let ready = |addresses: Addresses| {
@@ -125,7 +125,7 @@ fn sql_url(sql: &SqlPort) -> Result<String, ServerError> {
 fn reader_or(config: &Config, endpoint: &Endpoint) -> Endpoint {
     Endpoint::configured_reader(config).unwrap_or_else(|| {
         tracing::warn!(
-            "answers are read as the user {:?}, which sees every organisation: see docs/security.md for \
+            "answers are read as the user {:?}, which sees every organization: see docs/security.md for \
              clickhouse_reader_user",
             endpoint.user
         );

@@ -8,7 +8,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::connection::Address;
-use super::paint::Paint;
+use super::style::Style;
 use super::table::Table;
 
 /// Where the catalogue is on the service's port.
@@ -150,7 +150,7 @@ impl ListArgs {
         if self.page.json {
             super::print_json(&answer)?
         } else {
-            super::print(&events(&answer, Paint::stdout()))?
+            super::print(&events(&answer, Style::stdout()))?
         }
         Ok(())
     }
@@ -161,7 +161,7 @@ impl NotificationsArgs {
         let mut query = self.page.query();
         query.extend(self.state.map(|state| ("state", state)));
         let answer = Call::get("/notifications", query).send(&self.address).await?;
-        let text = || notifications(&answer, Paint::stdout());
+        let text = || notifications(&answer, Style::stdout());
         if self.page.json {
             super::print_json(&answer)?
         } else {
@@ -269,7 +269,7 @@ fn cell(item: &Value, field: &str) -> String {
     }
 }
 
-fn events(answer: &Value, paint: Paint) -> String {
+fn events(answer: &Value, paint: Style) -> String {
     let mut table = Table::new().text("start (UTC)").text("status").text("title").text("location").text("id");
     for event in answer["events"].as_array().into_iter().flatten() {
         table.row(["startAt", "status", "title", "location", "id"].map(|field| cell(event, field)));
@@ -277,7 +277,7 @@ fn events(answer: &Value, paint: Paint) -> String {
     with_pages(&table, answer, "events", paint)
 }
 
-fn notifications(answer: &Value, paint: Paint) -> String {
+fn notifications(answer: &Value, paint: Style) -> String {
     let mut table = Table::new()
         .text("occurred (UTC)")
         .text("state")
@@ -291,7 +291,7 @@ fn notifications(answer: &Value, paint: Paint) -> String {
     with_pages(&table, answer, "notifications", paint)
 }
 
-fn with_pages(table: &Table, answer: &Value, what: &str, paint: Paint) -> String {
+fn with_pages(table: &Table, answer: &Value, what: &str, paint: Style) -> String {
     let number = |field: &str| answer["pagination"][field].as_u64().unwrap_or_default();
     let pages = format!("page {} of {}, {} {what} in all", number("page"), number("totalPages"), number("total"));
     let lines = if table.is_empty() { String::new() } else { table.render(paint) };
@@ -309,11 +309,11 @@ mod tests {
             "location": "Globe",
         });
         let pagination = json!({ "page": 1, "limit": 20, "total": 21, "totalPages": 2 });
-        let text = events(&json!({ "events": [event], "pagination": pagination }), Paint::plain());
+        let text = events(&json!({ "events": [event], "pagination": pagination }), Style::plain());
         assert!(text.contains("2030-05-17T19:30:00.000Z  DRAFT"), "{text}");
         assert!(text.contains("Globe") && text.ends_with("page 1 of 2, 21 events in all\n"), "{text}");
         assert!(!text.contains('\u{1b}'));
-        let none = events(&json!({ "events": [], "pagination": { "total": 0 } }), Paint::plain());
+        let none = events(&json!({ "events": [], "pagination": { "total": 0 } }), Style::plain());
         assert_eq!(none, "page 0 of 0, 0 events in all\n");
     }
 

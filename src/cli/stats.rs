@@ -8,10 +8,10 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::connection::{Address, Connection, explain};
-use super::moment::{self, Precision, WindowArgs};
-use super::paint::{Paint, printable};
-use super::plot;
+use super::sparkline;
+use super::style::{Style, printable};
 use super::table::Table;
+use super::time_args::{self, Precision, WindowArgs};
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp};
 use crate::transport::proto;
 use crate::transport::proto::query_service_client::QueryServiceClient;
@@ -92,7 +92,7 @@ impl Granularity {
 impl StatsArgs {
     /// Asks and shows.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let window = self.window.window_or_last(Duration::from_secs(3_600), moment::now())?;
+        let window = self.window.window_or_last(Duration::from_secs(3_600), time_args::now())?;
         let granularity = self.granularity.unwrap_or_else(|| {
             let (from, to) = ends(Some(&window));
             Granularity::for_length(to.millis() - from.millis())
@@ -102,7 +102,7 @@ impl StatsArgs {
         if self.json {
             super::print_json(&to_json(&stats, granularity))?;
         } else {
-            super::print(&render(&stats, granularity, Paint::stdout(), moment::now()))?;
+            super::print(&render(&stats, granularity, Style::stdout(), time_args::now()))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -126,7 +126,7 @@ pub(super) async fn ask(
 }
 
 fn ends(window: Option<&proto::Window>) -> (Timestamp, Timestamp) {
-    let end = |moment: Option<&prost_types::Timestamp>| moment.map(moment::from_proto).unwrap_or_default();
+    let end = |moment: Option<&prost_types::Timestamp>| moment.map(time_args::from_proto).unwrap_or_default();
     window.map(|window| (end(window.from.as_ref()), end(window.to.as_ref()))).unwrap_or_default()
 }
 
@@ -134,10 +134,10 @@ fn ends(window: Option<&proto::Window>) -> (Timestamp, Timestamp) {
 pub(super) fn render(
     stats: &proto::GetCampaignStatsResponse,
     granularity: Granularity,
-    paint: Paint,
+    paint: Style,
     now: Timestamp,
 ) -> String {
-    let window = moment::readable_window(stats.window.as_ref());
+    let window = time_args::readable_window(stats.window.as_ref());
     let name = printable(&stats.campaign_id);
     let mut text = format!("{}  {window}, by {}\n", paint.bold(&name), granularity.name());
     let impressions: u64 = stats.series.iter().map(|bucket| bucket.impressions).sum();
@@ -150,31 +150,31 @@ pub(super) fn render(
         text.push_str(&buckets(stats, granularity).render(paint));
         text.push_str(&format!(
             "\ntotal: {} impressions, {} clicks, {}\n",
-            paint.bold(&plot::grouped(impressions)),
-            paint.bold(&plot::grouped(clicks)),
-            if impressions > 0 { plot::click_rate(clicks, impressions) } else { "no rate".to_owned() },
+            paint.bold(&sparkline::grouped(impressions)),
+            paint.bold(&sparkline::grouped(clicks)),
+            if impressions > 0 { sparkline::click_rate(clicks, impressions) } else { "no rate".to_owned() },
         ));
     }
-    let freshness = moment::readable_freshness(stats.freshness.as_ref(), now);
+    let freshness = time_args::readable_freshness(stats.freshness.as_ref(), now);
     text + &paint.dim(&freshness) + "\n"
 }
 
 /// The whole window at a glance.
-fn lines(stats: &proto::GetCampaignStatsResponse, granularity: Granularity, paint: Paint) -> String {
+fn lines(stats: &proto::GetCampaignStatsResponse, granularity: Granularity, paint: Style) -> String {
     let (from, to) = ends(stats.window.as_ref());
     let length = granularity.millis();
     let (first, end) = (from.floor_to(length), to.ceil_to(length));
     let Ok(buckets) = usize::try_from((end.millis() - first.millis()) / length) else { return String::new() };
     let (mut impressions, mut clicks) = (vec![0; buckets], vec![0; buckets]);
     for bucket in &stats.series {
-        let start = bucket.start.as_ref().map(moment::from_proto).unwrap_or_default();
+        let start = bucket.start.as_ref().map(time_args::from_proto).unwrap_or_default();
         let place = usize::try_from((start.millis() - first.millis()) / length).unwrap_or(usize::MAX);
         if place < buckets {
             impressions[place] += bucket.impressions;
             clicks[place] += bucket.clicks;
         }
     }
-    let line = |values: &[u64]| paint.cyan(&plot::sparkline(&plot::gather(values, LINE_WIDTH)));
+    let line = |values: &[u64]| paint.cyan(&sparkline::sparkline(&sparkline::gather(values, LINE_WIDTH)));
     format!("impressions {}\nclicks      {}\n", line(&impressions), line(&clicks))
 }
 
@@ -185,14 +185,14 @@ fn buckets(stats: &proto::GetCampaignStatsResponse, granularity: Granularity) ->
     let clicks_max = stats.series.iter().map(|bucket| bucket.clicks).max().unwrap_or(0);
     let mut table = Table::new().text(heading).number("impressions").bar().number("clicks").bar().number("CTR");
     for bucket in &stats.series {
-        let start = bucket.start.as_ref().map(moment::from_proto).unwrap_or_default();
+        let start = bucket.start.as_ref().map(time_args::from_proto).unwrap_or_default();
         table.row([
-            moment::readable(start, precision),
-            plot::grouped(bucket.impressions),
-            plot::bar(bucket.impressions, impressions_max, BAR_WIDTH),
-            plot::grouped(bucket.clicks),
-            plot::bar(bucket.clicks, clicks_max, BAR_WIDTH / 2),
-            plot::click_rate(bucket.clicks, bucket.impressions),
+            time_args::readable(start, precision),
+            sparkline::grouped(bucket.impressions),
+            sparkline::bar(bucket.impressions, impressions_max, BAR_WIDTH),
+            sparkline::grouped(bucket.clicks),
+            sparkline::bar(bucket.clicks, clicks_max, BAR_WIDTH / 2),
+            sparkline::click_rate(bucket.clicks, bucket.impressions),
         ]);
     }
     table
@@ -205,13 +205,13 @@ fn to_json(stats: &proto::GetCampaignStatsResponse, granularity: Granularity) ->
         .iter()
         .map(|bucket| {
             json!({
-                "ts": bucket.start.as_ref().map(moment::rfc3339),
+                "ts": bucket.start.as_ref().map(time_args::rfc3339),
                 "impressions": bucket.impressions,
                 "clicks": bucket.clicks,
             })
         })
         .collect();
-    let mut value = moment::window_json(stats.window.as_ref(), stats.freshness.as_ref());
+    let mut value = time_args::window_json(stats.window.as_ref(), stats.freshness.as_ref());
     value["campaign_id"] = stats.campaign_id.clone().into();
     value["granularity"] = granularity.name().into();
     value["series"] = series.into();
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     fn answer() -> proto::GetCampaignStatsResponse {
-        let at = |millis| Some(moment::to_proto(Timestamp::from_millis(millis)));
+        let at = |millis| Some(time_args::to_proto(Timestamp::from_millis(millis)));
         let bucket = |minute: i64, impressions, clicks| proto::CampaignBucket {
             start: at(minute * MILLIS_PER_MINUTE),
             impressions,
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_campaign_is_shown_as_a_table_with_bars() {
-        let text = render(&answer(), Granularity::Minute, Paint::plain(), Timestamp::from_millis(2_500));
+        let text = render(&answer(), Granularity::Minute, Style::plain(), Timestamp::from_millis(2_500));
         let expected = "\
 camp\u{fffd}  1970-01-01 00:00 to 1970-01-01 00:04 UTC, by minute
 impressions █▄  

@@ -1,6 +1,6 @@
 //! Tables of aligned columns.
 
-use super::paint::{Paint, printable};
+use super::style::{Style, printable};
 
 /// How a column is set.
 #[derive(Clone, Copy)]
@@ -56,7 +56,7 @@ impl Table {
     }
 
     /// The table as lines of text, headings first.
-    pub fn render(&self, paint: Paint) -> String {
+    pub fn render(&self, paint: Style) -> String {
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|i| {
                 let cells = self.rows.iter().filter_map(|row| row.get(i));
@@ -64,7 +64,7 @@ impl Table {
             })
             .collect();
         let headings: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let mut text = paint.dim(self.line(&headings, &widths, Paint::plain()).trim_end());
+        let mut text = paint.dim(self.line(&headings, &widths, Style::plain()).trim_end());
         text.push('\n');
         for row in &self.rows {
             text.push_str(self.line(row, &widths, paint).trim_end());
@@ -73,7 +73,7 @@ impl Table {
         text
     }
 
-    fn line(&self, cells: &[String], widths: &[usize], paint: Paint) -> String {
+    fn line(&self, cells: &[String], widths: &[usize], paint: Style) -> String {
         let mut line = String::new();
         for ((cell, width), (_, set)) in cells.iter().zip(widths).zip(&self.columns) {
             if !line.is_empty() {
@@ -105,6 +105,6 @@ mod tests {
         let mut table = Table::new().text("user").number("events").bar();
         table.row(["anna".to_owned(), "1,204".to_owned(), "███▌".to_owned()]);
         table.row(["b".to_owned(), "7".to_owned(), "▏".to_owned()]);
-        assert_eq!(table.render(Paint::plain()), "user  events\nanna   1,204  ███▌\nb          7  ▏\n");
+        assert_eq!(table.render(Style::plain()), "user  events\nanna   1,204  ███▌\nb          7  ▏\n");
     }
 }

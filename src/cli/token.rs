@@ -19,7 +19,7 @@ const LIFETIME: Duration = Duration::from_secs(3_600);
 /// What the token is to say.
 #[derive(clap::Args)]
 pub struct TokenArgs {
-    /// The organisation.
+    /// The organization.
     #[arg(long, value_name = "ID")]
     org: String,
     /// What it allows: any of ingest, read and admin, separated by spaces.

@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::connection::{Address, Connection, explain};
-use super::moment::{self, WindowArgs};
-use super::paint::Paint;
-use super::plot;
+use super::sparkline;
+use super::style::Style;
 use super::table::Table;
+use super::time_args::{self, WindowArgs};
 use crate::domain::Timestamp;
 use crate::transport::proto;
 use crate::transport::proto::query_service_client::QueryServiceClient;
@@ -47,17 +47,17 @@ enum What {
 impl TopArgs {
     /// Asks and shows.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let now = moment::now();
+        let now = time_args::now();
         let window = self.window.window(now)?;
         let channel = self.address.connect().await?;
         let (text, value) = match self.what {
             What::Users => {
                 let answer = users(channel, window, self.limit).await?;
-                (render_users(&answer, Paint::stdout(), now), users_json(&answer))
+                (render_users(&answer, Style::stdout(), now), users_json(&answer))
             }
             What::Campaigns => {
                 let answer = campaigns(channel, window, self.limit).await?;
-                (render_campaigns(&answer, Paint::stdout(), now), campaigns_json(&answer))
+                (render_campaigns(&answer, Style::stdout(), now), campaigns_json(&answer))
             }
         };
         if self.json {
@@ -92,22 +92,22 @@ pub(super) async fn campaigns(
 }
 
 /// The answer as lines of text.
-pub(super) fn render_users(answer: &proto::GetTopUsersResponse, paint: Paint, now: Timestamp) -> String {
+pub(super) fn render_users(answer: &proto::GetTopUsersResponse, paint: Style, now: Timestamp) -> String {
     let max = answer.users.first().map_or(0, |user| user.events);
     let mut table = Table::new().number("#").text("user").number("events").bar();
     for (i, user) in answer.users.iter().enumerate() {
         table.row([
             (i + 1).to_string(),
             user.user_id.clone(),
-            plot::grouped(user.events),
-            plot::bar(user.events, max, BAR_WIDTH),
+            sparkline::grouped(user.events),
+            sparkline::bar(user.events, max, BAR_WIDTH),
         ]);
     }
     frame("top users", &table, answer.window.as_ref(), answer.freshness.as_ref(), paint, now)
 }
 
 /// The answer as lines of text.
-pub(super) fn render_campaigns(answer: &proto::GetTopCampaignsResponse, paint: Paint, now: Timestamp) -> String {
+pub(super) fn render_campaigns(answer: &proto::GetTopCampaignsResponse, paint: Style, now: Timestamp) -> String {
     let max = answer.campaigns.first().map_or(0, |campaign| campaign.events);
     let mut table =
         Table::new().number("#").text("campaign").number("events").bar().number("impressions").number("clicks");
@@ -116,11 +116,11 @@ pub(super) fn render_campaigns(answer: &proto::GetTopCampaignsResponse, paint: P
         table.row([
             (i + 1).to_string(),
             campaign.campaign_id.clone(),
-            plot::grouped(campaign.events),
-            plot::bar(campaign.events, max, BAR_WIDTH),
-            plot::grouped(campaign.impressions),
-            plot::grouped(campaign.clicks),
-            plot::click_rate(campaign.clicks, campaign.impressions),
+            sparkline::grouped(campaign.events),
+            sparkline::bar(campaign.events, max, BAR_WIDTH),
+            sparkline::grouped(campaign.impressions),
+            sparkline::grouped(campaign.clicks),
+            sparkline::click_rate(campaign.clicks, campaign.impressions),
         ]);
     }
     frame("top campaigns", &table, answer.window.as_ref(), answer.freshness.as_ref(), paint, now)
@@ -131,27 +131,27 @@ fn frame(
     table: &Table,
     window: Option<&proto::Window>,
     freshness: Option<&proto::Freshness>,
-    paint: Paint,
+    paint: Style,
     now: Timestamp,
 ) -> String {
     let body = if table.is_empty() { "no events in this window\n".to_owned() } else { table.render(paint) };
     format!(
         "{}  {}\n{body}{}\n",
         paint.bold(title),
-        moment::readable_window(window),
-        paint.dim(&moment::readable_freshness(freshness, now)),
+        time_args::readable_window(window),
+        paint.dim(&time_args::readable_freshness(freshness, now)),
     )
 }
 
 fn users_json(answer: &proto::GetTopUsersResponse) -> Value {
-    let mut value = moment::window_json(answer.window.as_ref(), answer.freshness.as_ref());
+    let mut value = time_args::window_json(answer.window.as_ref(), answer.freshness.as_ref());
     let users = answer.users.iter().map(|user| json!({ "user_id": user.user_id, "events": user.events }));
     value["users"] = users.collect();
     value
 }
 
 fn campaigns_json(answer: &proto::GetTopCampaignsResponse) -> Value {
-    let mut value = moment::window_json(answer.window.as_ref(), answer.freshness.as_ref());
+    let mut value = time_args::window_json(answer.window.as_ref(), answer.freshness.as_ref());
     let campaigns = answer.campaigns.iter().map(|campaign| {
         json!({
             "campaign_id": campaign.campaign_id,
@@ -173,7 +173,7 @@ mod tests {
         let user = |user_id: &str, events| proto::UserCount { user_id: user_id.to_owned(), events };
         let users = vec![user("anna", 2_000), user("bo", 500)];
         let answer = proto::GetTopUsersResponse { users, window: None, freshness: None };
-        let text = render_users(&answer, Paint::plain(), Timestamp::from_millis(0));
+        let text = render_users(&answer, Style::plain(), Timestamp::from_millis(0));
         let bars = ["█".repeat(32), "█".repeat(8)];
         let expected = format!(
             "top users  \n#  user  events\n1  anna   2,000  {}\n2  bo       500  {}\nfreshness unknown\n",
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_to_be_nothing() {
-        let text = render_campaigns(&proto::GetTopCampaignsResponse::default(), Paint::plain(), moment::now());
+        let text = render_campaigns(&proto::GetTopCampaignsResponse::default(), Style::plain(), time_args::now());
         assert!(text.contains("no events in this window"), "{text}");
     }
 }

@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::connection::{Address, Connection, explain};
-use super::moment::{self, WindowArgs};
-use super::paint::Paint;
-use super::plot;
+use super::sparkline;
+use super::style::Style;
 use super::table::Table;
+use super::time_args::{self, WindowArgs};
 use crate::domain::Timestamp;
 use crate::transport::proto;
 use crate::transport::proto::query_service_client::QueryServiceClient;
@@ -59,15 +59,15 @@ impl UsersArgs {
 impl DailyArgs {
     /// Asks and shows.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let now = moment::now();
+        let now = time_args::now();
         let window = self.window.window_or_last(WEEK, now)?;
         let answer = ask(self.address.connect().await?, window).await?;
         if self.json {
-            let mut value = moment::window_json(answer.window.as_ref(), answer.freshness.as_ref());
+            let mut value = time_args::window_json(answer.window.as_ref(), answer.freshness.as_ref());
             value["days"] = answer.days.iter().map(|day| json!({ "date": day.date, "users": day.users })).collect();
             super::print_json(&value)?;
         } else {
-            super::print(&render(&answer, Paint::stdout(), now))?;
+            super::print(&render(&answer, Style::stdout(), now))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -84,13 +84,13 @@ pub(super) async fn ask(
 }
 
 /// The answer as lines of text.
-pub(super) fn render(answer: &proto::GetDailyActiveUsersResponse, paint: Paint, now: Timestamp) -> String {
+pub(super) fn render(answer: &proto::GetDailyActiveUsersResponse, paint: Style, now: Timestamp) -> String {
     let max = answer.days.iter().map(|day| day.users).max().unwrap_or(0);
     let mut table = Table::new().text("day (UTC)").number("users").bar();
     for day in &answer.days {
-        table.row([day.date.clone(), plot::grouped(day.users), plot::bar(day.users, max, BAR_WIDTH)]);
+        table.row([day.date.clone(), sparkline::grouped(day.users), sparkline::bar(day.users, max, BAR_WIDTH)]);
     }
-    let freshness = moment::readable_freshness(answer.freshness.as_ref(), now);
+    let freshness = time_args::readable_freshness(answer.freshness.as_ref(), now);
     format!("{}\n{}{}\n", paint.bold("daily active users"), table.render(paint), paint.dim(&freshness))
 }
 
@@ -103,7 +103,7 @@ mod tests {
         let day = |date: &str, users| proto::DayCount { date: date.to_owned(), users };
         let days = vec![day("2026-02-09", 0), day("2026-02-10", 1_300)];
         let answer = proto::GetDailyActiveUsersResponse { days, ..Default::default() };
-        let text = render(&answer, Paint::plain(), Timestamp::from_millis(0));
+        let text = render(&answer, Style::plain(), Timestamp::from_millis(0));
         assert!(text.contains("2026-02-09      0\n2026-02-10  1,300  ██"), "{text}");
     }
 }

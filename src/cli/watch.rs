@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::connection::{Address, explain};
-use super::moment::{self, Precision};
-use super::paint::{Paint, printable};
-use super::plot::grouped;
 use super::send::report::code_name;
+use super::sparkline::grouped;
+use super::style::{Style, printable};
+use super::time_args::{self, Precision};
 use crate::transport::proto;
 use crate::transport::proto::outcome_service_client::OutcomeServiceClient;
 use crate::transport::proto::watch_response::Report;
@@ -77,7 +77,7 @@ impl WatchArgs {
         };
         let answer = OutcomeServiceClient::new(channel).watch(request).await;
         let mut reports = answer.map_err(|status| explain(&status)).context("cannot watch")?.into_inner();
-        let paint = Paint::stdout();
+        let paint = Style::stdout();
         let mut left = self.limit.unwrap_or(u64::MAX);
         while left > 0 {
             let message = reports.message().await.map_err(|status| explain(&status)).context("cannot watch on")?;
@@ -93,12 +93,12 @@ impl WatchArgs {
     }
 }
 
-fn render(report: &Report, paint: Paint) -> String {
+fn render(report: &Report, paint: Style) -> String {
     let outcome = match report {
         Report::Missed(missed) => return paint.yellow(&format!("… {} outcomes missed", grouped(*missed))),
         Report::Outcome(outcome) => outcome,
     };
-    let at = outcome.at.as_ref().map(moment::from_proto).unwrap_or_default();
+    let at = outcome.at.as_ref().map(time_args::from_proto).unwrap_or_default();
     let verdict = format!("{:<9}", verdict_name(outcome.verdict()));
     let verdict = match outcome.verdict() {
         proto::Verdict::Accepted => paint.green(&verdict),
@@ -109,7 +109,7 @@ fn render(report: &Report, paint: Paint) -> String {
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { printable(text).into_owned() };
     let mut line = format!(
         "{}  {verdict}  {:<10}  {:<20}  {}",
-        paint.dim(&moment::readable(at, Precision::ClockMilli)),
+        paint.dim(&time_args::readable(at, Precision::ClockMilli)),
         or_dash(&outcome.r#type),
         or_dash(&outcome.campaign_id),
         or_dash(&outcome.event_id),
@@ -127,7 +127,7 @@ fn to_json(report: &Report) -> Value {
         Report::Outcome(outcome) => outcome,
     };
     let mut value = json!({
-        "at": outcome.at.as_ref().map(moment::rfc3339),
+        "at": outcome.at.as_ref().map(time_args::rfc3339),
         "event_id": outcome.event_id,
         "type": outcome.r#type,
         "campaign_id": outcome.campaign_id,
@@ -157,8 +157,8 @@ mod tests {
         });
         let expected =
             "00:00:01.005  rejected   -           -                     e\u{fffd}1  INVALID type is required";
-        assert_eq!(render(&report, Paint::plain()), expected);
+        assert_eq!(render(&report, Style::plain()), expected);
         assert_eq!(to_json(&report)["errors"], json!([{ "field": "type", "message": "is required" }]));
-        assert_eq!(render(&Report::Missed(1_200), Paint::plain()), "… 1,200 outcomes missed");
+        assert_eq!(render(&Report::Missed(1_200), Style::plain()), "… 1,200 outcomes missed");
     }
 }

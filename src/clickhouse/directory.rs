@@ -1,18 +1,18 @@
-//! The directory's side of ClickHouse: organisations, users, memberships.
+//! The directory's side of ClickHouse: organizations, users, memberships.
 //!
 //! Small tables, written a row at a time by synchronous inserts as the
 //! service's own user, and read with `FINAL` as the user that sees one
-//! organisation's rows. What an insert has been answered for can be read at
-//! once. One question is about all organisations; it is asked as the service's
+//! organization's rows. What an insert has been answered for can be read at
+//! once. One question is about all organizations; it is asked as the service's
 //! own user.
 
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Answers, all, seconds};
 use super::client::Endpoint;
 use super::error::QueryError;
 use super::pinned::pinned;
+use super::query_store::{QueryStore, all, seconds};
 use super::ticket::QueryTicket;
 use crate::domain::{
     Limit, Member, OrgId, Organization, OrganizationCount, Ranking, Timestamp, UnknownTypes, User, Window,
@@ -38,17 +38,17 @@ where
 
 /// Reads and writes who uses the service.
 pub struct DirectoryStore {
-    answers: Answers,
+    answers: QueryStore,
     service: Client,
 }
 
 impl DirectoryStore {
     /// Of this server: read as one user, written as the other.
     pub fn new(reader: &Endpoint, service: &Endpoint) -> Self {
-        Self { answers: Answers::new(reader), service: pinned(service.client()) }
+        Self { answers: QueryStore::new(reader), service: pinned(service.client()) }
     }
 
-    /// One organisation.
+    /// One organization.
     pub async fn organization(&self, ticket: QueryTicket, org_id: &OrgId) -> Result<Option<Organization>, QueryError> {
         let statement = "SELECT name, plan, unknown_event_types, toUnixTimestamp64Milli(created_at) AS created, \
                     toUnixTimestamp64Milli(updated_at) AS updated \
@@ -57,7 +57,7 @@ impl DirectoryStore {
         Ok(row.map(|row| row.into_domain(org_id.clone())))
     }
 
-    /// Keeps an organisation, in place of those of lower versions.
+    /// Keeps an organization, in place of those of lower versions.
     pub async fn put_organization(&self, organization: &Organization, version: u64) -> Result<(), QueryError> {
         let Organization { org_id, name, plan, unknown_event_types, created_at, updated_at } = organization.clone();
         let row = NewOrganizationRow {
@@ -72,7 +72,7 @@ impl DirectoryStore {
         insert(&self.service, "organizations", std::iter::once(row)).await
     }
 
-    /// One user of an organisation.
+    /// One user of an organization.
     pub async fn user(&self, ticket: QueryTicket, org_id: &OrgId, user_id: &str) -> Result<Option<User>, QueryError> {
         let statement = "SELECT user_id, email, name, role, toUnixTimestamp64Milli(created_at) AS created, \
                     toUnixTimestamp64Milli(updated_at) AS updated \
@@ -136,8 +136,8 @@ impl DirectoryStore {
         insert(&self.service, "memberships", std::iter::once(row)).await
     }
 
-    /// The organisations with the most events of a window in whole hours: of
-    /// all organisations there are.
+    /// The organizations with the most events of a window in whole hours: of
+    /// all organizations there are.
     pub async fn top_organizations(
         &self,
         ticket: QueryTicket,

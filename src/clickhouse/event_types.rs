@@ -21,10 +21,10 @@ pub struct EventTypeStore {
     wait_max: Duration,
 }
 
-/// The latest version of a type of some organisation.
+/// The latest version of a type of some organization.
 #[derive(Debug, Row, Deserialize)]
 pub struct LatestRow {
-    /// The organisation, as the table has it.
+    /// The organization, as the table has it.
     pub org_id: String,
     /// The type.
     pub r#type: String,
@@ -41,7 +41,7 @@ impl EventTypeStore {
         Self { writer: pinned(endpoint.client()), reader: reader.client(), wait_max }
     }
 
-    /// Changes with every registration, and with every change to an organisation.
+    /// Changes with every registration, and with every change to an organization.
     pub async fn state(&self, ticket: QueryTicket) -> Result<String, QueryError> {
         let statement = "SELECT ifNull(toString(tuple( \
                  (SELECT count() FROM event_types), \
@@ -51,7 +51,7 @@ impl EventTypeStore {
         Ok(ticket.put_on(self.writer.query_raw(statement)).fetch_one().await?)
     }
 
-    /// The latest version of every type of every organisation.
+    /// The latest version of every type of every organization.
     pub async fn latest(&self, ticket: QueryTicket) -> Result<Vec<LatestRow>, QueryError> {
         let statement = "SELECT toString(org_id) AS org_id, toString(type) AS type, max(version) AS latest, \
                     argMax(schema, (version, created_at)) AS latest_schema \
@@ -59,7 +59,7 @@ impl EventTypeStore {
         Ok(ticket.put_on(self.writer.query_raw(statement)).fetch_all().await?)
     }
 
-    /// What each organisation wants done with events of unknown types; those
+    /// What each organization wants done with events of unknown types; those
     /// that are not named accept them.
     pub async fn policies(&self, ticket: QueryTicket) -> Result<Vec<(String, UnknownTypes)>, QueryError> {
         let statement = "SELECT org_id, toString(argMax(unknown_event_types, version)) AS unknown_types \
@@ -78,7 +78,7 @@ impl EventTypeStore {
         Ok(self.ask(&ticket, statement, org_id).fetch_one().await?)
     }
 
-    /// Every type of an organisation, by name.
+    /// Every type of an organization, by name.
     pub async fn list(&self, ticket: QueryTicket, org_id: &OrgId) -> Result<Vec<VersionSummary>, QueryError> {
         let statement = "SELECT toString(type) AS type, max(version) AS latest, \
                     argMax(notEmpty(schema), (version, created_at)) AS has_schema, \
@@ -126,7 +126,7 @@ impl EventTypeStore {
         self.in_time(inserted).await
     }
 
-    /// A statement about an organisation.
+    /// A statement about an organization.
     fn ask(&self, ticket: &QueryTicket, statement: &str, org_id: &OrgId) -> Query {
         let reader = self.reader.clone().with_setting("log_comment", org_id.as_str());
         ticket.put_on(reader.query_raw(statement)).param("org", org_id.as_str())

@@ -2,20 +2,20 @@
 //! engine. The only room that speaks SQL.
 
 pub mod analysts;
-pub mod answers;
 pub mod audit;
 pub mod cancel;
 pub mod client;
+pub mod daily_metrics;
 pub mod directory;
 pub mod engine;
 pub mod error;
 pub mod event_types;
-pub mod figures;
 pub mod migrations;
 mod native;
 pub mod operation;
 pub mod ping;
 mod pinned;
+pub mod query_store;
 pub mod retention;
 pub mod server_check;
 pub mod store;

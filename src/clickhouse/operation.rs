@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clickhouse::Client;
 
-use crate::meters;
+use crate::instruments;
 use crate::trace::{self, Calls, FutureExt as _, KeyValue, Part};
 
 /// A client whose requests carry the current trace to ClickHouse, so that its
@@ -77,6 +77,6 @@ impl Drop for Measuring {
         if let (Some(part), Some(error)) = (&self.part, self.error) {
             part.failed(error);
         }
-        meters::db_operation(self.operation.operation, self.begin.elapsed(), self.error);
+        instruments::db_operation(self.operation.operation, self.begin.elapsed(), self.error);
     }
 }

@@ -93,7 +93,7 @@ impl Config {
         self.sql_listen.parse().ok()
     }
 
-    /// The organisation of those who run the service, if one is named.
+    /// The organization of those who run the service, if one is named.
     pub fn operator(&self) -> Option<OrgId> {
         OrgId::parse(&self.operator_org_id)
     }

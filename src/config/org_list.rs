@@ -1,4 +1,4 @@
-//! A list of organisations, as a setting.
+//! A list of organizations, as a setting.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::domain::OrgId;
 
-/// Organisations, separated by commas.
+/// Organizations, separated by commas.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct OrgList(pub Vec<OrgId>);
 
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn organisations_are_separated_by_commas() {
+    fn organizations_are_separated_by_commas() {
         let check = |text: &str, expected: Result<&str, ()>| {
             let read = text.parse::<OrgList>().map(|list| format!("{list:?}")).map_err(drop);
             assert_eq!(read.as_deref(), expected.map(|names| format!("{names:?}")).as_deref(), "{text}");

@@ -1,7 +1,7 @@
-//! Who uses the service: organisations, their users, and who belongs to them.
+//! Who uses the service: organizations, their users, and who belongs to them.
 //!
 //! What is put replaces what was there, and can be read as soon as it has been
-//! answered for. It belongs to one organisation; a single question is about all
+//! answered for. It belongs to one organization; a single question is about all
 //! of them: which have the most events.
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl AllOrganizations {
 }
 
 impl Directory {
-    /// Kept in this store. What organisations decide about types of events is
+    /// Kept in this store. What organizations decide about types of events is
     /// told to these.
     pub const fn new(
         store: DirectoryStore,
@@ -61,16 +61,16 @@ impl Directory {
         Self { store, event_types, limiter, clock, segments, all_organizations }
     }
 
-    /// An organisation.
+    /// An organization.
     ///
     /// # Errors
     /// `NotFound` when it has not been put.
     pub async fn organization(&self, org_id: &OrgId) -> Result<Organization, Error> {
         let found = self.limiter.run(org_id, |ticket| self.store.organization(ticket, org_id)).await?;
-        found.ok_or_else(|| Error::not_found("this organisation is not registered"))
+        found.ok_or_else(|| Error::not_found("this organization is not registered"))
     }
 
-    /// Puts a draft that has been checked in the organisation's place.
+    /// Puts a draft that has been checked in the organization's place.
     pub async fn put_organization(&self, org_id: &OrgId, draft: OrganizationDraft) -> Result<Organization, Error> {
         let old = self.limiter.run(org_id, |ticket| self.store.organization(ticket, org_id)).await?;
         let new = draft.replacing(org_id.clone(), old.as_ref(), self.clock.now());
@@ -79,7 +79,7 @@ impl Directory {
         Ok(new)
     }
 
-    /// A user of an organisation.
+    /// A user of an organization.
     ///
     /// # Errors
     /// `NotFound` when it has not been put.
@@ -96,7 +96,7 @@ impl Directory {
         Ok(new)
     }
 
-    /// A page of an organisation's members, by user id, from the one after
+    /// A page of an organization's members, by user id, from the one after
     /// `after`.
     pub async fn members(&self, org_id: &OrgId, limit: Limit, after: Option<&str>) -> Result<MemberPage, Error> {
         let after = after.unwrap_or_default();
@@ -118,7 +118,7 @@ impl Directory {
         Ok(new)
     }
 
-    /// The organisations with the most events of the last days, today included,
+    /// The organizations with the most events of the last days, today included,
     /// and which days these are. Never cached.
     ///
     /// # Errors

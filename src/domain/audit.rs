@@ -35,7 +35,7 @@ impl Rollup {
     }
 }
 
-/// What a rollup counts by, within one organisation. What it does not count by
+/// What a rollup counts by, within one organization. What it does not count by
 /// is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RollupKey {
@@ -78,7 +78,7 @@ impl Difference {
     }
 }
 
-/// The wrong counts of one rollup, in one hour of one organisation.
+/// The wrong counts of one rollup, in one hour of one organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Differences {
     /// The rollup.
@@ -95,7 +95,7 @@ pub struct Differences {
     pub listed: Vec<Difference>,
 }
 
-/// What became of an hour of an organisation.
+/// What became of an hour of an organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HourResult {
     /// Every rollup says what the events say.
@@ -153,10 +153,10 @@ impl HourResult {
     }
 }
 
-/// An hour of an organisation that was not simply consistent.
+/// An hour of an organization that was not simply consistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HourFinding {
-    /// The organisation, as the tables name it.
+    /// The organization, as the tables name it.
     pub org_id: String,
     /// The hour's first moment.
     pub hour: Timestamp,
@@ -181,8 +181,8 @@ pub struct AuditedHour {
     pub hour: Timestamp,
     /// Distinct ids among its events.
     pub ids: u64,
-    /// Organisations that have events or counts in it.
-    pub organisations: u64,
+    /// Organizations that have events or counts in it.
+    pub organizations: u64,
     /// Those of them that are not simply consistent.
     pub findings: Vec<HourFinding>,
 }

@@ -1,4 +1,4 @@
-//! Who uses the service: organisations, their users, and who belongs to them.
+//! Who uses the service: organizations, their users, and who belongs to them.
 
 use super::event::{BLANK, has_control, is_blank};
 use super::{Error, FieldError, OrgId, Timestamp};
@@ -6,7 +6,7 @@ use super::{Error, FieldError, OrgId, Timestamp};
 /// The times that can be kept, in milliseconds: the years 1900 to 2299.
 const TIME_MIN: Timestamp = Timestamp::from_millis(-2_208_988_800_000);
 const TIME_MAX: Timestamp = Timestamp::from_millis(10_413_791_999_999);
-/// Most bytes of a name of a person or an organisation, and of a user's id.
+/// Most bytes of a name of a person or an organization, and of a user's id.
 const NAME_BYTES_MAX: usize = 256;
 /// Most bytes of a plan and of a role.
 const WORD_BYTES_MAX: usize = 64;
@@ -38,7 +38,7 @@ impl UnknownTypes {
     }
 }
 
-/// An organisation.
+/// An organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Organization {
     /// Its id.
@@ -55,7 +55,7 @@ pub struct Organization {
     pub updated_at: Timestamp,
 }
 
-/// An organisation as somebody sent it. What is none stays as it was; for a new
+/// An organization as somebody sent it. What is none stays as it was; for a new
 /// one, the default.
 #[derive(Clone, Debug, Default)]
 pub struct OrganizationDraft {
@@ -91,7 +91,7 @@ impl OrganizationDraft {
     }
 }
 
-/// What an organisation knows of a user.
+/// What an organization knows of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The user's id, as in events.
@@ -142,7 +142,7 @@ impl UserDraft {
     }
 }
 
-/// That a user belongs to an organisation.
+/// That a user belongs to an organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The user's id.
@@ -186,10 +186,10 @@ pub struct MemberPage {
     pub next: Option<String>,
 }
 
-/// One organisation's count.
+/// One organization's count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrganizationCount {
-    /// The organisation.
+    /// The organization.
     pub org_id: String,
     /// Its name; empty when it is not registered.
     pub name: String,

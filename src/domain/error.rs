@@ -109,7 +109,7 @@ pub struct Quota {
 pub struct Breach {
     /// The limit.
     pub quota: Quota,
-    /// Who: `organisation:…` or `user:…`.
+    /// Who: `organization:…` or `user:…`.
     pub subject: String,
     /// How many would still have fitted.
     pub left: u32,

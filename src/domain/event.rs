@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{FieldError, MILLIS_PER_MINUTE, Rejection, RejectionCode, Timestamp};
 
-/// The tenant an event belongs to: an organisation.
+/// The tenant an event belongs to: an organization.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(Arc<str>);
 
@@ -22,12 +22,12 @@ impl OrgId {
         (is_token && (1..=Self::BYTES_MAX).contains(&text.len())).then(|| Self(text.into()))
     }
 
-    /// The organisation of a service that runs without authentication.
+    /// The organization of a service that runs without authentication.
     pub fn default_org() -> Self {
         Self("default".into())
     }
 
-    /// The organisation's id.
+    /// The organization's id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -134,12 +134,12 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The organisation it belongs to.
+    /// The organization it belongs to.
     pub const fn org_id(&self) -> &'a OrgId {
         self.org_id
     }
 
-    /// Its identity within the organisation; never empty.
+    /// Its identity within the organization; never empty.
     pub const fn event_id(&self) -> &'a str {
         self.draft.event_id
     }
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_has_a_plain_name() {
+    fn an_organization_has_a_plain_name() {
         for good in ["default", "acme", "0199c2f0-7d6c-7a51-9d2b-6a4f3c1e8b77", "A.b_c-9", &"x".repeat(64)] {
             assert_eq!(OrgId::parse(good).as_ref().map(OrgId::as_str), Some(good));
         }

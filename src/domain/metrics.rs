@@ -1,5 +1,5 @@
 //! Metrics: figures by day, worked out from events or brought by the
-//! organisation itself.
+//! organization itself.
 
 use super::{Error, FieldError, MILLIS_PER_DAY, Timestamp, Window};
 
@@ -30,7 +30,7 @@ pub enum Metric {
     Ctr,
     /// Events of this type.
     EventsOf(String),
-    /// Values that the organisation brings itself, under this name.
+    /// Values that the organization brings itself, under this name.
     Custom(String),
 }
 
@@ -75,14 +75,14 @@ fn is_token(text: &str, more: &str) -> bool {
 
 /// Asks for metrics of every day of a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SummaryQuestion {
+pub struct SummaryQuery {
     /// Whole days of UTC, at most 3,660.
     pub window: Window,
     /// Each once, in the order of the question.
     pub metrics: Vec<Metric>,
 }
 
-impl SummaryQuestion {
+impl SummaryQuery {
     /// Checks the question; the window is taken outwards to whole days. Without
     /// names, it is about [`Metric::DEFAULT`].
     ///
@@ -137,7 +137,7 @@ pub fn unknown_metric(name: &str) -> FieldError {
 
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Figure {
+pub enum Measurement {
     /// How many.
     Count(u64),
     /// How much; always finite.
@@ -151,12 +151,12 @@ pub struct MetricSeries {
     pub name: String,
     /// Of the whole window: users are those who differ over the whole of it, a
     /// ratio is that of the totals, values that were brought are added up.
-    pub total: Figure,
+    pub total: Measurement,
     /// Of each day, in order; every day of the window is there.
-    pub daily: Vec<(Timestamp, Figure)>,
+    pub daily: Vec<(Timestamp, Measurement)>,
 }
 
-/// A value that an organisation brings itself.
+/// A value that an organization brings itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CustomValue {
     /// The day's first moment.
@@ -226,15 +226,15 @@ mod tests {
     fn a_question_has_bounds() {
         let days = |n: i64| Window::new(DAY_MIN, DAY_MIN.plus_millis(n * MILLIS_PER_DAY)).expect("a window");
         let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let ask = |window: Window, names: &[&str]| SummaryQuestion::new("end_date", window, &named(names));
+        let ask = |window: Window, names: &[&str]| SummaryQuery::new("end_date", window, &named(names));
         assert_eq!(ask(days(1), &[]).expect("a question").metrics, Metric::DEFAULT);
         assert_eq!(ask(days(DAYS_MAX), &["ctr", "a", "ctr"]).expect("a question").metrics.len(), 2);
-        let fields = |asked: Result<SummaryQuestion, Error>| asked.err().map(|error| error.fields[0].field.clone());
+        let fields = |asked: Result<SummaryQuery, Error>| asked.err().map(|error| error.fields[0].field.clone());
         assert_eq!(fields(ask(days(DAYS_MAX + 1), &[])).as_deref(), Some("end_date"));
         assert_eq!(fields(ask(days(1), &["a b"])).as_deref(), Some("metrics"));
         let many: Vec<String> = (0..21).map(|n| format!("m{n}")).collect();
-        assert_eq!(fields(SummaryQuestion::new("end_date", days(1), &many)).as_deref(), Some("metrics"));
-        assert!(SummaryQuestion::new("end_date", days(1), &many[1..]).is_ok());
+        assert_eq!(fields(SummaryQuery::new("end_date", days(1), &many)).as_deref(), Some("metrics"));
+        assert!(SummaryQuery::new("end_date", days(1), &many[1..]).is_ok());
     }
 
     #[test]

@@ -26,11 +26,11 @@ pub use directory::{
 pub use error::{Breach, Error, ErrorCode, FieldError, Quota};
 pub use event::{Event, EventDraft, EventLimits, OrgId, PropertiesDraft};
 pub use hours::HourSet;
-pub use metrics::{CustomValue, Figure, Metric, MetricSeries, SummaryQuestion, check_days, unknown_metric};
+pub use metrics::{CustomValue, Measurement, Metric, MetricSeries, SummaryQuery, check_days, unknown_metric};
 pub use period::{Period, Periods};
 pub use query::{
     Answer, CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, EventPage, Granularity, Limit,
-    PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window,
+    PageKey, Ranking, StatsQuery, StoredEvent, UserCount, Window,
 };
 pub use time::{MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp};
 pub use verdict::{Rejection, RejectionCode, Verdict, VerdictCounts};

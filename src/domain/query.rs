@@ -84,7 +84,7 @@ impl Granularity {
 
 /// Asks for one campaign's counts over time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct StatsQuestion {
+pub struct StatsQuery {
     /// The campaign.
     pub campaign_id: String,
     /// The window, in whole minutes.
@@ -93,7 +93,7 @@ pub struct StatsQuestion {
     pub granularity: Granularity,
 }
 
-impl StatsQuestion {
+impl StatsQuery {
     /// Checks the question; the window is rounded outwards to whole minutes.
     pub fn new(campaign_id: String, window: Window, granularity: Granularity, buckets_max: u32) -> Result<Self, Error> {
         let mut errors = Vec::new();
@@ -128,11 +128,11 @@ impl Limit {
     /// The events of a page when none were named.
     pub const PAGE_DEFAULT: Self = Self(50);
 
-    /// The most days of a ranking of organisations.
+    /// The most days of a ranking of organizations.
     pub const DAYS_MAX: u32 = 3_660;
-    /// The days of a ranking of organisations when none were named.
+    /// The days of a ranking of organizations when none were named.
     pub const DAYS_DEFAULT: Self = Self(30);
-    /// The organisations of a ranking when no number was named.
+    /// The organizations of a ranking when no number was named.
     pub const ORGANIZATIONS_DEFAULT: Self = Self(5);
 
     /// A limit of 1 to `max`; an error names `field`.

@@ -40,7 +40,7 @@ pub enum RejectionCode {
     InFuture,
     /// The properties do not satisfy the schema of the event's type.
     Schema,
-    /// The type is not registered, and the organisation rejects such events.
+    /// The type is not registered, and the organization rejects such events.
     UnknownType,
 }
 

@@ -41,19 +41,19 @@ impl OrgTypes {
     }
 }
 
-type Organisations = HashMap<OrgId, Arc<OrgTypes>>;
+type Organizations = HashMap<OrgId, Arc<OrgTypes>>;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Latest {
-    organisations: RwLock<Organisations>,
+    organizations: RwLock<Organizations>,
     /// How often something was changed here.
     changes: AtomicU64,
 }
 
 impl Latest {
     pub(super) fn of(&self, org_id: &OrgId) -> Option<Arc<OrgTypes>> {
-        self.organisations.read().get(org_id).map(Arc::clone)
+        self.organizations.read().get(org_id).map(Arc::clone)
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -61,10 +61,10 @@ impl Latest {
     }
 
     fn change(&self, org_id: &OrgId, change: impl FnOnce(&mut OrgTypes)) {
-        let mut organisations = self.organisations.write();
-        change(Arc::make_mut(organisations.entry(org_id.clone()).or_default()));
-        if organisations.get(org_id).is_some_and(|types| types.is_default()) {
-            organisations.remove(org_id);
+        let mut organizations = self.organizations.write();
+        change(Arc::make_mut(organizations.entry(org_id.clone()).or_default()));
+        if organizations.get(org_id).is_some_and(|types| types.is_default()) {
+            organizations.remove(org_id);
         }
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
@@ -86,22 +86,22 @@ impl Latest {
         policies: Vec<(String, UnknownTypes)>,
         changes: u64,
     ) -> bool {
-        let before = self.organisations.read().clone();
-        let made = organisations(versions, policies, &before);
-        let mut organisations = self.organisations.write();
+        let before = self.organizations.read().clone();
+        let made = organizations(versions, policies, &before);
+        let mut organizations = self.organizations.write();
         let is_current = self.changes() == changes;
         if is_current {
-            *organisations = made;
+            *organizations = made;
         }
         is_current
     }
 }
 
-fn organisations(
+fn organizations(
     versions: Vec<LatestRow>,
     policies: Vec<(String, UnknownTypes)>,
-    before: &Organisations,
-) -> Organisations {
+    before: &Organizations,
+) -> Organizations {
     let mut made: HashMap<OrgId, OrgTypes> = HashMap::new();
     for row in versions {
         let Some(org_id) = OrgId::parse(&row.org_id) else { continue };

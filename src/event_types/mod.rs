@@ -1,7 +1,7 @@
 //! Event types: what the properties of events must look like, and how that may
 //! change.
 //!
-//! An organisation registers versions of its types, each with a schema or
+//! An organization registers versions of its types, each with a schema or
 //! without. Events are checked against the latest version of their type, and
 //! record its number. A new version must accept what the last one accepts,
 //! unless that is forced. Versions are never changed, and neither are events
@@ -47,7 +47,7 @@ const FAULTS_MAX: usize = 10;
 pub struct EventTypeSettings {
     /// Longest type, in bytes.
     pub type_bytes_max: usize,
-    /// Most types of an organisation.
+    /// Most types of an organization.
     pub types_max: u64,
     /// Most versions of a type.
     pub versions_max: usize,
@@ -101,7 +101,7 @@ pub struct EventTypes {
     latest: Latest,
     compiled: Arc<CompiledSchemas>,
     workers: SchemaWorkers,
-    /// Types that are being registered, by organisation.
+    /// Types that are being registered, by organization.
     under_way: Mutex<HashSet<(OrgId, String)>>,
     /// What the tables were like when they were read last.
     state_read: tokio::sync::Mutex<Option<String>>,
@@ -134,13 +134,13 @@ impl EventTypes {
         self.latest.of(org_id)
     }
 
-    /// An organisation has decided about unknown types, durably. It holds from
+    /// An organization has decided about unknown types, durably. It holds from
     /// now on.
     pub fn set_unknown_types(&self, org_id: &OrgId, policy: UnknownTypes) {
         self.latest.set_unknown_types(org_id, policy);
     }
 
-    /// Every type of an organisation, by name.
+    /// Every type of an organization, by name.
     pub async fn list(&self, org_id: &OrgId) -> Result<Vec<VersionSummary>, Error> {
         self.limiter.run(org_id, |ticket| self.store.list(ticket, org_id)).await
     }

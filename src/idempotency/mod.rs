@@ -4,7 +4,7 @@
 //! The steps of a call with a key, each durable before the next:
 //!
 //! 1. That the key is used, when, and for which body.
-//! 2. The events. Those without an id have one made from the organisation, the
+//! 2. The events. Those without an id have one made from the organization, the
 //!    key, the time of step 1 and their position.
 //! 3. The verdicts. Then the caller is answered.
 //!
@@ -29,7 +29,7 @@ use crate::domain::{Error, ErrorCode, EventDraft, OrgId, PropertiesDraft, Verdic
 use crate::health::RecentRefusal;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::pipeline::{BatchVerdicts, Durability, Pipeline, Submission};
-use record::Print;
+use record::BodyHash;
 use store::Begun;
 
 /// How long a caller is told to wait when the file cannot be read or written.
@@ -54,7 +54,7 @@ impl IdempotencyKey {
         is_key.then(|| Self(text.to_owned()))
     }
 
-    /// As the store knows it: an organisation's name has no such byte.
+    /// As the store knows it: an organization's name has no such byte.
     fn of(&self, org_id: &OrgId) -> Vec<u8> {
         [org_id.as_str().as_bytes(), &[0], self.0.as_bytes()].concat()
     }
@@ -62,7 +62,7 @@ impl IdempotencyKey {
 
 /// The answer to a call with a key.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct StoredResponse {
     /// The verdicts.
     pub verdicts: BatchVerdicts,
     /// The ids that were made, by position; none where an event had its own.
@@ -75,7 +75,7 @@ pub struct Kept {
 type Running = Mutex<HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>>;
 
 /// See the module.
-pub struct RepeatableCalls {
+pub struct IdempotentIngest {
     store: KeyStore,
     clock: Arc<ArrivalClock>,
     running: Running,
@@ -85,7 +85,7 @@ pub struct RepeatableCalls {
 
 /// The right to be the only call with a key. Dropping it lets the next one in.
 struct Place {
-    calls: Arc<RepeatableCalls>,
+    calls: Arc<IdempotentIngest>,
     key: Vec<u8>,
     alone: Option<OwnedMutexGuard<()>>,
 }
@@ -101,7 +101,7 @@ impl Drop for Place {
     }
 }
 
-impl RepeatableCalls {
+impl IdempotentIngest {
     /// With the keys in this store.
     pub fn new(store: KeyStore, clock: Arc<ArrivalClock>) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl RepeatableCalls {
         drafts: Vec<EventDraft<'_>>,
         bytes: usize,
         durability: Durability,
-    ) -> Result<Kept, Error> {
+    ) -> Result<StoredResponse, Error> {
         pipeline.check_count(drafts.len())?;
         let print = print(&drafts, durability);
         let place = self.place(key.of(org_id)).await;
@@ -221,7 +221,7 @@ struct Call {
 
 impl Call {
     /// Waits for the verdicts and keeps them, also when the caller goes.
-    async fn answer(self, submission: Submission, event_ids: Vec<Option<String>>) -> Result<Kept, Error> {
+    async fn answer(self, submission: Submission, event_ids: Vec<Option<String>>) -> Result<StoredResponse, Error> {
         let answered = tokio::spawn(async move {
             let verdicts = match submission.verdicts().await {
                 Ok(verdicts) => verdicts,
@@ -238,7 +238,7 @@ impl Call {
                 let calls = &self.place.calls;
                 calls.store.finish(key, self.at, answer).await.map_err(|error| calls.cannot_keep(error))?;
             }
-            Ok(Kept { verdicts, event_ids, is_replayed: false })
+            Ok(StoredResponse { verdicts, event_ids, is_replayed: false })
         });
         answered.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call with an idempotency key failed");
@@ -277,12 +277,12 @@ fn counted(verdicts: Vec<Verdict>) -> BatchVerdicts {
     BatchVerdicts { verdicts, counts }
 }
 
-fn replayed(key: &[u8], at: u64, answer: &[u8], drafts: &[EventDraft<'_>]) -> Result<Kept, Error> {
+fn replayed(key: &[u8], at: u64, answer: &[u8], drafts: &[EventDraft<'_>]) -> Result<StoredResponse, Error> {
     let Some(verdicts) = record::read_answer(answer, drafts.len()) else {
         tracing::error!("the answer that an idempotency key has is none");
         return Err(Error::internal());
     };
-    Ok(Kept { verdicts: counted(verdicts), event_ids: event_ids(key, at, drafts), is_replayed: true })
+    Ok(StoredResponse { verdicts: counted(verdicts), event_ids: event_ids(key, at, drafts), is_replayed: true })
 }
 
 /// Ids for the events that have none.
@@ -295,7 +295,7 @@ fn event_ids(key: &[u8], at: u64, drafts: &[EventDraft<'_>]) -> Vec<Option<Strin
 }
 
 /// A UUIDv7 of the time of the first attempt. Its random bits are made from the
-/// organisation and the key, that time and the position.
+/// organization and the key, that time and the position.
 fn event_id(key: &[u8], at: u64, position: u64) -> String {
     let mut hash = Sha256::new();
     hash.update(b"tallyhouse event id");
@@ -310,7 +310,7 @@ fn event_id(key: &[u8], at: u64, position: u64) -> String {
 
 /// What stands for a body: everything that its events say, however it was
 /// written.
-fn print(drafts: &[EventDraft<'_>], durability: Durability) -> Print {
+fn print(drafts: &[EventDraft<'_>], durability: Durability) -> BodyHash {
     let mut hash = Sha256::new();
     hash.update((drafts.len() as u64).to_le_bytes());
     hash.update([u8::from(durability == Durability::Stored)]);
@@ -410,7 +410,7 @@ mod tests {
             vec![EventDraft { properties: PropertiesDraft::Canonical("{}".into()), ..draft() }],
             vec![EventDraft { unreadable: faults(), ..draft() }],
         ];
-        let prints: Vec<Print> = bodies.iter().map(|drafts| print(drafts, Durability::Logged)).collect();
+        let prints: Vec<BodyHash> = bodies.iter().map(|drafts| print(drafts, Durability::Logged)).collect();
         for (n, one) in prints.iter().enumerate() {
             assert_eq!(prints.iter().position(|other| other == one), Some(n));
         }

@@ -21,14 +21,14 @@ const PRINT: std::ops::Range<usize> = 9..41;
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// What stands for a body: SHA-256 over what its events say.
-pub(super) type Print = [u8; 32];
+pub(super) type BodyHash = [u8; 32];
 
 /// A record, as it lies in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     /// When the first call was made, in microseconds since 1970.
     pub(super) at: u64,
-    pub(super) print: Print,
+    pub(super) print: BodyHash,
     /// Empty: there is none yet.
     pub(super) answer: &'a [u8],
 }

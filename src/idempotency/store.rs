@@ -12,11 +12,11 @@ use std::time::Duration;
 use redb::{Database, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::record::{Print, Record};
+use super::record::{BodyHash, Record};
 use crate::fairness::Shares;
 use crate::private_files;
 
-/// Organisation and key, and the record.
+/// Organization and key, and the record.
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 /// The same keys in the order of their times, which are in microseconds.
 const TIMES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("times");
@@ -106,7 +106,7 @@ pub(super) enum Begun {
 type Reply<T> = oneshot::Sender<Result<T, KeyStoreError>>;
 
 enum Request {
-    Begin { key: Vec<u8>, print: Print, now: u64, reply: Reply<Begun> },
+    Begin { key: Vec<u8>, print: BodyHash, now: u64, reply: Reply<Begun> },
     Finish { key: Vec<u8>, at: u64, answer: Vec<u8>, reply: Reply<()> },
     Forget { key: Vec<u8>, at: u64, reply: Reply<()> },
     Sweep { now: u64, reply: Reply<usize> },
@@ -132,7 +132,7 @@ impl KeyStore {
     }
 
     /// A key is used for a body.
-    pub(super) async fn begin(&self, key: Vec<u8>, print: Print, now: u64) -> Result<Begun, KeyStoreError> {
+    pub(super) async fn begin(&self, key: Vec<u8>, print: BodyHash, now: u64) -> Result<Begun, KeyStoreError> {
         self.ask(|reply| Request::Begin { key, print, now, reply }).await
     }
 
@@ -302,7 +302,7 @@ impl<'t> Tables<'t> {
         Ok(self.is_changed)
     }
 
-    fn begin(&mut self, key: &[u8], print: Print, now: u64) -> Result<Begun, KeyStoreError> {
+    fn begin(&mut self, key: &[u8], print: BodyHash, now: u64) -> Result<Begun, KeyStoreError> {
         let found = self.records.get(key)?.map(|record| record.value().to_vec());
         if let Some(record) = found.as_deref().and_then(Record::read) {
             let Record { at, print: first, answer } = record;

@@ -25,7 +25,7 @@ use super::segment_hours::{SegmentHours, read_hours};
 use super::store::{EventStore, SegmentInsert, StoreError};
 use super::stored::{StoredHours, TouchedHours};
 use super::terms::CurrentTerms;
-use crate::meters;
+use crate::instruments;
 
 /// Rows are handed over in pieces of about this size.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -107,7 +107,7 @@ impl Forwarder {
         loop {
             match self.insert(&segment).await {
                 Ok(touched) => {
-                    meters::inserted("stored");
+                    instruments::inserted("stored");
                     // In this order: a caller who sees that the segment has
                     // gone must not be given an answer from before.
                     self.stored_hours.stored(touched);
@@ -116,7 +116,7 @@ impl Forwarder {
                     return;
                 }
                 Err(StoreError::Refused(error)) => {
-                    meters::inserted("refused");
+                    instruments::inserted("refused");
                     if let Some(salvaged) = self.salvage(&segment).await {
                         segment = salvaged;
                         continue;
@@ -126,7 +126,7 @@ impl Forwarder {
                     return;
                 }
                 Err(StoreError::Retry(error)) => {
-                    meters::inserted("failed");
+                    instruments::inserted("failed");
                     let pause = backoff.next_pause();
                     tracing::warn!(segment = %segment.id, error, ?pause, "an insert failed and will be repeated");
                     self.log.failed(&segment, error);

@@ -19,8 +19,8 @@ use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Rejection, Tim
 use crate::event_types::{Checked, EventTypes};
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::health::RecentRefusal;
+use crate::instruments;
 use crate::limits::RateLimits;
-use crate::meters;
 use crate::retention::{self, Retention};
 use crate::trace::{self, FutureExt as _, KeyValue};
 
@@ -259,7 +259,7 @@ impl Pipeline {
             }
             None => self.deduplicate(org_id, drafts, bytes).await,
         };
-        meters::deduplicated(events, begin.elapsed());
+        instruments::deduplicated(events, begin.elapsed());
         decided
     }
 

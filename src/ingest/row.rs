@@ -27,7 +27,7 @@ const TAIL_BYTES: usize = size_of::<u32>() + size_of::<u64>();
 /// Where the parts of a row lie in a buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowSpan {
-    /// Organisation and event id.
+    /// Organization and event id.
     pub id: Range<usize>,
     /// What happened, from the type to the properties.
     pub payload: Range<usize>,

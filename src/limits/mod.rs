@@ -1,5 +1,5 @@
-//! Rate limits: how many new events an organisation and each of its users, and
-//! how many questions an organisation, may have in a sliding window.
+//! Rate limits: how many new events an organization and each of its users, and
+//! how many questions an organization, may have in a sliding window.
 //!
 //! What is counted is what was taken: duplicates, conflicts and rejected events
 //! cost nothing. A batch is taken whole or not at all. See
@@ -26,15 +26,15 @@ const NAMED_MAX: usize = 16;
 /// [`crate::config::Config`]; 0 is no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitSettings {
-    /// New events of an organisation.
+    /// New events of an organization.
     pub org_events_per_second: u32,
     /// New events of a user.
     pub user_events_per_second: u32,
-    /// Questions of an organisation.
+    /// Questions of an organization.
     pub org_queries_per_second: u32,
     /// The window: in each, so many times its seconds are allowed.
     pub window_seconds: u32,
-    /// Organisations, and users, that are told apart.
+    /// Organizations, and users, that are told apart.
     pub subjects_max: usize,
 }
 
@@ -113,7 +113,7 @@ impl RateLimits {
         self.user_events.is_some()
     }
 
-    /// Charges an organisation for so many new events, and their users (the
+    /// Charges an organization for so many new events, and their users (the
     /// same one as often as it has events; empty: none).
     ///
     /// # Errors
@@ -125,9 +125,9 @@ impl RateLimits {
         }
         let now = self.started.elapsed();
         let mut charge = Charge { taken: Vec::new(), limits: Some(Arc::clone(self)) };
-        let org = self.organisation(org_id);
+        let org = self.organization(org_id);
         if let Some(limit) = &self.org_events {
-            let taken = self.take(limit, org, events, now, || format!("organisation:{}", org_id.as_str()))?;
+            let taken = self.take(limit, org, events, now, || format!("organization:{}", org_id.as_str()))?;
             charge.taken.push((Policy::OrgEvents, taken.map_err(|breach| limit.refusal(vec![breach]))?));
         }
         if let Some(limit) = &self.user_events {
@@ -146,14 +146,14 @@ impl RateLimits {
         Ok(charge)
     }
 
-    /// Charges an organisation for a question.
+    /// Charges an organization for a question.
     ///
     /// # Errors
     /// `Limited` when it has asked too many.
     pub fn charge_query(&self, org_id: &OrgId) -> Result<(), Error> {
         let Some(limit) = &self.org_queries else { return Ok(()) };
-        let name = || format!("organisation:{}", org_id.as_str());
-        let taken = self.take(limit, self.organisation(org_id), 1, self.started.elapsed(), name)?;
+        let name = || format!("organization:{}", org_id.as_str());
+        let taken = self.take(limit, self.organization(org_id), 1, self.started.elapsed(), name)?;
         taken.map(drop).map_err(|breach| limit.refusal(vec![breach]))
     }
 
@@ -162,15 +162,15 @@ impl RateLimits {
         self.all().map(|limit| (limit.quota.policy, limit.refusals.load(Ordering::Relaxed)))
     }
 
-    /// How many organisations and users are counted, by limit.
+    /// How many organizations and users are counted, by limit.
     pub fn subjects(&self) -> impl Iterator<Item = (&'static str, usize)> {
         self.all().map(|limit| (limit.quota.policy, limit.table.subjects()))
     }
 
-    /// How many new events an organisation may still send now; none when there is no limit.
+    /// How many new events an organization may still send now; none when there is no limit.
     pub fn org_events_left(&self, org_id: &OrgId) -> Option<(Quota, u32)> {
         let limit = self.org_events.as_ref()?;
-        Some((limit.quota, limit.table.left(self.organisation(org_id), self.slot_at(self.started.elapsed()))))
+        Some((limit.quota, limit.table.left(self.organization(org_id), self.slot_at(self.started.elapsed()))))
     }
 
     fn all(&self) -> impl Iterator<Item = &Limit> {
@@ -213,7 +213,7 @@ impl RateLimits {
         Slot::try_from(now.as_nanos() / self.slot.as_nanos().max(1)).unwrap_or(Slot::MAX)
     }
 
-    fn organisation(&self, org_id: &OrgId) -> Subject {
+    fn organization(&self, org_id: &OrgId) -> Subject {
         let key = self.hash(&[org_id.as_str()]);
         Subject { key, owner: key }
     }
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(error.breaches.iter().map(|breach| &*breach.subject).collect::<Vec<_>>(), ["user:ann"]);
         limits.charge(&acme, 100, vec!["bob"; 100]).expect("bob was not charged").keep();
         limits.charge(&acme, 40, vec!["ann"; 40]).expect("ann has this left").keep();
-        limits.charge(&org("other"), 100, vec!["ann"; 100]).expect("another organisation's ann").keep();
+        limits.charge(&org("other"), 100, vec!["ann"; 100]).expect("another organization's ann").keep();
         assert_eq!(limits.refusals().next(), Some(("user-events", 1)));
     }
 
@@ -303,7 +303,7 @@ mod tests {
         limits.charge(&acme, 100, vec!["ann"; 100]).expect("room again").keep();
         assert_eq!(limits.org_events_left(&acme).map(|(_, left)| left), Some(0));
         let error = limits.charge(&acme, 1, vec![]).err().expect("a refusal");
-        assert_eq!(error.breaches[0].subject, "organisation:acme");
+        assert_eq!(error.breaches[0].subject, "organization:acme");
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
         let limits = limits(0, 0);
         let asked = (0..300).filter(|_| limits.charge_query(&org("acme")).is_ok()).count();
         assert_eq!(asked, 200);
-        limits.charge_query(&org("other")).expect("another organisation");
+        limits.charge_query(&org("other")).expect("another organization");
         limits.charge(&org("acme"), 1_000_000, vec![]).expect("no limit").keep();
     }
 }

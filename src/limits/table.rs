@@ -2,9 +2,9 @@
 //!
 //! A subject that has taken nothing for a window is forgotten. When the table
 //! is full of subjects that have, newcomers share windows: one for each
-//! organisation and shard, so that they as a whole may take as much as a few
+//! organization and shard, so that they as a whole may take as much as a few
 //! dozen of them. Nobody who is in the table is put out, no memory is added, and
-//! no limit is off; and since an organisation can fill only half of the table,
+//! no limit is off; and since an organization can fill only half of the table,
 //! others' newcomers have the other half.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ const SHARE: usize = 2;
 pub(super) struct Subject {
     /// Its own.
     pub(super) key: u64,
-    /// That of the organisation it belongs to.
+    /// That of the organization it belongs to.
     pub(super) owner: u64,
 }
 
@@ -184,7 +184,7 @@ mod tests {
         assert!(table.subjects() <= 5);
         assert!(table.take(ANN, 1, 1).is_err(), "ann is still bound");
         let newcomer = Subject { key: 8, owner: 3 };
-        assert!(table.take(newcomer, 2, 1).is_ok(), "another organisation's newcomer has room");
+        assert!(table.take(newcomer, 2, 1).is_ok(), "another organization's newcomer has room");
         assert!(table.take(newcomer, 1, 1).is_err());
     }
 

@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 
 use moka::future::Cache as MokaCache;
 
-use crate::clickhouse::figures::TypeDay;
+use crate::clickhouse::daily_metrics::TypeDay;
 use crate::domain::{
-    Answer, CampaignCount, CampaignStats, DayCount, Error, Limit, MILLIS_PER_HOUR, OrgId, Ranking, StatsQuestion,
+    Answer, CampaignCount, CampaignStats, DayCount, Error, Limit, MILLIS_PER_HOUR, OrgId, Ranking, StatsQuery,
     Timestamp, UserCount, Window,
 };
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::{StoreNumber, StoredHours};
-use crate::meters;
+use crate::instruments;
 
 /// What an entry weighs beside its items, in bytes.
 const ENTRY_BYTES: usize = 512;
 
 /// A question that can be answered from memory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Question {
-    CampaignStats(StatsQuestion),
+pub(super) enum CacheKey {
+    CampaignStats(StatsQuery),
     TopUsers(Window, Limit),
     TopCampaigns(Window, Limit),
     DailyActiveUsers(Window),
@@ -37,7 +37,7 @@ pub(super) enum Question {
     TypeDays(Window, Vec<String>),
 }
 
-impl Question {
+impl CacheKey {
     const fn window(&self) -> Window {
         match self {
             Self::CampaignStats(question) => question.window,
@@ -81,7 +81,7 @@ impl Value {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     org_id: OrgId,
-    question: Question,
+    question: CacheKey,
     last_store: StoreNumber,
 }
 
@@ -137,7 +137,7 @@ impl Cache {
     pub(super) async fn answer(
         &self,
         org_id: &OrgId,
-        question: Question,
+        question: CacheKey,
         ask: impl Future<Output = Result<Value, Error>>,
     ) -> Result<Answer<Value>, Error> {
         // The watermark first: what is visible by then has touched its hours,
@@ -154,7 +154,7 @@ impl Cache {
             Ok(Entry { value: ask.await?, keep })
         };
         let entry = self.entries.try_get_with(key, ask).await.map_err(|error: Arc<Error>| (*error).clone())?;
-        meters::answered(!asked);
+        instruments::answered(!asked);
         Ok(Answer { value: entry.value, watermark, cached: !asked })
     }
 }
@@ -183,10 +183,10 @@ mod tests {
         Cache::new(settings, Arc::default(), Arc::default(), Arc::clone(stored_hours))
     }
 
-    fn question(hour: i64) -> Question {
+    fn question(hour: i64) -> CacheKey {
         let from = Timestamp::from_millis(hour * MILLIS_PER_HOUR);
         let window = Window::new(from, from.plus_millis(MILLIS_PER_HOUR)).expect("a window");
-        Question::TopUsers(window, Limit::RANKING_DEFAULT)
+        CacheKey::TopUsers(window, Limit::RANKING_DEFAULT)
     }
 
     fn value() -> Value {

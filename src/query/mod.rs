@@ -8,25 +8,25 @@ mod summary;
 
 use std::sync::Arc;
 
-use cache::{Cache, Question, Value};
+use cache::{Cache, CacheKey, Value};
 
 pub use cache::CacheSettings;
 pub use limiter::{QueryLimiter, QueryLimiterSettings, RunningQuery};
 
-use crate::clickhouse::answers::{Answers, TOP_USERS_AT_A_TIME};
-use crate::clickhouse::figures::Figures;
+use crate::clickhouse::daily_metrics::DailyMetrics;
+use crate::clickhouse::query_store::{QueryStore, TOP_USERS_AT_A_TIME};
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,
-    MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuestion, StoredEvent, UserCount, Window, check_days,
+    MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuery, StoredEvent, UserCount, Window, check_days,
 };
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::StoredHours;
 
-/// Answers questions about one organisation at a time.
+/// Answers queries about one organization at a time.
 pub struct Queries {
-    answers: Answers,
-    figures: Figures,
+    answers: QueryStore,
+    figures: DailyMetrics,
     cache: Cache,
     limiter: Arc<QueryLimiter>,
     clock: Arc<ArrivalClock>,
@@ -35,8 +35,8 @@ pub struct Queries {
 impl Queries {
     /// Asks this database, within the bounds of this limiter.
     pub fn new(
-        answers: Answers,
-        figures: Figures,
+        answers: QueryStore,
+        figures: DailyMetrics,
         cache: CacheSettings,
         limiter: Arc<QueryLimiter>,
         clock: Arc<ArrivalClock>,
@@ -51,14 +51,14 @@ impl Queries {
     pub async fn campaign_stats(
         &self,
         org_id: &OrgId,
-        question: StatsQuestion,
+        question: StatsQuery,
     ) -> Result<Answer<Arc<CampaignStats>>, Error> {
         let asked = question.clone();
         let ask = async {
             let stats = self.limiter.run(org_id, |ticket| self.answers.campaign_stats(ticket, org_id, &asked)).await?;
             Ok(Value::CampaignStats(Arc::new(stats)))
         };
-        let answer = self.cache.answer(org_id, Question::CampaignStats(question), ask).await?;
+        let answer = self.cache.answer(org_id, CacheKey::CampaignStats(question), ask).await?;
         expect(answer, |value| if let Value::CampaignStats(stats) = value { Some(stats) } else { None })
     }
 
@@ -76,7 +76,7 @@ impl Queries {
             let users = self.limiter.run_several(org_id, TOP_USERS_AT_A_TIME, ask).await?;
             Ok(Value::TopUsers(Arc::new(users)))
         };
-        let answer = self.cache.answer(org_id, Question::TopUsers(window, limit), ask).await?;
+        let answer = self.cache.answer(org_id, CacheKey::TopUsers(window, limit), ask).await?;
         expect(answer, |value| if let Value::TopUsers(users) = value { Some(users) } else { None })
     }
 
@@ -94,7 +94,7 @@ impl Queries {
                 self.limiter.run(org_id, |ticket| self.answers.top_campaigns(ticket, org_id, window, limit)).await?;
             Ok(Value::TopCampaigns(Arc::new(campaigns)))
         };
-        let answer = self.cache.answer(org_id, Question::TopCampaigns(window, limit), ask).await?;
+        let answer = self.cache.answer(org_id, CacheKey::TopCampaigns(window, limit), ask).await?;
         expect(answer, |value| if let Value::TopCampaigns(campaigns) = value { Some(campaigns) } else { None })
     }
 
@@ -115,7 +115,7 @@ impl Queries {
                 self.limiter.run(org_id, |ticket| self.answers.daily_active_users(ticket, org_id, window)).await?;
             Ok(Value::DailyActiveUsers(Arc::new(with_empty_days(window, &found))))
         };
-        let answer = self.cache.answer(org_id, Question::DailyActiveUsers(window), ask).await?;
+        let answer = self.cache.answer(org_id, CacheKey::DailyActiveUsers(window), ask).await?;
         expect(answer, |value| if let Value::DailyActiveUsers(days) = value { Some(days) } else { None })
     }
 

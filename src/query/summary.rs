@@ -1,15 +1,15 @@
 //! Metrics by day: counts from the rollups, through the cache; values that
-//! organisations bring themselves, always from the database, so that they can
+//! organizations bring themselves, always from the database, so that they can
 //! be read as soon as they are stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Queries;
-use super::cache::{Question, Value};
-use crate::clickhouse::figures::TypeDay;
+use super::cache::{CacheKey, Value};
+use crate::clickhouse::daily_metrics::TypeDay;
 use crate::domain::{
-    Answer, CustomValue, DayCount, Error, Figure, MILLIS_PER_DAY, Metric, MetricSeries, OrgId, SummaryQuestion,
+    Answer, CustomValue, DayCount, Error, MILLIS_PER_DAY, Measurement, Metric, MetricSeries, OrgId, SummaryQuery,
     Timestamp, Window, unknown_metric,
 };
 
@@ -18,12 +18,8 @@ impl Queries {
     ///
     /// # Errors
     /// `Invalid`, naming `metrics`, for one that nobody has brought values for.
-    pub async fn summary(
-        &self,
-        org_id: &OrgId,
-        question: &SummaryQuestion,
-    ) -> Result<Answer<Vec<MetricSeries>>, Error> {
-        let SummaryQuestion { window, metrics } = question;
+    pub async fn summary(&self, org_id: &OrgId, question: &SummaryQuery) -> Result<Answer<Vec<MetricSeries>>, Error> {
+        let SummaryQuery { window, metrics } = question;
         let mut freshness = Freshness::default();
         let custom = self.custom(org_id, *window, metrics).await?;
         if !custom.is_empty() {
@@ -51,7 +47,7 @@ impl Queries {
         })
     }
 
-    /// Keeps values of an organisation's own; later ones replace earlier ones of
+    /// Keeps values of an organization's own; later ones replace earlier ones of
     /// the same day and name. Once it has returned, every answer has them.
     ///
     /// # Errors
@@ -62,7 +58,7 @@ impl Queries {
         self.limiter.run(org_id, |_| self.figures.put(org_id, values, first_version)).await
     }
 
-    /// The values of the metrics that are the organisation's own.
+    /// The values of the metrics that are the organization's own.
     async fn custom(
         &self,
         org_id: &OrgId,
@@ -97,7 +93,7 @@ impl Queries {
                 self.limiter.run(org_id, |ticket| self.figures.active_users(ticket, org_id, window)).await?,
             ))
         };
-        let answer = self.cache.answer(org_id, Question::ActiveUsers(window), ask).await?;
+        let answer = self.cache.answer(org_id, CacheKey::ActiveUsers(window), ask).await?;
         super::expect(answer, |value| if let Value::ActiveUsers(users) = value { Some(users) } else { None })
     }
 
@@ -113,7 +109,7 @@ impl Queries {
                 self.limiter.run(org_id, |ticket| self.figures.type_days(ticket, org_id, window, &asked)).await?;
             Ok(Value::TypeDays(Arc::new(days)))
         };
-        let answer = self.cache.answer(org_id, Question::TypeDays(window, types), ask).await?;
+        let answer = self.cache.answer(org_id, CacheKey::TypeDays(window, types), ask).await?;
         super::expect(answer, |value| if let Value::TypeDays(days) = value { Some(days) } else { None })
     }
 }
@@ -165,10 +161,10 @@ struct Facts {
 
 impl Facts {
     fn series(&self, metric: &Metric, days: &[Timestamp]) -> MetricSeries {
-        let (total, daily): (Figure, Vec<Figure>) = match metric {
+        let (total, daily): (Measurement, Vec<Measurement>) = match metric {
             Metric::ActiveUsers => {
-                let users = |day| Figure::Count(self.daily_users.get(day).copied().unwrap_or_default());
-                (Figure::Count(self.users), days.iter().map(users).collect())
+                let users = |day| Measurement::Count(self.daily_users.get(day).copied().unwrap_or_default());
+                (Measurement::Count(self.users), days.iter().map(users).collect())
             }
             Metric::Events => self.counts(None, days),
             Metric::Impressions => self.counts(Some(Metric::IMPRESSION), days),
@@ -179,7 +175,7 @@ impl Facts {
                 let values = self.custom.get(name);
                 let value = |day| values.and_then(|values| values.get(day)).copied().unwrap_or_default();
                 let total = days.iter().map(value).sum();
-                (Figure::Number(total), days.iter().map(|day| Figure::Number(value(day))).collect())
+                (Measurement::Number(total), days.iter().map(|day| Measurement::Number(value(day))).collect())
             }
         };
         MetricSeries { name: metric.name(), total, daily: days.iter().copied().zip(daily).collect() }
@@ -195,14 +191,14 @@ impl Facts {
         counts
     }
 
-    fn counts(&self, event_type: Option<&str>, days: &[Timestamp]) -> (Figure, Vec<Figure>) {
+    fn counts(&self, event_type: Option<&str>, days: &[Timestamp]) -> (Measurement, Vec<Measurement>) {
         let counts = self.count_by_day(event_type);
-        let daily = days.iter().map(|day| Figure::Count(counts.get(day).copied().unwrap_or_default()));
-        (Figure::Count(counts.values().sum()), daily.collect())
+        let daily = days.iter().map(|day| Measurement::Count(counts.get(day).copied().unwrap_or_default()));
+        (Measurement::Count(counts.values().sum()), daily.collect())
     }
 
     /// Clicks per impression: of each day, and of all days together.
-    fn ratio(&self, days: &[Timestamp]) -> (Figure, Vec<Figure>) {
+    fn ratio(&self, days: &[Timestamp]) -> (Measurement, Vec<Measurement>) {
         let [clicks, impressions] =
             [Metric::CLICK, Metric::IMPRESSION].map(|event_type| self.count_by_day(Some(event_type)));
         let of = |counts: &HashMap<Timestamp, u64>, day| counts.get(day).copied().unwrap_or_default();
@@ -212,8 +208,8 @@ impl Facts {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a ratio has no more digits than that")]
-fn ratio(part: u64, whole: u64) -> Figure {
-    Figure::Number(if whole == 0 { 0.0 } else { part as f64 / whole as f64 })
+fn ratio(part: u64, whole: u64) -> Measurement {
+    Measurement::Number(if whole == 0 { 0.0 } else { part as f64 / whole as f64 })
 }
 
 #[cfg(test)]
@@ -243,20 +239,20 @@ mod tests {
     #[test]
     fn every_day_is_there_and_totals_are_of_the_whole() {
         let days = days_of(Window::new(DAY(1), DAY(4)).expect("a window"));
-        let check = |metric: Metric, total: Figure, daily: [Figure; 3]| {
+        let check = |metric: Metric, total: Measurement, daily: [Measurement; 3]| {
             let series = facts().series(&metric, &days);
             let expected = [DAY(1), DAY(2), DAY(3)].into_iter().zip(daily).collect();
             assert_eq!(series, MetricSeries { name: metric.name(), total, daily: expected });
         };
-        let counts = |daily: [u64; 3]| daily.map(Figure::Count);
-        let numbers = |daily: [f64; 3]| daily.map(Figure::Number);
-        check(Metric::Events, Figure::Count(14), counts([10, 0, 4]));
-        check(Metric::ActiveUsers, Figure::Count(4), counts([3, 0, 2]));
-        check(Metric::Clicks, Figure::Count(3), counts([1, 0, 2]));
-        check(Metric::Impressions, Figure::Count(6), counts([4, 0, 2]));
-        check(Metric::Ctr, Figure::Number(0.5), numbers([0.25, 0.0, 1.0]));
-        check(Metric::EventsOf("other".to_owned()), Figure::Count(0), counts([0, 0, 0]));
-        check(Metric::Custom("revenue".to_owned()), Figure::Number(1.0), numbers([0.0, 1.5, -0.5]));
+        let counts = |daily: [u64; 3]| daily.map(Measurement::Count);
+        let numbers = |daily: [f64; 3]| daily.map(Measurement::Number);
+        check(Metric::Events, Measurement::Count(14), counts([10, 0, 4]));
+        check(Metric::ActiveUsers, Measurement::Count(4), counts([3, 0, 2]));
+        check(Metric::Clicks, Measurement::Count(3), counts([1, 0, 2]));
+        check(Metric::Impressions, Measurement::Count(6), counts([4, 0, 2]));
+        check(Metric::Ctr, Measurement::Number(0.5), numbers([0.25, 0.0, 1.0]));
+        check(Metric::EventsOf("other".to_owned()), Measurement::Count(0), counts([0, 0, 0]));
+        check(Metric::Custom("revenue".to_owned()), Measurement::Number(1.0), numbers([0.0, 1.5, -0.5]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
-use crate::idempotency::RepeatableCalls;
+use crate::idempotency::IdempotentIngest;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::index::Index;
 use crate::ingest::log::{AppendError, Log};
@@ -19,7 +19,7 @@ pub(super) struct Checked {
     /// The time.
     pub(super) clock: Arc<ArrivalClock>,
     /// Calls with idempotency keys.
-    pub(super) calls: Arc<RepeatableCalls>,
+    pub(super) calls: Arc<IdempotentIngest>,
     /// Batches that found no room to wait in.
     pub(super) no_room: Arc<RecentRefusal>,
     /// Whether ClickHouse answers.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry::metrics::Histogram;
 use opentelemetry::{KeyValue, StringValue};
 
-use crate::meters::Instruments;
+use crate::instruments::Instruments;
 
 /// See the module. The labels are those of OpenTelemetry's semantic conventions;
 /// none holds anything that a caller can choose.

@@ -16,8 +16,8 @@ use crate::ingest::clock::ArrivalClock;
 use crate::ingest::index::Index;
 use crate::ingest::log::{Log, Segments};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
+use crate::instruments::Instruments;
 use crate::limits::RateLimits;
-use crate::meters::Instruments;
 
 /// All metrics of the service.
 pub struct Metrics {
@@ -172,7 +172,7 @@ impl Metrics {
                 self.audit.hours.add(hours, &[KeyValue::new("result", result.as_str())]);
             }
         };
-        count(HourResult::Consistent, audited.organisations.saturating_sub(audited.findings.len() as u64));
+        count(HourResult::Consistent, audited.organizations.saturating_sub(audited.findings.len() as u64));
         for finding in &audited.findings {
             count(finding.result, 1);
             for found in &finding.found {

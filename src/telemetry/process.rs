@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::meters::Instruments;
+use crate::instruments::Instruments;
 
 /// Shows them from now on.
 pub(super) fn observe(instruments: &Instruments) {

@@ -2,7 +2,7 @@
 //! used for another list.
 //!
 //! URL-safe base64 of a version, the position, and an HMAC-SHA256 of both
-//! together with the list: its kind, its organisation and its filters. The key
+//! together with the list: its kind, its organization and its filters. The key
 //! is the service's own (see [`crate::config::Config::cursor_secret`]).
 
 use std::io;

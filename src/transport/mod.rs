@@ -9,6 +9,7 @@ mod auth;
 mod call;
 mod concurrency;
 mod connections;
+mod context;
 mod cursor;
 mod drain;
 mod edge;
@@ -21,7 +22,6 @@ mod protocol;
 mod rest;
 pub(crate) mod rfc3339;
 mod serve;
-mod serving;
 mod tail;
 mod ticketing;
 
@@ -42,7 +42,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::event_types::EventTypes;
 use crate::health::Health;
-use crate::idempotency::RepeatableCalls;
+use crate::idempotency::IdempotentIngest;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::ingest::pipeline::Pipeline;
@@ -70,14 +70,14 @@ pub struct Application {
     /// Events in.
     pub pipeline: Arc<Pipeline>,
     /// Events in, by calls that can be repeated.
-    pub repeatable_calls: Arc<RepeatableCalls>,
+    pub repeatable_calls: Arc<IdempotentIngest>,
     /// What events must look like. The pipeline must have the same.
     pub event_types: Arc<EventTypes>,
-    /// How much each organisation and user may do.
+    /// How much each organization and user may do.
     pub limits: Arc<RateLimits>,
     /// Answers out.
     pub queries: Queries,
-    /// Organisations, users, memberships.
+    /// Organizations, users, memberships.
     pub directory: Directory,
     /// Where lists go on.
     pub cursors: Cursors,

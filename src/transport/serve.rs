@@ -23,10 +23,10 @@ use tower::{Layer as _, ServiceExt as _};
 
 use super::call::CallLayer;
 use super::concurrency::Concurrency;
-use super::connections::{Connection, ConnectionIo, Connections, Listener, Place, Tls};
+use super::connections::{Connection, ConnectionIo, ConnectionPermit, Connections, Listener, Tls};
+use super::context::TransportContext;
 use super::edge::{Edge, EdgeLayer};
 use super::grpc::health::Health;
-use super::serving::Serving;
 use super::{Application, grpc, rest, ticketing};
 use crate::health::{Reason, ReasonCode};
 
@@ -76,31 +76,31 @@ pub async fn serve(
     let connections = Connections::new(&app.config, &concurrency);
     register_health(&app, &connections);
     app.metrics.observe_calls(move || concurrency.in_flight());
-    let serving = Serving::new(app);
+    let context = TransportContext::new(app);
     let (mut health, health_service) = Health::new().await;
-    let mut router = grpc::routes(&serving, health_service)?.merge(rest::routes(&serving));
-    if let Some(api) = &serving.app.ticketing {
+    let mut router = grpc::routes(&context, health_service)?.merge(rest::routes(&context));
+    if let Some(api) = &context.app.ticketing {
         router = router.merge(ticketing::routes(api, ticketing::PREFIX));
     }
-    let config = &serving.app.config;
+    let config = &context.app.config;
     let edge = EdgeLayer::new(config, config.has_authentication());
-    let server = Server::new(&serving, router, &edge, tls.clone());
+    let server = Server::new(&context, router, &edge, tls.clone());
     // Whoever may change something there has a token of its own.
-    let ticketing_server = serving
+    let ticketing_server = context
         .app
         .ticketing
         .as_ref()
-        .map(|api| Server::new(&serving, ticketing::routes(api, ""), &EdgeLayer::new(config, true), tls));
+        .map(|api| Server::new(&context, ticketing::routes(api, ""), &EdgeLayer::new(config, true), tls));
 
-    let reasons = Arc::clone(&serving.app.health);
+    let reasons = Arc::clone(&context.app.health);
     let last_connection = async {
         // Dropped before the end is said: nothing must say SERVING after it.
         let _ = shutdown.run_until_cancelled(health.follow(&reasons)).await;
-        serving.drain.begin();
+        context.drain.begin();
         health.stopping().await;
         // Until the streams have ended, probes and those who come back with
         // a last request still find somebody.
-        let _ = tokio::time::timeout(wait_max / 2, serving.drain.streams_ended()).await;
+        let _ = tokio::time::timeout(wait_max / 2, context.drain.streams_ended()).await;
         health.stopped().await;
     };
     let ticketing_served = ticketing_listener.zip(ticketing_server).map(|(listener, server)| {
@@ -146,12 +146,12 @@ struct Server {
 }
 
 impl Server {
-    fn new(serving: &Serving, router: Router, edge: &EdgeLayer, tls: Option<Arc<Tls>>) -> Self {
-        let config = &serving.app.config;
+    fn new(context: &TransportContext, router: Router, edge: &EdgeLayer, tls: Option<Arc<Tls>>) -> Self {
+        let config = &context.app.config;
         let routes = Routes::from(rest::with_fallbacks(router)).prepare();
         Self {
             routes: edge.layer(routes),
-            calls: CallLayer::new(config, &serving.app.metrics),
+            calls: CallLayer::new(config, &context.app.metrics),
             http: http(),
             tls,
             age_max: Duration::from_millis(config.connection_age_ms_max),
@@ -179,8 +179,8 @@ impl Server {
     }
 
     /// Serves one connection.
-    async fn serve(self: Arc<Self>, io: ConnectionIo, place: Place) {
-        let connection = Arc::clone(place.connection());
+    async fn serve(self: Arc<Self>, io: ConnectionIo, permit: ConnectionPermit) {
+        let connection = Arc::clone(permit.connection());
         let served = async {
             match &self.tls {
                 None => self.speak(io, &connection).await,

@@ -2,7 +2,7 @@
 //!
 //! It never slows ingest down. A watcher that falls behind misses outcomes and
 //! is told how many; without watchers it costs one look at a number per batch.
-//! Each organisation has a channel of its own: nobody sees, misses or waits for
+//! Each organization has a channel of its own: nobody sees, misses or waits for
 //! the outcomes of others.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ pub struct LiveTail {
     outcomes_max: usize,
 }
 
-/// The channels of the organisations that are watched.
+/// The channels of the organizations that are watched.
 type Channels = RwLock<HashMap<OrgId, broadcast::Sender<Arc<Outcome>>>>;
 
 impl LiveTail {
@@ -46,7 +46,7 @@ impl LiveTail {
         }
     }
 
-    /// Watches an organisation from now on.
+    /// Watches an organization from now on.
     ///
     /// # Errors
     /// `Exhausted` when there are too many watchers, or too many of this
@@ -73,7 +73,7 @@ impl OutcomeSink for LiveTail {
     }
 
     fn happened(&self, outcomes: &[Arc<Outcome>]) {
-        // A batch is of one organisation, mostly an unwatched one.
+        // A batch is of one organization, mostly an unwatched one.
         let Some(org_id) = outcomes.first().map(|outcome| &outcome.org_id) else { return };
         let Some(channel) = self.channels.read().get(org_id).cloned() else { return };
         for outcome in outcomes.iter().filter(|outcome| outcome.org_id == *org_id) {
@@ -135,7 +135,7 @@ mod tests {
     use crate::domain::{Timestamp, Verdict};
 
     fn org(name: &str) -> OrgId {
-        OrgId::parse(name).expect("an organisation")
+        OrgId::parse(name).expect("an organization")
     }
 
     fn outcomes(org_id: &str, ids: std::ops::Range<u32>) -> Vec<Arc<Outcome>> {

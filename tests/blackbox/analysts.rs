@@ -1,11 +1,11 @@
 //! Analysts ask ClickHouse itself, and can only read.
 
 use crate::events::{clicks, now_millis};
-use crate::house::House;
+use crate::service::TestService;
 
 /// Asks as an analyst; the text of the answer, or of the error.
-async fn ask(house: &House, statement: &str) -> Result<String, String> {
-    let request = house.http.post(&house.sql_url).header("X-ClickHouse-User", "analyst").body(statement.to_owned());
+async fn ask(service: &TestService, statement: &str) -> Result<String, String> {
+    let request = service.http.post(&service.sql_url).header("X-ClickHouse-User", "analyst").body(statement.to_owned());
     let answer = request.send().await.unwrap();
     let is_ok = answer.status().is_success();
     let text = answer.text().await.unwrap().trim_end().to_owned();
@@ -14,14 +14,14 @@ async fn ask(house: &House, statement: &str) -> Result<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn analysts_read_each_event_once_and_change_nothing() {
-    let house = House::new().await;
-    house.store(clicks("event", 1_000, now_millis())).await;
+    let service = TestService::new().await;
+    service.store(clicks("event", 1_000, now_millis())).await;
     // Even of a row that somebody wrote twice, they see one.
-    house.sql("INSERT INTO events SELECT * FROM events LIMIT 10").await;
-    assert_eq!(ask(&house, "SELECT count() FROM tallyhouse_analytics.events").await.unwrap(), "1000");
+    service.sql("INSERT INTO events SELECT * FROM events LIMIT 10").await;
+    assert_eq!(ask(&service, "SELECT count() FROM tallyhouse_analytics.events").await.unwrap(), "1000");
     let users = "SELECT user_id, events FROM tallyhouse_analytics.top_users(org = 'default', \
                  from = now() - INTERVAL 1 DAY, to = now() + INTERVAL 1 HOUR) LIMIT 1";
-    assert!(ask(&house, users).await.is_ok(), "{:?}", ask(&house, users).await);
+    assert!(ask(&service, users).await.is_ok(), "{:?}", ask(&service, users).await);
     for forbidden in [
         "SELECT count() FROM tallyhouse.events",
         "INSERT INTO tallyhouse.events (event_id) VALUES ('x')",
@@ -29,6 +29,6 @@ async fn analysts_read_each_event_once_and_change_nothing() {
         "SET max_memory_usage = 0",
         "SELECT * FROM file('/etc/passwd', 'LineAsString', 'line String')",
     ] {
-        assert!(ask(&house, forbidden).await.is_err(), "{forbidden}");
+        assert!(ask(&service, forbidden).await.is_err(), "{forbidden}");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::events::now_millis;
-use crate::house::House;
+use crate::service::TestService;
 
 /// A time as JSON has it.
 pub(crate) fn rfc3339(millis: i64) -> String {
@@ -46,8 +46,8 @@ fn rejected(body: &Value) -> Vec<(u64, &str, &str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posting_events_judges_each_for_itself() {
-    let house = House::new().await;
-    let post = async |events: Value| house.post("/api/v1/events", &json!({ "events": events })).await;
+    let service = TestService::new().await;
+    let post = async |events: Value| service.post("/api/v1/events", &json!({ "events": events })).await;
     let (first, old) = (event("e-1"), rfc3339(0));
     let none = json!([]);
     let answer = post(json!([first])).await;
@@ -99,20 +99,20 @@ async fn posting_events_judges_each_for_itself() {
         (json!({}), ["events"]),
         (json!([first]), ["body"]),
     ] {
-        let (status, answer) = house.post("/api/v1/events", &body).await;
+        let (status, answer) = service.post("/api/v1/events", &body).await;
         assert_eq!((status, fields(&answer)), (422, expected.to_vec()), "{answer}");
     }
     let many: Vec<Value> = (0..100).map(|n| event(&format!("many-{n}"))).collect();
     assert_eq!(post(json!(many)).await.1["accepted"], 100);
-    house.settled().await;
-    assert_eq!(house.sql("SELECT count() FROM events").await, "103");
+    service.settled().await;
+    assert_eq!(service.sql("SELECT count() FROM events").await, "103");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_body_is_answered_400_or_422() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let send = async |body: Vec<u8>, content_type: &str| {
-        let request = house.http.post(format!("{}/api/v1/events", house.url)).header("content-type", content_type);
+        let request = service.http.post(format!("{}/api/v1/events", service.url)).header("content-type", content_type);
         let answer = request.body(body).send().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json::<Value>().await.unwrap()["error"]["code"].as_str().unwrap().to_owned())
@@ -141,14 +141,14 @@ async fn a_hostile_body_is_answered_400_or_422() {
     assert_eq!(send(b"{\"events\":[\"\xff\"]}".to_vec(), "application/json").await.0, 400);
     assert_eq!(send(b"{}".to_vec(), "text/plain").await.0, 415);
     assert_eq!(send(vec![b' '; 3 << 20], "application/json").await.0, 413);
-    assert_eq!(house.get("/healthz").await.0, 200);
+    assert_eq!(service.get("/healthz").await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_description_has_two_pages() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     for path in ["/docs/", "/redoc"] {
-        let answer = house.http.get(format!("{}{path}", house.url)).send().await.unwrap();
+        let answer = service.http.get(format!("{}{path}", service.url)).send().await.unwrap();
         let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!((answer.status().as_u16(), content_type.starts_with("text/html")), (200, true), "{path}");
     }

@@ -17,8 +17,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::events::{click, clicks, now_millis, window};
-use crate::house::{House, TABLES, eventually, signal};
-use crate::second::SecondService;
+use crate::second_service::SecondService;
+use crate::service::{TABLES, TestService, eventually, signal};
 
 pub(crate) const HOUR: i64 = 3_600_000;
 /// So that only the test itself audits.
@@ -71,8 +71,8 @@ pub(crate) async fn request_audit(channel: Channel, request: proto::AuditRequest
 }
 
 /// Has no rows of `events` merged from now on, so that rows of the same id stay.
-pub(crate) async fn keep_duplicates(house: &House) {
-    house
+pub(crate) async fn keep_duplicates(service: &TestService) {
+    service
         .sql(
             "ALTER TABLE events MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1, \
              max_bytes_to_merge_at_min_space_in_pool = 1",
@@ -81,25 +81,25 @@ pub(crate) async fn keep_duplicates(house: &House) {
 }
 
 /// Audits the hours around a moment.
-async fn audit(house: &House, millis: i64, repair: bool) -> Audited {
+async fn audit(service: &TestService, millis: i64, repair: bool) -> Audited {
     let window = window(millis - 2 * HOUR, millis + HOUR);
-    try_audit(house.channel().await, window, repair).await.unwrap()
+    try_audit(service.channel().await, window, repair).await.unwrap()
 }
 
-async fn assert_consistent(house: &House, millis: i64) {
-    let audited = audit(house, millis, false).await;
+async fn assert_consistent(service: &TestService, millis: i64) {
+    let audited = audit(service, millis, false).await;
     assert_eq!(audited.results(), [], "{:?}", audited.hours);
 }
 
-async fn merge_everything(house: &House) {
+async fn merge_everything(service: &TestService) {
     for table in TABLES {
-        house.sql(&format!("OPTIMIZE TABLE {table} FINAL")).await;
+        service.sql(&format!("OPTIMIZE TABLE {table} FINAL")).await;
     }
 }
 
-/// What analysts and callers are told of the house's events.
-async fn answers(house: &House, millis: i64) -> Vec<String> {
-    let mut query = house.query().await;
+/// What analysts and callers are told of the service's events.
+async fn answers(service: &TestService, millis: i64) -> Vec<String> {
+    let mut query = service.query().await;
     let window = window(millis - 2 * HOUR, millis + HOUR);
     let stats = proto::GetCampaignStatsRequest {
         campaign_id: "camp_1".to_owned(),
@@ -125,42 +125,42 @@ async fn answers(house: &House, millis: i64) -> Vec<String> {
         format!("daily_active_users({days})"),
         format!("type_stats({times})"),
     ] {
-        answers.push(house.sql(&format!("SELECT * FROM tallyhouse_analytics.{view}")).await);
+        answers.push(service.sql(&format!("SELECT * FROM tallyhouse_analytics.{view}")).await);
     }
     answers
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_the_last_second_of_an_hour_is_not_overlooked() {
-    let house = House::with(&[NO_BACKGROUND]).await;
+    let service = TestService::with(&[NO_BACKGROUND]).await;
     // Alone in its month, and so in its part: ClickHouse chooses parts by
     // their first and last time.
     let last = closed_hour() - HOUR / 2 - 70 * 24 * HOUR - 2;
-    house.store(vec![click("last", last)]).await;
-    assert_consistent(&house, last).await;
+    service.store(vec![click("last", last)]).await;
+    assert_consistent(&service, last).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_ingested_is_consistent() {
-    let house = House::with(&[NO_BACKGROUND]).await;
+    let service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
-    house.store(clicks("now", 500, now_millis())).await;
-    house.store(clicks("then", 500, at)).await;
+    service.store(clicks("now", 500, now_millis())).await;
+    service.store(clicks("then", 500, at)).await;
     // The hour's edges, and events that count in only some of the rollups.
     let mut edges = vec![click("first", at - HOUR / 2), click("last", at + HOUR / 2 - 1)];
     edges.push(proto::Event { campaign_id: String::new(), ..click("no-campaign", at) });
     edges.push(proto::Event { user_id: String::new(), ..click("no-user", at) });
-    house.store(edges).await;
-    assert_consistent(&house, at).await;
-    assert_consistent(&house, now_millis()).await;
-    let audited = try_audit(house.channel().await, None, false).await.unwrap();
+    service.store(edges).await;
+    assert_consistent(&service, at).await;
+    assert_consistent(&service, now_millis()).await;
+    let audited = try_audit(service.channel().await, None, false).await.unwrap();
     assert_eq!((audited.summary.hours, audited.summary.consistent, audited.summary.ids), (24, 24, 504));
 }
 
 /// Runs `tallyhouse audit --json`: its exit code, and what it says.
-pub(crate) fn command(house: &House, args: &[&str]) -> (Option<i32>, serde_json::Value) {
+pub(crate) fn command(service: &TestService, args: &[&str]) -> (Option<i32>, serde_json::Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_tallyhouse"))
-        .args(["audit", "--json", "--address", &house.url])
+        .args(["audit", "--json", "--address", &service.url])
         .args(args)
         .output()
         .unwrap();
@@ -170,20 +170,20 @@ pub(crate) fn command(house: &House, args: &[&str]) -> (Option<i32>, serde_json:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_written_into_the_events_again_are_found_exactly_and_repaired() {
-    let house = House::with(&[NO_BACKGROUND]).await;
+    let service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
-    house.store(clicks("event", 1_000, at)).await;
-    let (right, told) = (house.totals().await, answers(&house, at).await);
+    service.store(clicks("event", 1_000, at)).await;
+    let (right, told) = (service.totals().await, answers(&service, at).await);
     for _ in 0..2 {
-        house
+        service
             .sql(
                 "INSERT INTO events SELECT * FROM events WHERE event_id IN ('event-1', 'event-2', 'event-3') \
                  LIMIT 1 BY event_id SETTINGS insert_deduplicate = 0",
             )
             .await;
     }
-    assert_ne!(answers(&house, at).await, told, "the rollups are wrong now");
-    let audited = audit(&house, at, false).await;
+    assert_ne!(answers(&service, at).await, told, "the rollups are wrong now");
+    let audited = audit(&service, at, false).await;
     assert_eq!(audited.results(), [HourResult::Different]);
     assert_eq!(
         audited.found(),
@@ -200,32 +200,32 @@ async fn rows_written_into_the_events_again_are_found_exactly_and_repaired() {
     assert_eq!(users, ["user_1", "user_2", "user_3"]);
     assert!(hour.found[3].differences.iter().all(|key| key.actual == key.expected + 2));
 
-    let (code, said) = command(&house, &["--last", "4h"]);
+    let (code, said) = command(&service, &["--last", "4h"]);
     assert_eq!((code, &said["different"]), (Some(1), &serde_json::json!(1)), "{said}");
     assert_eq!(said["findings"][0]["found"][0]["over"], 6);
-    let (code, said) = command(&house, &["--last", "4h", "--repair", "--confirm", "--take-unproven", "6"]);
+    let (code, said) = command(&service, &["--last", "4h", "--repair", "--confirm", "--take-unproven", "6"]);
     assert_eq!((code, &said["repaired"]), (Some(0), &serde_json::json!(1)), "{said}");
 
     for merged in [false, true] {
-        assert_eq!(house.totals().await, right, "merged: {merged}");
-        assert_eq!(answers(&house, at).await, told, "merged: {merged}");
-        assert_consistent(&house, at).await;
-        merge_everything(&house).await;
+        assert_eq!(service.totals().await, right, "merged: {merged}");
+        assert_eq!(answers(&service, at).await, told, "merged: {merged}");
+        assert_consistent(&service, at).await;
+        merge_everything(&service).await;
     }
     let repairs = "SELECT rollup, keys, added, taken, author, countIf(state = 'begun'), countIf(state = 'done') \
                    FROM audit_repairs GROUP BY ALL ORDER BY audit_repairs.rollup FORMAT CSV";
     let rows: Vec<String> = ["campaign_minutes\",3", "type_hours\",1", "user_days\",3", "user_minutes\",3"]
         .map(|rollup| format!("\"{rollup},0,6,\"command\",1,1"))
         .into();
-    assert_eq!(house.sql(repairs).await, rows.join("\n"));
-    assert_repaired_since(&house, at).await;
+    assert_eq!(service.sql(repairs).await, rows.join("\n"));
+    assert_repaired_since(&service, at).await;
 }
 
 /// What the forwarder asks before it repeats a segment.
-async fn assert_repaired_since(house: &House, at: i64) {
-    let password = std::fs::read_to_string(house.data_dir().join("clickhouse/password")).unwrap();
+async fn assert_repaired_since(service: &TestService, at: i64) {
+    let password = std::fs::read_to_string(service.data_dir().join("clickhouse/password")).unwrap();
     let store = AuditStore::new(&Endpoint {
-        url: house.clickhouse_url.clone(),
+        url: service.clickhouse_url.clone(),
         user: "tallyhouse".to_owned(),
         password: Secret::new(password.trim().to_owned()),
         database: "tallyhouse".to_owned(),
@@ -246,44 +246,46 @@ async fn assert_repaired_since(house: &House, at: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_whose_answer_is_lost_lands_once() {
-    let house = House::with(&[NO_BACKGROUND]).await;
+    let service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
-    house.store(clicks("event", 5_000, at)).await;
-    let right = house.totals().await;
+    service.store(clicks("event", 5_000, at)).await;
+    let right = service.totals().await;
     let mut cut = 0;
     for round in 0..6 {
-        house.sql("INSERT INTO events SELECT * FROM events LIMIT 1 BY event_id SETTINGS insert_deduplicate = 0").await;
-        let before = house.sql("SELECT countIf(state = 'begun') FROM audit_repairs").await;
+        service
+            .sql("INSERT INTO events SELECT * FROM events LIMIT 1 BY event_id SETTINGS insert_deduplicate = 0")
+            .await;
+        let before = service.sql("SELECT countIf(state = 'begun') FROM audit_repairs").await;
         let window = window(at - HOUR, at + HOUR);
-        let repairs = try_audit(house.channel().await, window, true);
+        let repairs = try_audit(service.channel().await, window, true);
         let (repaired, ()) = tokio::join!(repairs, async {
             // Somewhere between the first record and the last.
             let begun = format!("SELECT countIf(state = 'begun') > {before} + {} FROM audit_repairs", round % 4);
-            eventually("a repair", || async { house.sql(&begun).await == "1" }).await;
-            signal(house.engine_pid(), "KILL");
+            eventually("a repair", || async { service.sql(&begun).await == "1" }).await;
+            signal(service.engine_pid(), "KILL");
         });
         cut += usize::from(repaired.is_err());
         eventually("a repaired hour", || async {
-            try_audit(house.channel().await, window, true).await.is_ok_and(|audited| audited.summary.different == 0)
+            try_audit(service.channel().await, window, true).await.is_ok_and(|audited| audited.summary.different == 0)
         })
         .await;
-        assert_eq!(house.totals().await, right, "round {round}");
-        assert_consistent(&house, at).await;
+        assert_eq!(service.totals().await, right, "round {round}");
+        assert_consistent(&service, at).await;
     }
     assert!(cut > 0, "no repair was cut off");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_repaired() {
-    let house = House::with(&[NO_BACKGROUND]).await;
+    let service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     let hour = (at - HOUR / 2) / 1_000;
-    house.store(clicks("event", 700, at)).await;
-    let (right, told) = (house.totals().await, answers(&house, at).await);
+    service.store(clicks("event", 700, at)).await;
+    let (right, told) = (service.totals().await, answers(&service, at).await);
     let insert = "SETTINGS insert_deduplicate = 0, deduplicate_insert = 'disable'";
     // Twice, as the same repair must be possible on two days.
     for round in 0..2 {
-        merge_everything(&house).await;
+        merge_everything(&service).await;
         for wrong in [
             "ALTER TABLE campaign_minutes DELETE WHERE campaign_id = 'camp_1' SETTINGS mutations_sync = 2".to_owned(),
             "ALTER TABLE user_minutes DELETE WHERE user_id = 'user_5' SETTINGS mutations_sync = 2".to_owned(),
@@ -296,16 +298,16 @@ async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_r
                    * EXCEPT (org_id, day, user_key, user_id) FROM user_days AS d WHERE d.user_id = 'user_9' {insert}"
             ),
         ] {
-            house.sql(&wrong).await;
+            service.sql(&wrong).await;
         }
-        let audited = audit(&house, at, false).await;
+        let audited = audit(&service, at, false).await;
         // Every rollup is wrong: nothing shows that no event is missing.
         assert_eq!(audited.results(), [HourResult::EventsMissing], "round {round}");
         let deleted: (u64, u64) = (
-            house.sql("SELECT countIf(campaign_id = 'camp_1') FROM events").await.parse().unwrap(),
-            house.sql("SELECT countIf(user_id = 'user_5') FROM events").await.parse().unwrap(),
+            service.sql("SELECT countIf(campaign_id = 'camp_1') FROM events").await.parse().unwrap(),
+            service.sql("SELECT countIf(user_id = 'user_5') FROM events").await.parse().unwrap(),
         );
-        let ninth: u64 = house.sql("SELECT countIf(user_id = 'user_9') FROM events").await.parse().unwrap();
+        let ninth: u64 = service.sql("SELECT countIf(user_id = 'user_9') FROM events").await.parse().unwrap();
         assert_eq!(
             audited.found(),
             [
@@ -316,23 +318,23 @@ async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_r
             ],
             "round {round}"
         );
-        let audited = audit(&house, at, true).await;
+        let audited = audit(&service, at, true).await;
         assert_eq!(audited.results(), [HourResult::Repaired], "round {round}: {:?}", audited.hours);
         for merged in [false, true] {
-            assert_eq!(house.totals().await, right, "round {round}, merged: {merged}");
-            assert_eq!(answers(&house, at).await, told, "round {round}, merged: {merged}");
-            assert_consistent(&house, at).await;
-            merge_everything(&house).await;
+            assert_eq!(service.totals().await, right, "round {round}, merged: {merged}");
+            assert_eq!(answers(&service, at).await, told, "round {round}, merged: {merged}");
+            assert_consistent(&service, at).await;
+            merge_everything(&service).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_id_with_two_payloads_the_first_counts() {
-    let house = House::with(&[NO_BACKGROUND]).await;
+    let service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
-    house.store(clicks("event", 100, at)).await;
-    let (right, told) = (house.totals().await, answers(&house, at).await);
+    service.store(clicks("event", 100, at)).await;
+    let (right, told) = (service.totals().await, answers(&service, at).await);
     // A higher version arrived earlier: this one is later.
     let again = |id: &str, campaign: &str, version: &str| {
         format!(
@@ -342,8 +344,8 @@ async fn of_an_id_with_two_payloads_the_first_counts() {
                properties, schema_version, {version} FROM events WHERE event_id = '{id}'"
         )
     };
-    house.sql(&again("event-7", "other", "version - 1")).await;
-    let audited = audit(&house, at, true).await;
+    service.sql(&again("event-7", "other", "version - 1")).await;
+    let audited = audit(&service, at, true).await;
     assert_eq!(
         audited.found(),
         [
@@ -354,23 +356,23 @@ async fn of_an_id_with_two_payloads_the_first_counts() {
         ]
     );
     assert_eq!(audited.hours[0].found[0].differences[0].campaign_id, "other");
-    assert_eq!(house.totals().await, right);
-    assert_eq!(answers(&house, at).await, told);
+    assert_eq!(service.totals().await, right);
+    assert_eq!(answers(&service, at).await, told);
     // And this one was earlier: it is the first, and the other never counted.
-    house.sql(&again("event-8", "earlier", "version + 1")).await;
-    let audited = audit(&house, at, true).await;
+    service.sql(&again("event-8", "earlier", "version + 1")).await;
+    let audited = audit(&service, at, true).await;
     assert_eq!(audited.results(), [HourResult::Repaired]);
     assert_eq!(audited.hours[0].found[0].differences[0].campaign_id, "camp_1");
-    assert_eq!(house.totals().await, right);
-    assert_eq!(house.sql("SELECT sum(events) FROM campaign_minutes WHERE campaign_id = 'earlier'").await, "1");
-    assert_consistent(&house, at).await;
+    assert_eq!(service.totals().await, right);
+    assert_eq!(service.sql("SELECT sum(events) FROM campaign_minutes WHERE campaign_id = 'earlier'").await, "1");
+    assert_consistent(&service, at).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_two_services_counted_both_is_found_and_repaired() {
-    let house = Arc::new(House::with(&[NO_BACKGROUND]).await);
-    keep_duplicates(&house).await;
-    let second = SecondService::start(&house, &[NO_BACKGROUND]).await;
+    let service = Arc::new(TestService::with(&[NO_BACKGROUND]).await);
+    keep_duplicates(&service).await;
+    let second = SecondService::start(&service, &[NO_BACKGROUND]).await;
     let at = closed_hour();
     let events = clicks("raced", 20_000, at);
     let send = |mut client: proto::ingest_service_client::IngestServiceClient<Channel>, events: Vec<proto::Event>| {
@@ -384,32 +386,32 @@ async fn what_two_services_counted_both_is_found_and_repaired() {
             accepted
         })
     };
-    let (one, other) = (send(house.ingest().await, events.clone()), send(second.ingest().await, events.clone()));
+    let (one, other) = (send(service.ingest().await, events.clone()), send(second.ingest().await, events.clone()));
     let accepted = one.await.unwrap() + other.await.unwrap();
     assert_eq!(accepted, 40_000, "neither knows of the other");
-    assert_eq!(house.sql("SELECT sum(events) FROM type_hours").await, "40000");
+    assert_eq!(service.sql("SELECT sum(events) FROM type_hours").await, "40000");
 
-    let audited = audit(&house, at, false).await;
+    let audited = audit(&service, at, false).await;
     assert_eq!(audited.results(), [HourResult::Different]);
     assert!(audited.found().iter().all(|(_, _, under, over)| (*under, *over) == (0, 20_000)), "{:?}", audited.found());
     // Both repair at once, and what one repairs the other does not.
     let window = window(at - HOUR, at + HOUR);
     let (one, other) =
-        tokio::join!(try_audit(house.channel().await, window, true), try_audit(second.channel().await, window, true));
+        tokio::join!(try_audit(service.channel().await, window, true), try_audit(second.channel().await, window, true));
     assert!(one.unwrap().summary.different + other.unwrap().summary.different == 0);
-    assert_consistent(&house, at).await;
-    assert_eq!(house.totals().await, ["20000"; 5]);
+    assert_consistent(&service, at).await;
+    assert_eq!(service.totals().await, ["20000"; 5]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_takes_nothing_that_is_on_its_way_for_a_difference() {
-    let house = Arc::new(House::with(&[NO_BACKGROUND, ("TALLYHOUSE_SEGMENT_LINGER_MS", "20")]).await);
+    let service = Arc::new(TestService::with(&[NO_BACKGROUND, ("TALLYHOUSE_SEGMENT_LINGER_MS", "20")]).await);
     let at = closed_hour();
     let done = Arc::new(AtomicBool::new(false));
     let sender = {
-        let (house, done) = (Arc::clone(&house), Arc::clone(&done));
+        let (service, done) = (Arc::clone(&service), Arc::clone(&done));
         tokio::spawn(async move {
-            let mut ingest = house.ingest().await;
+            let mut ingest = service.ingest().await;
             let mut sent = 0;
             while !done.load(Ordering::Relaxed) {
                 let request = proto::IngestBatchRequest {
@@ -427,11 +429,11 @@ async fn a_repair_takes_nothing_that_is_on_its_way_for_a_difference() {
     let mut judged = 0;
     for round in 0..24 {
         if round % 6 == 3 {
-            let ping = format!("{}/ping", house.clickhouse_url);
-            eventually("a ClickHouse", || async { house.http.get(&ping).send().await.is_ok() }).await;
-            signal(house.engine_pid(), "KILL");
+            let ping = format!("{}/ping", service.clickhouse_url);
+            eventually("a ClickHouse", || async { service.http.get(&ping).send().await.is_ok() }).await;
+            signal(service.engine_pid(), "KILL");
         }
-        match try_audit(house.channel().await, window(at - HOUR, at + HOUR), true).await {
+        match try_audit(service.channel().await, window(at - HOUR, at + HOUR), true).await {
             Ok(audited) => {
                 let results = audited.results();
                 judged += usize::from(results.is_empty());
@@ -445,38 +447,38 @@ async fn a_repair_takes_nothing_that_is_on_its_way_for_a_difference() {
     let sent = sender.await.unwrap();
     println!("{sent} events, {judged} of 24 audits found the hour consistent");
     assert!(judged > 0, "the audit gets its turn while events keep coming");
-    house.assert_counted(sent).await;
-    assert_consistent(&house, at).await;
-    assert_eq!(house.sql("SELECT count() FROM audit_repairs").await, "0");
+    service.assert_counted(sent).await;
+    assert_consistent(&service, at).await;
+    assert_eq!(service.sql("SELECT count() FROM audit_repairs").await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_hour_that_a_segment_is_half_way_into_is_in_flight_also_after_a_restart() {
-    let mut house = House::with(&[NO_BACKGROUND]).await;
+    let mut service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
-    house.store(clicks("before", 100, at)).await;
+    service.store(clicks("before", 100, at)).await;
     // The last of the tables does not take the rows, so those before have them.
-    house.sql("ALTER TABLE user_minutes ADD CONSTRAINT never CHECK events > 100").await;
+    service.sql("ALTER TABLE user_minutes ADD CONSTRAINT never CHECK events > 100").await;
     let request = proto::IngestBatchRequest { events: clicks("half", 50, at), durability: 0, ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.unwrap();
+    service.ingest().await.ingest_batch(request).await.unwrap();
     let failed = |channel: Channel| async move {
         let mut client = proto::segment_service_client::SegmentServiceClient::new(channel);
         let listed = client.list_segments(proto::ListSegmentsRequest {}).await.unwrap().into_inner().segments;
         listed.iter().any(|segment| !segment.last_error.is_empty())
     };
-    let channel = house.channel().await;
+    let channel = service.channel().await;
     eventually("a failed insert", || failed(channel.clone())).await;
-    println!("half-way: {:?}", house.totals().await);
-    assert_eq!(audit(&house, at, true).await.results(), [HourResult::InFlight]);
-    house.kill();
-    house.start().await;
-    let audited = audit(&house, at, true).await;
+    println!("half-way: {:?}", service.totals().await);
+    assert_eq!(audit(&service, at, true).await.results(), [HourResult::InFlight]);
+    service.kill();
+    service.start().await;
+    let audited = audit(&service, at, true).await;
     assert_eq!(audited.results(), [HourResult::InFlight], "a former run may have inserted it");
     assert!(audited.hours[0].reason.contains("segment"), "{}", audited.hours[0].reason);
-    house.sql("ALTER TABLE user_minutes DROP CONSTRAINT never").await;
-    house.assert_counted(150).await;
-    assert_consistent(&house, at).await;
-    assert_eq!(house.sql("SELECT count() FROM audit_repairs").await, "0");
+    service.sql("ALTER TABLE user_minutes DROP CONSTRAINT never").await;
+    service.assert_counted(150).await;
+    assert_consistent(&service, at).await;
+    assert_eq!(service.sql("SELECT count() FROM audit_repairs").await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -487,36 +489,36 @@ async fn the_background_finds_and_repairs_by_itself_and_says_so() {
         ("TALLYHOUSE_AUDIT_HOURS", "4"),
         ("TALLYHOUSE_AUDIT_REPAIR", "false"),
     ];
-    let mut house = House::with(&settings).await;
-    keep_duplicates(&house).await;
+    let mut service = TestService::with(&settings).await;
+    keep_duplicates(&service).await;
     let at = closed_hour();
-    house.store(clicks("event", 100, at)).await;
-    house.sql("INSERT INTO events SELECT * FROM events LIMIT 5 SETTINGS insert_deduplicate = 0").await;
+    service.store(clicks("event", 100, at)).await;
+    service.sql("INSERT INTO events SELECT * FROM events LIMIT 5 SETTINGS insert_deduplicate = 0").await;
     // An hour that has lost its events.
     let lost = (at - HOUR - HOUR / 2) / 1_000;
-    house.sql(&format!("INSERT INTO type_hours VALUES ('default', toDateTime({lost}, 'UTC'), 'click', 3)")).await;
+    service.sql(&format!("INSERT INTO type_hours VALUES ('default', toDateTime({lost}, 'UTC'), 'click', 3)")).await;
     // A late event has both looked at again.
-    house.store(vec![click("late", at)]).await;
-    let shown = |house: &House, name: &'static str| {
-        let answer = house.http.get(format!("{}/readyz", house.url)).send();
+    service.store(vec![click("late", at)]).await;
+    let shown = |service: &TestService, name: &'static str| {
+        let answer = service.http.get(format!("{}/readyz", service.url)).send();
         async move {
             let body: serde_json::Value = answer.await.unwrap().json().await.unwrap();
             assert_eq!(body["status"], "ready", "differences do not make it unready: {body}");
             body["audit"][name].as_u64().unwrap()
         }
     };
-    eventually("a difference", || async { shown(&house, "different").await >= 1 }).await;
-    assert_eq!(house.sql("SELECT count() FROM audit_repairs").await, "0", "it was told not to");
+    eventually("a difference", || async { shown(&service, "different").await >= 1 }).await;
+    assert_eq!(service.sql("SELECT count() FROM audit_repairs").await, "0", "it was told not to");
 
-    assert_eq!(house.stop(), Some(0));
-    house.set("TALLYHOUSE_AUDIT_REPAIR", "true");
-    house.start().await;
-    eventually("a repair", || async { shown(&house, "repaired").await >= 1 }).await;
-    eventually("the other hour", || async { shown(&house, "events_missing").await == 1 }).await;
-    let totals = house.totals().await;
+    assert_eq!(service.stop(), Some(0));
+    service.set("TALLYHOUSE_AUDIT_REPAIR", "true");
+    service.start().await;
+    eventually("a repair", || async { shown(&service, "repaired").await >= 1 }).await;
+    eventually("the other hour", || async { shown(&service, "events_missing").await == 1 }).await;
+    let totals = service.totals().await;
     assert_eq!(totals[1..], ["101", "104", "101", "101"], "what has no events is left to a command");
-    assert_eq!(house.sql("SELECT groupUniqArray(author) FROM audit_repairs").await, "['background']");
-    let metrics = house.http.get(format!("{}/metrics", house.url)).send().await.unwrap().text().await.unwrap();
+    assert_eq!(service.sql("SELECT groupUniqArray(author) FROM audit_repairs").await, "['background']");
+    let metrics = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
     for expected in [
         ("tallyhouse_audit_checks_total{result=\"repaired\"", " 1"),
         ("tallyhouse_audit_repaired_total{direction=\"over\",rollup=\"type_hours\"", " 5"),
@@ -526,29 +528,29 @@ async fn the_background_finds_and_repairs_by_itself_and_says_so() {
         let is_there = metrics.lines().any(|line| line.starts_with(start) && line.ends_with(end));
         assert!(is_there, "{expected:?}: {metrics}");
     }
-    let mut client = AuditServiceClient::new(house.channel().await);
+    let mut client = AuditServiceClient::new(service.channel().await);
     let status = client.get_audit_status(proto::GetAuditStatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.events_missing.iter().map(|hour| hour.seconds).collect::<Vec<_>>(), [lost]);
-    assert_eq!(audit(&house, at, true).await.results(), [HourResult::Repaired]);
-    assert_eq!(house.sql("SELECT sum(events) FROM type_hours").await, "101");
+    assert_eq!(audit(&service, at, true).await.results(), [HourResult::Repaired]);
+    assert_eq!(service.sql("SELECT sum(events) FROM type_hours").await, "101");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_has_bounds() {
-    let house = House::with(&[NO_BACKGROUND, ("TALLYHOUSE_RETENTION_DAYS", "3000")]).await;
+    let service = TestService::with(&[NO_BACKGROUND, ("TALLYHOUSE_RETENTION_DAYS", "3000")]).await;
     let now = now_millis();
-    let too_long = try_audit(house.channel().await, window(now - 9_000 * HOUR, now), false).await.err().unwrap();
+    let too_long = try_audit(service.channel().await, window(now - 9_000 * HOUR, now), false).await.err().unwrap();
     assert_eq!(too_long.code(), Code::InvalidArgument);
-    let ahead = try_audit(house.channel().await, window(now + 9 * HOUR, now + 10 * HOUR), false).await.err().unwrap();
+    let ahead = try_audit(service.channel().await, window(now + 9 * HOUR, now + 10 * HOUR), false).await.err().unwrap();
     assert_eq!(ahead.code(), Code::InvalidArgument);
     // One at a time.
     let request =
         proto::AuditRequest { window: window(now - 8_000 * HOUR, now), repair: false, unproven_removals_max: 0 };
-    let mut client = AuditServiceClient::new(house.channel().await);
+    let mut client = AuditServiceClient::new(service.channel().await);
     let mut first = client.audit(request).await.unwrap().into_inner();
     first.message().await.unwrap().unwrap();
-    let second = try_audit(house.channel().await, None, false).await.err().unwrap();
+    let second = try_audit(service.channel().await, None, false).await.err().unwrap();
     assert_eq!(second.code(), Code::ResourceExhausted);
     drop((first, client));
-    eventually("an end of the first", || async { try_audit(house.channel().await, None, false).await.is_ok() }).await;
+    eventually("an end of the first", || async { try_audit(service.channel().await, None, false).await.is_ok() }).await;
 }

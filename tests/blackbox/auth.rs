@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::events::{click, now_millis, timestamp, window};
-use crate::house::House;
+use crate::service::TestService;
 use crate::tokens::{Signer, changed, channel, claims, key_set, now, unsigned};
 
 const MISSING: &str = "a bearer token is needed";
@@ -127,7 +127,7 @@ impl Keys {
         Self { rsa: Signer::rsa("r"), ec: Signer::ec("e"), ed: Signer::ed("d") }
     }
 
-    async fn house(&self, dir: &tempfile::TempDir) -> House {
+    async fn service(&self, dir: &tempfile::TempDir) -> TestService {
         let path = dir.path().join("keys.json");
         std::fs::write(&path, key_set(&[&self.rsa, &self.ec, &self.ed])).unwrap();
         let settings = [
@@ -136,7 +136,7 @@ impl Keys {
             ("TALLYHOUSE_AUTH_AUDIENCE", "tallyhouse"),
             ("TALLYHOUSE_OPERATOR_ORG_ID", "acme"),
         ];
-        House::with(&settings).await
+        TestService::with(&settings).await
     }
 
     /// Tokens that are refused whatever they are shown for, and what is said.
@@ -189,7 +189,7 @@ fn other_scopes(scope: &str) -> String {
 
 /// Calls by gRPC or grpc-web, and returns the status: that of a refusal, which
 /// is in the headers, or of an answer's end. A stream without an end is OK.
-async fn call(house: &House, web: bool, rpc: &str, message: &[u8], token: Option<&str>) -> Status {
+async fn call(service: &TestService, web: bool, rpc: &str, message: &[u8], token: Option<&str>) -> Status {
     // Reading the system's certificates takes longer than a call.
     let client = reqwest::Client::builder().tls_certs_only([]);
     let client = if web { client } else { client.http2_prior_knowledge() }.build().unwrap();
@@ -198,7 +198,7 @@ async fn call(house: &House, web: bool, rpc: &str, message: &[u8], token: Option
     body.extend_from_slice(message);
     let content_type = if web { "application/grpc-web+proto" } else { "application/grpc" };
     let request =
-        client.post(format!("{}/{rpc}", house.url)).header("content-type", content_type).header("te", "trailers");
+        client.post(format!("{}/{rpc}", service.url)).header("content-type", content_type).header("te", "trailers");
     let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
     let answer = request.body(body).send().await.unwrap();
     assert_eq!(answer.status(), 200, "{rpc}");
@@ -225,7 +225,7 @@ fn assert_refused(status: &Status, code: Code, reason: &str, message: &str, what
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rpc_refuses_every_bad_token() {
     let (keys, dir) = (Keys::new(), tempfile::tempdir().unwrap());
-    let house = keys.house(&dir).await;
+    let service = keys.service(&dir).await;
     let all: BTreeSet<String> = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS)
         .unwrap()
         .file
@@ -246,29 +246,29 @@ async fn every_rpc_refuses_every_bad_token() {
     };
     let token = keys.rsa.sign(&full_claims("acme", "ingest"));
     let stored =
-        call(&house, true, "tallyhouse.v1.IngestService/IngestBatch", &known.encode_to_vec(), Some(&token)).await;
+        call(&service, true, "tallyhouse.v1.IngestService/IngestBatch", &known.encode_to_vec(), Some(&token)).await;
     assert_eq!(stored.code(), Code::Ok);
     for (rpc, scope, message) in rpcs() {
         for web in [false, true] {
             let Some(scope) = scope else {
-                let status = call(&house, web, rpc, &message, Some("garbage")).await;
+                let status = call(&service, web, rpc, &message, Some("garbage")).await;
                 assert_eq!(status.code(), Code::Ok, "{rpc}");
                 continue;
             };
             for (what, token, said) in keys.bad_tokens() {
-                let status = call(&house, web, rpc, &message, token.as_deref()).await;
+                let status = call(&service, web, rpc, &message, token.as_deref()).await;
                 let what = format!("{rpc}, web: {web}, {what}");
                 assert_refused(&status, Code::Unauthenticated, "UNAUTHENTICATED", &said, &what);
             }
             let token = keys.ec.sign(&full_claims("acme", &other_scopes(scope)));
-            let status = call(&house, web, rpc, &message, Some(&token)).await;
+            let status = call(&service, web, rpc, &message, Some(&token)).await;
             let said = format!("the token does not have the scope '{scope}'");
             assert_refused(&status, Code::PermissionDenied, "PERMISSION_DENIED", &said, rpc);
             for signer in [&keys.rsa, &keys.ec, &keys.ed] {
                 let token = signer.sign(&full_claims("acme", scope));
                 // Only one audit runs at a time, and the last one may not have ended.
-                crate::house::eventually(rpc, || async {
-                    let status = call(&house, web, rpc, &message, Some(&token)).await;
+                crate::service::eventually(rpc, || async {
+                    let status = call(&service, web, rpc, &message, Some(&token)).await;
                     let is_busy = rpc.ends_with("/Audit") && status.code() == Code::ResourceExhausted;
                     // There is no repair to take back.
                     let is_let_in =
@@ -280,7 +280,7 @@ async fn every_rpc_refuses_every_bad_token() {
             }
         }
     }
-    let status = call(&house, true, "tallyhouse.v1.QueryService/Other", &[], None).await;
+    let status = call(&service, true, "tallyhouse.v1.QueryService/Other", &[], None).await;
     assert_eq!(status.code(), Code::Unimplemented);
 }
 
@@ -306,8 +306,8 @@ fn payload(path: &str) -> Value {
 }
 
 /// Status, `WWW-Authenticate` and body.
-async fn ask(house: &House, method: &Method, path: &str, token: Option<&str>) -> (u16, String, Value) {
-    let request = house.http.request(method.clone(), format!("{}{path}", house.url));
+async fn ask(service: &TestService, method: &Method, path: &str, token: Option<&str>) -> (u16, String, Value) {
+    let request = service.http.request(method.clone(), format!("{}{path}", service.url));
     let request = if *method == Method::GET { request } else { request.json(&payload(path)) };
     let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
     let answer = request.send().await.unwrap();
@@ -321,8 +321,8 @@ async fn ask(house: &House, method: &Method, path: &str, token: Option<&str>) ->
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_refuses_every_bad_token() {
     let (keys, dir) = (Keys::new(), tempfile::tempdir().unwrap());
-    let house = keys.house(&dir).await;
-    let (_, description) = house.get("/openapi.json").await;
+    let service = keys.service(&dir).await;
+    let (_, description) = service.get("/openapi.json").await;
     let all: BTreeSet<(String, String)> = description["paths"]
         .as_object()
         .unwrap()
@@ -333,7 +333,7 @@ async fn every_route_refuses_every_bad_token() {
     assert_eq!(listed.collect::<BTreeSet<_>>(), all, "a new route needs a place in this test");
 
     let mut ingest = proto::ingest_service_client::IngestServiceClient::new(
-        channel(&house, &keys.rsa.sign(&full_claims("acme", "ingest"))).await,
+        channel(&service, &keys.rsa.sign(&full_claims("acme", "ingest"))).await,
     );
     let request = proto::IngestBatchRequest {
         events: vec![click("known", now_millis())],
@@ -345,13 +345,13 @@ async fn every_route_refuses_every_bad_token() {
     for (method, path, scope, url) in routes() {
         let Some(scope) = scope else {
             for token in [None, Some("garbage")] {
-                assert_eq!(ask(&house, &method, url, token).await.0, 200, "{path}");
+                assert_eq!(ask(&service, &method, url, token).await.0, 200, "{path}");
             }
             continue;
         };
         let said = |code: &str, message: &str| json!({ "error": { "code": code, "message": message, "details": [] } });
         for (what, token, message) in keys.bad_tokens() {
-            let (status, challenge, text) = ask(&house, &method, url, token.as_deref()).await;
+            let (status, challenge, text) = ask(&service, &method, url, token.as_deref()).await;
             assert_eq!((status, text), (401, said("UNAUTHENTICATED", &message)), "{method} {path}, {what}");
             let expected = match token {
                 None => "Bearer realm=\"tallyhouse\"".to_owned(),
@@ -362,7 +362,7 @@ async fn every_route_refuses_every_bad_token() {
             assert_eq!(challenge, expected, "{method} {path}, {what}");
         }
         let token = keys.ed.sign(&full_claims("acme", &other_scopes(scope)));
-        let (status, challenge, text) = ask(&house, &method, url, Some(&token)).await;
+        let (status, challenge, text) = ask(&service, &method, url, Some(&token)).await;
         let message = format!("the token does not have the scope '{scope}'");
         assert_eq!((status, text), (403, said("PERMISSION_DENIED", &message)), "{method} {path}");
         assert_eq!(challenge, format!("Bearer realm=\"tallyhouse\", error=\"insufficient_scope\", scope=\"{scope}\""));
@@ -370,15 +370,15 @@ async fn every_route_refuses_every_bad_token() {
         let joint = if url.contains('?') { '&' } else { '?' };
         let token = keys.ed.sign(&full_claims("acme", scope));
         for (org_id, is_own) in [("acme", true), ("beta", false), ("", false), ("acme&org_id=beta", false)] {
-            let (status, _, text) = ask(&house, &method, &format!("{url}{joint}org_id={org_id}"), Some(&token)).await;
+            let (status, _, text) = ask(&service, &method, &format!("{url}{joint}org_id={org_id}"), Some(&token)).await;
             assert_eq!(status < 300, is_own, "{method} {path} of {org_id}: {text}");
             if !is_own {
-                let message = "the request names another organisation than the token";
+                let message = "the request names another organization than the token";
                 assert_eq!((status, text), (403, said("PERMISSION_DENIED", message)));
             }
         }
     }
-    another_organisation_is_refused(&house, &keys.ed).await;
+    another_organization_is_refused(&service, &keys.ed).await;
     let token = keys.ed.sign(&full_claims("acme", "ingest"));
     for (org_id, expected) in [(Some("acme"), 202), (Some("beta"), 403), (Some(""), 403), (None, 202)] {
         let whole = |mut body: Value| {
@@ -390,16 +390,16 @@ async fn every_route_refuses_every_bad_token() {
             ("/api/v1/events", whole(json!({ "events": [crate::analytics::event(&format!("whole-{org_id:?}"))] }))),
             ("/api/v1/events", json!({ "events": [whole(crate::analytics::event(&format!("part-{org_id:?}")))] })),
         ] {
-            let request = house.http.post(format!("{}{path}", house.url)).bearer_auth(&token);
+            let request = service.http.post(format!("{}{path}", service.url)).bearer_auth(&token);
             assert_eq!(request.json(&body).send().await.unwrap().status(), expected, "{path}: {org_id:?}");
         }
     }
 }
 
 /// In paths, in bodies, and in messages.
-async fn another_organisation_is_refused(house: &House, signer: &Signer) {
+async fn another_organization_is_refused(service: &TestService, signer: &Signer) {
     let token = signer.sign(&full_claims("acme", "ingest admin"));
-    let message = "the request names another organisation than the token";
+    let message = "the request names another organization than the token";
     let expected = json!({ "error": { "code": "PERMISSION_DENIED", "message": message, "details": [] } });
     for (method, path) in [
         (Method::PUT, "/api/v1/organizations/beta"),
@@ -407,7 +407,7 @@ async fn another_organisation_is_refused(house: &House, signer: &Signer) {
         (Method::GET, "/api/v1/organizations/beta/members"),
         (Method::PUT, "/api/v1/organizations/beta/members/u"),
     ] {
-        let (status, _, text) = ask(house, &method, path, Some(&token)).await;
+        let (status, _, text) = ask(service, &method, path, Some(&token)).await;
         assert_eq!((status, text), (403, expected.clone()), "{method} {path}");
     }
     for (method, path) in [
@@ -419,7 +419,7 @@ async fn another_organisation_is_refused(house: &House, signer: &Signer) {
         for (org_id, status) in [("acme", 200), ("beta", 403)] {
             let mut body = payload(path);
             body["org_id"] = json!(org_id);
-            let request = house.http.request(method.clone(), format!("{}{path}", house.url)).bearer_auth(&token);
+            let request = service.http.request(method.clone(), format!("{}{path}", service.url)).bearer_auth(&token);
             assert_eq!(request.json(&body).send().await.unwrap().status(), status, "{method} {path} of {org_id}");
         }
     }
@@ -436,7 +436,7 @@ async fn another_organisation_is_refused(house: &House, signer: &Signer) {
         ("ListMembers", list.encode_to_vec()),
     ] {
         let rpc = format!("tallyhouse.v1.OrganizationService/{rpc}");
-        let status = call(house, true, &rpc, &request, Some(&token)).await;
+        let status = call(service, true, &rpc, &request, Some(&token)).await;
         assert_refused(&status, Code::PermissionDenied, "PERMISSION_DENIED", message, &rpc);
     }
 }
@@ -444,9 +444,10 @@ async fn another_organisation_is_refused(house: &House, signer: &Signer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_when_its_token_expires() {
     let secret = crate::tokens::SECRET;
-    let house = House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", secret), ("TALLYHOUSE_AUTH_LEEWAY_SECONDS", "0")]).await;
+    let service =
+        TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", secret), ("TALLYHOUSE_AUTH_LEEWAY_SECONDS", "0")]).await;
     let short = changed(claims("acme", "ingest read"), "exp", Some(json!(now() + 3)));
-    let channel = channel(&house, &Signer::secret(secret).sign(&short)).await;
+    let channel = channel(&service, &Signer::secret(secret).sign(&short)).await;
     let mut tail = proto::outcome_service_client::OutcomeServiceClient::new(channel.clone());
     let mut outcomes = tail.watch(proto::WatchRequest::default()).await.unwrap().into_inner();
     let (requests, received) = tokio::sync::mpsc::channel(4);
@@ -489,8 +490,8 @@ fn serve_refuses_what_is_not_safe_and_names_the_setting() {
 }
 
 /// The status of a question that requires `read`.
-async fn read_with(house: &House, token: &str) -> u16 {
-    let request = house.http.get(format!("{}/users/top", house.url)).bearer_auth(token);
+async fn read_with(service: &TestService, token: &str) -> u16 {
+    let request = service.http.get(format!("{}/users/top", service.url)).bearer_auth(token);
     request.send().await.unwrap().status().as_u16()
 }
 
@@ -504,22 +505,22 @@ async fn every_algorithm_that_fits_a_key_is_taken_and_a_key_need_not_be_named() 
     let any = |signer: &Signer| changed(signer.jwk(), "alg", None);
     let set = json!({ "keys": [any(&rsa), any(&other), ec.jwk(), changed(ed.jwk(), "alg", Some(json!("Ed25519"))), pinned.jwk()] });
     std::fs::write(&file, set.to_string()).unwrap();
-    let house = House::with(&[("TALLYHOUSE_AUTH_JWKS_FILE", file.to_str().unwrap())]).await;
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_JWKS_FILE", file.to_str().unwrap())]).await;
     let good = claims("acme", "read");
     for algorithm in
         [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512]
     {
         for signer in [&rsa, &other] {
             let by = signer.by(algorithm);
-            assert_eq!(read_with(&house, &by.sign(&good)).await, 200, "{algorithm:?}");
-            assert_eq!(read_with(&house, &by.unnamed().sign(&good)).await, 200, "{algorithm:?}, unnamed");
+            assert_eq!(read_with(&service, &by.sign(&good)).await, 200, "{algorithm:?}");
+            assert_eq!(read_with(&service, &by.unnamed().sign(&good)).await, 200, "{algorithm:?}, unnamed");
         }
         let expected = if algorithm == Algorithm::RS256 { 200 } else { 401 };
-        assert_eq!(read_with(&house, &pinned.by(algorithm).sign(&good)).await, expected, "{algorithm:?}, pinned");
+        assert_eq!(read_with(&service, &pinned.by(algorithm).sign(&good)).await, expected, "{algorithm:?}, pinned");
     }
     for (signer, alg) in [(&ec, "ES384"), (&ed, "EdDSA"), (&ed, "Ed25519")] {
         let token = signer.sign_with_header(&json!({ "alg": alg }), &good);
-        assert_eq!(read_with(&house, &token).await, 200, "{alg}");
+        assert_eq!(read_with(&service, &token).await, 200, "{alg}");
     }
     for (what, token) in [
         ("a stranger's, unnamed", Signer::rsa("x").unnamed().sign(&good)),
@@ -530,7 +531,7 @@ async fn every_algorithm_that_fits_a_key_is_taken_and_a_key_need_not_be_named() 
         ("two parts", rsa.sign(&good).rsplit_once('.').unwrap().0.to_owned()),
         ("four parts", rsa.sign(&good) + ".AA"),
     ] {
-        assert_eq!(read_with(&house, &token).await, 401, "{what}");
+        assert_eq!(read_with(&service, &token).await, 401, "{what}");
     }
 }
 
@@ -541,7 +542,7 @@ async fn claims_of_other_issuers_are_read_by_the_names_that_are_configured() {
         ("TALLYHOUSE_AUTH_HS256_SECRET", crate::tokens::SECRET),
         ("TALLYHOUSE_AUTH_ORG_CLAIM", "https://issuer.example/org"),
     ];
-    let house = House::with(&settings).await;
+    let service = TestService::with(&settings).await;
     let org = |scopes: Value| {
         let mut claims = changed(claims("other", ""), "scope", None);
         claims["https://issuer.example/org"] = json!("acme");
@@ -557,9 +558,9 @@ async fn claims_of_other_issuers_are_read_by_the_names_that_are_configured() {
         (json!({ "scope": 7 }), 401),
         (json!({}), 403),
     ] {
-        assert_eq!(read_with(&house, &org(scopes.clone())).await, expected, "{scopes}");
+        assert_eq!(read_with(&service, &org(scopes.clone())).await, expected, "{scopes}");
     }
-    let answer = house.http.get(format!("{}/users/top", house.url)).bearer_auth(signer.token("acme", "read"));
+    let answer = service.http.get(format!("{}/users/top", service.url)).bearer_auth(signer.token("acme", "read"));
     let text = answer.send().await.unwrap().text().await.unwrap();
     assert!(text.contains("the token's claim 'https://issuer.example/org' is not accepted"), "{text}");
 }

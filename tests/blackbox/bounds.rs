@@ -8,13 +8,13 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::events::{click, clicks, now_millis};
-use crate::house::{House, eventually, signal};
+use crate::service::{TestService, eventually, signal};
 
 const DAY: i64 = 86_400_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through() {
-    let house = House::with(&[
+    let service = TestService::with(&[
         ("TALLYHOUSE_INGEST_BYTES_IN_FLIGHT_MAX", "1048576"),
         ("TALLYHOUSE_INGEST_WAIT_MS_MAX", "50"),
         ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
@@ -24,21 +24,21 @@ async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through
     let now = now_millis();
     // More than the index holds, so that older events must be looked up.
     for minute in 0..5 {
-        house.store(clicks(&format!("old-{minute}"), 250, now - DAY + minute * 60_000)).await;
+        service.store(clicks(&format!("old-{minute}"), 250, now - DAY + minute * 60_000)).await;
     }
-    let engine = house.engine_pid();
+    let engine = service.engine_pid();
     signal(engine, "STOP");
     // A batch that takes all the room, and keeps it while ClickHouse does not answer.
     let mut late = clicks("late", 100, now - 2 * DAY);
     late.iter_mut().for_each(|event| event.properties = format!("{{\"x\":\"{}\"}}", "y".repeat(12_000)));
-    let mut ingest = house.ingest().await;
+    let mut ingest = service.ingest().await;
     let waiting = tokio::spawn(async move {
         ingest.ingest_batch(IngestBatchRequest { events: late, durability: 0, ..Default::default() }).await
     });
     let probe = IngestBatchRequest { events: vec![click("probe", now)], durability: 0, ..Default::default() };
     let refusal = std::sync::Mutex::new(None);
     eventually("a refusal", || async {
-        let refused = house.ingest().await.ingest_batch(probe.clone()).await.err();
+        let refused = service.ingest().await.ingest_batch(probe.clone()).await.err();
         let is_refused = refused.is_some();
         *refusal.lock().unwrap() = refused;
         is_refused
@@ -51,24 +51,24 @@ async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through
     signal(engine, "CONT");
     let counts = waiting.await.unwrap().unwrap().into_inner().counts.unwrap();
     assert_eq!(counts.accepted, 100, "{counts:?}");
-    house.store(probe.events).await;
-    house.assert_counted(5 * 250 + 100 + 1).await;
+    service.store(probe.events).await;
+    service.assert_counted(5 * 250 + 100 + 1).await;
 }
 
 /// The most queries of the service's that ClickHouse was seen to work on at a
 /// time, while 16 callers ask all the time; but for one look in ten, since a
 /// query is still listed for a moment when its answer is out.
 async fn most_queries_at_a_time(queries_in_flight_max: &str) -> u32 {
-    let house = Arc::new(House::with(&[("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", queries_in_flight_max)]).await);
+    let service = Arc::new(TestService::with(&[("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", queries_in_flight_max)]).await);
     for part in 0..5 {
-        house.store(clicks(&format!("part-{part}"), 10_000, now_millis())).await;
+        service.store(clicks(&format!("part-{part}"), 10_000, now_millis())).await;
     }
     let is_over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..16)
         .map(|_| {
-            let (house, is_over) = (Arc::clone(&house), Arc::clone(&is_over));
+            let (service, is_over) = (Arc::clone(&service), Arc::clone(&is_over));
             tokio::spawn(async move {
-                let mut query = house.query().await;
+                let mut query = service.query().await;
                 // Lists are not cached; this one reads everything to find nothing.
                 let request = proto::ListEventsRequest { user_id: "nobody".to_owned(), ..Default::default() };
                 while !is_over.load(Ordering::Relaxed) {
@@ -79,7 +79,7 @@ async fn most_queries_at_a_time(queries_in_flight_max: &str) -> u32 {
         .collect();
     let mut seen_at_a_time: Vec<u32> = Vec::new();
     for _ in 0..200 {
-        let seen = house.sql("SELECT count() FROM system.processes WHERE query LIKE 'SELECT event_id, type%'").await;
+        let seen = service.sql("SELECT count() FROM system.processes WHERE query LIKE 'SELECT event_id, type%'").await;
         seen_at_a_time.push(seen.parse().unwrap());
     }
     is_over.store(true, Ordering::Relaxed);

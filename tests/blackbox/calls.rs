@@ -5,26 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
-use tallyhouse::meters::catalogue::{CATALOGUE, Kind};
+use tallyhouse::instruments::catalogue::{CATALOGUE, Kind};
 use tallyhouse::transport::proto::{self, IngestBatchRequest, IngestRequest};
 use tokio_stream::StreamExt as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};
 
 use crate::events::{click, clicks, now_millis, window};
-use crate::house::{House, eventually};
+use crate::service::{TestService, eventually};
 use crate::tokens::{Signer, channel, claims};
 
 /// The lines of calls.
-fn lines(house: &House) -> Vec<Value> {
-    let lines = house.stderr();
+fn lines(service: &TestService) -> Vec<Value> {
+    let lines = service.stderr();
     let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["target"] == "tallyhouse::request").collect()
 }
 
 /// The only line with this request id, once it is there.
-async fn line(house: &House, id: &str) -> Value {
-    let of_id = || lines(house).into_iter().filter(|line| line["span"]["request_id"] == id).collect::<Vec<_>>();
+async fn line(service: &TestService, id: &str) -> Value {
+    let of_id = || lines(service).into_iter().filter(|line| line["span"]["request_id"] == id).collect::<Vec<_>>();
     eventually(&format!("a line of {id}"), || async { !of_id().is_empty() }).await;
     let mut found = of_id();
     assert_eq!(found.len(), 1, "{found:?}");
@@ -43,15 +43,15 @@ fn grpc_id(metadata: &MetadataMap) -> String {
 async fn every_answer_has_an_id_and_every_call_one_line() {
     let secret = crate::tokens::SECRET;
     let settings = [("TALLYHOUSE_LOG_FORMAT", "json"), ("TALLYHOUSE_AUTH_HS256_SECRET", secret)];
-    let house = House::with(&settings).await;
+    let service = TestService::with(&settings).await;
     let token = Signer::secret(secret).sign(&claims("acme", "ingest read"));
-    let get = |path: &str| house.http.get(format!("{}{path}", house.url));
+    let get = |path: &str| service.http.get(format!("{}{path}", service.url));
 
     // The caller's own id; the route and not the path, and nothing of the query.
     let answer =
         get("/events/some-id?token=hunter2").bearer_auth(&token).header("x-request-id", "mine-1").send().await.unwrap();
     assert_eq!((answer.status().as_u16(), &*rest_id(answer.headers())), (404, "mine-1"));
-    let found = line(&house, "mine-1").await;
+    let found = line(&service, "mine-1").await;
     let fields = &found["fields"];
     assert_eq!(found["level"], "INFO");
     assert_eq!(fields["method"], "GET");
@@ -65,40 +65,40 @@ async fn every_answer_has_an_id_and_every_call_one_line() {
     assert_eq!(answer.status(), 404);
     let id = rest_id(answer.headers());
     assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 7);
-    assert_eq!(line(&house, &id).await["fields"]["path"], "/nowhere");
+    assert_eq!(line(&service, &id).await["fields"]["path"], "/nowhere");
     let answer = get("/users/top").send().await.unwrap();
     assert_eq!(answer.status(), 401);
-    assert!(line(&house, &rest_id(answer.headers())).await["fields"].get("org_id").is_none());
+    assert!(line(&service, &rest_id(answer.headers())).await["fields"].get("org_id").is_none());
 
     // gRPC: an answer, an error, and a stream, whose line comes at its end.
-    let mut ingest = proto::ingest_service_client::IngestServiceClient::new(channel(&house, &token).await);
+    let mut ingest = proto::ingest_service_client::IngestServiceClient::new(channel(&service, &token).await);
     let answer = ingest
         .ingest_batch(IngestBatchRequest { events: vec![click("a", now_millis())], ..IngestBatchRequest::default() })
         .await;
-    let found = line(&house, &grpc_id(answer.unwrap().metadata())).await;
+    let found = line(&service, &grpc_id(answer.unwrap().metadata())).await;
     assert_eq!(found["fields"]["path"], "tallyhouse.v1.IngestService/IngestBatch");
     assert_eq!((&found["fields"]["grpc_status"], &found["fields"]["org_id"]), (&"OK".into(), &"acme".into()));
-    let mut query = proto::query_service_client::QueryServiceClient::new(channel(&house, &token).await);
+    let mut query = proto::query_service_client::QueryServiceClient::new(channel(&service, &token).await);
     let mut request = Request::new(proto::GetEventRequest { event_id: "none".to_owned() });
     request.metadata_mut().insert("x-request-id", "mine-2".parse().unwrap());
     let error = query.get_event(request).await.unwrap_err();
     assert_eq!((error.code(), &*grpc_id(error.metadata())), (Code::NotFound, "mine-2"));
-    assert_eq!(line(&house, "mine-2").await["fields"]["grpc_status"], "NOT_FOUND");
+    assert_eq!(line(&service, "mine-2").await["fields"]["grpc_status"], "NOT_FOUND");
 
     // grpc-web says its status in its body.
     let web = |event_id: &str| {
         let message = prost::Message::encode_to_vec(&proto::GetEventRequest { event_id: event_id.to_owned() });
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        let url = format!("{}/tallyhouse.v1.QueryService/GetEvent", house.url);
-        let post = house.http.post(url).bearer_auth(&token).header("content-type", "application/grpc-web+proto");
+        let url = format!("{}/tallyhouse.v1.QueryService/GetEvent", service.url);
+        let post = service.http.post(url).bearer_auth(&token).header("content-type", "application/grpc-web+proto");
         post.body([&[0], &length[..], &message].concat()).send()
     };
-    eventually("the event", || async { house.sql("SELECT count() FROM events").await != "0" }).await;
+    eventually("the event", || async { service.sql("SELECT count() FROM events").await != "0" }).await;
     for (event_id, status) in [("a", "OK"), ("none", "NOT_FOUND")] {
         let answer = web(event_id).await.unwrap();
         let id = rest_id(answer.headers());
         answer.bytes().await.unwrap();
-        assert_eq!(line(&house, &id).await["fields"]["grpc_status"], status);
+        assert_eq!(line(&service, &id).await["fields"]["grpc_status"], status);
     }
 
     let (send, requests) = tokio::sync::mpsc::channel(4);
@@ -111,22 +111,23 @@ async fn every_answer_has_an_id_and_every_call_one_line() {
         send.send(batch(sequence)).await.unwrap();
         assert!(answers.next().await.unwrap().is_ok());
     }
-    assert!(lines(&house).iter().all(|line| line["span"]["request_id"] != *id), "the stream is under way");
+    assert!(lines(&service).iter().all(|line| line["span"]["request_id"] != *id), "the stream is under way");
     drop(send);
     assert!(answers.next().await.is_none());
-    assert_eq!(line(&house, &id).await["fields"]["grpc_status"], "OK");
+    assert_eq!(line(&service, &id).await["fields"]["grpc_status"], "OK");
     // What the service says of a batch says of which call it was.
-    let stderr = house.stderr();
+    let stderr = service.stderr();
     assert!(!stderr.contains("hunter2") && !stderr.contains("some-id"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn good_calls_may_be_left_out_and_failed_ones_are_not() {
-    let mut house = House::with(&[("TALLYHOUSE_LOG_FORMAT", "json"), ("TALLYHOUSE_REQUEST_LOG", "errors")]).await;
-    let ask = async |house: &House, path: &str, id: &str| {
-        house
+    let mut service =
+        TestService::with(&[("TALLYHOUSE_LOG_FORMAT", "json"), ("TALLYHOUSE_REQUEST_LOG", "errors")]).await;
+    let ask = async |service: &TestService, path: &str, id: &str| {
+        service
             .http
-            .get(format!("{}{path}", house.url))
+            .get(format!("{}{path}", service.url))
             .header("x-request-id", id)
             .send()
             .await
@@ -134,23 +135,23 @@ async fn good_calls_may_be_left_out_and_failed_ones_are_not() {
             .status()
             .as_u16()
     };
-    assert_eq!(ask(&house, "/users/top", "good").await, 200);
-    assert_eq!(ask(&house, "/users/top?limit=x", "bad").await, 422);
-    assert_eq!(line(&house, "bad").await["fields"]["status"], 422);
-    assert_eq!(lines(&house).len(), 1);
-    house.set("TALLYHOUSE_REQUEST_LOG", "none");
-    tokio::task::block_in_place(|| house.stop());
-    house.start().await;
-    assert_eq!(ask(&house, "/users/top?limit=x", "worse").await, 422);
-    tokio::task::block_in_place(|| house.stop());
-    assert_eq!(lines(&house).len(), 1);
+    assert_eq!(ask(&service, "/users/top", "good").await, 200);
+    assert_eq!(ask(&service, "/users/top?limit=x", "bad").await, 422);
+    assert_eq!(line(&service, "bad").await["fields"]["status"], 422);
+    assert_eq!(lines(&service).len(), 1);
+    service.set("TALLYHOUSE_REQUEST_LOG", "none");
+    tokio::task::block_in_place(|| service.stop());
+    service.start().await;
+    assert_eq!(ask(&service, "/users/top?limit=x", "worse").await, 422);
+    tokio::task::block_in_place(|| service.stop());
+    assert_eq!(lines(&service).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_may_call_from_where_they_are_allowed() {
-    let house = House::with(&[("TALLYHOUSE_CORS_ORIGINS", "https://a.example,http://localhost:3000")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_CORS_ORIGINS", "https://a.example,http://localhost:3000")]).await;
     let preflight = |origin: &'static str| {
-        let request = house.http.request(reqwest::Method::OPTIONS, format!("{}/events", house.url));
+        let request = service.http.request(reqwest::Method::OPTIONS, format!("{}/events", service.url));
         let request = request.header("origin", origin).header("access-control-request-method", "PUT");
         request.header("access-control-request-headers", "idempotency-key,traceparent").send()
     };
@@ -181,7 +182,7 @@ async fn pages_may_call_from_where_they_are_allowed() {
     assert!(answer.headers().contains_key("x-request-id"), "also this answer has one");
     let answer = preflight("https://b.example").await.unwrap();
     assert!(!answer.headers().contains_key("access-control-allow-origin"));
-    let get = house.http.get(format!("{}/users/top", house.url)).header("origin", "https://a.example");
+    let get = service.http.get(format!("{}/users/top", service.url)).header("origin", "https://a.example");
     let answer = get.send().await.unwrap();
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://a.example");
     let seen =
@@ -190,24 +191,24 @@ async fn pages_may_call_from_where_they_are_allowed() {
 }
 
 /// The metrics that are served, with their kinds, and the text.
-async fn served(house: &House) -> (BTreeMap<String, String>, String) {
-    let text = house.http.get(format!("{}/metrics", house.url)).send().await.unwrap().text().await.unwrap();
+async fn served(service: &TestService) -> (BTreeMap<String, String>, String) {
+    let text = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     (types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect(), text)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_served_as_it_is_documented() {
-    let house = House::with(&[("TALLYHOUSE_RATE_LIMIT_ORG_EVENTS_PER_SECOND", "1000000")]).await;
-    house.store(clicks("m", 20, now_millis())).await;
+    let service = TestService::with(&[("TALLYHOUSE_RATE_LIMIT_ORG_EVENTS_PER_SECOND", "1000000")]).await;
+    service.store(clicks("m", 20, now_millis())).await;
     for _ in 0..2 {
-        assert_eq!(house.get("/users/top").await.0, 200);
+        assert_eq!(service.get("/users/top").await.0, 200);
     }
-    assert_eq!(house.get("/events/no-such-id-of-anybody").await.0, 404);
-    assert_eq!(house.get("/nowhere-at-all").await.0, 404);
+    assert_eq!(service.get("/events/no-such-id-of-anybody").await.0, 404);
+    assert_eq!(service.get("/nowhere-at-all").await.0, 404);
     let odd = reqwest::Method::from_bytes(b"BREW").unwrap();
-    house.http.request(odd, format!("{}/users/top", house.url)).send().await.unwrap();
-    let mut audit = proto::audit_service_client::AuditServiceClient::new(house.channel().await);
+    service.http.request(odd, format!("{}/users/top", service.url)).send().await.unwrap();
+    let mut audit = proto::audit_service_client::AuditServiceClient::new(service.channel().await);
     let hour = window(now_millis() - 3_600_000, now_millis());
     audit
         .audit(proto::AuditRequest { window: hour, repair: false, unproven_removals_max: 0 })
@@ -228,7 +229,7 @@ async fn every_metric_is_served_as_it_is_documented() {
             (metric.prometheus_name(), kind.to_owned())
         })
         .collect();
-    let (types, text) = served(&house).await;
+    let (types, text) = served(&service).await;
     assert_eq!(types, documented);
 
     let value = |name: &str, labels: &[&str]| {
@@ -268,11 +269,11 @@ async fn every_metric_is_served_as_it_is_documented() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs promtool on the PATH: scripts/lint-metrics brings it"]
 async fn promtool_finds_no_fault_with_the_metrics() {
-    let house = House::new().await;
-    house.store(clicks("m", 20, now_millis())).await;
-    assert_eq!(house.get("/users/top").await.0, 200);
-    let file = house.data_dir().join("metrics.txt");
-    std::fs::write(&file, served(&house).await.1).unwrap();
+    let service = TestService::new().await;
+    service.store(clicks("m", 20, now_millis())).await;
+    assert_eq!(service.get("/users/top").await.0, 200);
+    let file = service.data_dir().join("metrics.txt");
+    std::fs::write(&file, served(&service).await.1).unwrap();
     let mut command = std::process::Command::new("promtool");
     let output = command.args(["check", "metrics"]).stdin(std::fs::File::open(file).unwrap()).output().unwrap();
     let said = [output.stdout, output.stderr].concat();

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tallyhouse::transport::proto;
 
-use crate::house::House;
+use crate::service::TestService;
 use crate::tokens::{SECRET, Signer};
 
 /// The directory of the clients, with their packages.
@@ -18,16 +18,16 @@ fn clients() -> PathBuf {
     clients
 }
 
-/// Runs the tests in `tests/clients` with Node.js against a house.
+/// Runs the tests in `tests/clients` with Node.js against a service.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_made_from_the_protocol_work_over_grpc_and_grpc_web() {
-    let house = House::new().await;
-    let descriptors = house.data_dir().join("tallyhouse.binpb");
+    let service = TestService::new().await;
+    let descriptors = service.data_dir().join("tallyhouse.binpb");
     std::fs::write(&descriptors, proto::DESCRIPTORS).unwrap();
     run(Command::new("node")
         .args(["--test", "grpc.test.js", "grpc_web.test.js"])
         .current_dir(clients())
-        .env("TALLYHOUSE_URL", &house.url)
+        .env("TALLYHOUSE_URL", &service.url)
         .env("TALLYHOUSE_PROTO", Path::new(env!("CARGO_MANIFEST_DIR")).join("proto"))
         .env("TALLYHOUSE_DESCRIPTORS", &descriptors));
 }
@@ -37,10 +37,10 @@ async fn clients_made_from_the_protocol_work_over_grpc_and_grpc_web() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_made_from_the_description_calls_every_operation() {
     let settings = [("TALLYHOUSE_AUTH_HS256_SECRET", SECRET), ("TALLYHOUSE_OPERATOR_ORG_ID", "acme")];
-    let house = House::with(&settings).await;
+    let service = TestService::with(&settings).await;
     let clients = clients();
-    let description = house.data_dir().join("openapi.json");
-    let answer = house.http.get(format!("{}/openapi.json", house.url)).send().await.unwrap();
+    let description = service.data_dir().join("openapi.json");
+    let answer = service.http.get(format!("{}/openapi.json", service.url)).send().await.unwrap();
     std::fs::write(&description, answer.bytes().await.unwrap()).unwrap();
     let tool = |name: &str| {
         let mut command = Command::new(clients.join("node_modules/.bin").join(name));
@@ -52,7 +52,7 @@ async fn a_client_made_from_the_description_calls_every_operation() {
     run(Command::new("node")
         .args(["--test", "rest.test.js"])
         .current_dir(&clients)
-        .env("TALLYHOUSE_URL", &house.url)
+        .env("TALLYHOUSE_URL", &service.url)
         .env("TALLYHOUSE_TOKEN", Signer::secret(SECRET).token("acme", "ingest read admin")));
 }
 

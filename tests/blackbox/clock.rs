@@ -11,14 +11,14 @@ use tonic::Code;
 
 use crate::analytics::event;
 use crate::events::{click, clicks, now_millis};
-use crate::house::{House, eventually};
-use crate::second::SecondService;
+use crate::second_service::SecondService;
+use crate::service::{TestService, eventually};
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// A service whose clock can be set, beside a house.
+/// A service whose clock can be set, beside a service that holds ClickHouse.
 struct WithClock {
-    house: House,
+    first: TestService,
     service: SecondService,
     clock: Clock,
     _dir: tempfile::TempDir,
@@ -26,13 +26,13 @@ struct WithClock {
 
 impl WithClock {
     async fn start(settings: &[(&str, &str)]) -> Self {
-        let house = House::new().await;
+        let first = TestService::new().await;
         let dir = tempfile::tempdir().unwrap();
         let library = set_clock::build(dir.path()).unwrap();
         let clock = Clock::at(&library, dir.path().join("clock"), now_millis()).unwrap();
         let preload = [("LD_PRELOAD", clock.library.to_str().unwrap()), ("CHAOS_CLOCK", clock.path.to_str().unwrap())];
-        let service = SecondService::start(&house, &[settings, &preload[..]].concat()).await;
-        Self { house, service, clock, _dir: dir }
+        let service = SecondService::start(&first, &[settings, &preload[..]].concat()).await;
+        Self { first, service, clock, _dir: dir }
     }
 
     async fn send(&self, events: Vec<proto::Event>) -> Result<proto::VerdictCounts, tonic::Status> {
@@ -43,12 +43,12 @@ impl WithClock {
 
     async fn post_once(&self, body: &Value) -> (u16, Value) {
         let url = format!("{}/api/v1/events", self.service.url);
-        let answer = self.house.http.post(url).header("Idempotency-Key", "once").json(body).send().await.unwrap();
+        let answer = self.first.http.post(url).header("Idempotency-Key", "once").json(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     async fn ready(&self) -> (u16, Value) {
-        let answer = self.house.http.get(format!("{}/readyz", self.service.url)).send().await.unwrap();
+        let answer = self.first.http.get(format!("{}/readyz", self.service.url)).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 }
@@ -78,8 +78,8 @@ async fn a_jump_refuses_nothing_for_good_and_heals_when_it_is_put_right() {
         assert_eq!(with.post_once(&body).await, first, "{days}: the key still has its answer");
         assert_eq!(with.ready().await.0, 200);
     }
-    eventually("all are stored", || async { with.house.sql("SELECT count() FROM events").await == "31" }).await;
-    let ahead = with.house.sql("SELECT max(arrival) FROM events").await.parse::<i64>().unwrap() / 1_000 - now_millis();
+    eventually("all are stored", || async { with.first.sql("SELECT count() FROM events").await == "31" }).await;
+    let ahead = with.first.sql("SELECT max(arrival) FROM events").await.parse::<i64>().unwrap() / 1_000 - now_millis();
     assert!(ahead < 60_000, "arrivals are {ahead} ms ahead");
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::house::House;
+use crate::service::TestService;
 
 /// None of these may wait for something that does not come.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -42,8 +42,8 @@ fn times(text: &str, what: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_dev_in_the_same_directory_says_so_at_once() {
-    let house = House::new().await;
-    let dir = house.data_dir().to_str().unwrap();
+    let service = TestService::new().await;
+    let dir = service.data_dir().to_str().unwrap();
     let (output, said) =
         run(&["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--data-dir", dir], None);
     assert!(!output.status.success());
@@ -69,8 +69,8 @@ fn a_data_directory_that_cannot_be_used_is_named_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_cause_is_said_twice() {
-    let house = House::new().await;
-    let taken = house.url.trim_start_matches("http://");
+    let service = TestService::new().await;
+    let taken = service.url.trim_start_matches("http://");
     let dir = tempfile::tempdir().unwrap();
     let (_, said) = run(&["dev", "--listen", taken, "--data-dir", dir.path().to_str().unwrap()], None);
     assert_eq!(times(&said, "in use"), 1, "{said}");
@@ -78,13 +78,13 @@ async fn no_cause_is_said_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_port_of_clickhouse_is_told_from_a_tallyhouse() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let events = file(line("a", &json!({})).as_bytes());
     for args in [
-        &["send", "--address", &house.clickhouse_url][..],
-        &["top", "users", "--address", &house.clickhouse_url],
-        &["send", "--address", &house.sql_url],
-        &["top", "users", "--address", &house.sql_url],
+        &["send", "--address", &service.clickhouse_url][..],
+        &["top", "users", "--address", &service.clickhouse_url],
+        &["send", "--address", &service.sql_url],
+        &["top", "users", "--address", &service.sql_url],
     ] {
         let (output, said) = run(args, (args[0] == "send").then_some(events.path()));
         assert_eq!(output.status.code(), Some(2));
@@ -94,9 +94,9 @@ async fn the_port_of_clickhouse_is_told_from_a_tallyhouse() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_fields_and_conflicts_are_listed() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let send = |more: &[&str], text: &str| {
-        let args = [&["send", "--address", &house.url][..], more].concat();
+        let args = [&["send", "--address", &service.url][..], more].concat();
         let (output, said) = run(&args, Some(file(text.as_bytes()).path()));
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), said)
     };
@@ -124,13 +124,13 @@ async fn unknown_fields_and_conflicts_are_listed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_ndjson_is_named_with_what_to_do() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     for (bytes, hint) in [
         (&[0x1f, 0x8b, 8, 0, 0, 0][..], "gunzip -c FILE | tallyhouse send -"),
         (b"[\n{\"event_id\":\"a\"}]", "jq -c '.[]' FILE"),
         (b"event_id,type\na,click\n", "this is CSV"),
     ] {
-        let (output, said) = run(&["send", "--address", &house.url], Some(file(bytes).path()));
+        let (output, said) = run(&["send", "--address", &service.url], Some(file(bytes).path()));
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(hint), "{said}");
         assert_eq!(times(&said, hint), 1, "{said}");

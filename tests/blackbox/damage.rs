@@ -7,8 +7,8 @@ use tallyhouse::transport::proto::{self, IngestBatchRequest};
 
 use crate::audit::NO_BACKGROUND;
 use crate::events::{clicks, now_millis};
-use crate::house::{House, eventually, signal};
-use crate::second::SecondService;
+use crate::second_service::SecondService;
+use crate::service::{TestService, eventually, signal};
 
 /// Events of a batch, which is a frame.
 const BATCH: usize = 100;
@@ -50,10 +50,10 @@ fn flip(path: &Path, from_end: usize) -> Vec<u8> {
 }
 
 /// A service with an insert that hangs, and so many batches behind it in the open segment.
-async fn with_backlog(batches: usize) -> (House, SecondService, Vec<Vec<proto::Event>>) {
-    let house = House::with(&[NO_BACKGROUND]).await;
-    let second = SecondService::start(&house, &[NO_BACKGROUND, ONE_INSERT, SHORT_INSERT]).await;
-    signal(house.engine_pid(), "STOP");
+async fn with_backlog(batches: usize) -> (TestService, SecondService, Vec<Vec<proto::Event>>) {
+    let service = TestService::with(&[NO_BACKGROUND]).await;
+    let second = SecondService::start(&service, &[NO_BACKGROUND, ONE_INSERT, SHORT_INSERT]).await;
+    signal(service.engine_pid(), "STOP");
     let at = now_millis();
     let batches: Vec<_> = (0..=batches).map(|batch| clicks(&format!("batch-{batch}"), BATCH, at)).collect();
     for batch in &batches {
@@ -61,15 +61,15 @@ async fn with_backlog(batches: usize) -> (House, SecondService, Vec<Vec<proto::E
         // The first goes at once.
         eventually("a segment under way", || async { !files(&second.log_dir(), "sealed").is_empty() }).await;
     }
-    (house, second, batches)
+    (service, second, batches)
 }
 
 /// Asserts that one batch is lost, that everybody is told the truth about all of them, and that all are counted
 /// once in the end.
-async fn assert_one_batch_is_lost(house: &House, second: &SecondService, batches: &[Vec<proto::Event>]) {
+async fn assert_one_batch_is_lost(service: &TestService, second: &SecondService, batches: &[Vec<proto::Event>]) {
     let (all, lost) = (batches.len() * BATCH, BATCH);
     eventually("the good frames are stored", || async {
-        house.sql("SELECT count() FROM events").await == (all - lost).to_string()
+        service.sql("SELECT count() FROM events").await == (all - lost).to_string()
     })
     .await;
     eventually("the file is kept", || async { files(&second.log_dir(), "damaged").len() == 1 }).await;
@@ -83,85 +83,85 @@ async fn assert_one_batch_is_lost(house: &House, second: &SecondService, batches
         duplicates += counts.duplicate as usize;
     }
     assert_eq!((accepted, duplicates), (lost, all - lost), "what is lost can be sent again, and nothing else");
-    assert_counted(house, all).await;
+    assert_counted(service, all).await;
 }
 
-async fn assert_counted(house: &House, events: usize) {
-    eventually("all are counted", || async { house.totals().await == vec![events.to_string(); 5] }).await;
-    assert_eq!(house.sql("SELECT count() FROM events").await, events.to_string());
+async fn assert_counted(service: &TestService, events: usize) {
+    eventually("all are counted", || async { service.totals().await == vec![events.to_string(); 5] }).await;
+    assert_eq!(service.sql("SELECT count() FROM events").await, events.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_good_frames_of_a_damaged_segment_are_stored_and_the_rest_can_be_sent_again() {
     // In the segment that was written to, and in a sealed one; the last frame of that.
     for (state, from_end) in [("open", 3), ("sealed", 3), ("sealed", 0)] {
-        let (house, mut second, batches) = with_backlog(9).await;
+        let (service, mut second, batches) = with_backlog(9).await;
         second.kill();
         let open = files(&second.log_dir(), "open").pop().unwrap();
         let path = open.with_extension(state);
         std::fs::rename(&open, &path).unwrap();
         let original = flip(&path, from_end);
-        signal(house.engine_pid(), "CONT");
+        signal(service.engine_pid(), "CONT");
         second.start_again().await;
-        assert_one_batch_is_lost(&house, &second, &batches).await;
+        assert_one_batch_is_lost(&service, &second, &batches).await;
 
         // Put back from a copy, it changes nothing: all of it has been sent again.
         second.kill();
         std::fs::write(path.with_extension("sealed"), &original).unwrap();
         second.start_again().await;
         eventually("it is settled", || async { files(&second.log_dir(), "sealed").is_empty() }).await;
-        assert_counted(&house, batches.len() * BATCH).await;
+        assert_counted(&service, batches.len() * BATCH).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_is_put_back_whole_adds_what_was_lost() {
-    let (house, mut second, batches) = with_backlog(5).await;
+    let (service, mut second, batches) = with_backlog(5).await;
     second.kill();
     let path = files(&second.log_dir(), "open").pop().unwrap();
     let original = flip(&path, 2);
-    signal(house.engine_pid(), "CONT");
+    signal(service.engine_pid(), "CONT");
     second.start_again().await;
     eventually("the file is kept", || async { files(&second.log_dir(), "damaged").len() == 1 }).await;
     second.kill();
     std::fs::write(path.with_extension("sealed"), &original).unwrap();
     second.start_again().await;
-    assert_counted(&house, batches.len() * BATCH).await;
+    assert_counted(&service, batches.len() * BATCH).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_is_damaged_while_the_service_runs_costs_one_frame() {
-    let (house, second, batches) = with_backlog(9).await;
+    let (service, second, batches) = with_backlog(9).await;
     flip(&files(&second.log_dir(), "open").pop().unwrap(), 3);
-    signal(house.engine_pid(), "CONT");
-    assert_one_batch_is_lost(&house, &second, &batches).await;
+    signal(service.engine_pid(), "CONT");
+    assert_one_batch_is_lost(&service, &second, &batches).await;
     assert!(second.stderr().contains("\"lost\":100"), "it is said how many");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_end_on_a_full_disk_does_not_prevent_the_start() {
-    let mut house = House::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0"), ONE_INSERT], Some(4)).await;
-    signal(house.engine_pid(), "STOP");
+    let mut service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0"), ONE_INSERT], Some(4)).await;
+    signal(service.engine_pid(), "STOP");
     let events = clicks("torn", 500, now_millis());
     let request = IngestBatchRequest { events: events.clone(), ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.unwrap();
+    service.ingest().await.ingest_batch(request).await.unwrap();
     let copies = tempfile::tempdir().unwrap();
-    let found = ["open", "sealed"].iter().flat_map(|state| files(&house.log_dir(), state)).next().unwrap();
+    let found = ["open", "sealed"].iter().flat_map(|state| files(&service.log_dir(), state)).next().unwrap();
     let copy = copies.path().join(found.file_name().unwrap()).with_extension("open");
     let mut bytes = std::fs::read(found).unwrap();
     bytes.extend_from_slice(&[7; 50_000]);
     std::fs::write(copy, bytes).unwrap();
-    signal(house.engine_pid(), "CONT");
-    house.kill();
+    signal(service.engine_pid(), "CONT");
+    service.kill();
     // The disk is another after each start: it gets the torn segment, and is filled to the last byte.
-    let log = house.data_dir().join("log").display().to_string();
+    let log = service.data_dir().join("log").display().to_string();
     let setup = format!(
         "cp {}/*.open {log}/ && touch {log}/lock && {{ dd if=/dev/zero of={log}/filling bs=4096 status=none 2>/dev/null || true; }}",
         copies.path().display()
     );
-    house.set("TEST_LOG_SETUP", &setup);
-    house.start().await;
-    house.assert_counted(500).await;
-    assert!(house.stderr().contains("what is cut off cannot be kept"), "{}", house.stderr());
-    assert_eq!(files(&house.log_dir(), "cut"), Vec::<PathBuf>::new());
+    service.set("TEST_LOG_SETUP", &setup);
+    service.start().await;
+    service.assert_counted(500).await;
+    assert!(service.stderr().contains("what is cut off cannot be kept"), "{}", service.stderr());
+    assert_eq!(files(&service.log_dir(), "cut"), Vec::<PathBuf>::new());
 }

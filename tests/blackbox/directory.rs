@@ -1,4 +1,4 @@
-//! Organisations, users, memberships.
+//! Organizations, users, memberships.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,12 +6,18 @@ use tallyhouse::transport::proto;
 
 use crate::events::{clicks, now_millis};
 use crate::figures::day;
-use crate::house::House;
+use crate::service::TestService;
 use crate::tokens::{SECRET, Signer, channel};
 
-/// Calls as an organisation: status and body.
-pub(crate) async fn call(house: &House, method: Method, path: &str, token: &str, body: Option<&Value>) -> (u16, Value) {
-    let request = house.http.request(method, format!("{}{path}", house.url)).bearer_auth(token);
+/// Calls as an organization: status and body.
+pub(crate) async fn call(
+    service: &TestService,
+    method: Method,
+    path: &str,
+    token: &str,
+    body: Option<&Value>,
+) -> (u16, Value) {
+    let request = service.http.request(method, format!("{}{path}", service.url)).bearer_auth(token);
     let request = if let Some(body) = body { request.json(body) } else { request };
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
@@ -23,10 +29,10 @@ fn token(org_id: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_put_can_be_read_at_once_and_keeps_its_beginning() {
-    let house = House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
     let acme = token("acme");
-    let put = async |path: &str, body: Value| call(&house, Method::PUT, path, &acme, Some(&body)).await;
-    let get = async |path: &str| call(&house, Method::GET, path, &acme, None).await;
+    let put = async |path: &str, body: Value| call(&service, Method::PUT, path, &acme, Some(&body)).await;
+    let get = async |path: &str| call(&service, Method::GET, path, &acme, None).await;
 
     let path = "/api/v1/organizations/acme";
     assert_eq!(get(path).await.0, 404);
@@ -78,12 +84,12 @@ async fn what_is_put_can_be_read_at_once_and_keeps_its_beginning() {
     }
     assert_eq!(members, ["u_0 owner", "u_1 owner", "u_2 owner", "u_3 guest", "u_4 owner"]);
 
-    // Another organisation has none of it.
+    // Another organization has none of it.
     let beta = token("beta");
     for path in ["/api/v1/organizations/beta", "/api/v1/users/u%2F1%20%C3%A9"] {
-        assert_eq!(call(&house, Method::GET, path, &beta, None).await.0, 404, "{path}");
+        assert_eq!(call(&service, Method::GET, path, &beta, None).await.0, 404, "{path}");
     }
-    let listed = call(&house, Method::GET, "/api/v1/organizations/beta/members", &beta, None).await;
+    let listed = call(&service, Method::GET, "/api/v1/organizations/beta/members", &beta, None).await;
     assert_eq!(listed, (200, json!({"members": [], "next_cursor": null})));
 
     let long = "x".repeat(400);
@@ -116,17 +122,17 @@ async fn what_is_put_can_be_read_at_once_and_keeps_its_beginning() {
         let named: Vec<&str> = details.iter().map(|detail| detail["field"].as_str().unwrap()).collect();
         assert_eq!((status, named), (422, fields), "{path}: {answer}");
     }
-    let request = house.http.put(format!("{}/api/v1/users/u", house.url)).bearer_auth(&acme);
+    let request = service.http.put(format!("{}/api/v1/users/u", service.url)).bearer_auth(&acme);
     let answer = request.header("content-type", "application/json").body("{").send().await.unwrap();
     assert_eq!(answer.status(), 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_top_organisations_are_those_of_the_last_days() {
+async fn the_top_organizations_are_those_of_the_last_days() {
     let settings = [("TALLYHOUSE_AUTH_HS256_SECRET", SECRET), ("TALLYHOUSE_OPERATOR_ORG_ID", "acme")];
-    let mut house = House::with(&settings).await;
+    let mut service = TestService::with(&settings).await;
     let store = async |org_id: &str, count: usize, millis: i64| {
-        let channel = channel(&house, &token(org_id)).await;
+        let channel = channel(&service, &token(org_id)).await;
         let mut ingest = proto::ingest_service_client::IngestServiceClient::new(channel);
         let events = clicks(&format!("{millis}"), count, millis);
         let request =
@@ -140,45 +146,45 @@ async fn the_top_organisations_are_those_of_the_last_days() {
     store("acme", 1, day(2).0).await;
     store("acme", 100, day(2).0 - 1).await;
     let beta = json!({"name": "Beta", "plan": "free"});
-    let put = call(&house, Method::PUT, "/api/v1/organizations/beta", &token("beta"), Some(&beta)).await;
+    let put = call(&service, Method::PUT, "/api/v1/organizations/beta", &token("beta"), Some(&beta)).await;
     assert_eq!(put.0, 200, "{}", put.1);
-    let top = async |house: &House, org_id: &str, query: &str| {
-        call(house, Method::GET, &format!("/api/v1/organizations/top?{query}"), &token(org_id), None).await
+    let top = async |service: &TestService, org_id: &str, query: &str| {
+        call(service, Method::GET, &format!("/api/v1/organizations/top?{query}"), &token(org_id), None).await
     };
     let entry = |org_id: &str, name: &str, plan: &str, events: u64| json!({"org_id": org_id, "name": name, "plan": plan, "events": events});
     let expected = json!([entry("beta", "Beta", "free", 7), entry("acme", "", "", 6), entry("ceta", "", "", 5)]);
-    let (status, answer) = top(&house, "acme", "days=3").await;
+    let (status, answer) = top(&service, "acme", "days=3").await;
     assert_eq!((status, &answer["organizations"]), (200, &expected), "{answer}");
     assert_eq!((&answer["start_date"], &answer["end_date"]), (&json!(day(2).1), &json!(day(0).1)));
-    assert_eq!(top(&house, "acme", "days=4&limit=1").await.1["organizations"], json!([entry("acme", "", "", 106)]));
+    assert_eq!(top(&service, "acme", "days=4&limit=1").await.1["organizations"], json!([entry("acme", "", "", 106)]));
     let tied = json!([entry("beta", "Beta", "free", 7), entry("acme", "", "", 5), entry("ceta", "", "", 5)]);
-    assert_eq!(top(&house, "acme", "days=1").await.1["organizations"], tied, "ties by id");
-    assert_eq!(top(&house, "acme", "").await.0, 200);
+    assert_eq!(top(&service, "acme", "days=1").await.1["organizations"], tied, "ties by id");
+    assert_eq!(top(&service, "acme", "").await.0, 200);
     for query in ["days=0", "days=3661", "days=x", "limit=0", "limit=1001"] {
-        assert_eq!(top(&house, "acme", query).await.0, 422, "{query}");
+        assert_eq!(top(&service, "acme", query).await.0, 422, "{query}");
     }
 
     // Nobody else may ask, and nobody at all where no operator is named.
-    let (status, refused) = top(&house, "beta", "").await;
+    let (status, refused) = top(&service, "beta", "").await;
     assert_eq!((status, &refused["error"]["code"]), (403, &json!("PERMISSION_DENIED")));
-    house.stop();
-    house.set("TALLYHOUSE_OPERATOR_ORG_ID", "");
-    house.start().await;
-    assert_eq!(top(&house, "acme", "").await.0, 403);
+    service.stop();
+    service.set("TALLYHOUSE_OPERATOR_ORG_ID", "");
+    service.start().await;
+    assert_eq!(top(&service, "acme", "").await.0, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_clickhouse_a_write_is_answered_503() {
-    let house = House::with(&[("TALLYHOUSE_QUERY_WAIT_MS_MAX", "300")]).await;
-    crate::house::signal(house.engine_pid(), "STOP");
+    let service = TestService::with(&[("TALLYHOUSE_QUERY_WAIT_MS_MAX", "300")]).await;
+    crate::service::signal(service.engine_pid(), "STOP");
     for (method, path, body) in [
         (Method::PUT, "/api/v1/organizations/default", json!({"name": "x"})),
         (Method::PUT, "/api/v1/users/u", json!({})),
         (Method::POST, "/api/v1/metrics", json!({"metrics": [{"date": "2026-01-01", "name": "x", "value": 1}]})),
     ] {
-        let request = house.http.request(method, format!("{}{path}", house.url)).json(&body);
+        let request = service.http.request(method, format!("{}{path}", service.url)).json(&body);
         let answer = request.send().await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (503, true), "{path}");
     }
-    crate::house::signal(house.engine_pid(), "CONT");
+    crate::service::signal(service.engine_pid(), "CONT");
 }

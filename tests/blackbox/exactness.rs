@@ -11,7 +11,7 @@ use tokio::sync::Barrier;
 use tokio_stream::StreamExt as _;
 
 use crate::events::{click, clicks, now_millis};
-use crate::house::{House, eventually, signal};
+use crate::service::{TestService, eventually, signal};
 
 /// The verdicts other than accepted, by event id.
 fn verdicts(results: &[proto::EventResult]) -> Vec<(&str, Verdict)> {
@@ -20,14 +20,14 @@ fn verdicts(results: &[proto::EventResult]) -> Vec<(&str, Verdict)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_sent_by_32_clients_at_once_counts_once() {
-    let house = Arc::new(House::new().await);
+    let service = Arc::new(TestService::new().await);
     let (rounds, barrier) = (20, Arc::new(Barrier::new(32)));
     let now = now_millis();
     let clients: Vec<_> = (0..32)
         .map(|client| {
-            let (house, barrier) = (Arc::clone(&house), Arc::clone(&barrier));
+            let (service, barrier) = (Arc::clone(&service), Arc::clone(&barrier));
             tokio::spawn(async move {
-                let mut ingest = house.ingest().await;
+                let mut ingest = service.ingest().await;
                 let mut accepted = 0;
                 for round in 0..rounds {
                     let id = format!("round-{round}");
@@ -44,7 +44,7 @@ async fn an_id_sent_by_32_clients_at_once_counts_once() {
                             "source": "test", "user_id": "user_1",
                             "occurred_at": time.format(&time::format_description::well_known::Rfc3339).unwrap(),
                         });
-                        let (status, body) = house.post("/events", &event).await;
+                        let (status, body) = service.post("/events", &event).await;
                         assert_eq!(status, 202, "{body}");
                         // The same event through either door is the same event.
                         assert!(body["status"] == "accepted" || body["status"] == "duplicate", "{body}");
@@ -60,19 +60,19 @@ async fn an_id_sent_by_32_clients_at_once_counts_once() {
         accepted += client.await.unwrap();
     }
     assert_eq!(accepted, rounds, "each id is accepted by exactly one caller");
-    house.assert_counted(rounds as usize).await;
+    service.assert_counted(rounds as usize).await;
 }
 
 /// Streams batches until the connection breaks; returns the ids that were
 /// acknowledged.
-async fn stream_until_cut(house: &House, batches: Vec<Vec<proto::Event>>) -> Vec<String> {
+async fn stream_until_cut(service: &TestService, batches: Vec<Vec<proto::Event>>) -> Vec<String> {
     let requests: Vec<IngestRequest> = batches
         .iter()
         .zip(0..)
         .map(|(events, sequence)| IngestRequest { sequence, events: events.clone(), durability: 0 })
         .collect();
     let mut acknowledged = Vec::new();
-    let stream = house.ingest().await.ingest(tokio_stream::iter(requests)).await;
+    let stream = service.ingest().await.ingest(tokio_stream::iter(requests)).await;
     let Ok(stream) = stream else { return acknowledged };
     let mut responses = stream.into_inner();
     while let Some(Ok(response)) = responses.next().await {
@@ -87,33 +87,33 @@ async fn killing_the_service_in_mid_stream_loses_nothing_acknowledged() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut house = House::new().await;
+    let mut service = TestService::new().await;
     let all = clicks("killed", 60_000, now_millis());
     let batches: Vec<Vec<proto::Event>> = all.chunks(100).map(<[_]>::to_vec).collect();
     let mut acknowledged = std::collections::HashSet::new();
     for _ in 0..3 {
-        let pid = house.pid();
+        let pid = service.pid();
         let wait = Duration::from_millis(random.random_range(5..120));
-        let (acks, ()) = tokio::join!(stream_until_cut(&house, batches.clone()), async {
+        let (acks, ()) = tokio::join!(stream_until_cut(&service, batches.clone()), async {
             // The moment is the point of the test; nothing is awaited by it.
             tokio::time::sleep(wait).await;
             signal(pid, "KILL");
         });
         acknowledged.extend(acks);
-        house.kill();
-        house.start().await;
+        service.kill();
+        service.start().await;
     }
     let ids: Vec<String> = acknowledged.iter().cloned().collect();
     println!("{} acknowledged before the last crash", ids.len());
     // What was acknowledged is known to the new run at once.
     let known: Vec<proto::Event> = all.iter().filter(|event| acknowledged.contains(&event.event_id)).cloned().collect();
     for events in known.chunks(5_000) {
-        let counts = house.store(events.to_vec()).await.counts.unwrap();
+        let counts = service.store(events.to_vec()).await.counts.unwrap();
         assert_eq!(counts.duplicate as usize, events.len(), "{counts:?}");
     }
     // And sending everything again completes the count, without doubling it.
-    stream_until_cut(&house, batches).await;
-    house.assert_counted(all.len()).await;
+    stream_until_cut(&service, batches).await;
+    service.assert_counted(all.len()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +121,7 @@ async fn killing_clickhouse_in_mid_insert_counts_nothing_twice_also_across_month
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let house = House::with(&[("TALLYHOUSE_SEGMENT_LINGER_MS", "20")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_SEGMENT_LINGER_MS", "20")]).await;
     let month_ago = now_millis() - 31 * 86_400_000;
     let mut sent = 0;
     for round in 0..6 {
@@ -130,34 +130,34 @@ async fn killing_clickhouse_in_mid_insert_counts_nothing_twice_also_across_month
         sent += events.len();
         for batch in events.chunks(10_000) {
             let request = proto::IngestBatchRequest { events: batch.to_vec(), durability: 0, ..Default::default() };
-            let counts = house.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
+            let counts = service.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
             assert_eq!(counts.accepted, 10_000, "ingest goes on");
         }
-        let engine = house.engine_pid();
+        let engine = service.engine_pid();
         tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
         signal(engine, "KILL");
-        eventually("a new engine", || async { engine_answers(&house, engine).await }).await;
+        eventually("a new engine", || async { engine_answers(&service, engine).await }).await;
     }
-    house.assert_counted(sent).await;
+    service.assert_counted(sent).await;
 }
 
 /// Whether another engine than the given one answers.
-async fn engine_answers(house: &House, before: u32) -> bool {
-    let ping = house.http.get(format!("{}/ping", house.clickhouse_url)).send().await;
-    ping.is_ok_and(|answer| answer.status() == 200) && house.engine_pid() != before
+async fn engine_answers(service: &TestService, before: u32) -> bool {
+    let ping = service.http.get(format!("{}/ping", service.clickhouse_url)).send().await;
+    ping.is_ok_and(|answer| answer.status() == 200) && service.engine_pid() != before
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_end_of_the_log_is_cut() {
-    let mut house = House::new().await;
-    let engine = house.engine_pid();
+    let mut service = TestService::new().await;
+    let engine = service.engine_pid();
     signal(engine, "STOP"); // Nothing leaves the log.
     let events = clicks("torn", 500, now_millis());
     let request = proto::IngestBatchRequest { events: events.clone(), durability: 0, ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.unwrap();
-    house.kill();
+    service.ingest().await.ingest_batch(request).await.unwrap();
+    service.kill();
     signal(engine, "KILL");
-    let mut segments = log_files(&house, "open").into_iter().chain(log_files(&house, "sealed"));
+    let mut segments = log_files(&service, "open").into_iter().chain(log_files(&service, "sealed"));
     // (An empty one was made ahead.)
     let torn = segments.find(|path| path.metadata().unwrap().len() > 0).expect("a segment");
     // Half a frame, as a write that a power failure cut short leaves it.
@@ -166,25 +166,25 @@ async fn a_torn_end_of_the_log_is_cut() {
     let open = torn.with_extension("open");
     std::fs::remove_file(&torn).unwrap();
     std::fs::write(&open, &bytes).unwrap();
-    house.start().await;
-    let counts = house.store(events).await.counts.unwrap();
+    service.start().await;
+    let counts = service.store(events).await.counts.unwrap();
     assert_eq!(counts.duplicate, 500, "{counts:?}");
-    house.assert_counted(500).await;
-    assert_eq!(log_files(&house, "cut").len(), 1, "what was cut is kept for a person to look at");
+    service.assert_counted(500).await;
+    assert_eq!(log_files(&service, "cut").len(), 1, "what was cut is kept for a person to look at");
 }
 
-fn log_files(house: &House, extension: &str) -> Vec<std::path::PathBuf> {
-    let files = std::fs::read_dir(house.log_dir()).unwrap().flatten().map(|entry| entry.path());
+fn log_files(service: &TestService, extension: &str) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(service.log_dir()).unwrap().flatten().map(|entry| entry.path());
     files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clickhouse_being_away_costs_nothing_but_freshness() {
-    let house = House::new().await;
-    house.store(clicks("before", 100, now_millis())).await;
-    let engine = house.engine_pid();
+    let service = TestService::new().await;
+    service.store(clicks("before", 100, now_millis())).await;
+    let engine = service.engine_pid();
     signal(engine, "STOP");
-    let mut ingest = house.ingest().await;
+    let mut ingest = service.ingest().await;
     for round in 0..20 {
         let events = clicks(&format!("away-{round}"), 1_000, now_millis());
         let request = proto::IngestBatchRequest { events, durability: 0, ..Default::default() };
@@ -194,53 +194,55 @@ async fn clickhouse_being_away_costs_nothing_but_freshness() {
         assert_eq!(counts.duplicate, 1_000, "and deduplication goes on");
     }
     signal(engine, "CONT");
-    house.assert_counted(100 + 20 * 1_000).await;
+    service.assert_counted(100 + 20 * 1_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_id_has_left_memory_is_still_a_duplicate() {
-    let house = House::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "2000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "500")]).await;
+    let service =
+        TestService::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "2000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "500")]).await;
     let hour_ago = now_millis() - 3_600_000;
     let old = clicks("old", 500, hour_ago);
-    house.store(old.clone()).await;
+    service.store(old.clone()).await;
     // Newer minutes push the old ids out.
     for minute in (0..30).rev() {
         // The index may be full for a moment, until it has been swept.
-        let counts = house.store(clicks(&format!("new-{minute}"), 400, now_millis() - minute * 60_000)).await.counts;
+        let counts = service.store(clicks(&format!("new-{minute}"), 400, now_millis() - minute * 60_000)).await.counts;
         let counts = counts.unwrap();
         assert_eq!(counts.accepted + counts.duplicate, 400, "{counts:?}");
     }
-    let counts = house.store(old.clone()).await.counts.unwrap();
+    let counts = service.store(old.clone()).await.counts.unwrap();
     assert_eq!(counts.duplicate, 500, "{counts:?}");
     let mut changed = old[7].clone();
     changed.source = "another".to_owned();
-    let answer = house.store(vec![changed]).await;
+    let answer = service.store(vec![changed]).await;
     assert_eq!(verdicts(&answer.results), [("old-7", Verdict::Conflict)]);
     // Late events of which nobody has heard are taken, once.
     let late = clicks("late", 300, hour_ago - 60_000);
-    assert_eq!(house.store(late.clone()).await.counts.unwrap().accepted, 300);
-    assert_eq!(house.store(late).await.counts.unwrap().duplicate, 300);
-    house.assert_counted(500 + 30 * 400 + 300).await;
+    assert_eq!(service.store(late.clone()).await.counts.unwrap().accepted, 300);
+    assert_eq!(service.store(late).await.counts.unwrap().duplicate, 300);
+    service.assert_counted(500 + 30 * 400 + 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_the_last_second_of_a_minute_is_known_when_its_id_has_left_memory() {
-    let house = House::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "1000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "250")]).await;
+    let service =
+        TestService::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "1000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "250")]).await;
     // Alone in its month, and so in its part: ClickHouse chooses parts by
     // their first and last time.
     let long_ago = now_millis() - 70 * 86_400_000;
     let last = click("last", long_ago - long_ago.rem_euclid(60_000) + 59_998);
-    house.store(vec![last.clone()]).await;
+    service.store(vec![last.clone()]).await;
     for minute in (0..10).rev() {
-        house.store(clicks(&format!("new-{minute}"), 200, now_millis() - minute * 60_000)).await;
+        service.store(clicks(&format!("new-{minute}"), 200, now_millis() - minute * 60_000)).await;
     }
-    assert_eq!(house.store(vec![last]).await.counts.unwrap().duplicate, 1);
-    house.assert_counted(1 + 10 * 200).await;
+    assert_eq!(service.store(vec![last]).await.counts.unwrap().duplicate, 1);
+    service.assert_counted(1 + 10 * 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_with_another_payload_is_a_conflict_and_the_first_stays() {
-    let mut house = House::new().await;
+    let mut service = TestService::new().await;
     let now = now_millis();
     let first = click("twice", now);
     let changes: [fn(&mut proto::Event); 5] = [
@@ -253,16 +255,16 @@ async fn an_id_with_another_payload_is_a_conflict_and_the_first_stays() {
     // Also within one batch.
     let mut batch = vec![first.clone(), first.clone()];
     batch.extend(changes.iter().map(|change| changed(&first, *change)));
-    let answer = house.store(batch.clone()).await;
+    let answer = service.store(batch.clone()).await;
     let counts = answer.counts.unwrap();
     assert_eq!((counts.accepted, counts.duplicate, counts.conflict), (1, 1, 5), "{counts:?}");
     // And after a restart, from what ClickHouse has.
-    assert_eq!(house.stop(), Some(0));
-    house.start().await;
-    let counts = house.store(batch).await.counts.unwrap();
+    assert_eq!(service.stop(), Some(0));
+    service.start().await;
+    let counts = service.store(batch).await.counts.unwrap();
     assert_eq!((counts.accepted, counts.duplicate, counts.conflict), (0, 2, 5), "{counts:?}");
-    house.assert_counted(1).await;
-    assert_eq!(house.sql("SELECT campaign_id FROM events").await, "camp_1");
+    service.assert_counted(1).await;
+    assert_eq!(service.sql("SELECT campaign_id FROM events").await, "camp_1");
 }
 
 fn changed(event: &proto::Event, change: fn(&mut proto::Event)) -> proto::Event {

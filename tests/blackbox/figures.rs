@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::analytics::rfc3339;
 use crate::events::{click, now_millis};
-use crate::house::House;
+use crate::service::TestService;
 
 const DAY: i64 = 24 * 3_600_000;
 
@@ -15,7 +15,7 @@ pub(crate) fn day(ago: i64) -> (i64, String) {
 }
 
 /// Events of three users over three days, with a day without any.
-pub(crate) async fn store_days(house: &House) {
+pub(crate) async fn store_days(service: &TestService) {
     let event = |id: &str, ago: i64, millis: i64, user: &str, event_type: &str| {
         let mut event = click(id, day(ago).0 + millis);
         event.user_id = user.to_owned();
@@ -34,7 +34,7 @@ pub(crate) async fn store_days(house: &House) {
         event("before", 5, DAY - 1, "u_9", "click"),
         event("after", 0, 0, "u_9", "impression"),
     ];
-    assert_eq!(house.store(events).await.counts.unwrap().accepted, 10);
+    assert_eq!(service.store(events).await.counts.unwrap().accepted, 10);
 }
 
 /// A metric's total and daily values.
@@ -47,11 +47,11 @@ fn series<'a>(summary: &'a Value, name: &str) -> (&'a Value, Vec<&'a Value>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_has_every_day_and_totals_of_the_whole() {
-    let house = House::new().await;
-    store_days(&house).await;
+    let service = TestService::new().await;
+    store_days(&service).await;
     let (from, to) = (day(4).1, day(1).1);
     let range = format!("start_date={from}&end_date={to}");
-    let ask = async |more: &str| house.get(&format!("/api/v1/metrics/summary?{range}{more}")).await;
+    let ask = async |more: &str| service.get(&format!("/api/v1/metrics/summary?{range}{more}")).await;
     // Twice: the second answer comes from memory.
     for _ in 0..2 {
         let (status, summary) = ask("").await;
@@ -80,14 +80,14 @@ async fn a_summary_has_every_day_and_totals_of_the_whole() {
     assert_eq!(series(&summary, "events:page_view").0, &json!(2));
     assert_eq!(series(&summary, "events:none").0, &json!(0));
 
-    let (status, dau) = house.get(&format!("/api/v1/metrics/dau?{range}")).await;
+    let (status, dau) = service.get(&format!("/api/v1/metrics/dau?{range}")).await;
     let users: Vec<&Value> = dau["daily"].as_array().unwrap().iter().map(|day| &day["value"]).collect();
     assert_eq!((status, users), (200, vec![&json!(2), &json!(1), &json!(0), &json!(1)]));
 
     // From rollups only: what they say without the events.
     let before = ask("&metrics=events,active_users,ctr").await.1;
-    house.sql("TRUNCATE TABLE events").await;
-    house.store(vec![click("touch", day(4).0 + 7)]).await;
+    service.sql("TRUNCATE TABLE events").await;
+    service.store(vec![click("touch", day(4).0 + 7)]).await;
     let after = ask("&metrics=events,active_users,ctr").await.1;
     assert_eq!(series(&after, "events").0, &json!(9), "stored events outdate the answer: {before}");
     assert_eq!(series(&after, "active_users").0, &json!(4));
@@ -95,12 +95,12 @@ async fn a_summary_has_every_day_and_totals_of_the_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_were_brought_are_there_at_once() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let (first, second, third) = (day(3).1, day(2).1, day(1).1);
-    let put = async |metrics: Value| house.post("/api/v1/metrics", &json!({ "metrics": metrics })).await;
+    let put = async |metrics: Value| service.post("/api/v1/metrics", &json!({ "metrics": metrics })).await;
     let revenue = async || {
         let path = format!("/api/v1/metrics/summary?start_date={first}&end_date={third}&metrics=revenue");
-        let (status, summary) = house.get(&path).await;
+        let (status, summary) = service.get(&path).await;
         (status, summary)
     };
     let (status, unknown) = revenue().await;
@@ -124,7 +124,7 @@ async fn values_that_were_brought_are_there_at_once() {
     }
     // Known, though not in this range.
     let path = format!("/api/v1/metrics/summary?start_date={third}&end_date={third}&metrics=revenue");
-    assert_eq!(house.get(&path).await.0, 200);
+    assert_eq!(service.get(&path).await.0, 200);
 
     let value = |date: Value, name: Value, value: Value| json!([{ "date": date, "name": name, "value": value }]);
     for (metrics, field) in [
@@ -147,7 +147,7 @@ async fn values_that_were_brought_are_there_at_once() {
         let (status, answer) = put(metrics).await;
         assert_eq!((status, &answer["error"]["details"][0]["field"]), (422, &json!(field)), "{answer}");
     }
-    assert_eq!(house.sql("SELECT count() FROM custom_metrics WHERE name != 'revenue'").await, "0", "all or none");
+    assert_eq!(service.sql("SELECT count() FROM custom_metrics WHERE name != 'revenue'").await, "0", "all or none");
 
     for (query, field) in [
         ("start_date=2026-01-01", "end_date"),
@@ -155,15 +155,15 @@ async fn values_that_were_brought_are_there_at_once() {
         ("start_date=2026-01-02&end_date=2026-01-01", "start_date"),
         ("start_date=2026-01-01&end_date=2026-01-01&metrics=a%20b", "metrics"),
     ] {
-        let (status, answer) = house.get(&format!("/api/v1/metrics/summary?{query}")).await;
+        let (status, answer) = service.get(&format!("/api/v1/metrics/summary?{query}")).await;
         assert_eq!((status, &answer["error"]["details"][0]["field"]), (422, &json!(field)), "{query}: {answer}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_that_no_event_can_lie_in_is_empty() {
-    let house = House::new().await;
-    house.store(vec![click("e", now_millis())]).await;
+    let service = TestService::new().await;
+    service.store(vec![click("e", now_millis())]).await;
     for years in [("0001", "0002"), ("1900", "1901"), ("1969", "1970"), ("2200", "2201"), ("9990", "9991")] {
         let dates = format!("start_date={}-01-01&end_date={}-01-01", years.0, years.1);
         let moments = format!("from={}-01-01T00:00:00Z&to={}-01-01T00:00:00Z", years.0, years.1);
@@ -175,7 +175,7 @@ async fn a_window_that_no_event_can_lie_in_is_empty() {
             (format!("/api/v1/campaigns/top?{moments}"), "campaigns"),
             (format!("/stats?campaign_id=camp_1&granularity=day&{moments}"), "series"),
         ] {
-            let (status, answer) = house.get(&path).await;
+            let (status, answer) = service.get(&path).await;
             assert_eq!(status, 200, "{path}: {answer}");
             match list {
                 "metrics" => assert_eq!(answer["metrics"][0]["total"], 0, "{path}"),

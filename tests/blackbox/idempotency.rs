@@ -10,7 +10,7 @@ use tonic_types::StatusExt as _;
 
 use crate::analytics::event;
 use crate::events::{click, now_millis};
-use crate::house::{House, signal};
+use crate::service::{TestService, signal};
 use crate::tokens::{SECRET, Signer};
 
 /// An event that is to be given an id.
@@ -21,12 +21,12 @@ fn nameless(source: &str) -> Value {
 }
 
 /// Status, whether it was replayed, and body.
-async fn post(house: &House, key: &str, body: &Value) -> (u16, bool, Value) {
-    post_as(house, "", key, body).await
+async fn post(service: &TestService, key: &str, body: &Value) -> (u16, bool, Value) {
+    post_as(service, "", key, body).await
 }
 
-async fn post_as(house: &House, token: &str, key: &str, body: &Value) -> (u16, bool, Value) {
-    let request = house.http.post(format!("{}/api/v1/events", house.url)).header("Idempotency-Key", key).json(body);
+async fn post_as(service: &TestService, token: &str, key: &str, body: &Value) -> (u16, bool, Value) {
+    let request = service.http.post(format!("{}/api/v1/events", service.url)).header("Idempotency-Key", key).json(body);
     let answer = if token.is_empty() { request } else { request.bearer_auth(token) }.send().await.unwrap();
     let replayed = answer.headers().get("idempotency-replayed").map(|value| value.to_str().unwrap().to_owned());
     assert!(replayed.is_none() || replayed.as_deref() == Some("true"));
@@ -35,9 +35,9 @@ async fn post_as(house: &House, token: &str, key: &str, body: &Value) -> (u16, b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_50_identical_calls_at_once_one_does_the_work_and_all_get_its_answer() {
-    let mut house = House::new().await;
+    let mut service = TestService::new().await;
     let body = json!({ "events": [nameless("a"), nameless("b"), event("own"), event("own"), {"event_type": "x"}] });
-    let calls = join_all((0..50).map(|_| post(&house, "once", &body))).await;
+    let calls = join_all((0..50).map(|_| post(&service, "once", &body))).await;
     assert_eq!(calls.iter().filter(|(_, replayed, _)| *replayed).count(), 49);
     let (status, _, first) = &calls[0];
     assert_eq!((*status, &first["accepted"], &first["duplicates"]), (202, &json!(3), &json!(1)), "{first}");
@@ -45,52 +45,52 @@ async fn of_50_identical_calls_at_once_one_does_the_work_and_all_get_its_answer(
     for (status, _, answer) in &calls {
         assert_eq!((*status, answer), (202, first));
     }
-    house.assert_counted(3).await;
-    let ids = house.sql("SELECT countIf(match(event_id, '^[0-9a-f]{8}-[0-9a-f]{4}-7')) FROM events").await;
+    service.assert_counted(3).await;
+    let ids = service.sql("SELECT countIf(match(event_id, '^[0-9a-f]{8}-[0-9a-f]{4}-7')) FROM events").await;
     assert_eq!(ids, "2");
 
     // Another body is refused, as is another order.
     let other = json!({ "events": [nameless("b"), nameless("a"), event("own"), event("own"), {"event_type": "x"}] });
-    let (status, replayed, body_of) = post(&house, "once", &other).await;
+    let (status, replayed, body_of) = post(&service, "once", &other).await;
     assert_eq!((status, replayed, &body_of["error"]["code"]), (422, false, &json!("IDEMPOTENCY_KEY_REUSED")));
     // All rejected: that answer is kept, too.
     let bad = json!({ "events": [{"event_id": "x"}] });
-    let (status, replayed, refused) = post(&house, "bad", &bad).await;
+    let (status, replayed, refused) = post(&service, "bad", &bad).await;
     assert_eq!((status, replayed), (422, false));
-    assert_eq!(post(&house, "bad", &bad).await, (422, true, refused.clone()));
+    assert_eq!(post(&service, "bad", &bad).await, (422, true, refused.clone()));
 
     for _ in 0..2 {
-        house.kill();
-        house.start().await;
-        assert_eq!(post(&house, "once", &body).await, (202, true, first.clone()));
-        assert_eq!(post(&house, "bad", &bad).await, (422, true, refused.clone()));
-        assert_eq!(post(&house, "once", &other).await.0, 422);
+        service.kill();
+        service.start().await;
+        assert_eq!(post(&service, "once", &body).await, (202, true, first.clone()));
+        assert_eq!(post(&service, "bad", &bad).await, (422, true, refused.clone()));
+        assert_eq!(post(&service, "once", &other).await.0, 422);
     }
     // Under another key it is another call, with other ids.
-    let (status, replayed, answer) = post(&house, "twice", &body).await;
+    let (status, replayed, answer) = post(&service, "twice", &body).await;
     assert_eq!((status, replayed, &answer["accepted"], &answer["duplicates"]), (202, false, &json!(2), &json!(2)));
-    house.assert_counted(5).await;
+    service.assert_counted(5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_its_organisations_own() {
-    let house = House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
+async fn a_key_is_its_organizations_own() {
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
     let body = json!({ "events": [nameless("a")] });
     for org_id in ["acme", "beta"] {
         let token = Signer::secret(SECRET).token(org_id, "ingest read");
         for replayed in [false, true] {
-            let (status, was_replayed, answer) = post_as(&house, &token, "same", &body).await;
+            let (status, was_replayed, answer) = post_as(&service, &token, "same", &body).await;
             assert_eq!((status, was_replayed, &answer["accepted"]), (202, replayed, &json!(1)), "{org_id}");
         }
     }
     // Refusals are not kept.
-    let (status, _, _) = post_as(&house, "bad", "other", &body).await;
+    let (status, _, _) = post_as(&service, "bad", "other", &body).await;
     assert_eq!(status, 401);
     let token = Signer::secret(SECRET).token("acme", "ingest");
-    let (status, replayed, _) = post_as(&house, &token, "other", &body).await;
+    let (status, replayed, _) = post_as(&service, &token, "other", &body).await;
     assert_eq!((status, replayed), (202, false));
     for key in ["", &"x".repeat(256)] {
-        let (status, _, answer) = post_as(&house, &token, key, &body).await;
+        let (status, _, answer) = post_as(&service, &token, key, &body).await;
         assert_eq!((status, &answer["error"]["details"][0]["field"]), (422, &json!("Idempotency-Key")));
     }
 }
@@ -104,37 +104,37 @@ fn batch(key: &str, durability: proto::Durability) -> proto::IngestBatchRequest 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_killed_before_its_answer_counts_once_and_is_told_the_truth() {
-    let mut house = House::new().await;
+    let mut service = TestService::new().await;
     let request = batch("broken-off", proto::Durability::Stored);
-    signal(house.engine_pid(), "STOP");
-    let mut ingest = house.ingest().await;
+    signal(service.engine_pid(), "STOP");
+    let mut ingest = service.ingest().await;
     let sent = request.clone();
     let call = tokio::spawn(async move { ingest.ingest_batch(sent).await });
     // The events are on disk; the answer waits for ClickHouse.
-    crate::house::eventually("events in the log", || {
-        let logged = std::fs::read_dir(house.log_dir()).unwrap().flatten();
+    crate::service::eventually("events in the log", || {
+        let logged = std::fs::read_dir(service.log_dir()).unwrap().flatten();
         let bytes: u64 = logged.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
         async move { bytes > 1_000 }
     })
     .await;
     assert!(!call.is_finished());
-    let engine = house.engine_pid();
-    house.kill();
+    let engine = service.engine_pid();
+    service.kill();
     signal(engine, "KILL");
     assert!(call.await.unwrap().is_err());
-    house.start().await;
-    let mut ingest = house.ingest().await;
+    service.start().await;
+    let mut ingest = service.ingest().await;
     let answer = ingest.ingest_batch(request.clone()).await.unwrap().into_inner();
     assert_eq!((answer.counts.unwrap().accepted, answer.replayed, answer.results.len()), (20, false, 0));
     let again = ingest.ingest_batch(request).await.unwrap().into_inner();
     assert_eq!((again.counts, again.replayed), (answer.counts, true));
-    house.assert_counted(20).await;
+    service.assert_counted(20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_and_rest_keep_the_same_calls() {
-    let house = House::new().await;
-    let mut ingest = house.ingest().await;
+    let service = TestService::new().await;
+    let mut ingest = service.ingest().await;
     let request = batch("shared", proto::Durability::Logged);
     let first = ingest.ingest_batch(request.clone()).await.unwrap().into_inner();
     assert_eq!((first.counts.unwrap().accepted, first.replayed), (20, false));
@@ -174,36 +174,36 @@ async fn grpc_and_rest_keep_the_same_calls() {
         ..Default::default()
     };
     assert!(!ingest.ingest_batch(request).await.unwrap().into_inner().replayed);
-    let (status, replayed, answer) = post(&house, "either", &over_rest).await;
+    let (status, replayed, answer) = post(&service, "either", &over_rest).await;
     assert_eq!((status, replayed, &answer["accepted"]), (202, true, &json!(1)));
-    house.assert_counted(40).await;
+    service.assert_counted(40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_full_refuses_new_keys_and_keeps_old_ones() {
-    let house = House::with(&[("TALLYHOUSE_IDEMPOTENCY_KEYS_MAX", "2")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_IDEMPOTENCY_KEYS_MAX", "2")]).await;
     let body = json!({ "events": [nameless("a")] });
-    assert_eq!(post(&house, "a", &body).await.0, 202);
-    assert_eq!(post(&house, "b", &body).await.0, 202);
-    let (status, _, answer) = post(&house, "c", &body).await;
+    assert_eq!(post(&service, "a", &body).await.0, 202);
+    assert_eq!(post(&service, "b", &body).await.0, 202);
+    let (status, _, answer) = post(&service, "c", &body).await;
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("OVERLOADED")));
-    let (status, replayed, _) = post(&house, "a", &body).await;
+    let (status, replayed, _) = post(&service, "a", &body).await;
     assert_eq!((status, replayed), (202, true));
-    assert_eq!(house.post("/api/v1/events", &json!({ "events": [event("without")] })).await.0, 202);
-    house.assert_counted(3).await;
+    assert_eq!(service.post("/api/v1/events", &json!({ "events": [event("without")] })).await.0, 202);
+    service.assert_counted(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_caller_has_gone_is_answered_to_the_next() {
-    let house = House::new().await;
-    signal(house.engine_pid(), "STOP");
+    let service = TestService::new().await;
+    signal(service.engine_pid(), "STOP");
     let request = batch("gone", proto::Durability::Stored);
-    let mut ingest = house.ingest().await;
+    let mut ingest = service.ingest().await;
     let left = tokio::time::timeout(Duration::from_millis(500), ingest.ingest_batch(request.clone())).await;
     assert!(left.is_err(), "it waits for ClickHouse");
-    signal(house.engine_pid(), "CONT");
+    signal(service.engine_pid(), "CONT");
     let answer = ingest.ingest_batch(request).await.unwrap().into_inner();
     // The first call went on alone; its answer is this one's.
     assert_eq!((answer.counts.unwrap().accepted, answer.replayed), (20, true));
-    house.assert_counted(20).await;
+    service.assert_counted(20).await;
 }

@@ -1,4 +1,4 @@
-//! Two organisations with the same event ids: each has its own.
+//! Two organizations with the same event ids: each has its own.
 
 use std::process::Command;
 
@@ -13,11 +13,11 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::events::{clicks, now_millis, window};
-use crate::house::{House, TABLES};
+use crate::service::{TABLES, TestService};
 use crate::tokens::{SECRET, Signer, channel};
 
-async fn house() -> House {
-    House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await
+async fn service() -> TestService {
+    TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await
 }
 
 fn token(org_id: &str) -> String {
@@ -25,8 +25,8 @@ fn token(org_id: &str) -> String {
 }
 
 /// Sends so many clicks and waits until they are in ClickHouse.
-async fn store(house: &House, org_id: &str, count: usize, millis: i64) -> proto::VerdictCounts {
-    let mut ingest = IngestServiceClient::new(channel(house, &token(org_id)).await);
+async fn store(service: &TestService, org_id: &str, count: usize, millis: i64) -> proto::VerdictCounts {
+    let mut ingest = IngestServiceClient::new(channel(service, &token(org_id)).await);
     let events = clicks("same", count, millis);
     let request =
         proto::IngestBatchRequest { events, durability: proto::Durability::Stored.into(), ..Default::default() };
@@ -34,25 +34,25 @@ async fn store(house: &House, org_id: &str, count: usize, millis: i64) -> proto:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn organisations_with_the_same_event_ids_count_and_see_their_own() {
-    let house = house().await;
+async fn organizations_with_the_same_event_ids_count_and_see_their_own() {
+    let service = service().await;
     let hour = now_millis().div_euclid(3_600_000) * 3_600_000 - 3 * 3_600_000;
-    let mut tail = OutcomeServiceClient::new(channel(&house, &token("beta")).await);
+    let mut tail = OutcomeServiceClient::new(channel(&service, &token("beta")).await);
     let mut outcomes = tail.watch(proto::WatchRequest::default()).await.unwrap().into_inner();
 
-    assert_eq!(store(&house, "acme", 10, hour + 60_000).await.accepted, 10);
-    let beta = store(&house, "beta", 4, hour + 60_000).await;
+    assert_eq!(store(&service, "acme", 10, hour + 60_000).await.accepted, 10);
+    let beta = store(&service, "beta", 4, hour + 60_000).await;
     assert_eq!((beta.accepted, beta.duplicate, beta.conflict), (4, 0, 0));
-    assert_eq!(store(&house, "acme", 10, hour + 60_000).await.duplicate, 10);
+    assert_eq!(store(&service, "acme", 10, hour + 60_000).await.duplicate, 10);
     for n in 0..4 {
         let Some(Report::Outcome(outcome)) = outcomes.message().await.unwrap().unwrap().report else {
             panic!("missed")
         };
-        assert_eq!(outcome.event_id, format!("same-{n}"), "only what the own organisation sent");
+        assert_eq!(outcome.event_id, format!("same-{n}"), "only what the own organization sent");
     }
 
     for (org_id, count) in [("acme", 10_u64), ("beta", 4), ("empty", 0)] {
-        let mut query = QueryServiceClient::new(channel(&house, &token(org_id)).await);
+        let mut query = QueryServiceClient::new(channel(&service, &token(org_id)).await);
         // Twice: the second answer comes from memory.
         for _ in 0..2 {
             let request = proto::GetCampaignStatsRequest {
@@ -77,7 +77,7 @@ async fn organisations_with_the_same_event_ids_count_and_see_their_own() {
         let other = query.get_event(proto::GetEventRequest { event_id: "same-9".to_owned() }).await;
         assert_eq!(other.err().map(|status| status.code()), (count < 10).then_some(Code::NotFound), "{org_id}");
 
-        let mut audit = AuditServiceClient::new(channel(&house, &token(org_id)).await);
+        let mut audit = AuditServiceClient::new(channel(&service, &token(org_id)).await);
         let request =
             proto::AuditRequest { window: window(hour, hour + 3_600_000), repair: false, unproven_removals_max: 0 };
         let mut steps = audit.audit(request).await.unwrap().into_inner();
@@ -87,23 +87,23 @@ async fn organisations_with_the_same_event_ids_count_and_see_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_token_is_of_no_use_to_another_organisation() {
-    let house = house().await;
+async fn a_page_token_is_of_no_use_to_another_organization() {
+    let service = service().await;
     for org_id in ["acme", "beta"] {
-        store(&house, org_id, 3, now_millis()).await;
+        store(&service, org_id, 3, now_millis()).await;
     }
-    let mut acme = QueryServiceClient::new(channel(&house, &token("acme")).await);
+    let mut acme = QueryServiceClient::new(channel(&service, &token("acme")).await);
     let first = proto::ListEventsRequest { page_size: 1, ..Default::default() };
     let page_token = acme.list_events(first.clone()).await.unwrap().into_inner().next_page_token;
     let next = proto::ListEventsRequest { page_token: page_token.clone(), ..first };
     assert_eq!(acme.list_events(next.clone()).await.unwrap().into_inner().events.len(), 1);
-    let mut beta = QueryServiceClient::new(channel(&house, &token("beta")).await);
+    let mut beta = QueryServiceClient::new(channel(&service, &token("beta")).await);
     let refused = beta.list_events(next).await.unwrap_err();
     let field = refused.get_details_bad_request().unwrap().field_violations[0].field.clone();
     assert_eq!((refused.code(), &*field), (Code::InvalidArgument, "page_token"));
 
     for (org_id, expected) in [("acme", 200), ("beta", 422)] {
-        let request = house.http.get(format!("{}/events?limit=1&cursor={page_token}", house.url));
+        let request = service.http.get(format!("{}/events?limit=1&cursor={page_token}", service.url));
         let answer = request.bearer_auth(token(org_id)).send().await.unwrap();
         assert_eq!(answer.status(), expected, "{org_id}");
     }
@@ -111,15 +111,15 @@ async fn a_page_token_is_of_no_use_to_another_organisation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_forgets_its_filter_reads_nothing_of_others() {
-    let house = house().await;
-    store(&house, "acme", 5, now_millis()).await;
-    store(&house, "beta", 3, now_millis()).await;
-    let password = std::fs::read_to_string(house.data_dir().join("clickhouse/password")).unwrap();
+    let service = service().await;
+    store(&service, "acme", 5, now_millis()).await;
+    store(&service, "beta", 3, now_millis()).await;
+    let password = std::fs::read_to_string(service.data_dir().join("clickhouse/password")).unwrap();
     let digest = Sha256::digest(format!("tallyhouse_reader:{}", password.trim()));
     let password: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let ask = async |org_id: &str, statement: &str| {
         let request =
-            house.http.post(&house.clickhouse_url).query(&[("log_comment", org_id), ("database", "tallyhouse")]);
+            service.http.post(&service.clickhouse_url).query(&[("log_comment", org_id), ("database", "tallyhouse")]);
         let request = request.header("X-ClickHouse-User", "tallyhouse_reader").header("X-ClickHouse-Key", &password);
         let answer = request.body(statement.to_owned()).send().await.unwrap();
         let is_ok = answer.status().is_success();
@@ -133,7 +133,7 @@ async fn a_query_that_forgets_its_filter_reads_nothing_of_others() {
             ("memberships", "(org_id, user_id)"),
             ("custom_metrics", "(org_id, name)"),
         ] {
-            house.sql(&format!("INSERT INTO {table} {columns} VALUES ('{org_id}', 'x')")).await;
+            service.sql(&format!("INSERT INTO {table} {columns} VALUES ('{org_id}', 'x')")).await;
         }
     }
     let of_others = ["organizations", "users", "memberships", "custom_metrics"];
@@ -144,7 +144,7 @@ async fn a_query_that_forgets_its_filter_reads_nothing_of_others() {
         assert_eq!(ask("", &orgs).await.unwrap(), "", "{table}");
         let named = format!("SELECT count() FROM {table} WHERE org_id = 'beta'");
         assert_eq!(ask("acme", &named).await.unwrap(), "0", "{table}");
-        assert_eq!(house.sql(&format!("SELECT uniqExact(org_id) FROM {table}")).await, "2", "the service sees both");
+        assert_eq!(service.sql(&format!("SELECT uniqExact(org_id) FROM {table}")).await, "2", "the service sees both");
     }
     for forbidden in ["SELECT count() FROM audit_repairs", "TRUNCATE TABLE events", "SELECT * FROM system.query_log"] {
         assert!(ask("acme", forbidden).await.is_err(), "{forbidden}");
@@ -156,11 +156,11 @@ async fn a_query_that_forgets_its_filter_reads_nothing_of_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_show_the_token_they_are_given() {
-    let house = house().await;
-    store(&house, "acme", 5, now_millis()).await;
+    let service = service().await;
+    store(&service, "acme", 5, now_millis()).await;
     let run = |arguments: &[&str], environment: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-        command.args(arguments).env("TALLYHOUSE_ADDRESS", &house.url).env_remove("TALLYHOUSE_TOKEN");
+        command.args(arguments).env("TALLYHOUSE_ADDRESS", &service.url).env_remove("TALLYHOUSE_TOKEN");
         let output = command.envs(environment.iter().copied()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))

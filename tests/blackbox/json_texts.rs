@@ -11,7 +11,7 @@ use tonic_types::StatusExt as _;
 
 use crate::analytics::rfc3339;
 use crate::events::{click, now_millis, timestamp};
-use crate::house::{House, eventually};
+use crate::service::{TestService, eventually};
 use crate::tokens::{SECRET, Signer};
 
 /// Objects with keys that a JSON library of this service gives a meaning to
@@ -24,8 +24,9 @@ const PRIVATE: [&str; 4] = [
 ];
 
 /// Posts text as it is: status and text.
-async fn post(house: &House, path: &str, body: String) -> (u16, String) {
-    let request = house.http.post(format!("{}{path}", house.url)).header("content-type", "application/json").body(body);
+async fn post(service: &TestService, path: &str, body: String) -> (u16, String) {
+    let request =
+        service.http.post(format!("{}{path}", service.url)).header("content-type", "application/json").body(body);
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
@@ -45,21 +46,21 @@ fn call(id: &str, properties: &str) -> String {
 }
 
 /// Sends lines with the command.
-fn send(house: &House, name: &str, lines: &[u8]) -> (Output, Value) {
-    let file = house.data_dir().join(name);
+fn send(service: &TestService, name: &str, lines: &[u8]) -> (Output, Value) {
+    let file = service.data_dir().join(name);
     std::fs::write(&file, lines).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-    command.args(["send", "--stored", "--json", "--quiet", "--address", &house.url]).arg(file);
+    command.args(["send", "--stored", "--json", "--quiet", "--address", &service.url]).arg(file);
     let output = command.output().unwrap();
     let summary = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     (output, summary)
 }
 
-async fn batch(house: &House, events: Vec<proto::Event>) -> proto::IngestBatchResponse {
+async fn batch(service: &TestService, events: Vec<proto::Event>) -> proto::IngestBatchResponse {
     let durability = proto::Durability::Stored.into();
     let request = proto::IngestBatchRequest { events, durability, ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.unwrap().into_inner()
+    service.ingest().await.ingest_batch(request).await.unwrap().into_inner()
 }
 
 fn with_properties(id: &str, properties: &str) -> proto::Event {
@@ -68,41 +69,42 @@ fn with_properties(id: &str, properties: &str) -> proto::Event {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_has_a_meaning_on_any_way_in_or_out() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     for (n, object) in PRIVATE.into_iter().enumerate() {
-        assert_eq!(post(&house, "/events", ad(&format!("ad-{n}"), object)).await.0, 202, "{object}");
-        assert_eq!(post(&house, "/api/v1/events", call(&format!("v1-{n}"), object)).await.0, 202, "{object}");
-        assert_eq!(batch(&house, vec![with_properties(&format!("grpc-{n}"), object)]).await.results, []);
-        let (output, _) = send(&house, "lines.ndjson", ad(&format!("send-{n}"), object).as_bytes());
+        assert_eq!(post(&service, "/events", ad(&format!("ad-{n}"), object)).await.0, 202, "{object}");
+        assert_eq!(post(&service, "/api/v1/events", call(&format!("v1-{n}"), object)).await.0, 202, "{object}");
+        assert_eq!(batch(&service, vec![with_properties(&format!("grpc-{n}"), object)]).await.results, []);
+        let (output, _) = send(&service, "lines.ndjson", ad(&format!("send-{n}"), object).as_bytes());
         assert!(output.status.success(), "{object}");
     }
     // The fields of the event themselves.
     for field in ["$serde_json::private::Number", "$serde_json::private::RawValue"] {
-        let (status, text) = post(&house, "/events", format!("{{\"{field}\":\"1\"}}")).await;
+        let (status, text) = post(&service, "/events", format!("{{\"{field}\":\"1\"}}")).await;
         assert!(status == 422 && text.contains("event_id"), "{text}");
         let of_id = format!(r#"{{"events":[{{"event_id":{{"{field}":"1"}}}}]}}"#);
-        let (status, text) = post(&house, "/api/v1/events", of_id).await;
+        let (status, text) = post(&service, "/api/v1/events", of_id).await;
         assert!(status == 422 && text.contains("must be a string"), "{text}");
     }
-    house.settled().await;
+    service.settled().await;
     for (n, object) in PRIVATE.into_iter().enumerate() {
         let of = format!("FROM events WHERE endsWith(event_id, '-{n}')");
-        let stored = house.sql(&format!("SELECT DISTINCT properties {of} FORMAT RawBLOB")).await;
+        let stored = service.sql(&format!("SELECT DISTINCT properties {of} FORMAT RawBLOB")).await;
         assert_eq!(stored, object);
-        assert_eq!(house.sql(&format!("SELECT count() {of}")).await, "4");
+        assert_eq!(service.sql(&format!("SELECT count() {of}")).await, "4");
         for path in ["/events/ad", "/api/v1/events/v1", "/events/grpc", "/api/v1/events/send"] {
-            let shown = house.http.get(format!("{}{path}-{n}", house.url)).send().await.unwrap().text().await.unwrap();
+            let shown =
+                service.http.get(format!("{}{path}-{n}", service.url)).send().await.unwrap().text().await.unwrap();
             assert!(shown.contains(&format!("\":{object}")), "{shown}");
         }
         let event_id = format!("ad-{n}");
-        let shown = house.query().await.get_event(proto::GetEventRequest { event_id }).await.unwrap().into_inner();
+        let shown = service.query().await.get_event(proto::GetEventRequest { event_id }).await.unwrap().into_inner();
         assert_eq!(shown.event.unwrap().event.unwrap().properties, object);
         // The same again is the same.
-        let again = batch(&house, vec![with_properties(&format!("grpc-{n}"), &format!(" {object} "))]).await;
+        let again = batch(&service, vec![with_properties(&format!("grpc-{n}"), &format!(" {object} "))]).await;
         assert_eq!(again.results[0].verdict(), proto::Verdict::Conflict, "it has another time");
     }
     let listed = Command::new(env!("CARGO_BIN_EXE_tallyhouse"))
-        .args(["events", "--json", "--address", &house.url])
+        .args(["events", "--json", "--address", &service.url])
         .output()
         .unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -113,14 +115,14 @@ async fn no_key_has_a_meaning_on_any_way_in_or_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_of_a_schema_has_a_meaning_also_after_a_restart() {
-    let mut house = House::new().await;
+    let mut service = TestService::new().await;
     let schema = r#"{"properties":{"$serde_json::private::Number":{"type":"integer"},"$serde_json::private::RawValue":{"const":{"$serde_json::private::RawValue":"[1]"}}},"required":["$serde_json::private::Number"]}"#;
-    let url = format!("{}/api/v1/event-types/x", house.url);
+    let url = format!("{}/api/v1/event-types/x", service.url);
     let body = format!("{{\"schema\":{schema}}}");
-    let put = house.http.put(&url).header("content-type", "application/json").body(body).send().await.unwrap();
+    let put = service.http.put(&url).header("content-type", "application/json").body(body).send().await.unwrap();
     assert_eq!(put.status(), 201);
     assert!(put.text().await.unwrap().contains(schema));
-    let mut types = EventTypeServiceClient::new(house.channel().await);
+    let mut types = EventTypeServiceClient::new(service.channel().await);
     let request =
         proto::RegisterEventTypeRequest { r#type: "y".to_owned(), schema: schema.to_owned(), ..Default::default() };
     let registered = types.register_event_type(request).await.unwrap().into_inner().version.unwrap();
@@ -130,18 +132,18 @@ async fn no_key_of_a_schema_has_a_meaning_also_after_a_restart() {
         let good = r#"{"$serde_json::private::Number":1,"$serde_json::private::RawValue":{"$serde_json::private::RawValue":"[1]"}}"#;
         let check = async |properties: &str, expected: u16| {
             let id = format!("{round}-{}", properties.len());
-            let (status, text) = post(&house, "/api/v1/events", call(&id, properties)).await;
+            let (status, text) = post(&service, "/api/v1/events", call(&id, properties)).await;
             assert_eq!(status, expected, "{properties}: {text}");
             let event = proto::Event { r#type: "y".to_owned(), ..with_properties(&format!("y-{id}"), properties) };
-            assert_eq!(batch(&house, vec![event]).await.results.is_empty(), expected == 202, "{properties}");
+            assert_eq!(batch(&service, vec![event]).await.results.is_empty(), expected == 202, "{properties}");
         };
         check(good, 202).await;
         check(r#"{"$serde_json::private::Number":"1"}"#, 422).await;
         check("{}", 422).await;
         check(r#"{"$serde_json::private::Number":1,"$serde_json::private::RawValue":"[1]"}"#, 422).await;
         if round == 0 {
-            house.stop();
-            house.start().await;
+            service.stop();
+            service.start().await;
         }
     }
 }
@@ -172,69 +174,69 @@ const UNREADABLE: [&str; 6] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_no_query_could_read_is_refused_and_every_other_can_be_read() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     for number in UNREADABLE {
         // What the database makes of it: nothing of the text can be read.
-        let unread = house.sql(&format!("SELECT JSONHas('{{\"a\":{number},\"b\":1}}', 'b')")).await;
+        let unread = service.sql(&format!("SELECT JSONHas('{{\"a\":{number},\"b\":1}}', 'b')")).await;
         assert_eq!(unread, "0", "{number}");
         let object = format!("{{\"b\":[{{\"c\":{number}}}]}}");
-        let (status, text) = post(&house, "/events", ad("e", &object)).await;
+        let (status, text) = post(&service, "/events", ad("e", &object)).await;
         assert_eq!(status, 422, "{text}");
         let told: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(told["error"]["details"][0]["field"], "metadata.b.0.c");
         let message = told["error"]["details"][0]["message"].as_str().unwrap();
         assert!(message.contains("18446744073709551615") && message.contains("as text"), "{message}");
-        let (status, text) = post(&house, "/api/v1/events", call("e", &object)).await;
+        let (status, text) = post(&service, "/api/v1/events", call("e", &object)).await;
         assert!(status == 422 && text.contains("events[0].properties.b.0.c"), "{text}");
-        let results = batch(&house, vec![with_properties("e", &object), click("good", now_millis())]).await.results;
+        let results = batch(&service, vec![with_properties("e", &object), click("good", now_millis())]).await.results;
         let refused = results.iter().find(|result| result.index == 0).unwrap();
         assert_eq!((refused.code(), &*refused.errors[0].field), (proto::RejectionCode::Invalid, "properties.b.0.c"));
-        let (output, summary) = send(&house, "numbers.ndjson", ad("e", &object).as_bytes());
+        let (output, summary) = send(&service, "numbers.ndjson", ad("e", &object).as_bytes());
         assert_eq!((output.status.code(), &summary["rejected"]), (Some(1), &json!(1)));
     }
     for (n, number) in READABLE.into_iter().enumerate() {
         let object = format!("{{\"a\":{number},\"b\":\"there\"}}");
-        assert_eq!(post(&house, "/events", ad(&format!("ad-{n}"), &object)).await.0, 202, "{number}");
-        let results = batch(&house, vec![with_properties(&format!("grpc-{n}"), &object)]).await.results;
+        assert_eq!(post(&service, "/events", ad(&format!("ad-{n}"), &object)).await.0, 202, "{number}");
+        let results = batch(&service, vec![with_properties(&format!("grpc-{n}"), &object)]).await.results;
         assert_eq!(results, [], "{number}");
     }
-    house.settled().await;
+    service.settled().await;
     let of = "FROM events WHERE event_id LIKE 'ad-%' OR event_id LIKE 'grpc-%'";
     let statement = format!(
         "SELECT count(), countIf(JSONExtractString(properties, 'b') = 'there'), countIf(isValidJSON(properties)) {of}"
     );
-    assert_eq!(house.sql(&statement).await, "24\t24\t24");
+    assert_eq!(service.sql(&statement).await, "24\t24\t24");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_nested_or_begins_with_a_mark_is_read_alike_on_every_way_in() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     for (depth, is_taken) in [(127, true), (128, false)] {
         let object = format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
         let expected = if is_taken { 202 } else { 422 };
-        assert_eq!(post(&house, "/events", ad(&format!("ad-{depth}"), &object)).await.0, expected);
-        assert_eq!(post(&house, "/api/v1/events", call(&format!("v1-{depth}"), &object)).await.0, expected);
-        let results = batch(&house, vec![with_properties(&format!("grpc-{depth}"), &object)]).await.results;
+        assert_eq!(post(&service, "/events", ad(&format!("ad-{depth}"), &object)).await.0, expected);
+        assert_eq!(post(&service, "/api/v1/events", call(&format!("v1-{depth}"), &object)).await.0, expected);
+        let results = batch(&service, vec![with_properties(&format!("grpc-{depth}"), &object)]).await.results;
         assert_eq!(results.is_empty(), is_taken, "{results:?}");
-        let (_, summary) = send(&house, "deep.ndjson", ad(&format!("send-{depth}"), &object).as_bytes());
+        let (_, summary) = send(&service, "deep.ndjson", ad(&format!("send-{depth}"), &object).as_bytes());
         assert_eq!(summary["accepted"], json!(u64::from(is_taken)), "{summary}");
     }
     let mark = "\u{feff}";
-    assert_eq!(post(&house, "/events", mark.to_owned() + &ad("ad", "{}")).await.0, 202);
-    assert_eq!(post(&house, "/api/v1/events", mark.to_owned() + &call("v1", "{}")).await.0, 202);
-    assert_eq!(batch(&house, vec![with_properties("grpc", &format!("{mark}{{\"a\":1}}"))]).await.results, []);
+    assert_eq!(post(&service, "/events", mark.to_owned() + &ad("ad", "{}")).await.0, 202);
+    assert_eq!(post(&service, "/api/v1/events", mark.to_owned() + &call("v1", "{}")).await.0, 202);
+    assert_eq!(batch(&service, vec![with_properties("grpc", &format!("{mark}{{\"a\":1}}"))]).await.results, []);
     let lines = format!("{mark}{}\n{mark}{}\n", ad("send-1", "{}"), ad("send-2", "{}"));
-    assert_eq!(send(&house, "marked.ndjson", lines.as_bytes()).1["accepted"], json!(2));
+    assert_eq!(send(&service, "marked.ndjson", lines.as_bytes()).1["accepted"], json!(2));
     // One parser of times, too.
     let odd = ad("odd", "{}").replacen('T', "x", 1);
-    assert_eq!(post(&house, "/events", odd.clone()).await.0, 422);
-    assert_eq!(send(&house, "odd.ndjson", odd.as_bytes()).1["rejected"], json!(1));
+    assert_eq!(post(&service, "/events", odd.clone()).await.0, 422);
+    assert_eq!(send(&service, "odd.ndjson", odd.as_bytes()).1["rejected"], json!(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_with_a_mark_are_loaded() {
-    let house = House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
-    let dir = house.data_dir().join("files");
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
+    let dir = service.data_dir().join("files");
     std::fs::create_dir_all(&dir).unwrap();
     let write = |name: &str, text: String| std::fs::write(dir.join(name), format!("\u{feff}{text}")).unwrap();
     write("organizations.csv", "org_id,name,plan,created_at\nacme,Acme,pro,2026-01-01T00:00:00Z\n".to_owned());
@@ -242,48 +244,48 @@ async fn files_with_a_mark_are_loaded() {
     let line = ad("e", object).replacen('{', "{\"org_id\":\"acme\",", 1);
     write("events.ndjson", line + "\n");
     let output = Command::new(env!("CARGO_BIN_EXE_tallyhouse"))
-        .args(["load", "--address", &house.url])
+        .args(["load", "--address", &service.url])
         .arg(&dir)
         .env("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(house.sql("SELECT properties FROM events WHERE org_id = 'acme' FORMAT RawBLOB").await, object);
+    assert_eq!(service.sql("SELECT properties FROM events WHERE org_id = 'acme' FORMAT RawBLOB").await, object);
     let token = Signer::secret(SECRET).token("acme", "read");
-    let shown = house.http.get(format!("{}/events/e", house.url)).bearer_auth(token).send().await.unwrap();
+    let shown = service.http.get(format!("{}/events/e", service.url)).bearer_auth(token).send().await.unwrap();
     assert!(shown.text().await.unwrap().contains(object));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn times_before_1970_are_refused_and_none_is_counted_elsewhere() {
-    let house = House::with(&[("TALLYHOUSE_RETENTION_DAYS", "25000")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_RETENTION_DAYS", "25000")]).await;
     let old = |id: &str, millis: i64| proto::Event { occurred_at: Some(timestamp(millis)), ..click(id, 0) };
     let results =
-        batch(&house, vec![old("a", -1), old("b", -60_000 * 60 * 24 * 300), old("c", 0), old("d", 86_400_000)]);
+        batch(&service, vec![old("a", -1), old("b", -60_000 * 60 * 24 * 300), old("c", 0), old("d", 86_400_000)]);
     let results = results.await.results;
     let refused: Vec<(u32, proto::RejectionCode)> =
         results.iter().map(|result| (result.index, result.code())).collect();
     assert_eq!(refused, [(0, proto::RejectionCode::TooOld), (1, proto::RejectionCode::TooOld)]);
     assert!(results[0].errors[0].message.contains("1970"), "{results:?}");
     let body = ad("e", "{}").replacen(&rfc3339(now_millis())[..4], "1969", 1);
-    let (status, text) = post(&house, "/events", body).await;
+    let (status, text) = post(&service, "/events", body).await;
     assert!(status == 422 && text.contains("occurred_at") && text.contains("1970"), "{text}");
-    house.assert_counted(2).await;
-    assert_eq!(house.sql("SELECT max(toYear(minute)) FROM campaign_minutes").await, "1970");
+    service.assert_counted(2).await;
+    assert_eq!(service.sql("SELECT max(toYear(minute)) FROM campaign_minutes").await, "1970");
     let request = "/stats?campaign_id=camp_1&from=1960-01-01T00:00:00Z&to=1971-01-01T00:00:00Z&granularity=day";
     eventually("both are counted", || async {
-        house.get(request).await.1["series"].as_array().is_some_and(|buckets| buckets.len() == 2)
+        service.get(request).await.1["series"].as_array().is_some_and(|buckets| buckets.len() == 2)
     })
     .await;
-    let (_, mut stats) = house.get(request).await;
+    let (_, mut stats) = service.get(request).await;
     let series = stats["series"].take();
     assert_eq!(series[0]["ts"], "1970-01-01T00:00:00Z");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_of_a_schema_are_compared_exactly() {
-    let house = House::new().await;
-    let mut types = EventTypeServiceClient::new(house.channel().await);
+    let service = TestService::new().await;
+    let mut types = EventTypeServiceClient::new(service.channel().await);
     let schema = r#"{"properties":{"a":{"maximum":9007199254740993},"b":{"const":0.30000000000000000001},"c":{"enum":[18446744073709551614]}}}"#;
     let request = |force: bool, schema: &str| proto::RegisterEventTypeRequest {
         r#type: "click".to_owned(),
@@ -304,7 +306,7 @@ async fn numbers_of_a_schema_are_compared_exactly() {
     .into_iter()
     .enumerate()
     {
-        let results = batch(&house, vec![with_properties(&format!("e-{n}"), properties)]).await.results;
+        let results = batch(&service, vec![with_properties(&format!("e-{n}"), properties)]).await.results;
         assert_eq!(results.is_empty(), is_taken, "{properties}: {results:?}");
     }
     // A version that refuses one number more is no compatible one.

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::house::{House, eventually};
+use crate::service::{TestService, eventually};
 use crate::tokens::{Signer, key_set};
 
-async fn status(house: &House, token: &str) -> u16 {
-    let request = house.http.get(format!("{}/users/top", house.url)).bearer_auth(token);
+async fn status(service: &TestService, token: &str) -> u16 {
+    let request = service.http.get(format!("{}/users/top", service.url)).bearer_auth(token);
     request.send().await.unwrap().status().as_u16()
 }
 
@@ -29,19 +29,19 @@ async fn a_changed_file_of_keys_is_read_again() {
     let path = dir.path().join("keys.json");
     let (old, new) = (Signer::ed("old"), Signer::rsa("new"));
     replace(&path, &key_set(&[&old]));
-    let house = House::with(&[("TALLYHOUSE_AUTH_JWKS_FILE", path.to_str().unwrap())]).await;
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_JWKS_FILE", path.to_str().unwrap())]).await;
     let (by_old, by_new) = (old.token("acme", "read"), new.token("acme", "read"));
-    assert_eq!((status(&house, &by_old).await, status(&house, &by_new).await), (200, 401));
+    assert_eq!((status(&service, &by_old).await, status(&service, &by_new).await), (200, 401));
     replace(&path, &key_set(&[&old, &new]));
-    eventually("the new key", || async { status(&house, &by_new).await == 200 }).await;
-    assert_eq!(status(&house, &by_old).await, 200);
+    eventually("the new key", || async { status(&service, &by_new).await == 200 }).await;
+    assert_eq!(status(&service, &by_old).await, 200);
     // What cannot be read changes nothing.
     replace(&path, "{\"keys\":");
-    eventually("a complaint", || async { house.stderr().contains("cannot be read") }).await;
-    assert_eq!((status(&house, &by_old).await, status(&house, &by_new).await), (200, 200));
+    eventually("a complaint", || async { service.stderr().contains("cannot be read") }).await;
+    assert_eq!((status(&service, &by_old).await, status(&service, &by_new).await), (200, 200));
     replace(&path, &key_set(&[&new]));
-    eventually("no old key", || async { status(&house, &by_old).await == 401 }).await;
-    assert_eq!(status(&house, &by_new).await, 200);
+    eventually("no old key", || async { status(&service, &by_old).await == 401 }).await;
+    assert_eq!(status(&service, &by_new).await, 200);
 
     // A token of the command line, by a private key.
     let pem = dir.path().join("key.pem");
@@ -49,7 +49,7 @@ async fn a_changed_file_of_keys_is_read_again() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
     command.args(["token", "--org", "acme", "--scope", "read", "--alg", "RS256", "--kid", "new", "--key"]).arg(&pem);
     let made = tokio::task::block_in_place(|| command.output()).unwrap();
-    assert_eq!(status(&house, String::from_utf8(made.stdout).unwrap().trim()).await, 200);
+    assert_eq!(status(&service, String::from_utf8(made.stdout).unwrap().trim()).await, 200);
 }
 
 /// Serves a set of keys on this machine, and counts how often.
@@ -86,41 +86,44 @@ impl KeyServer {
 async fn an_unknown_key_is_fetched_but_not_for_every_request() {
     let (old, new) = (Signer::ec("old"), Signer::ed("new"));
     let (server, serving) = KeyServer::start(key_set(&[&old])).await;
-    let house =
-        House::with(&[("TALLYHOUSE_AUTH_JWKS_URL", &server.url), ("TALLYHOUSE_AUTH_JWKS_REFRESH_SECONDS", "3600")])
-            .await;
+    let service = TestService::with(&[
+        ("TALLYHOUSE_AUTH_JWKS_URL", &server.url),
+        ("TALLYHOUSE_AUTH_JWKS_REFRESH_SECONDS", "3600"),
+    ])
+    .await;
     let (by_old, by_new) = (old.token("acme", "read"), new.token("acme", "read"));
-    assert_eq!(status(&house, &by_old).await, 200);
+    assert_eq!(status(&service, &by_old).await, 200);
     assert_eq!(server.asked.load(Ordering::SeqCst), 1, "once, at the start");
     *server.set.lock() = key_set(&[&old, &new]);
-    assert_eq!(status(&house, &by_new).await, 200, "fetched for this request");
-    assert_eq!(status(&house, &by_old).await, 200);
+    assert_eq!(status(&service, &by_new).await, 200, "fetched for this request");
+    assert_eq!(status(&service, &by_old).await, 200);
     // An unknown key again and again is no way to make the service ask.
     let unknown = Signer::ed("unknown").token("acme", "read");
     for _ in 0..50 {
-        assert_eq!(status(&house, &unknown).await, 401);
+        assert_eq!(status(&service, &unknown).await, 401);
     }
     assert!(server.asked.load(Ordering::SeqCst) <= 4, "{}", server.asked.load(Ordering::SeqCst));
     // A key that left the set is no longer good.
     *server.set.lock() = key_set(&[&new]);
     eventually("no old key", || async {
-        status(&house, &unknown).await == 401 && status(&house, &by_old).await == 401
+        status(&service, &unknown).await == 401 && status(&service, &by_old).await == 401
     })
     .await;
     // Good keys do not depend on the server.
     serving.abort();
-    assert_eq!(status(&house, &by_new).await, 200);
+    assert_eq!(status(&service, &by_new).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_fetched_every_so_often() {
     let (old, new) = (Signer::ec("old"), Signer::ec("new"));
     let (server, _serving) = KeyServer::start(key_set(&[&old])).await;
-    let house =
-        House::with(&[("TALLYHOUSE_AUTH_JWKS_URL", &server.url), ("TALLYHOUSE_AUTH_JWKS_REFRESH_SECONDS", "1")]).await;
+    let service =
+        TestService::with(&[("TALLYHOUSE_AUTH_JWKS_URL", &server.url), ("TALLYHOUSE_AUTH_JWKS_REFRESH_SECONDS", "1")])
+            .await;
     let by_old = old.token("acme", "read");
-    assert_eq!(status(&house, &by_old).await, 200);
+    assert_eq!(status(&service, &by_old).await, 200);
     *server.set.lock() = key_set(&[&new]);
-    eventually("no old key", || async { status(&house, &by_old).await == 401 }).await;
-    assert_eq!(status(&house, &new.token("acme", "read")).await, 200);
+    eventually("no old key", || async { status(&service, &by_old).await == 401 }).await;
+    assert_eq!(status(&service, &new.token("acme", "read")).await, 200);
 }

@@ -9,11 +9,11 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::events::{click, now_millis};
-use crate::house::House;
+use crate::service::TestService;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_to_10_000_rejected_events_is_read_and_names_each() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let bad = |n: usize| proto::Event {
         campaign_id: "\u{7}".to_owned(),
         user_id: "x".repeat(257),
@@ -21,7 +21,7 @@ async fn an_answer_to_10_000_rejected_events_is_read_and_names_each() {
     };
     let events: Vec<proto::Event> = (0..10_000).map(bad).collect();
     let request = proto::IngestBatchRequest { events: events.clone(), ..Default::default() };
-    let answer = house.ingest().await.ingest_batch(request).await.unwrap().into_inner();
+    let answer = service.ingest().await.ingest_batch(request).await.unwrap().into_inner();
     assert_eq!((answer.counts.unwrap().rejected, answer.results.len()), (10_000, 10_000));
     let detailed = answer.results.iter().take_while(|result| !result.errors.is_empty()).count();
     assert_eq!(10_000 - detailed, answer.results_without_details as usize);
@@ -35,25 +35,25 @@ async fn an_answer_to_10_000_rejected_events_is_read_and_names_each() {
     assert!(all_named);
 
     let request = proto::IngestRequest { sequence: 1, events, ..Default::default() };
-    let stream = house.ingest().await.ingest(tokio_stream::once(request)).await.unwrap();
+    let stream = service.ingest().await.ingest(tokio_stream::once(request)).await.unwrap();
     let answer = stream.into_inner().message().await.unwrap().unwrap();
     assert_eq!((answer.results.len(), answer.results_without_details as usize), (10_000, 10_000 - detailed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_large_events_goes_on_with_the_next() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let large = |n: usize| proto::Event {
         properties: json!({ "a": "x".repeat(16_000) }).to_string(),
         ..click(&format!("e-{n}"), now_millis())
     };
     for batch in (0..400).collect::<Vec<_>>().chunks(100) {
-        house.store(batch.iter().map(|n| large(*n)).collect()).await;
+        service.store(batch.iter().map(|n| large(*n)).collect()).await;
     }
     let (mut seen, mut pages, mut page_token) = (std::collections::HashSet::new(), 0, String::new());
     loop {
         let request = proto::ListEventsRequest { page_size: 500, page_token, ..Default::default() };
-        let page = house.query().await.list_events(request).await.unwrap().into_inner();
+        let page = service.query().await.list_events(request).await.unwrap().into_inner();
         seen.extend(page.events.into_iter().map(|stored| stored.event.unwrap().event_id));
         pages += 1;
         page_token = page.next_page_token;
@@ -66,8 +66,8 @@ async fn a_page_of_large_events_goes_on_with_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_large_schemas_and_many_faults_are_cut_and_counted() {
-    let house = House::new().await;
-    let mut types = EventTypeServiceClient::new(house.channel().await);
+    let service = TestService::new().await;
+    let mut types = EventTypeServiceClient::new(service.channel().await);
     for n in 0..55 {
         let schema = json!({ "title": format!("{n}{}", "x".repeat(64_000)) }).to_string();
         let request = proto::RegisterEventTypeRequest { r#type: "x".to_owned(), schema, ..Default::default() };
@@ -83,7 +83,7 @@ async fn many_large_schemas_and_many_faults_are_cut_and_counted() {
 
     let value = |n: usize| proto::MetricValue { date: "never".to_owned(), name: format!("m {n}"), value: f64::NAN };
     let request = proto::PutMetricsRequest { metrics: (0..1_000).map(value).collect() };
-    let refused = MetricsServiceClient::new(house.channel().await).put_metrics(request).await.unwrap_err();
+    let refused = MetricsServiceClient::new(service.channel().await).put_metrics(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.details().len() < 4_096 + 512, "{}", refused.details().len());
     let details = refused.get_error_details();

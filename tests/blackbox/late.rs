@@ -7,7 +7,7 @@ use serde_json::json;
 use tallyhouse::transport::proto::{IngestBatchRequest, Verdict};
 
 use crate::events::{click, clicks, now_millis};
-use crate::house::{House, signal};
+use crate::service::{TestService, signal};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -16,17 +16,17 @@ const HOUR: i64 = 60 * MINUTE;
 /// minute of it that is used lies ahead.
 static LAST_HOUR: LazyLock<i64> = LazyLock::new(|| (now_millis() - 10 * MINUTE) / HOUR * HOUR);
 
-/// A house whose index holds 4,000 ids, with 12,000 stored over six hours.
-async fn full_house(settings: &[(&str, &str)]) -> House {
+/// A service whose index holds 4,000 ids, with 12,000 stored over six hours.
+async fn full_house(settings: &[(&str, &str)]) -> TestService {
     let small = [("TALLYHOUSE_INDEX_IDS_MAX", "4000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "1000")];
-    let house = House::with(&[&small, settings].concat()).await;
+    let service = TestService::with(&[&small, settings].concat()).await;
     for hour in (0..6).rev() {
         for part in 0..2 {
-            let counts = house.store(stored(hour, part)).await.counts.unwrap();
+            let counts = service.store(stored(hour, part)).await.counts.unwrap();
             assert_eq!(counts.accepted + counts.duplicate, 1_000, "{counts:?}");
         }
     }
-    house
+    service
 }
 
 /// A thousand clicks within one minute of an hour ago.
@@ -37,7 +37,7 @@ fn stored(hours_ago: i64, part: i64) -> Vec<tallyhouse::transport::proto::Event>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_events_count_once_whether_memory_or_clickhouse_knows_them() {
-    let house = full_house(&[]).await;
+    let service = full_house(&[]).await;
     // Old hours again and again, in turns, so that they are read back into
     // memory and pushed out of it by each other; each time with new events
     // between those that are stored.
@@ -47,7 +47,7 @@ async fn late_events_count_once_whether_memory_or_clickhouse_knows_them() {
             let minute = events[0].occurred_at.unwrap().seconds * 1_000;
             events.truncate(500);
             events.extend(clicks(&format!("new-{hour}-{}", round / 2), 300, minute + 900));
-            let counts = house.store(events).await.counts.unwrap();
+            let counts = service.store(events).await.counts.unwrap();
             let new = if round % 2 == 0 { 300 } else { 0 };
             assert_eq!((counts.accepted, counts.duplicate), (new, 800 - new), "round {round}, hour {hour}: {counts:?}");
         }
@@ -55,40 +55,40 @@ async fn late_events_count_once_whether_memory_or_clickhouse_knows_them() {
     // History of which nothing is stored, each event in another minute.
     let history: Vec<_> =
         (0..900).map(|n| click(&format!("history-{n}"), now_millis() - 30 * 24 * HOUR - n * MINUTE)).collect();
-    assert_eq!(house.store(history.clone()).await.counts.unwrap().accepted, 900);
-    assert_eq!(house.store(history.clone()).await.counts.unwrap().duplicate, 900);
+    assert_eq!(service.store(history.clone()).await.counts.unwrap().accepted, 900);
+    assert_eq!(service.store(history.clone()).await.counts.unwrap().duplicate, 900);
     let mut changed = history[17].clone();
     changed.source = "another".to_owned();
-    assert_eq!(house.store(vec![changed]).await.results[0].verdict(), Verdict::Conflict);
-    house.assert_counted(12_000 + 8 * 300 + 900).await;
+    assert_eq!(service.store(vec![changed]).await.results[0].verdict(), Verdict::Conflict);
+    service.assert_counted(12_000 + 8 * 300 + 900).await;
 }
 
 /// A minute that does not fit into what may be recalled: every id is asked for,
 /// and the longest ids make the longest question.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_events_of_a_minute_too_large_for_memory_count_once() {
-    let house = full_house(&[]).await;
+    let service = full_house(&[]).await;
     let minute = *LAST_HOUR - 8 * HOUR;
     for part in 0..3 {
-        let counts = house.store(clicks(&format!("large-{part}"), 1_000, minute)).await.counts.unwrap();
+        let counts = service.store(clicks(&format!("large-{part}"), 1_000, minute)).await.counts.unwrap();
         assert_eq!(counts.accepted, 1_000, "{counts:?}");
     }
     let longest = clicks(&"long-".repeat(25)[..123], 1_000, minute);
     assert!(longest.iter().any(|event| event.event_id.len() == 127), "{}", longest[999].event_id);
-    let counts = house.store(longest.clone()).await.counts.unwrap();
+    let counts = service.store(longest.clone()).await.counts.unwrap();
     assert_eq!(counts.accepted, 1_000, "{counts:?}");
-    let counts = house.store(longest).await.counts.unwrap();
+    let counts = service.store(longest).await.counts.unwrap();
     assert_eq!(counts.duplicate, 1_000, "{counts:?}");
-    house.assert_counted(12_000 + 4_000).await;
+    service.assert_counted(12_000 + 4_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
-    let house = full_house(&[("TALLYHOUSE_LOOK_UP_WAIT_MS_MAX", "300")]).await;
-    let engine = house.engine_pid();
+    let service = full_house(&[("TALLYHOUSE_LOOK_UP_WAIT_MS_MAX", "300")]).await;
+    let engine = service.engine_pid();
     signal(engine, "STOP");
     let (late, fresh) = (click("late", now_millis() - 48 * HOUR), click("fresh", now_millis()));
-    let mut ingest = house.ingest().await;
+    let mut ingest = service.ingest().await;
     let begun = Instant::now();
     let request = IngestBatchRequest { events: vec![late.clone(), fresh], durability: 0, ..Default::default() };
     let answer = ingest.ingest_batch(request).await.unwrap().into_inner();
@@ -101,13 +101,13 @@ async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
         "event_id": "late", "type": "click", "campaign_id": "camp_1", "creative_id": "creative_1", "source": "test",
         "user_id": "user_1", "occurred_at": "2026-01-01T00:00:00Z",
     });
-    let answer = house.http.post(format!("{}/events", house.url)).json(&body).send().await.unwrap();
+    let answer = service.http.post(format!("{}/events", service.url)).json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
     let body: serde_json::Value = answer.json().await.unwrap();
     assert!(body["error"]["code"].is_string() && body["error"]["message"].is_string(), "{body}");
 
     signal(engine, "CONT");
-    assert_eq!(house.store(vec![late]).await.counts.unwrap().accepted, 1, "sent again, it is taken");
-    house.assert_counted(12_000 + 2).await;
+    assert_eq!(service.store(vec![late]).await.counts.unwrap().accepted, 1, "sent again, it is taken");
+    service.assert_counted(12_000 + 2).await;
 }

@@ -7,13 +7,13 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::events::{click, clicks, now_millis};
-use crate::house::{House, eventually, signal};
+use crate::service::{TestService, eventually, signal};
 
 const DAY: i64 = 86_400_000;
 
-async fn send(house: &House, events: Vec<proto::Event>) -> Result<proto::IngestBatchResponse, tonic::Status> {
+async fn send(service: &TestService, events: Vec<proto::Event>) -> Result<proto::IngestBatchResponse, tonic::Status> {
     let request = IngestBatchRequest { events, durability: 0, ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.map(tonic::Response::into_inner)
+    service.ingest().await.ingest_batch(request).await.map(tonic::Response::into_inner)
 }
 
 /// A valid event as REST has it.
@@ -36,7 +36,7 @@ async fn assert_overloaded(answer: reqwest::Response, message: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_event_is_rejected_alone_with_every_field_named() {
-    let house = House::with(&[("TALLYHOUSE_RETENTION_DAYS", "10"), ("TALLYHOUSE_TEXT_BYTES_MAX", "20")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_RETENTION_DAYS", "10"), ("TALLYHOUSE_TEXT_BYTES_MAX", "20")]).await;
     let now = now_millis();
     let good = click("good", now);
     let bad = |change: &dyn Fn(&mut proto::Event)| {
@@ -61,7 +61,7 @@ async fn a_bad_event_is_rejected_alone_with_every_field_named() {
         }),
         click("good too", now),
     ];
-    let answer = send(&house, events).await.unwrap();
+    let answer = send(&service, events).await.unwrap();
     let counts = answer.counts.unwrap();
     assert_eq!((counts.accepted, counts.rejected), (2, 10));
     let told: Vec<(u32, RejectionCode, Vec<&str>)> = answer
@@ -89,19 +89,20 @@ async fn a_bad_event_is_rejected_alone_with_every_field_named() {
         ]
     );
     assert!(answer.results[6].errors[0].message.contains("20 bytes"), "the limit is named");
-    house.assert_counted(2).await;
+    service.assert_counted(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_over_its_limit_is_refused_with_the_limit() {
-    let house = House::with(&[("TALLYHOUSE_BATCH_EVENTS_MAX", "100"), ("TALLYHOUSE_MESSAGE_BYTES_MAX", "65536")]).await;
+    let service =
+        TestService::with(&[("TALLYHOUSE_BATCH_EVENTS_MAX", "100"), ("TALLYHOUSE_MESSAGE_BYTES_MAX", "65536")]).await;
     let now = now_millis();
-    let error = send(&house, clicks("many", 101, now)).await.unwrap_err();
+    let error = send(&service, clicks("many", 101, now)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("100 events"), "{error}");
     let mut large = click("large", now);
     large.properties = format!("{{\"x\":\"{}\"}}", "y".repeat(70_000));
-    let error = send(&house, vec![large]).await.unwrap_err();
+    let error = send(&service, vec![large]).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("65536 bytes"), "{error}");
     // On a stream, what came before is answered first.
@@ -110,22 +111,22 @@ async fn a_batch_over_its_limit_is_refused_with_the_limit() {
         events: clicks("stream", usize::try_from(count).unwrap(), now),
         durability: 0,
     });
-    let mut answers = house.ingest().await.ingest(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let mut answers = service.ingest().await.ingest(tokio_stream::iter(requests)).await.unwrap().into_inner();
     assert_eq!(answers.next().await.unwrap().unwrap().counts.unwrap().accepted, 10);
     assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::InvalidArgument);
-    house.assert_counted(10).await;
+    service.assert_counted(10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_at_its_bound_refuses_and_recovers() {
-    let house = House::with(&[("TALLYHOUSE_LOG_BYTES_MAX", "200000")]).await;
-    let engine = house.engine_pid();
+    let service = TestService::with(&[("TALLYHOUSE_LOG_BYTES_MAX", "200000")]).await;
+    let engine = service.engine_pid();
     signal(engine, "STOP");
     let now = now_millis();
     let mut accepted = Vec::new();
     let refusal = loop {
         let events = clicks(&format!("fill-{}", accepted.len()), 200, now);
-        match send(&house, events.clone()).await {
+        match send(&service, events.clone()).await {
             Ok(_) => accepted.push(events),
             Err(status) => break status,
         }
@@ -139,7 +140,7 @@ async fn a_log_at_its_bound_refuses_and_recovers() {
     large["metadata"] = json!({"x": "y".repeat(10_000)});
     let refusal = loop {
         large["event_id"] = format!("large-{sent}").into();
-        let answer = house.http.post(format!("{}/events", house.url)).json(&large).send().await.unwrap();
+        let answer = service.http.post(format!("{}/events", service.url)).json(&large).send().await.unwrap();
         if answer.status() != 202 {
             break answer;
         }
@@ -150,24 +151,24 @@ async fn a_log_at_its_bound_refuses_and_recovers() {
     // What is wrong is still told from what is refused, and duplicates are still recognised.
     let event = json!({"event_id": "one", "type": "click", "campaign_id": "c", "source": "s",
         "user_id": "u", "occurred_at": "2999-01-01T00:00:00Z"});
-    assert_eq!(house.post("/events", &event).await.0, 422);
-    let counts = send(&house, accepted[0].clone()).await.unwrap().counts.unwrap();
+    assert_eq!(service.post("/events", &event).await.0, 422);
+    let counts = send(&service, accepted[0].clone()).await.unwrap().counts.unwrap();
     assert_eq!(counts.duplicate, 200);
     signal(engine, "CONT");
     let refused = clicks(&format!("fill-{}", accepted.len()), 200, now);
-    house.store(refused).await;
-    house.assert_counted((accepted.len() + 1) * 200 + sent).await;
+    service.store(refused).await;
+    service.assert_counted((accepted.len() + 1) * 200 + sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_corrupts_nothing_and_recovers() {
-    let mut house = House::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0")], Some(4)).await;
-    let engine = house.engine_pid();
+    let mut service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0")], Some(4)).await;
+    let engine = service.engine_pid();
     signal(engine, "STOP");
     let now = now_millis();
     let mut accepted = 0;
     let refusal = loop {
-        match send(&house, clicks(&format!("fill-{accepted}"), 300, now)).await {
+        match send(&service, clicks(&format!("fill-{accepted}"), 300, now)).await {
             Ok(_) => accepted += 1,
             Err(status) => break status,
         }
@@ -176,20 +177,20 @@ async fn a_full_disk_refuses_corrupts_nothing_and_recovers() {
     assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
     // Refused again and again, and nothing of it is found later.
     for _ in 0..5 {
-        send(&house, clicks(&format!("fill-{accepted}"), 300, now)).await.unwrap_err();
+        send(&service, clicks(&format!("fill-{accepted}"), 300, now)).await.unwrap_err();
     }
     signal(engine, "CONT");
-    house.store(clicks(&format!("fill-{accepted}"), 300, now)).await;
-    house.assert_counted((accepted + 1) * 300).await;
-    assert_eq!(house.stop(), Some(0));
+    service.store(clicks(&format!("fill-{accepted}"), 300, now)).await;
+    service.assert_counted((accepted + 1) * 300).await;
+    assert_eq!(service.stop(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_that_does_not_read_is_held_back() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let (requests, received) = tokio::sync::mpsc::channel(1);
     let stream = tokio_stream::wrappers::ReceiverStream::new(received);
-    let mut answers = house.ingest().await.ingest(stream).await.unwrap().into_inner();
+    let mut answers = service.ingest().await.ingest(stream).await.unwrap().into_inner();
     // Answers with a result for every event are large: nobody takes them.
     let bad: Vec<proto::Event> = (0..2_000).map(|_| proto::Event::default()).collect();
     let mut sent = 0;
@@ -212,7 +213,7 @@ async fn a_producer_that_does_not_read_is_held_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_event_is_taken_once_clickhouse_is_back() {
-    let house = House::with(&[
+    let service = TestService::with(&[
         ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
         ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),
         ("TALLYHOUSE_INSERT_BACKOFF_MS_MAX", "200"),
@@ -220,17 +221,17 @@ async fn a_late_event_is_taken_once_clickhouse_is_back() {
     .await;
     let now = now_millis();
     for minute in 0..5 {
-        house.store(clicks(&format!("old-{minute}"), 250, now - DAY + minute * 60_000)).await;
+        service.store(clicks(&format!("old-{minute}"), 250, now - DAY + minute * 60_000)).await;
     }
-    let engine = house.engine_pid();
+    let engine = service.engine_pid();
     signal(engine, "KILL");
-    let answer = send(&house, vec![click("late", now - 2 * DAY), click("punctual", now)]).await.unwrap();
+    let answer = send(&service, vec![click("late", now - 2 * DAY), click("punctual", now)]).await.unwrap();
     let counts = answer.counts.unwrap();
     assert_eq!(counts.accepted + counts.undecided, 2, "{counts:?}");
     eventually("the late event to be taken", || async {
-        let counts = send(&house, vec![click("late", now - 2 * DAY)]).await.unwrap().counts.unwrap();
+        let counts = send(&service, vec![click("late", now - 2 * DAY)]).await.unwrap().counts.unwrap();
         counts.undecided == 0
     })
     .await;
-    house.assert_counted(5 * 250 + 2).await;
+    service.assert_counted(5 * 250 + 2).await;
 }

@@ -1,5 +1,5 @@
 //! Claims about the whole service, shown through its real port against the
-//! real ClickHouse. Each test has a house of its own.
+//! real ClickHouse. Each test has a service of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
@@ -22,27 +22,27 @@ mod events;
 mod exactness;
 mod figures;
 mod health;
-mod house;
 mod idempotency;
 mod isolation;
 mod json_texts;
 mod keys;
 mod large_answers;
 mod late;
-mod limited;
+mod lifecycle;
 mod limits;
+mod pagination;
 mod parity;
 mod questions;
+mod rate_limited;
 mod reflection;
 mod rest;
 mod retention;
-mod running;
-mod second;
+mod second_service;
 mod server_check;
-mod settling;
+mod service;
 mod sql;
 mod sql_clients;
 mod stored;
+mod token_expiry;
 mod tokens;
 mod traces;
-mod walk;

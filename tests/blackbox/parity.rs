@@ -9,7 +9,7 @@ use crate::analytics::rfc3339;
 use crate::directory::call;
 use crate::events::{now_millis, timestamp, window};
 use crate::figures::{day, store_days};
-use crate::house::House;
+use crate::service::TestService;
 
 fn millis(time: Option<&prost_types::Timestamp>) -> i64 {
     let time = time.expect("a time");
@@ -43,15 +43,15 @@ fn comparable(event: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_the_same_both_ways() {
-    let house = House::new().await;
-    store_days(&house).await;
-    let mut query = house.query().await;
+    let service = TestService::new().await;
+    store_days(&service).await;
+    let mut query = service.query().await;
     let (mut by_rest, mut by_grpc): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     let (from, to) = (day(4), day(1));
     let mut token = String::new();
     loop {
         let range = format!("start_date={}&end_date={}", from.1, to.1);
-        let (status, page) = house
+        let (status, page) = service
             .get(&format!("/api/v1/events?{range}&event_type=impression&event_type=click&limit=2&cursor={token}"))
             .await;
         assert_eq!(status, 200, "{page}");
@@ -74,25 +74,25 @@ async fn events_are_the_same_both_ways() {
     }
     assert_eq!((by_rest.len(), &by_rest), (6, &by_grpc));
     let one = query.get_event(proto::GetEventRequest { event_id: "3".to_owned() }).await.unwrap().into_inner();
-    assert_eq!(comparable(&house.get("/api/v1/events/3").await.1), as_json(&one.event.unwrap()));
+    assert_eq!(comparable(&service.get("/api/v1/events/3").await.1), as_json(&one.event.unwrap()));
     let none = query.get_event(proto::GetEventRequest { event_id: "none".to_owned() }).await.unwrap_err();
-    assert_eq!((none.code(), house.get("/api/v1/events/none").await.0), (Code::NotFound, 404));
+    assert_eq!((none.code(), service.get("/api/v1/events/none").await.0), (Code::NotFound, 404));
     let altered = proto::ListEventsRequest { page_token: "AAAA".to_owned(), ..Default::default() };
     assert_eq!(query.list_events(altered).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_are_the_same_both_ways() {
-    let house = House::new().await;
-    store_days(&house).await;
-    let (mut query, channel) = (house.query().await, house.channel().await);
+    let service = TestService::new().await;
+    store_days(&service).await;
+    let (mut query, channel) = (service.query().await, service.channel().await);
     let mut metrics = proto::metrics_service_client::MetricsServiceClient::new(channel);
     let (from, to) = (day(4), day(1));
     let whole = window(from.0, day(0).0);
 
     // Each brings values that both show.
     let brought = json!({"metrics": [{"date": from.1, "name": "by_rest", "value": 1.25}]});
-    assert_eq!(house.post("/api/v1/metrics", &brought).await, (200, json!({"stored": 1})));
+    assert_eq!(service.post("/api/v1/metrics", &brought).await, (200, json!({"stored": 1})));
     let value = proto::MetricValue { date: to.1.clone(), name: "by_grpc".to_owned(), value: -2.5 };
     let stored = metrics.put_metrics(proto::PutMetricsRequest { metrics: vec![value.clone()] }).await.unwrap();
     assert_eq!(stored.into_inner().stored, 1);
@@ -106,7 +106,7 @@ async fn counts_are_the_same_both_ways() {
 
     let names = ["events", "active_users", "impressions", "clicks", "ctr", "events:page_view", "by_rest", "by_grpc"];
     let range = format!("start_date={}&end_date={}", from.1, to.1);
-    let (status, summary) = house.get(&format!("/api/v1/metrics/summary?{range}&metrics={}", names.join(","))).await;
+    let (status, summary) = service.get(&format!("/api/v1/metrics/summary?{range}&metrics={}", names.join(","))).await;
     assert_eq!(status, 200, "{summary}");
     let request = proto::GetSummaryRequest { window: whole, metrics: names.map(str::to_owned).to_vec() };
     let same = metrics.get_summary(request).await.unwrap().into_inner();
@@ -125,21 +125,21 @@ async fn counts_are_the_same_both_ways() {
     }
     let unknown = proto::GetSummaryRequest { window: whole, metrics: vec!["nothing".to_owned()] };
     assert_eq!(metrics.get_summary(unknown).await.unwrap_err().code(), Code::InvalidArgument);
-    assert_eq!(house.get(&format!("/api/v1/metrics/summary?{range}&metrics=nothing")).await.0, 422);
+    assert_eq!(service.get(&format!("/api/v1/metrics/summary?{range}&metrics=nothing")).await.0, 422);
 
-    let (_, dau) = house.get(&format!("/api/v1/metrics/dau?{range}")).await;
+    let (_, dau) = service.get(&format!("/api/v1/metrics/dau?{range}")).await;
     let same = query.get_daily_active_users(proto::GetDailyActiveUsersRequest { window: whole }).await.unwrap();
     let same: Vec<Value> =
         same.into_inner().days.iter().map(|day| json!({"date": day.date, "value": day.users})).collect();
     assert_eq!(dau["daily"], json!(same));
 
     let moments = format!("from={}&to={}", rfc3339(from.0), rfc3339(day(0).0));
-    let (_, users) = house.get(&format!("/api/v1/users/top?{moments}&limit=2")).await;
+    let (_, users) = service.get(&format!("/api/v1/users/top?{moments}&limit=2")).await;
     let same = query.get_top_users(proto::GetTopUsersRequest { window: whole, limit: 2 }).await.unwrap().into_inner();
     let same: Vec<Value> =
         same.users.iter().map(|user| json!({"user_id": user.user_id, "events": user.events})).collect();
     assert_eq!((same.len(), &users["users"]), (2, &json!(same)));
-    let (_, campaigns) = house.get(&format!("/api/v1/campaigns/top?{moments}")).await;
+    let (_, campaigns) = service.get(&format!("/api/v1/campaigns/top?{moments}")).await;
     let same = query.get_top_campaigns(proto::GetTopCampaignsRequest { window: whole, limit: 0 }).await.unwrap();
     let count = |top: &proto::CampaignCount| {
         json!({
@@ -152,16 +152,16 @@ async fn counts_are_the_same_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_directory_is_the_same_both_ways() {
-    let house = House::new().await;
-    store_days(&house).await;
-    let mut client = proto::organization_service_client::OrganizationServiceClient::new(house.channel().await);
+    let service = TestService::new().await;
+    store_days(&service).await;
+    let mut client = proto::organization_service_client::OrganizationServiceClient::new(service.channel().await);
     let time = |text: &Value| {
         let format = &time::format_description::well_known::Rfc3339;
         let at = time::OffsetDateTime::parse(text.as_str().unwrap(), format).unwrap();
         Some(timestamp(i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap()))
     };
     let put = async |path: &str, body: Value| {
-        let (status, stored) = call(&house, Method::PUT, path, "", Some(&body)).await;
+        let (status, stored) = call(&service, Method::PUT, path, "", Some(&body)).await;
         assert_eq!(status, 200, "{path}: {stored}");
         stored
     };
@@ -187,7 +187,7 @@ async fn the_directory_is_the_same_both_ways() {
     let request = proto::PutOrganizationRequest { organization: Some(sent) };
     let replaced = client.put_organization(request).await.unwrap().into_inner().organization.unwrap();
     assert_eq!((replaced.created_at, replaced.plan.as_str()), (expected.created_at, "pro"));
-    let (_, shown) = house.get("/api/v1/organizations/default").await;
+    let (_, shown) = service.get("/api/v1/organizations/default").await;
     assert_eq!((&shown["name"], &shown["unknown_event_types"]), (&json!("Two"), &json!("reject")));
     assert_eq!((time(&shown["created_at"]), time(&shown["updated_at"])), (replaced.created_at, replaced.updated_at));
 
@@ -201,7 +201,7 @@ async fn the_directory_is_the_same_both_ways() {
     assert_eq!((got.created_at, got.updated_at), (time(&stored["created_at"]), time(&stored["updated_at"])));
     let sent = proto::User { user_id: "u_2".to_owned(), name: "Bea".to_owned(), ..got };
     client.put_user(proto::PutUserRequest { user: Some(sent) }).await.unwrap();
-    assert_eq!(house.get("/api/v1/users/u_2").await.1["name"], "Bea");
+    assert_eq!(service.get("/api/v1/users/u_2").await.1["name"], "Bea");
 
     put("/api/v1/organizations/default/members/u_1", json!({"role": "owner"})).await;
     let joined_at = Some(timestamp(now_millis()));
@@ -210,7 +210,7 @@ async fn the_directory_is_the_same_both_ways() {
     let mut token = String::new();
     for is_last in [false, true] {
         let path = format!("/api/v1/organizations/default/members?limit=1&cursor={token}");
-        let (_, page) = house.get(&path).await;
+        let (_, page) = service.get(&path).await;
         let request = proto::ListMembersRequest { org_id: String::new(), page_size: 1, page_token: token };
         let same = client.list_members(request).await.unwrap().into_inner();
         let (shown, member) = (&page["members"][0], &same.members[0]);
@@ -221,7 +221,7 @@ async fn the_directory_is_the_same_both_ways() {
         assert_eq!(token.is_empty(), is_last);
     }
 
-    let (_, top) = house.get("/api/v1/organizations/top?days=10").await;
+    let (_, top) = service.get("/api/v1/organizations/top?days=10").await;
     let request = proto::GetTopOrganizationsRequest { days: 10, limit: 0 };
     let same = client.get_top_organizations(request).await.unwrap().into_inner();
     let count = |top: &proto::OrganizationCount| json!({"org_id": top.org_id, "name": top.name, "plan": top.plan, "events": top.events});
@@ -230,7 +230,7 @@ async fn the_directory_is_the_same_both_ways() {
     assert_eq!(same[0], json!({"org_id": "default", "name": "Two", "plan": "pro", "events": 10}));
 
     let none = client.get_user(proto::GetUserRequest { user_id: "none".to_owned() }).await.unwrap_err();
-    assert_eq!((none.code(), house.get("/api/v1/users/none").await.0), (Code::NotFound, 404));
+    assert_eq!((none.code(), service.get("/api/v1/users/none").await.0), (Code::NotFound, 404));
     let unnamed = proto::PutUserRequest { user: Some(proto::User::default()) };
     assert_eq!(client.put_user(unnamed).await.unwrap_err().code(), Code::InvalidArgument);
     let nothing = proto::PutOrganizationRequest::default();

@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tallyhouse::transport::proto::{self, Granularity};
 
 use crate::events::{click, now_millis, window};
-use crate::house::House;
+use crate::service::TestService;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -80,13 +80,13 @@ async fn answers_are_exact_for_any_window_of_whole_minutes() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let house = House::new().await;
+    let service = TestService::new().await;
     let now = now_millis();
     let oracle = Oracle::new(&mut random, now);
     for batch in oracle.events.chunks(5_000) {
-        house.store(batch.to_vec()).await;
+        service.store(batch.to_vec()).await;
     }
-    let mut query = house.query().await;
+    let mut query = service.query().await;
     for _ in 0..40 {
         let from = (now - random.random_range(0..3 * DAY)) / MINUTE * MINUTE;
         let length = [1, 17, 60, 61, 24 * 60, 25 * 60 + 7, 4_000][random.random_range(0..7)];
@@ -137,19 +137,19 @@ async fn the_most_active_of_many_users_are_exact() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let house = House::new().await;
+    let service = TestService::new().await;
     let first_day = now_millis() / DAY * DAY - 3 * DAY;
     // As many events for everybody, but for chance: the first are hardly above
     // those behind them.
-    insert_users(&house, seed, 900_000, "cityHash64({n}, 1) % 70000", first_day, 2 * DAY).await;
-    house.sql("OPTIMIZE TABLE user_days FINAL").await;
-    house.sql("SYSTEM STOP MERGES user_days").await;
-    assert_ranked(&house, &mut random, first_day, 6).await;
+    insert_users(&service, seed, 900_000, "cityHash64({n}, 1) % 70000", first_day, 2 * DAY).await;
+    service.sql("OPTIMIZE TABLE user_days FINAL").await;
+    service.sql("SYSTEM STOP MERGES user_days").await;
+    assert_ranked(&service, &mut random, first_day, 6).await;
     // Some far ahead, who had hardly any events before; not merged.
     let some = "toUInt64(pow(cityHash64({n}, 1) % 1000 / 1000, 4) * 90000)";
-    insert_users(&house, seed + 1, 30_000, some, first_day, 3 * DAY).await;
-    insert_users(&house, seed + 2, 3_000, some, first_day + DAY, DAY).await;
-    assert_ranked(&house, &mut random, first_day, 12).await;
+    insert_users(&service, seed + 1, 30_000, some, first_day, 3 * DAY).await;
+    insert_users(&service, seed + 2, 3_000, some, first_day + DAY, DAY).await;
+    assert_ranked(&service, &mut random, first_day, 12).await;
 }
 
 /// More users of a day than the service holds at a time: it takes them by
@@ -159,20 +159,20 @@ async fn the_most_active_of_millions_of_users_are_exact() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let house = House::new().await;
+    let service = TestService::new().await;
     let first_day = now_millis() / DAY * DAY - 3 * DAY;
-    insert_users(&house, seed, 2_300_000, "{n}", first_day, DAY).await;
+    insert_users(&service, seed, 2_300_000, "{n}", first_day, DAY).await;
     // Some of them are ahead.
     let some = format!("{} + cityHash64({{n}}, 1) % 300", seed % 1_000_000 * 1_000_000);
-    insert_users(&house, seed + 1, 3_000, &some, first_day, DAY).await;
-    assert_ranked(&house, &mut random, first_day - 12 * HOUR, 2).await;
+    insert_users(&service, seed + 1, 3_000, &some, first_day, DAY).await;
+    assert_ranked(&service, &mut random, first_day - 12 * HOUR, 2).await;
 }
 
 /// Inserts events of users, whose numbers are an expression of `{n}`, evenly
 /// over some time.
-async fn insert_users(house: &House, seed: u64, events: u64, user: &str, from: i64, length: i64) {
+async fn insert_users(service: &TestService, seed: u64, events: u64, user: &str, from: i64, length: i64) {
     let user = user.replace("{n}", &format!("number + {}", seed % 1_000_000 * 1_000_000));
-    house
+    service
         .sql(&format!(
             "INSERT INTO events (org_id, event_id, type, user_id, occurred_at, seq, version) \
              SELECT 'default', 'event-{seed}-' || toString(number), 'click', 'user_' || toString({user}), \
@@ -184,8 +184,8 @@ async fn insert_users(house: &House, seed: u64, events: u64, user: &str, from: i
 
 /// Asks for the most active users of windows of a day, of any length, and of
 /// some minutes, for which whole hours say little.
-async fn assert_ranked(house: &House, random: &mut StdRng, first_day: i64, windows: usize) {
-    let mut query = house.query().await;
+async fn assert_ranked(service: &TestService, random: &mut StdRng, first_day: i64, windows: usize) {
+    let mut query = service.query().await;
     for n in 0..windows {
         let from = first_day + random.random_range(0..36 * 60) * MINUTE;
         let length = match n % 3 {
@@ -198,7 +198,7 @@ async fn assert_ranked(house: &House, random: &mut StdRng, first_day: i64, windo
         let answer = query.get_top_users(proto::GetTopUsersRequest { window: window(from, to), limit }).await;
         let users: Vec<_> =
             answer.unwrap().into_inner().users.into_iter().map(|user| (user.user_id, user.events)).collect();
-        let expected = house
+        let expected = service
             .sql(&format!(
                 "SELECT user_id, count() AS events FROM events \
                  WHERE occurred_at >= fromUnixTimestamp64Milli({from}) AND occurred_at < fromUnixTimestamp64Milli({to}) \
@@ -212,13 +212,13 @@ async fn assert_ranked(house: &House, random: &mut StdRng, first_day: i64, windo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn walking_the_pages_shows_every_event_once_newest_first() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let now = now_millis();
     // Many events of the same millisecond, so that pages end within one.
     let events: Vec<_> =
         (0..1_000).map(|n| click(&format!("event-{n:04}"), now - i64::from(n / 50) * 30_000)).collect();
-    house.store(events.clone()).await;
-    let mut query = house.query().await;
+    service.store(events.clone()).await;
+    let mut query = service.query().await;
     let mut request = proto::ListEventsRequest { page_size: 33, ..Default::default() };
     let mut walked = Vec::new();
     loop {
@@ -246,11 +246,11 @@ async fn walking_the_pages_shows_every_event_once_newest_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_found_by_its_id_alone() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let mut event = click("it's \\ me ✓", now_millis() - 40 * DAY);
     event.properties = r#"{"b":1.50,"a":"x"}"#.to_owned();
-    house.store(vec![event.clone()]).await;
-    let mut query = house.query().await;
+    service.store(vec![event.clone()]).await;
+    let mut query = service.query().await;
     let request = proto::GetEventRequest { event_id: event.event_id.clone() };
     let found = query.get_event(request).await.unwrap().into_inner().event.unwrap().event.unwrap();
     event.properties = r#"{"a":"x","b":1.50}"#.to_owned();
@@ -261,38 +261,38 @@ async fn an_event_is_found_by_its_id_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cached_answer_is_dropped_as_soon_as_its_window_is_touched() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let now = now_millis();
-    let mut query = house.query().await;
+    let mut query = service.query().await;
     let request = proto::GetCampaignStatsRequest {
         campaign_id: "camp_1".to_owned(),
         window: window(now - 5 * HOUR, now - 3 * HOUR),
         granularity: 0,
     };
     for round in 0..10_u64 {
-        house.store(vec![click(&format!("late-{round}"), now - 4 * HOUR)]).await;
+        service.store(vec![click(&format!("late-{round}"), now - 4 * HOUR)]).await;
         let first = query.get_campaign_stats(request.clone()).await.unwrap().into_inner();
         let second = query.get_campaign_stats(request.clone()).await.unwrap().into_inner();
         assert_eq!(first.series[0].clicks, round + 1);
         assert!(!first.freshness.unwrap().cached && second.freshness.unwrap().cached);
         assert_eq!(first.series, second.series);
         // What does not lie in the window does not touch the answer.
-        house.store(vec![click(&format!("now-{round}"), now)]).await;
+        service.store(vec![click(&format!("now-{round}"), now)]).await;
         assert!(query.get_campaign_stats(request.clone()).await.unwrap().into_inner().freshness.unwrap().cached);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_acknowledged_before_the_watermark_is_counted() {
-    let house = House::with(&[("TALLYHOUSE_SEGMENT_LINGER_MS", "400")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_SEGMENT_LINGER_MS", "400")]).await;
     let now = now_millis();
-    let mut query = house.query().await;
+    let mut query = service.query().await;
     let request = proto::GetCampaignStatsRequest {
         campaign_id: "camp_1".to_owned(),
         window: window(now - HOUR, now + HOUR),
         granularity: Granularity::Day.into(),
     };
-    let mut ingest = house.ingest().await;
+    let mut ingest = service.ingest().await;
     let mut acknowledged = Vec::new();
     for n in 0..60 {
         let events = vec![click(&format!("event-{n}"), now)];

@@ -6,12 +6,12 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use crate::house::House;
+use crate::service::TestService;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_lists_every_service_and_describes_their_messages() {
-    let house = House::new().await;
-    let mut client = ServerReflectionClient::new(house.channel().await);
+    let service = TestService::new().await;
+    let mut client = ServerReflectionClient::new(service.channel().await);
     let symbol = "tallyhouse.v1.IngestService".to_owned();
     let requests = [
         MessageRequest::ListServices(String::new()),

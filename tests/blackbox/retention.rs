@@ -7,7 +7,7 @@ use tallyhouse::transport::proto::{Event, EventResult, HourResult, IngestBatchRe
 
 use crate::audit::{HOUR, NO_BACKGROUND, try_audit};
 use crate::events::{click, clicks, now_millis, window};
-use crate::house::{House, eventually};
+use crate::service::{TestService, eventually};
 
 const DAY: i64 = 24 * HOUR;
 const CHECK_OFTEN: (&str, &str) = ("TALLYHOUSE_RETENTION_CHECK_SECONDS", "1");
@@ -19,122 +19,123 @@ fn long_ago() -> i64 {
 }
 
 /// What becomes of an event. (Of one that is accepted, nothing else is said.)
-async fn result(house: &House, event: Event) -> EventResult {
-    let results = house.store(vec![event]).await.results;
+async fn result(service: &TestService, event: Event) -> EventResult {
+    let results = service.store(vec![event]).await.results;
     results
         .into_iter()
         .next()
         .unwrap_or_else(|| EventResult { verdict: Verdict::Accepted.into(), ..Default::default() })
 }
 
-async fn merge(house: &House) {
-    house.sql("OPTIMIZE TABLE events FINAL").await;
+async fn merge(service: &TestService) {
+    service.sql("OPTIMIZE TABLE events FINAL").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_period_of_any_length_keeps_what_it_says() {
     for (days, oldest) in [("1", now_millis() - DAY + HOUR), ("36500", DAY), ("28930", DAY)] {
-        let house = House::with(&[("TALLYHOUSE_RETENTION_DAYS", days), NO_BACKGROUND, CHECK_OFTEN]).await;
-        house.store(vec![click("now", now_millis()), click("oldest", oldest)]).await;
+        let service = TestService::with(&[("TALLYHOUSE_RETENTION_DAYS", days), NO_BACKGROUND, CHECK_OFTEN]).await;
+        service.store(vec![click("now", now_millis()), click("oldest", oldest)]).await;
         // Whatever is to be deleted is deleted by merges or by the service.
         for _ in 0..3 {
-            merge(&house).await;
+            merge(&service).await;
             tokio::time::sleep(Duration::from_millis(700)).await;
         }
-        assert_eq!(house.sql("SELECT count() FROM events").await, "2", "{days} days");
-        assert_eq!(result(&house, click("now", now_millis())).await.verdict(), Verdict::Conflict, "{days} days");
-        assert_eq!(house.sql("SELECT sum(events) FROM type_hours").await, "2", "{days} days");
+        assert_eq!(service.sql("SELECT count() FROM events").await, "2", "{days} days");
+        assert_eq!(result(&service, click("now", now_millis())).await.verdict(), Verdict::Conflict, "{days} days");
+        assert_eq!(service.sql("SELECT sum(events) FROM type_hours").await, "2", "{days} days");
     }
 }
 
 /// As versions before 0.2 have set it.
-async fn set_ttl(house: &House, ttl: &str) {
+async fn set_ttl(service: &TestService, ttl: &str) {
     let alter = format!("ALTER TABLE events MODIFY TTL toDateTime(occurred_at) + {ttl}");
-    house.sql(&format!("{alter} SETTINGS materialize_ttl_after_modify = 0")).await;
+    service.sql(&format!("{alter} SETTINGS materialize_ttl_after_modify = 0")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn raising_the_retention_period_saves_what_was_stored_under_a_shorter_one() {
-    let mut house = House::with(&[("TALLYHOUSE_RETENTION_DAYS", "1"), NO_BACKGROUND]).await;
-    set_ttl(&house, "toIntervalDay(1)").await;
+    let mut service = TestService::with(&[("TALLYHOUSE_RETENTION_DAYS", "1"), NO_BACKGROUND]).await;
+    set_ttl(&service, "toIntervalDay(1)").await;
     let at = now_millis() - DAY + 20_000;
-    house.store(vec![click("saved", at), click("now", now_millis())]).await;
-    assert_eq!(house.stop(), Some(0));
-    house.set("TALLYHOUSE_RETENTION_DAYS", "730");
-    house.start().await;
+    service.store(vec![click("saved", at), click("now", now_millis())]).await;
+    assert_eq!(service.stop(), Some(0));
+    service.set("TALLYHOUSE_RETENTION_DAYS", "730");
+    service.start().await;
     // The time that the part was written to be deleted at.
     eventually("the old day", || async { now_millis() > at + DAY + 2_000 }).await;
-    merge(&house).await;
-    assert_eq!(house.sql("SELECT count() FROM events").await, "2");
+    merge(&service).await;
+    assert_eq!(service.sql("SELECT count() FROM events").await, "2");
     // What the TTL may have deleted is not counted again.
     let at = now_millis() - 2 * DAY;
-    let refused = result(&house, click("perhaps deleted", at)).await;
+    let refused = result(&service, click("perhaps deleted", at)).await;
     assert_eq!(refused.code(), RejectionCode::TooOld, "{refused:?}");
-    let audited = try_audit(house.channel().await, window(at, at + HOUR), true).await.unwrap();
+    let audited = try_audit(service.channel().await, window(at, at + HOUR), true).await.unwrap();
     assert_eq!(audited.results()[0], HourResult::Expired);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ttl_of_somebody_else_is_refused_with_what_to_do() {
-    let mut house = House::with(&[NO_BACKGROUND]).await;
-    set_ttl(&house, "toIntervalMonth(1)").await;
-    assert_eq!(house.stop(), Some(0));
-    let said = tokio::task::block_in_place(|| house.start_in_vain());
+    let mut service = TestService::with(&[NO_BACKGROUND]).await;
+    set_ttl(&service, "toIntervalMonth(1)").await;
+    assert_eq!(service.stop(), Some(0));
+    let said = tokio::task::block_in_place(|| service.start_in_vain());
     assert!(said.contains("ALTER TABLE tallyhouse.events REMOVE TTL"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shorter_retention_period_deletes_months_and_none_of_their_ids_counts_again() {
-    let mut house = House::with(&[NO_BACKGROUND, CHECK_OFTEN]).await;
+    let mut service = TestService::with(&[NO_BACKGROUND, CHECK_OFTEN]).await;
     let (old, now) = (long_ago(), now_millis());
     let mut events = clicks("old", 300, old);
     events.extend(clicks("now", 100, now));
-    house.store(events).await;
-    let counted = house.totals().await;
+    service.store(events).await;
+    let counted = service.totals().await;
 
-    assert_eq!(house.stop(), Some(0));
-    house.set("TALLYHOUSE_RETENTION_DAYS", "30");
-    house.start().await;
-    eventually("the month is deleted", || async { house.sql("SELECT count() FROM events").await == "100" }).await;
-    assert_eq!(house.totals().await[1..], counted[1..], "the rollups keep their counts");
+    assert_eq!(service.stop(), Some(0));
+    service.set("TALLYHOUSE_RETENTION_DAYS", "30");
+    service.start().await;
+    eventually("the month is deleted", || async { service.sql("SELECT count() FROM events").await == "100" }).await;
+    assert_eq!(service.totals().await[1..], counted[1..], "the rollups keep their counts");
 
     // Raised again, it takes neither what was deleted nor anything beside it,
     // and repairs nothing there.
-    assert_eq!(house.stop(), Some(0));
-    house.set("TALLYHOUSE_RETENTION_DAYS", "730");
-    house.start().await;
+    assert_eq!(service.stop(), Some(0));
+    service.set("TALLYHOUSE_RETENTION_DAYS", "730");
+    service.start().await;
     for id in ["old-7", "new"] {
-        let refused = result(&house, click(id, old)).await;
+        let refused = result(&service, click(id, old)).await;
         assert_eq!((refused.verdict(), refused.code()), (Verdict::Rejected, RejectionCode::TooOld), "{id}");
         assert_eq!(refused.errors[0].field, "occurred_at");
     }
-    let audited = try_audit(house.channel().await, window(old, old + HOUR), true).await.unwrap();
+    let audited = try_audit(service.channel().await, window(old, old + HOUR), true).await.unwrap();
     assert!(audited.results().iter().all(|result| *result == HourResult::Expired), "{:?}", audited.hours);
     assert!(!audited.hours.is_empty() && audited.summary.expired > 0);
-    assert_eq!(house.totals().await[1..], counted[1..]);
+    assert_eq!(service.totals().await[1..], counted[1..]);
     // Other months are as they were.
     let older = old - 70 * DAY;
-    assert_eq!(result(&house, click("older", older)).await.verdict(), Verdict::Accepted);
-    assert_eq!(result(&house, click("older", older)).await.verdict(), Verdict::Duplicate);
+    assert_eq!(result(&service, click("older", older)).await.verdict(), Verdict::Accepted);
+    assert_eq!(result(&service, click("older", older)).await.verdict(), Verdict::Duplicate);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_month_is_not_deleted_while_a_segment_may_be_stored_in_part() {
-    let mut house = House::with(&[NO_BACKGROUND, CHECK_OFTEN]).await;
+    let mut service = TestService::with(&[NO_BACKGROUND, CHECK_OFTEN]).await;
     let old = long_ago();
-    house.store(clicks("before", 100, old)).await;
+    service.store(clicks("before", 100, old)).await;
     // The last of the tables does not take the rows, so those before have them.
-    house.sql("ALTER TABLE user_minutes ADD CONSTRAINT never CHECK events > 100").await;
+    service.sql("ALTER TABLE user_minutes ADD CONSTRAINT never CHECK events > 100").await;
     let request = IngestBatchRequest { events: clicks("half", 50, old), durability: 0, ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.unwrap();
-    eventually("a failed insert", || async { house.stderr().contains("an insert failed and will be repeated") }).await;
-    house.kill();
-    house.set("TALLYHOUSE_RETENTION_DAYS", "30");
-    house.start().await;
-    eventually("the month waits", || async { house.stderr().contains("a month is not deleted") }).await;
-    assert_ne!(house.sql("SELECT count() FROM events").await, "0");
-    house.sql("ALTER TABLE user_minutes DROP CONSTRAINT never").await;
-    house.settled().await;
-    eventually("the month is deleted", || async { house.sql("SELECT count() FROM events").await == "0" }).await;
-    assert_eq!(house.totals().await, ["0", "150", "150", "150", "150"]);
+    service.ingest().await.ingest_batch(request).await.unwrap();
+    eventually("a failed insert", || async { service.stderr().contains("an insert failed and will be repeated") })
+        .await;
+    service.kill();
+    service.set("TALLYHOUSE_RETENTION_DAYS", "30");
+    service.start().await;
+    eventually("the month waits", || async { service.stderr().contains("a month is not deleted") }).await;
+    assert_ne!(service.sql("SELECT count() FROM events").await, "0");
+    service.sql("ALTER TABLE user_minutes DROP CONSTRAINT never").await;
+    service.settled().await;
+    eventually("the month is deleted", || async { service.sql("SELECT count() FROM events").await == "0" }).await;
+    assert_eq!(service.totals().await, ["0", "150", "150", "150", "150"]);
 }

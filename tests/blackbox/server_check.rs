@@ -6,26 +6,26 @@ use uuid::Uuid;
 
 use crate::audit::NO_BACKGROUND;
 use crate::events::{clicks, now_millis};
-use crate::house::{House, signal};
-use crate::second::{SecondService, start_in_vain};
-use crate::settling::segments;
+use crate::second_service::{SecondService, start_in_vain};
+use crate::service::{TestService, signal};
+use crate::token_expiry::segments;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_cannot_carry_the_promise_are_refused_with_what_to_change() {
-    let house = House::with(&[NO_BACKGROUND]).await;
-    let said = async || tokio::task::block_in_place(|| start_in_vain(&house));
-    house.sql("ALTER TABLE type_hours MODIFY SETTING non_replicated_deduplication_window = 100").await;
+    let service = TestService::with(&[NO_BACKGROUND]).await;
+    let said = async || tokio::task::block_in_place(|| start_in_vain(&service));
+    service.sql("ALTER TABLE type_hours MODIFY SETTING non_replicated_deduplication_window = 100").await;
     let window = "ALTER TABLE tallyhouse.type_hours MODIFY SETTING non_replicated_deduplication_window = 10000";
-    house.sql("ALTER TABLE events MODIFY SETTING fsync_after_insert = 0").await;
+    service.sql("ALTER TABLE events MODIFY SETTING fsync_after_insert = 0").await;
     let fsync = "ALTER TABLE tallyhouse.events MODIFY SETTING fsync_after_insert = 1";
     let text = said().await;
     assert!(text.contains(window) && text.contains(fsync), "{text}");
     // It is enough to do as it says.
-    house.sql(window).await;
-    house.sql(fsync).await;
-    SecondService::start(&house, &[NO_BACKGROUND]).await;
+    service.sql(window).await;
+    service.sql(fsync).await;
+    SecondService::start(&service, &[NO_BACKGROUND]).await;
 
-    house.sql("DROP VIEW user_days_view").await;
+    service.sql("DROP VIEW user_days_view").await;
     let text = said().await;
     assert!(text.contains("the materialized view tallyhouse.user_days_view is missing"), "{text}");
 }
@@ -47,22 +47,22 @@ fn with_other_columns(bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_whose_ids_cannot_be_read_prevents_the_start() {
-    let mut house = House::with(&[NO_BACKGROUND]).await;
-    signal(house.engine_pid(), "STOP");
+    let mut service = TestService::with(&[NO_BACKGROUND]).await;
+    signal(service.engine_pid(), "STOP");
     let request = IngestBatchRequest { events: clicks("of another version", 50, now_millis()), ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.unwrap();
-    house.kill();
-    let files = segments(&house.log_dir());
+    service.ingest().await.ingest_batch(request).await.unwrap();
+    service.kill();
+    let files = segments(&service.log_dir());
     let [file] = &files[..] else { panic!("{files:?}") };
     let bytes = std::fs::read(file).unwrap();
-    let sealed = house.log_dir().join(file.file_stem().unwrap()).with_extension("sealed");
+    let sealed = service.log_dir().join(file.file_stem().unwrap()).with_extension("sealed");
     std::fs::rename(file, &sealed).unwrap();
     std::fs::write(&sealed, with_other_columns(&bytes)).unwrap();
-    let said = tokio::task::block_in_place(|| house.start_in_vain());
+    let said = tokio::task::block_in_place(|| service.start_in_vain());
     assert!(said.contains("another version") && said.contains("event_id,org_id"), "{said}");
     assert!(Uuid::parse_str(sealed.file_stem().unwrap().to_str().unwrap()).is_ok_and(|_| sealed.exists()));
     // As its own version reads it.
     std::fs::write(&sealed, bytes).unwrap();
-    house.start().await;
-    house.assert_counted(50).await;
+    service.start().await;
+    service.assert_counted(50).await;
 }

@@ -1,37 +1,37 @@
 //! The queries of `clickhouse/queries`, asked about the files in `samples`,
-//! which one command loads; and what the analysts of one organisation see.
+//! which one command loads; and what the analysts of one organization see.
 //!
 //! The answers were worked out from the files without SQL.
 
 use std::process::Command;
 
-use crate::house::{House, eventually};
-use crate::second::SecondService;
+use crate::second_service::SecondService;
+use crate::service::{TestService, eventually};
 
 const SECRET: &str = "a secret for tests that is long enough";
 const DIR: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A house with the samples in it.
-async fn house_with_samples() -> House {
+/// A service with the samples in it.
+async fn house_with_samples() -> TestService {
     let settings = [("TALLYHOUSE_AUTH_HS256_SECRET", SECRET), ("TALLYHOUSE_ANALYST_ORGS", "acme,globex")];
-    let house = House::with(&settings).await;
-    let loaded = load(&house);
+    let service = TestService::with(&settings).await;
+    let loaded = load(&service);
     assert!(loaded.contains("100 events: 100 accepted"), "{loaded}");
-    house
+    service
 }
 
 /// Loads the samples as a person would; what was printed.
-fn load(house: &House) -> String {
+fn load(service: &TestService) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-    command.args(["load", &format!("{DIR}/samples"), "--address", &house.url]);
+    command.args(["load", &format!("{DIR}/samples"), "--address", &service.url]);
     let output = command.env("TALLYHOUSE_AUTH_HS256_SECRET", SECRET).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// An analyst: of an organisation, or of all.
+/// An analyst: of an organization, or of all.
 struct Analyst<'a> {
-    house: &'a House,
+    service: &'a TestService,
     user: String,
     password: String,
     database: String,
@@ -39,9 +39,9 @@ struct Analyst<'a> {
 
 impl<'a> Analyst<'a> {
     /// As `tallyhouse analyst` says.
-    fn new(house: &'a House, org: Option<&str>) -> Self {
+    fn new(service: &'a TestService, org: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-        command.arg("analyst").args(org).arg("--data-dir").arg(house.data_dir());
+        command.arg("analyst").args(org).arg("--data-dir").arg(service.data_dir());
         command.env("TALLYHOUSE_AUTH_HS256_SECRET", SECRET).env("TALLYHOUSE_ANALYST_ORGS", "acme,globex");
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -50,14 +50,14 @@ impl<'a> Analyst<'a> {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();
             line.split_whitespace().nth(1).unwrap().to_owned()
         };
-        Self { house, user: value("user"), password: value("password"), database: value("database") }
+        Self { service, user: value("user"), password: value("password"), database: value("database") }
     }
 
     /// Asks; the text of the answer, or of the error.
     async fn ask(&self, statement: &str, params: &[(&str, &str)]) -> Result<String, String> {
         let params: Vec<(String, &str)> =
             params.iter().map(|(name, value)| (format!("param_{name}"), *value)).collect();
-        let request = self.house.http.post(&self.house.sql_url).query(&[("database", &self.database)]);
+        let request = self.service.http.post(&self.service.sql_url).query(&[("database", &self.database)]);
         let request = request.query(&params).header("X-ClickHouse-User", &self.user);
         let request = request.header("X-ClickHouse-Key", &self.password).body(statement.to_owned());
         let answer = request.send().await.unwrap();
@@ -116,8 +116,8 @@ const CASES: [Case; 7] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_query_has_its_known_answer() {
-    let house = house_with_samples().await;
-    let all = Analyst::new(&house, None);
+    let service = house_with_samples().await;
+    let all = Analyst::new(&service, None);
     eventually("every event is stored", || async {
         all.ask("SELECT count() FROM events", &[]).await.is_ok_and(|count| count == "100")
     })
@@ -129,22 +129,22 @@ async fn each_query_has_its_known_answer() {
         assert_eq!(all.run(name, params).await, expected, "{name}");
     }
     // A query for all runs for one as well.
-    let acme = Analyst::new(&house, Some("acme"));
+    let acme = Analyst::new(&service, Some("acme"));
     for (name, params, expected) in CASES.into_iter().filter(|(_, params, _)| params.contains(&WHOLE[0])) {
         assert_eq!(acme.run(name, params).await, expected, "{name}");
     }
     let first = CASES[0].2.lines().next().unwrap();
-    assert_eq!(acme.run(CASES[0].0, CASES[0].1).await, first, "of its own organisation only");
+    assert_eq!(acme.run(CASES[0].0, CASES[0].1).await, first, "of its own organization only");
 
     // Loading again counts nothing twice.
-    assert!(load(&house).contains("100 events: 0 accepted, 100 duplicate"));
+    assert!(load(&service).contains("100 events: 0 accepted, 100 duplicate"));
     assert_eq!(all.run(CASES[0].0, CASES[0].1).await, CASES[0].2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_organisations_analyst_sees_no_other() {
-    let house = house_with_samples().await;
-    let acme = Analyst::new(&house, Some("acme"));
+async fn an_organizations_analyst_sees_no_other() {
+    let service = house_with_samples().await;
+    let acme = Analyst::new(&service, Some("acme"));
     eventually("every event is stored", || async {
         acme.ask("SELECT count() FROM events", &[]).await.is_ok_and(|count| count == "34")
     })
@@ -179,12 +179,12 @@ async fn an_organisations_analyst_sees_no_other() {
     // A label that clients send is taken, and has no part in what is read.
     let labelled = acme.ask("SELECT count() FROM events SETTINGS log_comment = 'globex'", &[]).await;
     assert_eq!(labelled.as_deref(), Ok("34"));
-    let address = format!("{}?database=tallyhouse_org&log_comment=globex", house.sql_url);
-    let request = house.http.post(address).header("X-ClickHouse-User", &acme.user);
+    let address = format!("{}?database=tallyhouse_org&log_comment=globex", service.sql_url);
+    let request = service.http.post(address).header("X-ClickHouse-User", &acme.user);
     let answer = request.header("X-ClickHouse-Key", &acme.password).body("SELECT count() FROM events").send().await;
     assert_eq!(answer.unwrap().text().await.unwrap(), "34\n");
     // And where there is authentication, nobody is an analyst without a password.
-    let nobody = Analyst { user: "analyst".to_owned(), password: String::new(), ..Analyst::new(&house, None) };
+    let nobody = Analyst { user: "analyst".to_owned(), password: String::new(), ..Analyst::new(&service, None) };
     assert!(nobody.ask("SELECT 1", &[]).await.is_err());
 }
 
@@ -196,16 +196,16 @@ async fn a_service_on_a_server_of_ones_own_serves_analysts_at_an_address_of_its_
         ("TALLYHOUSE_ANALYST_ORGS", "acme"),
         ("TALLYHOUSE_ANALYST_SECRET", ANALYST_SECRET),
     ];
-    let house = House::with(&settings).await;
-    house.sql("INSERT INTO users SELECT arrayJoin(['acme', 'globex']), 'u', '', '', '', now(), now(), 1").await;
+    let service = TestService::with(&settings).await;
+    service.sql("INSERT INTO users SELECT arrayJoin(['acme', 'globex']), 'u', '', '', '', now(), now(), 1").await;
     let listen = [("TALLYHOUSE_SQL_LISTEN", "127.0.0.1:0")];
-    let second = SecondService::start(&house, &[&settings[..], &listen].concat()).await;
+    let second = SecondService::start(&service, &[&settings[..], &listen].concat()).await;
     let address = second.sql_address().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-    command.args(["analyst", "acme", "--data-dir"]).arg(house.data_dir()).envs(settings);
+    command.args(["analyst", "acme", "--data-dir"]).arg(service.data_dir()).envs(settings);
     let login = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let words: Vec<&str> = login.split_whitespace().collect();
-    let request = house.http.post(format!("http://{address}")).basic_auth(words[1], Some(words[3]));
+    let request = service.http.post(format!("http://{address}")).basic_auth(words[1], Some(words[3]));
     let answer = request.body("SELECT org_id FROM users").send().await.unwrap().text().await.unwrap();
     assert_eq!(answer, "acme\n");
     // Others can reach it only with authentication.
@@ -218,9 +218,9 @@ async fn a_service_on_a_server_of_ones_own_serves_analysts_at_an_address_of_its_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_statements_for_a_server_are_ones_that_clickhouse_understands() {
-    let house = House::with(&[("TALLYHOUSE_ANALYST_ORGS", "a.b")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_ANALYST_ORGS", "a.b")]).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-    command.args(["analyst", "a.b", "--sql", "--data-dir"]).arg(house.data_dir());
+    command.args(["analyst", "a.b", "--sql", "--data-dir"]).arg(service.data_dir());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -228,6 +228,6 @@ async fn the_statements_for_a_server_are_ones_that_clickhouse_understands() {
     let statements: Vec<&str> = text.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()).collect();
     assert!(statements.len() > 40, "{text}");
     for statement in statements {
-        house.sql(&format!("EXPLAIN AST {statement}")).await;
+        service.sql(&format!("EXPLAIN AST {statement}")).await;
     }
 }

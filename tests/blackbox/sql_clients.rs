@@ -4,25 +4,30 @@
 use serde_json::Value;
 
 use crate::events::{clicks, now_millis};
-use crate::house::House;
+use crate::service::TestService;
 
-async fn house() -> House {
-    let house = House::new().await;
-    house.store(clicks("event", 10, now_millis())).await;
-    house
+async fn service() -> TestService {
+    let service = TestService::new().await;
+    service.store(clicks("event", 10, now_millis())).await;
+    service
 }
 
 /// Asks with a statement, parameters in the address and headers.
-async fn ask(house: &House, statement: &str, params: &[(&str, &str)], headers: &[(&str, &str)]) -> (u16, Vec<u8>) {
-    let request = house.http.post(&house.sql_url).query(params).body(statement.to_owned());
+async fn ask(
+    service: &TestService,
+    statement: &str,
+    params: &[(&str, &str)],
+    headers: &[(&str, &str)],
+) -> (u16, Vec<u8>) {
+    let request = service.http.post(&service.sql_url).query(params).body(statement.to_owned());
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.bytes().await.unwrap().to_vec())
 }
 
-async fn text(house: &House, statement: &str, params: &[(&str, &str)]) -> String {
+async fn text(service: &TestService, statement: &str, params: &[(&str, &str)]) -> String {
     let params: Vec<_> = params.iter().copied().chain([("user", "analyst")]).collect();
-    let (status, body) = ask(house, statement, &params, &[]).await;
+    let (status, body) = ask(service, statement, &params, &[]).await;
     let body = String::from_utf8_lossy(&body).trim_end().to_owned();
     assert_eq!(status, 200, "{statement}: {body}");
     body
@@ -30,7 +35,7 @@ async fn text(house: &House, statement: &str, params: &[(&str, &str)]) -> String
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clickhouse_connect_connects_with_settings_and_reads_native_blocks() {
-    let house = house().await;
+    let service = service().await;
     // At first it asks these, with the credentials in a Basic header.
     let headers = [
         ("Authorization", "Basic YW5hbHlzdDo="),
@@ -38,11 +43,11 @@ async fn clickhouse_connect_connects_with_settings_and_reads_native_blocks() {
         ("Accept-Encoding", "gzip"),
     ];
     let session = ("session_id", "5a1e0f9c-0f0c-4b1c-9d35-5a4d2b7d8d10");
-    let (status, body) = ask(&house, "SELECT version(), timezone()", &[session], &headers[..2]).await;
+    let (status, body) = ask(&service, "SELECT version(), timezone()", &[session], &headers[..2]).await;
     let body = String::from_utf8(body).unwrap();
     assert!(status == 200 && body.contains("UTC") && body.starts_with('2'), "{body}");
     let settings = "SELECT name, value, readonly as readonly FROM system.settings LIMIT 10000\n FORMAT Native";
-    let (status, body) = ask(&house, settings, &[session, ("client_protocol_version", "54405")], &headers[..2]).await;
+    let (status, body) = ask(&service, settings, &[session, ("client_protocol_version", "54405")], &headers[..2]).await;
     assert_eq!(status, 200);
     assert!(String::from_utf8_lossy(&body).contains("max_execution_time"));
     // Then statements, with settings of its own and of its user.
@@ -63,7 +68,7 @@ async fn clickhouse_connect_connects_with_settings_and_reads_native_blocks() {
         ("param_type", "click"),
     ];
     let statement = "SELECT count() AS events FROM events WHERE type = {type:String}\n FORMAT Native";
-    let (status, body) = ask(&house, statement, &params, &headers).await;
+    let (status, body) = ask(&service, statement, &params, &headers).await;
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
     let mut plain = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(body.as_slice()), &mut plain).unwrap();
@@ -72,7 +77,7 @@ async fn clickhouse_connect_connects_with_settings_and_reads_native_blocks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn drivers_for_java_and_go_connect_and_list_tables_and_columns() {
-    let house = house().await;
+    let service = service().await;
     // The client of clickhouse-java, and its JDBC driver.
     let java = [
         ("X-ClickHouse-User", "analyst"),
@@ -82,7 +87,7 @@ async fn drivers_for_java_and_go_connect_and_list_tables_and_columns() {
         ("User-Agent", "jdbc-v2/0.9.2 clickhouse-java-v2/0.9.2 (Linux; jvm:21.0.2) Apache-HttpClient/5.4.4"),
     ];
     let connected = "SELECT currentUser() AS user, timezone() AS timezone, version() AS version LIMIT 1";
-    let (status, body) = ask(&house, connected, &[("wait_end_of_query", "0"), ("role", "")], &java).await;
+    let (status, body) = ask(&service, connected, &[("wait_end_of_query", "0"), ("role", "")], &java).await;
     let body = String::from_utf8_lossy(&body).into_owned();
     assert!(status == 200 && body.contains("analyst"), "{body}");
     let tables = "SELECT '' AS TABLE_CAT, t.database AS TABLE_SCHEM, t.name AS TABLE_NAME, \
@@ -90,12 +95,12 @@ async fn drivers_for_java_and_go_connect_and_list_tables_and_columns() {
                   AS TABLE_TYPE, t.comment AS REMARKS, null AS TYPE_CAT, d.engine AS TYPE_NAME \
                   FROM system.tables t JOIN system.databases d ON t.database = d.name \
                   WHERE t.database LIKE '%' AND t.name LIKE '%' ORDER BY TABLE_SCHEM, TABLE_NAME";
-    let listed = text(&house, tables, &[]).await;
+    let listed = text(&service, tables, &[]).await;
     assert!(listed.contains("tallyhouse_analytics\tevents\tVIEW"), "{listed}");
     assert!(!listed.contains("schema_migrations"), "{listed}");
     let columns = "SELECT database, table, name, type, position, default_expression, comment, is_in_primary_key \
                    FROM system.columns WHERE database = 'tallyhouse_analytics' AND table = 'users' ORDER BY position";
-    assert!(text(&house, columns, &[]).await.contains("tallyhouse_analytics\tusers\tuser_id\tString\t2"));
+    assert!(text(&service, columns, &[]).await.contains("tallyhouse_analytics\tusers\tuser_id\tString\t2"));
     // clickhouse-go over HTTP, which Grafana's plugin uses.
     let go = "SELECT displayName(), version(), revision(), timezone()";
     let params = [
@@ -105,58 +110,61 @@ async fn drivers_for_java_and_go_connect_and_list_tables_and_columns() {
         ("compress", "0"),
     ];
     let agent = "clickhouse-go/2.40.1 grafana/11.2.0 (lv:go/1.24.2; os:linux)";
-    let (status, body) = ask(&house, go, &params, &[("X-ClickHouse-User", "analyst"), ("User-Agent", agent)]).await;
+    let (status, body) = ask(&service, go, &params, &[("X-ClickHouse-User", "analyst"), ("User-Agent", agent)]).await;
     let body = String::from_utf8_lossy(&body).into_owned();
     assert!(status == 200 && body.contains("tallyhouse"), "{body}");
     for statement in ["SELECT name FROM system.databases", "SHOW DATABASES"] {
-        assert_eq!(text(&house, statement, &[]).await, "tallyhouse_analytics");
+        assert_eq!(text(&service, statement, &[]).await, "tallyhouse_analytics");
     }
     for statement in [
         "SELECT name FROM system.tables WHERE database = 'tallyhouse_analytics'",
         "SHOW TABLES FROM tallyhouse_analytics",
     ] {
-        assert!(text(&house, statement, &[]).await.lines().any(|name| name == "events"));
+        assert!(text(&service, statement, &[]).await.lines().any(|name| name == "events"));
     }
-    let described = text(&house, "DESC TABLE \"tallyhouse_analytics\".\"events\"", &[]).await;
+    let described = text(&service, "DESC TABLE \"tallyhouse_analytics\".\"events\"", &[]).await;
     assert!(described.contains("event_id\tString"), "{described}");
     let graph = "SELECT toStartOfInterval(toDateTime(occurred_at), INTERVAL 3600 second) as time, count() AS events \
                  FROM \"tallyhouse_analytics\".\"events\" \
                  WHERE ( time >= toDateTime(1700000000) AND time <= toDateTime(4000000000) ) \
                  GROUP BY time ORDER BY time ASC LIMIT 1000";
-    assert!(!text(&house, graph, &[]).await.is_empty());
+    assert!(!text(&service, graph, &[]).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tools_that_read_the_information_schema_see_the_views() {
-    let house = house().await;
+    let service = service().await;
     for schema in ["information_schema", "INFORMATION_SCHEMA"] {
         let tables = format!(
             "SELECT table_name FROM {schema}.tables WHERE table_schema = 'tallyhouse_analytics' ORDER BY table_name"
         );
-        assert!(text(&house, &tables, &[]).await.contains("type_hours"), "{schema}");
+        assert!(text(&service, &tables, &[]).await.contains("type_hours"), "{schema}");
     }
     let columns = "SELECT column_name, data_type, is_nullable FROM information_schema.columns \
                    WHERE table_name = 'type_hours' ORDER BY ordinal_position FORMAT JSONCompact";
-    let answer: Value = serde_json::from_str(&text(&house, columns, &[]).await).unwrap();
+    let answer: Value = serde_json::from_str(&text(&service, columns, &[]).await).unwrap();
     let names: Vec<&str> = answer["data"].as_array().unwrap().iter().map(|row| row[0].as_str().unwrap()).collect();
     assert_eq!(names, ["org_id", "hour", "type", "events"]);
     assert!(answer.get("statistics").is_none(), "{answer}");
-    assert_eq!(text(&house, "SELECT schema_name FROM information_schema.schemata", &[]).await, "tallyhouse_analytics");
+    assert_eq!(
+        text(&service, "SELECT schema_name FROM information_schema.schemata", &[]).await,
+        "tallyhouse_analytics"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_come_by_get_by_post_compressed_and_with_parameters() {
-    let house = house().await;
-    let get = house.http.get(&house.sql_url).query(&[("user", "analyst"), ("query", "SELECT 1 + 1")]);
+    let service = service().await;
+    let get = service.http.get(&service.sql_url).query(&[("user", "analyst"), ("query", "SELECT 1 + 1")]);
     assert_eq!(get.send().await.unwrap().text().await.unwrap(), "2\n");
-    assert_eq!(text(&house, "", &[("query", "SELECT 3")]).await, "3");
-    assert_eq!(text(&house, "{n:UInt8} + 1", &[("query", "SELECT"), ("param_n", "4")]).await, "5");
+    assert_eq!(text(&service, "", &[("query", "SELECT 3")]).await, "3");
+    assert_eq!(text(&service, "{n:UInt8} + 1", &[("query", "SELECT"), ("param_n", "4")]).await, "5");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     std::io::Write::write_all(&mut gzip, b"SELECT 6").unwrap();
-    let request = house.http.post(&house.sql_url).query(&[("user", "analyst")]).header("Content-Encoding", "gzip");
+    let request = service.http.post(&service.sql_url).query(&[("user", "analyst")]).header("Content-Encoding", "gzip");
     assert_eq!(request.body(gzip.finish().unwrap()).send().await.unwrap().text().await.unwrap(), "6\n");
     for path in ["/ping", "/"] {
-        let answer = house.http.get(format!("{}{path}", house.sql_url)).send().await.unwrap();
+        let answer = service.http.get(format!("{}{path}", service.sql_url)).send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), "Ok.\n");
     }
     // What cannot be read is refused in words, with ClickHouse's number.
@@ -170,7 +178,7 @@ async fn statements_come_by_get_by_post_compressed_and_with_parameters() {
         ("SELECT 1 FORMAT Template", "73", "Template"),
         ("SET max_threads = 1", "497", "SETTINGS"),
     ] {
-        let request = house.http.post(&house.sql_url).query(&[("user", "analyst")]).body(statement);
+        let request = service.http.post(&service.sql_url).query(&[("user", "analyst")]).body(statement);
         let answer = request.send().await.unwrap();
         let answered = answer.headers().get("x-clickhouse-exception-code").cloned();
         let answered = answered.map(|code| code.to_str().unwrap().to_owned());
@@ -182,7 +190,7 @@ async fn statements_come_by_get_by_post_compressed_and_with_parameters() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_that_analysts_write_mean_the_same_as_in_clickhouse() {
-    let house = house().await;
+    let service = service().await;
     for (statement, expected) in [
         ("SELECT 1 + 2 * 3, 7 % 4, intDiv(7, 2), -2, NOT 1, 1 = 1 AND 2 = 3 OR 1", "7\t3\t3\t-2\t0\t1"),
         ("SELECT 'it''s', 'a\\'b', 'tab\\t', 'x' || 'y'", "it\\'s\ta\\'b\ttab\\t\txy"),
@@ -222,6 +230,6 @@ async fn statements_that_analysts_write_mean_the_same_as_in_clickhouse() {
         ("SELECT tallyhouse_analytics.events.type FROM tallyhouse_analytics.events LIMIT 1", "click"),
         ("SELECT * EXCEPT (plan) FROM organizations WHERE 0", ""),
     ] {
-        assert_eq!(text(&house, statement, &[("database", "tallyhouse_analytics")]).await, expected, "{statement}");
+        assert_eq!(text(&service, statement, &[("database", "tallyhouse_analytics")]).await, expected, "{statement}");
     }
 }

@@ -5,25 +5,25 @@ use tallyhouse::transport::proto::{ListSegmentsRequest, RetryParkedSegmentsReque
 use tonic::Code;
 
 use crate::events::{click, clicks, now_millis};
-use crate::house::{House, eventually};
+use crate::service::{TestService, eventually};
 
 /// Segments that share a tag in the index are so many apart.
 const TAGS: usize = 63;
 
 async fn send(
-    house: &House,
+    service: &TestService,
     events: Vec<proto::Event>,
     durability: Durability,
 ) -> Result<IngestBatchResponse, tonic::Status> {
     let request = IngestBatchRequest { events, durability: durability.into(), ..Default::default() };
-    house.ingest().await.ingest_batch(request).await.map(tonic::Response::into_inner)
+    service.ingest().await.ingest_batch(request).await.map(tonic::Response::into_inner)
 }
 
 /// Stores events, each in a segment of its own, and returns them.
-async fn store_each(house: &House, name: &str, events: usize) -> Vec<proto::Event> {
+async fn store_each(service: &TestService, name: &str, events: usize) -> Vec<proto::Event> {
     let events = clicks(name, events, now_millis());
     for event in &events {
-        let stored = send(house, vec![event.clone()], Durability::Stored).await;
+        let stored = send(service, vec![event.clone()], Durability::Stored).await;
         assert!(stored.is_ok(), "{}: {stored:?}", event.event_id);
     }
     events
@@ -31,16 +31,16 @@ async fn store_each(house: &House, name: &str, events: usize) -> Vec<proto::Even
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_calls_with_events_of_a_parked_segment_fail_when_they_ask_for_stored() {
-    let house = House::with(&[("TALLYHOUSE_SEGMENT_LINGER_MS", "1")]).await;
+    let service = TestService::with(&[("TALLYHOUSE_SEGMENT_LINGER_MS", "1")]).await;
     let at = now_millis();
-    let before = store_each(&house, "before", TAGS + 2).await;
+    let before = store_each(&service, "before", TAGS + 2).await;
 
     // A table that cannot take the rows, until it is mended.
-    house.sql("ALTER TABLE events RENAME COLUMN seq TO seq_lost").await;
+    service.sql("ALTER TABLE events RENAME COLUMN seq TO seq_lost").await;
     let parked = clicks("parked", 50, at);
-    let refused = send(&house, parked.clone(), Durability::Stored).await.unwrap_err();
-    house.sql("ALTER TABLE events RENAME COLUMN seq_lost TO seq").await;
-    let mut segments = proto::segment_service_client::SegmentServiceClient::new(house.channel().await);
+    let refused = send(&service, parked.clone(), Durability::Stored).await.unwrap_err();
+    service.sql("ALTER TABLE events RENAME COLUMN seq_lost TO seq").await;
+    let mut segments = proto::segment_service_client::SegmentServiceClient::new(service.channel().await);
     let listed = segments.list_segments(ListSegmentsRequest {}).await.unwrap().into_inner().segments;
     let segment = listed.iter().find(|segment| segment.state() == SegmentState::Parked).unwrap();
     let names_it = |status: &tonic::Status| {
@@ -51,20 +51,20 @@ async fn only_calls_with_events_of_a_parked_segment_fail_when_they_ask_for_store
     assert!(names_it(&refused), "{refused}");
 
     // Everybody else's events are stored, new ones and duplicates, those too whose segments had its tag.
-    let after = store_each(&house, "after", TAGS + 2).await;
+    let after = store_each(&service, "after", TAGS + 2).await;
     for event in before.into_iter().chain(after) {
-        let answer = send(&house, vec![event.clone()], Durability::Stored).await;
+        let answer = send(&service, vec![event.clone()], Durability::Stored).await;
         assert!(answer.as_ref().is_ok_and(|answer| answer.counts.unwrap().duplicate == 1), "{event:?}: {answer:?}");
     }
     // Duplicates of what is in it fail, alone and beside others.
-    let status = send(&house, vec![parked[7].clone()], Durability::Stored).await.unwrap_err();
+    let status = send(&service, vec![parked[7].clone()], Durability::Stored).await.unwrap_err();
     assert!(names_it(&status), "{status}");
     let mixed = vec![click("mixed", at), parked[8].clone()];
-    assert!(names_it(&send(&house, mixed.clone(), Durability::Stored).await.unwrap_err()));
+    assert!(names_it(&send(&service, mixed.clone(), Durability::Stored).await.unwrap_err()));
     // Logged, they are acknowledged as before.
-    assert_eq!(send(&house, mixed, Durability::Logged).await.unwrap().counts.unwrap().duplicate, 2);
+    assert_eq!(send(&service, mixed, Durability::Logged).await.unwrap().counts.unwrap().duplicate, 2);
 
     assert_eq!(segments.retry_parked_segments(RetryParkedSegmentsRequest {}).await.unwrap().into_inner().segments, 1);
-    eventually("stored", || async { send(&house, parked.clone(), Durability::Stored).await.is_ok() }).await;
-    house.assert_counted(2 * (TAGS + 2) + 50 + 1).await;
+    eventually("stored", || async { send(&service, parked.clone(), Durability::Stored).await.is_ok() }).await;
+    service.assert_counted(2 * (TAGS + 2) + 50 + 1).await;
 }

@@ -19,7 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::house::House;
+use crate::service::TestService;
 
 /// A secret as the settings have it.
 pub(crate) const SECRET: &str = "thirty-two bytes or more of secret";
@@ -158,6 +158,6 @@ impl Interceptor for Bearer {
 }
 
 /// A gRPC connection that shows a token.
-pub(crate) async fn channel(house: &House, token: &str) -> InterceptedService<Channel, Bearer> {
-    InterceptedService::new(house.channel().await, Bearer(format!("Bearer {token}").parse().unwrap()))
+pub(crate) async fn channel(service: &TestService, token: &str) -> InterceptedService<Channel, Bearer> {
+    InterceptedService::new(service.channel().await, Bearer(format!("Bearer {token}").parse().unwrap()))
 }

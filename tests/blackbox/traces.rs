@@ -20,8 +20,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::events::{click, clicks, now_millis};
-use crate::house::{House, PATIENCE, eventually};
-use crate::second::SecondService;
+use crate::second_service::SecondService;
+use crate::service::{PATIENCE, TestService, eventually};
 
 /// Takes spans as a collector does.
 #[derive(Clone, Default)]
@@ -88,7 +88,7 @@ fn begun(n: u8) -> ([u8; 16], [u8; 8], String) {
     (trace, span, header)
 }
 
-async fn traced_house() -> (House, Collector) {
+async fn traced_house() -> (TestService, Collector) {
     let (collector, address) = Collector::listen().await;
     let endpoint = format!("http://{address}");
     let settings = [
@@ -97,7 +97,7 @@ async fn traced_house() -> (House, Collector) {
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
         ("TALLYHOUSE_TRACE_RATIO", "0"),
     ];
-    (House::with(&settings).await, collector)
+    (TestService::with(&settings).await, collector)
 }
 
 /// The parts of a call that brought an event, and the insert that is linked to
@@ -123,7 +123,7 @@ async fn assert_parts(collector: &Collector, call: &Span) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
-    let (house, collector) = traced_house().await;
+    let (service, collector) = traced_house().await;
     let now = now_millis();
 
     let (trace, parent, header) = begun(0x10);
@@ -131,7 +131,7 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     let occurred_at = time.format(&time::format_description::well_known::Rfc3339).unwrap();
     let event =
         json!({"event_id": "rest", "type": "click", "campaign_id": "c", "source": "s", "occurred_at": occurred_at});
-    let post = house.http.post(format!("{}/events?secret=1", house.url)).header("traceparent", header).json(&event);
+    let post = service.http.post(format!("{}/events?secret=1", service.url)).header("traceparent", header).json(&event);
     assert_eq!(post.send().await.unwrap().status(), 202);
     let call = collector.span("of REST", |span| span.trace_id == trace && span.parent_span_id == parent).await;
     assert_eq!((&*call.name, call.kind()), ("POST /events", SpanKind::Server));
@@ -144,7 +144,7 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     let mut request =
         Request::new(IngestBatchRequest { events: vec![click("grpc", now)], ..IngestBatchRequest::default() });
     request.metadata_mut().insert("traceparent", header.parse().unwrap());
-    house.ingest().await.ingest_batch(request).await.unwrap();
+    service.ingest().await.ingest_batch(request).await.unwrap();
     let call = collector.span("of gRPC", |span| span.trace_id == trace && span.parent_span_id == parent).await;
     assert_eq!(call.name, "tallyhouse.v1.IngestService/IngestBatch");
     assert_eq!(text(&call, "rpc.system.name").as_deref(), Some("grpc"));
@@ -157,7 +157,7 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
         tokio_stream::iter([IngestRequest { sequence: 1, events: vec![click("stream", now)], durability: 0 }]);
     let mut request = Request::new(requests);
     request.metadata_mut().insert("traceparent", header.parse().unwrap());
-    let mut answers = house.ingest().await.ingest(request).await.unwrap().into_inner();
+    let mut answers = service.ingest().await.ingest(request).await.unwrap().into_inner();
     assert!(answers.next().await.unwrap().is_ok() && answers.next().await.is_none());
     let call = collector.span("of the stream", |span| span.trace_id == trace && span.parent_span_id == parent).await;
     assert_parts(&collector, &call).await;
@@ -166,7 +166,7 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     let (trace, _, header) = begun(0x40);
     let mut request = Request::new(proto::GetTopUsersRequest::default());
     request.metadata_mut().insert("traceparent", header.parse().unwrap());
-    house.query().await.get_top_users(request).await.unwrap();
+    service.query().await.get_top_users(request).await.unwrap();
     let asked = collector.span("of the question", |span| span.name == "SELECT" && span.trace_id == trace).await;
     assert_eq!(text(&asked, "db.system.name").as_deref(), Some("clickhouse"));
 
@@ -210,8 +210,8 @@ async fn recorded(to: String) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clickhouse_is_given_the_traces_of_inserts_and_questions() {
-    let house = House::new().await;
-    let (proxy, recorded) = recorded(house.clickhouse_url.trim_start_matches("http://").to_owned()).await;
+    let service = TestService::new().await;
+    let (proxy, recorded) = recorded(service.clickhouse_url.trim_start_matches("http://").to_owned()).await;
     let (collector, address) = Collector::listen().await;
     let (proxy, endpoint) = (format!("http://{proxy}"), format!("http://{address}"));
     let settings = [
@@ -220,7 +220,7 @@ async fn clickhouse_is_given_the_traces_of_inserts_and_questions() {
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
         ("TALLYHOUSE_TRACE_RATIO", "0"),
     ];
-    let second = SecondService::start(&house, &settings).await;
+    let second = SecondService::start(&service, &settings).await;
     let (trace, _, header) = begun(0x70);
     let durability = proto::Durability::Stored.into();
     let mut request = Request::new(IngestBatchRequest {
@@ -248,16 +248,16 @@ async fn clickhouse_is_given_the_traces_of_inserts_and_questions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_caller_does_not_sample_has_no_spans() {
-    let (mut house, collector) = traced_house().await;
+    let (mut service, collector) = traced_house().await;
     let (_, _, header) = begun(0x50);
     let unsampled = format!("{}00", &header[..header.len() - 2]);
     for traceparent in [unsampled.as_str(), "nonsense", ""] {
-        let request = house.http.get(format!("{}/users/top", house.url)).header("traceparent", traceparent);
+        let request = service.http.get(format!("{}/users/top", service.url)).header("traceparent", traceparent);
         assert_eq!(request.send().await.unwrap().status(), 200);
     }
-    house.store(clicks("untraced", 10, now_millis())).await;
+    service.store(clicks("untraced", 10, now_millis())).await;
     // The end sends what waits: after it, nothing more can come.
-    assert_eq!(tokio::task::block_in_place(|| house.stop()), Some(0));
+    assert_eq!(tokio::task::block_in_place(|| service.stop()), Some(0));
     assert!(collector.spans().is_empty(), "{:?}", collector.spans());
 }
 
@@ -267,25 +267,25 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let settings = [("TALLYHOUSE_OTLP_ENDPOINT", &*endpoint), ("TALLYHOUSE_TRACE_RATIO", "1")];
-    let mut house = House::with(&settings).await;
+    let mut service = TestService::with(&settings).await;
     for batch in 0..50 {
-        house.store(clicks(&format!("batch-{batch}"), 10, now_millis())).await;
+        service.store(clicks(&format!("batch-{batch}"), 10, now_millis())).await;
     }
-    house.assert_counted(500).await;
+    service.assert_counted(500).await;
     let begin = Instant::now();
-    assert_eq!(tokio::task::block_in_place(|| house.stop()), Some(0));
+    assert_eq!(tokio::task::block_in_place(|| service.stop()), Some(0));
     assert!(begin.elapsed() < PATIENCE / 2, "the end waited {:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_spans_are_sent_at_the_end() {
-    let (mut house, collector) = traced_house().await;
-    house.set("OTEL_BSP_SCHEDULE_DELAY", "600000");
-    tokio::task::block_in_place(|| house.stop());
-    house.start().await;
+    let (mut service, collector) = traced_house().await;
+    service.set("OTEL_BSP_SCHEDULE_DELAY", "600000");
+    tokio::task::block_in_place(|| service.stop());
+    service.start().await;
     let (trace, _, header) = begun(0x60);
-    let request = house.http.get(format!("{}/users/top", house.url)).header("traceparent", header);
+    let request = service.http.get(format!("{}/users/top", service.url)).header("traceparent", header);
     assert_eq!(request.send().await.unwrap().status(), 200);
-    assert_eq!(tokio::task::block_in_place(|| house.stop()), Some(0));
+    assert_eq!(tokio::task::block_in_place(|| service.stop()), Some(0));
     eventually("the last spans", || async { collector.spans().iter().any(|span| span.trace_id == trace) }).await;
 }

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::event::{Draft, Payload};
-use crate::house::House;
 use crate::oracle::{Attempt, Told};
+use crate::service::TestService;
 
 /// An event as it is stored.
 pub(crate) struct Stored {
@@ -20,8 +20,8 @@ pub(crate) struct Stored {
 pub(crate) type StoredById = BTreeMap<String, Stored>;
 
 /// Reads the raw table. Rows that it should not have are told.
-pub(crate) async fn read_stored(house: &House, faults: &mut Vec<String>) -> Result<StoredById> {
-    let rows = house
+pub(crate) async fn read_stored(service: &TestService, faults: &mut Vec<String>) -> Result<StoredById> {
+    let rows = service
         .sql(
             "SELECT event_id, type, campaign_id, creative_id, source, user_id, toUnixTimestamp64Milli(occurred_at), \
              seq, properties, arrival, org_id FROM events",
@@ -42,14 +42,14 @@ pub(crate) async fn read_stored(house: &House, faults: &mut Vec<String>) -> Resu
             properties: text(8),
         };
         if text(10) != "default" {
-            faults.push(format!("a row of another organisation: {row}"));
+            faults.push(format!("a row of another organization: {row}"));
         }
         let arrival = number(&row[9]).context("an arrival")?;
         if stored.insert(text(0), Stored { payload, arrival }).is_some() {
             faults.push(format!("stored twice: {}", text(0)));
         }
     }
-    let once = house.sql("SELECT count() FROM events FINAL").await?;
+    let once = service.sql("SELECT count() FROM events FINAL").await?;
     let once = once.first().and_then(|row| number(&row[0])).context("a count")?;
     if once != raw as u64 {
         faults.push(format!("{raw} raw rows are {once} after FINAL"));

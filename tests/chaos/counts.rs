@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 
 use crate::check::{StoredById, number};
 use crate::event::{moment, timestamp};
-use crate::house::{House, LOOK_EVERY};
+use crate::service::{LOOK_EVERY, TestService};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -25,11 +25,11 @@ const LIMIT: u32 = 1_000;
 type Counts = BTreeMap<String, Vec<u64>>;
 
 /// Compares every rollup, summed up, with what the events give.
-pub(crate) async fn check_rollups(house: &House, stored: &StoredById, faults: &mut Vec<String>) -> Result<()> {
+pub(crate) async fn check_rollups(service: &TestService, stored: &StoredById, faults: &mut Vec<String>) -> Result<()> {
     let hours: Vec<String> = (0..24).map(|hour| format!("sum(toInt32(c{hour:02}))")).collect();
     let user_days = format!("toUnixTimestamp(toDateTime(day, 'UTC')), user_id, {} FROM user_days", hours.join(", "));
     let check = |keys: usize, question: String| async move {
-        let rows = house.sql(&format!("SELECT {question} GROUP BY ALL")).await?;
+        let rows = service.sql(&format!("SELECT {question} GROUP BY ALL")).await?;
         let mut counts = Counts::new();
         for row in rows {
             let row = row.as_array().context("a row")?;
@@ -107,12 +107,12 @@ impl Expected {
 }
 
 /// Compares answers of the service with what the events give.
-pub(crate) async fn check_answers(house: &House, stored: &StoredById, faults: &mut Vec<String>) -> Result<()> {
+pub(crate) async fn check_answers(service: &TestService, stored: &StoredById, faults: &mut Vec<String>) -> Result<()> {
     let times = || stored.values().filter_map(|event| event.payload.occurred_at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
     let (from, to) = (first - first.rem_euclid(DAY), last - last.rem_euclid(DAY) + DAY);
     let window = Some(Window { from: Some(timestamp(from)), to: Some(timestamp(to)) });
-    let questions = Questions { client: QueryServiceClient::connect(house.url()?).await?, window };
+    let questions = Questions { client: QueryServiceClient::connect(service.url()?).await?, window };
 
     let (mut campaigns, mut users, mut days) = (Counts::new(), Counts::new(), BTreeMap::new());
     let mut hours: BTreeMap<&str, Counts> = BTreeMap::new();

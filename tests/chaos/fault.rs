@@ -1,4 +1,4 @@
-//! What can go wrong on a bad day, and how often it has.
+//! What can go wrong on a fault scenario, and how often it has.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,11 +10,11 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 
 use crate::fault::{Fault, Kind, TABLES, Tally, Tear};
-use crate::house::{House, LOOK_EVERY, PATIENCE};
 use crate::log_files;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::producer::{Field, produce};
+use crate::service::{LOOK_EVERY, PATIENCE, TestService};
 use crate::workload::{BATCH_EVENTS_MAX, Batch, Door, HOUR, Script, YOUNGEST};
 
 /// How long the clock stays where it has jumped to: less than it takes to confirm it.
@@ -33,10 +33,10 @@ const RENAME_FAILED: &str = "in rename: Not a directory";
 
 /// Injects the faults of a plan, each once the work has come so far. Afterwards
 /// everything runs.
-pub(crate) async fn inject(house: &mut House, plan: &Plan, field: &Arc<Field>) -> Result<()> {
+pub(crate) async fn inject(service: &mut TestService, plan: &Plan, field: &Arc<Field>) -> Result<()> {
     let random = StdRng::seed_from_u64(plan.seed ^ 0xFA17);
     let Field { oracle, tally, .. } = &**field;
-    let mut injector = Injector { house, field, oracle, tally, random, begins_at: plan.begins_at };
+    let mut injector = Injector { service, field, oracle, tally, random, begins_at: plan.begins_at };
     for (at, fault) in &plan.faults {
         oracle.settled(*at).await;
         injector.inject(*fault).await?;
@@ -45,7 +45,7 @@ pub(crate) async fn inject(house: &mut House, plan: &Plan, field: &Arc<Field>) -
 }
 
 struct Injector<'a> {
-    house: &'a mut House,
+    service: &'a mut TestService,
     field: &'a Arc<Field>,
     oracle: &'a Oracle,
     tally: &'a Tally,
@@ -58,28 +58,28 @@ impl Injector<'_> {
         match fault {
             Fault::Kill { service, engine, in_insert_micros } => self.kill(service, engine, in_insert_micros).await,
             Fault::StopService => {
-                self.house.stop().await?;
+                self.service.stop().await?;
                 self.tally.add(Kind::StopService);
-                self.house.start().await
+                self.service.start().await
             }
             Fault::StallEngine { repeats } => self.stall(repeats).await,
             // These are counted when they have met their request.
             Fault::Insert(fault) => {
-                self.house.proxy.arm_insert(fault);
+                self.service.proxy.arm_insert(fault);
                 Ok(())
             }
             Fault::LookUp { cut } => {
-                self.house.proxy.arm_look_up(cut);
+                self.service.proxy.arm_look_up(cut);
                 Ok(())
             }
             Fault::CutFill => {
-                self.house.proxy.arm_fill();
+                self.service.proxy.arm_fill();
                 self.restart().await
             }
             Fault::Audit => {
                 // Where the recent events lie.
                 let to = self.begins_at - YOUNGEST;
-                if self.house.audit(to - 2 * HOUR, to, AUDIT_WAIT_MAX).await? {
+                if self.service.audit(to - 2 * HOUR, to, AUDIT_WAIT_MAX).await? {
                     self.tally.add(Kind::Audit);
                 }
                 Ok(())
@@ -91,38 +91,38 @@ impl Injector<'_> {
             Fault::FailPart { table } => self.fail_part(TABLES[table]).await,
             Fault::StepClock { seconds } => {
                 self.tally.add(if seconds < 0 { Kind::ClockBack } else { Kind::ClockForward });
-                self.house.clock.step(seconds)
+                self.service.clock.step(seconds)
             }
             Fault::JumpClock { days } => {
-                self.house.clock.step(days * DAY_SECONDS)?;
+                self.service.clock.step(days * DAY_SECONDS)?;
                 tokio::time::sleep(JUMP).await; // The moment is the point.
                 self.tally.add(Kind::ClockJump);
-                self.house.clock.step(-days * DAY_SECONDS)
+                self.service.clock.step(-days * DAY_SECONDS)
             }
             Fault::StepClockBetweenRuns { seconds } => {
-                self.house.kill(true, false).await?;
+                self.service.kill(true, false).await?;
                 let kind = if seconds < 0 { Kind::ClockBackBetweenRuns } else { Kind::ClockForwardBetweenRuns };
                 self.tally.add(kind);
-                self.house.clock.step(seconds)?;
-                self.house.start().await
+                self.service.clock.step(seconds)?;
+                self.service.start().await
             }
         }
     }
 
     async fn restart(&mut self) -> Result<()> {
-        self.house.kill(true, false).await?;
-        self.house.start().await
+        self.service.kill(true, false).await?;
+        self.service.start().await
     }
 
     async fn kill(&mut self, service: bool, engine: bool, in_insert_micros: Option<u64>) -> Result<()> {
         let mut in_insert = false;
         if let Some(micros) = in_insert_micros {
-            let mut inserts = self.house.proxy.inserts();
+            let mut inserts = self.service.proxy.inserts();
             inserts.mark_unchanged();
             in_insert = tokio::time::timeout(MOMENT_WAIT_MAX, inserts.changed()).await.is_ok();
             tokio::time::sleep(Duration::from_micros(micros)).await; // The moment is the point.
         }
-        self.house.kill(service, engine).await?;
+        self.service.kill(service, engine).await?;
         self.tally.add(match (service, engine, in_insert) {
             (true, true, false) => Kind::KillBoth,
             (true, true, true) => Kind::KillBothInInsert,
@@ -131,29 +131,29 @@ impl Injector<'_> {
             (false, _, false) => Kind::KillEngine,
             (false, _, true) => Kind::KillEngineInInsert,
         });
-        if service { self.house.start().await } else { Ok(()) }
+        if service { self.service.start().await } else { Ok(()) }
     }
 
     /// Stops the engine until so many inserts were sent again. With none, it
     /// goes on before any has been given up.
     async fn stall(&mut self, repeats: u64) -> Result<()> {
-        let mut repeated = self.house.proxy.repeated();
+        let mut repeated = self.service.proxy.repeated();
         let until = *repeated.borrow_and_update() + repeats;
-        self.house.signal_engine(Signal::STOP).await?;
+        self.service.signal_engine(Signal::STOP).await?;
         if repeats == 0 {
             tokio::time::sleep(Duration::from_millis(100)).await; // Less than any time-out.
         } else {
             let _ = tokio::time::timeout(STALL_MAX, repeated.wait_for(|repeated| *repeated >= until)).await;
         }
         self.tally.add(Kind::StallEngine);
-        self.house.signal_engine(Signal::CONT).await
+        self.service.signal_engine(Signal::CONT).await
     }
 
     /// Leaves the log's disk so few bytes, until the work has stood still for
     /// a moment. Meanwhile the engine takes nothing away.
     async fn fill_disk(&mut self, left: u64) -> Result<()> {
-        let Some(disk) = &self.house.disk else { return Ok(()) };
-        self.house.signal_engine(Signal::STOP).await?;
+        let Some(disk) = &self.service.disk else { return Ok(()) };
+        self.service.signal_engine(Signal::STOP).await?;
         let filling = disk.fill(left)?;
         self.tally.add(Kind::FullDisk);
         let mut before = u64::MAX;
@@ -164,7 +164,7 @@ impl Injector<'_> {
             }
         })
         .await;
-        self.house.signal_engine(Signal::CONT).await?;
+        self.service.signal_engine(Signal::CONT).await?;
         drop(filling);
         Ok(())
     }
@@ -173,15 +173,15 @@ impl Injector<'_> {
     /// failed for it.
     async fn fail_part(&mut self, table: &str) -> Result<()> {
         let mut taken = Vec::new();
-        for name in self.house.next_parts(table, PARTS_TAKEN).await? {
+        for name in self.service.next_parts(table, PARTS_TAKEN).await? {
             // A part may have got its name meanwhile.
             if std::fs::File::create_new(&name).is_ok() {
                 taken.push(name);
-                self.house.is_to_be_repaired = true;
+                self.service.is_to_be_repaired = true;
             }
         }
         let failed = async {
-            while !self.house.stderr().contains(RENAME_FAILED) {
+            while !self.service.stderr().contains(RENAME_FAILED) {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
@@ -198,9 +198,9 @@ impl Injector<'_> {
     async fn tear(&mut self, how: Tear) -> Result<()> {
         // The engine stands still, so that there is a log to harm.
         self.with_a_backlog().await?;
-        let torn = log_files::tear(&self.house.log_dir(), how, &mut self.random)?;
-        self.house.signal_engine(Signal::CONT).await?;
-        self.house.start().await?;
+        let torn = log_files::tear(&self.service.log_dir(), how, &mut self.random)?;
+        self.service.signal_engine(Signal::CONT).await?;
+        self.service.start().await?;
         if let Some(torn) = torn {
             self.tally.add(Kind::TearLog);
             let kept = torn.with_extension("cut");
@@ -212,10 +212,10 @@ impl Injector<'_> {
 
     /// Stops the engine, lets the log grow for a moment, and kills the service.
     async fn with_a_backlog(&mut self) -> Result<()> {
-        self.house.signal_engine(Signal::STOP).await?;
+        self.service.signal_engine(Signal::STOP).await?;
         let enough = self.oracle.progress() + 30;
         let _ = tokio::time::timeout(Duration::from_millis(250), self.oracle.settled(enough)).await;
-        self.house.kill(true, false).await
+        self.service.kill(true, false).await
     }
 
     /// A bit of an acknowledged frame flips, and nobody puts it right. The good frames must be stored without
@@ -223,13 +223,13 @@ impl Injector<'_> {
     /// be told the truth about them too.
     async fn flip(&mut self, state: &str, kind: Kind) -> Result<()> {
         self.with_a_backlog().await?;
-        let flipped = log_files::flip(&self.house.log_dir(), state, &mut self.random)?;
-        self.house.signal_engine(Signal::CONT).await?;
-        let Some(flipped) = flipped else { return self.house.start().await };
+        let flipped = log_files::flip(&self.service.log_dir(), state, &mut self.random)?;
+        self.service.signal_engine(Signal::CONT).await?;
+        let Some(flipped) = flipped else { return self.service.start().await };
         // A sealed segment may have been attempted: what is settled may be missing from a rollup.
-        self.house.is_to_be_repaired |= state == "sealed";
+        self.service.is_to_be_repaired |= state == "sealed";
         self.field.oracle.lost(flipped.lost.iter().cloned());
-        self.house.start().await?;
+        self.service.start().await?;
         let kept = ["damaged", "cut"].map(|extension| flipped.path.with_extension(extension));
         ensure!(appears(&kept).await, "a damaged segment was not stored without its damaged frame, and kept");
         let drafts = self.field.drafts.iter().enumerate();
@@ -238,7 +238,7 @@ impl Injector<'_> {
         let batch = |drafts: &[usize]| Batch { drafts: drafts.to_vec(), ..Batch::default() };
         let batches = lost.chunks(BATCH_EVENTS_MAX).map(batch).collect();
         let again = Script { door: Door::Unary, batches, pause: Duration::ZERO, cuts_after: None };
-        produce(Arc::clone(self.field), again, self.house.address()).await;
+        produce(Arc::clone(self.field), again, self.service.address()).await;
         for file in kept {
             let _ = std::fs::remove_file(file); // One of them is not there.
         }

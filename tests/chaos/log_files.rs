@@ -107,7 +107,7 @@ pub(crate) fn flip(dir: &Path, state: &str, random: &mut StdRng) -> Result<Optio
     Ok(None)
 }
 
-/// The event ids of rows in RowBinary: organisation and id, five texts, time and seq, properties, version of
+/// The event ids of rows in RowBinary: organization and id, five texts, time and seq, properties, version of
 /// the type and of the row.
 fn ids(mut rows: &[u8]) -> Option<HashSet<String>> {
     let mut ids = HashSet::new();

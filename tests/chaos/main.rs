@@ -1,4 +1,4 @@
-//! `tallyhouse-chaos`: seeded bad days of the real service and a real
+//! `tallyhouse-chaos`: seeded fault scenarios of the real service and a real
 //! ClickHouse, and whether the promise was kept on them. See `docs/chaos.md`.
 
 #![allow(
@@ -11,18 +11,18 @@
 mod check;
 mod clock;
 mod counts;
-mod day;
 mod disk;
 mod event;
 mod fault;
 mod faults;
-mod house;
 mod http;
 mod log_files;
 mod oracle;
 mod plan;
 mod producer;
 mod proxy;
+mod scenario;
+mod service;
 mod workload;
 
 use std::path::PathBuf;
@@ -36,8 +36,8 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use day::Report;
 use fault::{Kind, Tally};
+use scenario::Report;
 
 /// Together these reached every kind of fault, each at least twice. (When a
 /// fault comes too early or too late to do harm is a matter of timing, so only
@@ -123,7 +123,7 @@ async fn run(args: Args) -> Result<bool> {
         let (places, room, clock) = (Arc::clone(&places), args.room.clone(), clock.clone());
         days.spawn(async move {
             let _place = places.acquire().await?;
-            day::live(seed, args.begins_at, &room, &clock).await.with_context(|| format!("seed {seed}"))
+            scenario::live(seed, args.begins_at, &room, &clock).await.with_context(|| format!("seed {seed}"))
         });
     }
     let (total, mut failed) = (Tally::default(), Vec::new());

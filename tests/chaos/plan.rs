@@ -1,4 +1,4 @@
-//! A bad day, planned: everything random comes from the seed.
+//! A fault scenario, planned: everything random comes from the seed.
 //!
 //! What happens then still depends on how threads and processes are scheduled,
 //! so a seed names a kind of day rather than one course of events. Faults are

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates the user that answers are read as: docs/security.md, "Organisations in
+# Creates the user that answers are read as: docs/security.md, "Organizations in
 # ClickHouse". ClickHouse's image runs this once, when its volume is empty.
 set -euo pipefail
 

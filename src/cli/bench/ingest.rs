@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::events::{Generator, blocks};
-use super::house::House;
 use super::report::{Report, Times, median};
+use super::service::BenchService;
 use crate::clickhouse::store::INSERT_SETTINGS;
 use crate::ingest::row;
 use crate::transport::proto::IngestRequest;
@@ -32,7 +32,12 @@ const BLOCK_ROWS: usize = 100_000;
 
 /// Streams `events` events in each of `rounds` rounds, and inserts the same
 /// rows bare in between.
-pub(super) async fn measure(house: &House, rounds: u32, events: usize, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(
+    service: &BenchService,
+    rounds: u32,
+    events: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut service_cpu, mut engine_cpu, mut bare_cpu) = (Vec::new(), Vec::new(), Vec::new());
     let mut acks = Times::new();
@@ -40,15 +45,15 @@ pub(super) async fn measure(house: &House, rounds: u32, events: usize, report: &
         let batches = Generator::new(u64::from(round)).batches(events, BATCH, DUPLICATES, SystemTime::now());
         let blocks = blocks(batches.iter().flatten(), BLOCK_ROWS);
         // Neither pays for the merges that the other has left behind.
-        house.merged().await?;
-        let at_first = house.cpu();
-        let rate = insert_bare(&house.baseline.client(), blocks, events).await?;
-        let bare_end = house.cpu();
-        house.merged().await?;
-        let before = house.cpu();
+        service.merged().await?;
+        let at_first = service.cpu();
+        let rate = insert_bare(&service.baseline.client(), blocks, events).await?;
+        let bare_end = service.cpu();
+        service.merged().await?;
+        let before = service.cpu();
         bare_cpu.push(micros_per_event(bare_end.engine - at_first.engine, events));
-        let (streamed, times) = stream(house, batches, events).await?;
-        let after = house.cpu();
+        let (streamed, times) = stream(service, batches, events).await?;
+        let after = service.cpu();
         service_cpu.push(micros_per_event(after.service - before.service, events));
         engine_cpu.push(micros_per_event(after.engine - before.engine, events));
         acks.add_all(&times);
@@ -67,10 +72,14 @@ pub(super) async fn measure(house: &House, rounds: u32, events: usize, report: &
 }
 
 /// Streams events of which other shares are duplicates.
-pub(super) async fn measure_duplicates(house: &House, events: usize, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure_duplicates(
+    service: &BenchService,
+    events: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     for duplicates in DUPLICATES_TOO {
         let batches = Generator::new(u64::from(duplicates) + 100).batches(events, BATCH, duplicates, SystemTime::now());
-        let (rate, _) = stream(house, batches, events).await?;
+        let (rate, _) = stream(service, batches, events).await?;
         report.add(&format!("ingest.events_per_second_{duplicates}_percent_duplicates"), rate, "events/s");
     }
     Ok(())
@@ -79,7 +88,7 @@ pub(super) async fn measure_duplicates(house: &House, events: usize, report: &mu
 /// Streams the batches, and waits until they are all stored: the rate counts
 /// nothing that is still on its way.
 pub(super) async fn stream(
-    house: &House,
+    service: &BenchService,
     batches: Vec<Vec<crate::transport::proto::Event>>,
     events: usize,
 ) -> anyhow::Result<(f64, Times)> {
@@ -89,7 +98,7 @@ pub(super) async fn stream(
     }
     let mut clients = Vec::new();
     for share in shares {
-        clients.push((IngestServiceClient::new(house.channel().await?), share));
+        clients.push((IngestServiceClient::new(service.channel().await?), share));
     }
     let begun = Instant::now();
     let mut streams = JoinSet::new();
@@ -100,7 +109,7 @@ pub(super) async fn stream(
     while let Some(done) = streams.join_next().await {
         times.add_all(&done??);
     }
-    house.settled().await?;
+    service.settled().await?;
     Ok((per_second(events, begun), times))
 }
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::events::Generator;
-use super::house::House;
 use super::ingest::{BATCH, stream};
 use super::report::Report;
+use super::service::BenchService;
 
 /// Ids that the index of this measurement may hold. More are stored, so its
 /// floor lies in the newest events.
@@ -25,16 +25,16 @@ const REPEATED_PERCENT: usize = 20;
 /// into one of which there is.
 pub(super) async fn measure(dir: &Path, events: usize, report: &mut Report) -> anyhow::Result<()> {
     let ids_max = INDEX_IDS_MAX.to_string();
-    let mut house = House::start(dir.join("late"), &[("TALLYHOUSE_INDEX_IDS_MAX", &ids_max)]).await?;
-    house.preload(INDEX_IDS_MAX, Duration::ZERO, DAY).await?;
-    house.preload(events as u64 * STORED_PERCENT / 100, DAY * STORED_DAYS_AGO, DAY).await?;
-    let stored = house.stored_events(events * REPEATED_PERCENT / 100, DAY * STORED_DAYS_AGO).await?;
-    house.restart().await?; // It learns what is stored.
+    let mut service = BenchService::start(dir.join("late"), &[("TALLYHOUSE_INDEX_IDS_MAX", &ids_max)]).await?;
+    service.preload(INDEX_IDS_MAX, Duration::ZERO, DAY).await?;
+    service.preload(events as u64 * STORED_PERCENT / 100, DAY * STORED_DAYS_AGO, DAY).await?;
+    let stored = service.stored_events(events * REPEATED_PERCENT / 100, DAY * STORED_DAYS_AGO).await?;
+    service.restart().await?; // It learns what is stored.
 
     let ends = |days_ago: u32| SystemTime::now() - DAY * days_ago;
     let mut generator = Generator::new(7_000_000);
     let history: Vec<_> = (0..events).map(|_| generator.event(ends(EMPTY_DAYS_AGO), DAY)).collect();
-    let (rate, acks) = stream(&house, batches(history), events).await?;
+    let (rate, acks) = stream(&service, batches(history), events).await?;
     report.add("late.history_events_per_second", rate, "events/s");
     report.add_times("late.history_ack", &acks);
 
@@ -42,9 +42,9 @@ pub(super) async fn measure(dir: &Path, events: usize, report: &mut Report) -> a
     let repeated = stored.len();
     into_stored.extend(stored);
     generator.shuffle(&mut into_stored);
-    let before = house.count_events().await?;
-    let (rate, acks) = stream(&house, batches(into_stored), events).await?;
-    let added = house.count_events().await? - before;
+    let before = service.count_events().await?;
+    let (rate, acks) = stream(&service, batches(into_stored), events).await?;
+    let added = service.count_events().await? - before;
     anyhow::ensure!(
         added == (events - repeated) as u64,
         "{added} events were added; {repeated} of {events} were stored before"

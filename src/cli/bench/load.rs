@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::events::Generator;
-use super::house::House;
 use super::report::Times;
+use super::service::BenchService;
 use crate::transport::proto::IngestRequest;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 
@@ -36,10 +36,10 @@ pub(super) struct Load {
 
 impl Load {
     /// Begins it. `seed` sets its events apart from those of other loads.
-    pub(super) async fn begin(house: &House, seed: u64) -> anyhow::Result<Self> {
+    pub(super) async fn begin(service: &BenchService, seed: u64) -> anyhow::Result<Self> {
         let mut load = Self { stop: Arc::default(), acknowledged: Arc::default(), streams: JoinSet::new() };
         for stream in 0..STREAMS {
-            let client = IngestServiceClient::new(house.channel().await?);
+            let client = IngestServiceClient::new(service.channel().await?);
             let generator = Generator::new(seed + stream);
             load.streams.spawn(run(client, generator, Arc::clone(&load.stop), Arc::clone(&load.acknowledged)));
         }

@@ -6,13 +6,13 @@
 
 mod connection;
 mod events;
-mod house;
 mod ingest;
 mod late;
 mod load;
 mod outage;
 mod questions;
 mod report;
+mod service;
 mod single;
 
 use std::io::IsTerminal as _;
@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use house::House;
 use report::Report;
 use serde::Deserialize;
+use service::BenchService;
 
 use crate::cli::service::shutdown_on_signal;
 
@@ -104,16 +104,16 @@ impl BenchArgs {
     }
 
     async fn report(&self, dir: &Path) -> anyhow::Result<Report> {
-        let mut house = House::start(dir.join("house"), &[]).await?;
+        let mut service = BenchService::start(dir.join("service"), &[]).await?;
         let mut report = Report::default();
         if self.preload > 0 {
             say("filling the tables");
-            house.preload(self.preload, Duration::ZERO, PRELOAD_SPAN).await?;
-            house.preload_baseline().await?;
-            house.restart().await?; // It learns what is stored.
+            service.preload(self.preload, Duration::ZERO, PRELOAD_SPAN).await?;
+            service.preload_baseline().await?;
+            service.restart().await?; // It learns what is stored.
         }
-        self.measure(&house, &mut report).await?;
-        drop(house);
+        self.measure(&service, &mut report).await?;
+        drop(service);
         if self.has(Section::Late) {
             say("late events");
             late::measure(dir, self.events()? / LATE_SHARE, &mut report).await?;
@@ -129,42 +129,42 @@ impl BenchArgs {
         self.only.is_empty() || self.only.contains(&section)
     }
 
-    async fn measure(&self, house: &House, report: &mut Report) -> anyhow::Result<()> {
+    async fn measure(&self, service: &BenchService, report: &mut Report) -> anyhow::Result<()> {
         let events = self.events()?;
         // A fiftieth of the run is the share of one way of one round.
         let share = Duration::from_secs(self.seconds) / 50;
         if self.has(Section::Ingest) {
             say("streaming, in turns with bare inserts");
-            ingest::measure(house, ROUNDS, events, report).await?;
+            ingest::measure(service, ROUNDS, events, report).await?;
             if self.has(Section::Questions) {
-                questions::measure_unmerged(house, report).await?;
+                questions::measure_unmerged(service, report).await?;
             }
         }
         if self.has(Section::Single) {
             say("single calls, in turns with asynchronous inserts");
-            single::measure(house, ROUNDS, share * 2, report).await?;
-            house.settled().await?;
+            single::measure(service, ROUNDS, share * 2, report).await?;
+            service.settled().await?;
         }
         if self.has(Section::Questions) {
             say("questions, in turns with grouping the raw events");
-            questions::measure(house, ROUNDS, share, report).await?;
+            questions::measure(service, ROUNDS, share, report).await?;
         }
         if self.has(Section::Duplicates) {
             say("other shares of duplicates");
-            ingest::measure_duplicates(house, events, report).await?;
+            ingest::measure_duplicates(service, events, report).await?;
         }
         if self.has(Section::Load) {
             say("freshness at 10,000 events a second");
-            questions::measure_freshness(house, share * 8, report).await?;
+            questions::measure_freshness(service, share * 8, report).await?;
         }
         if self.outage > 0 {
             say("an outage of ClickHouse");
-            outage::measure(house, Duration::from_secs(self.outage), report).await?;
+            outage::measure(service, Duration::from_secs(self.outage), report).await?;
         }
-        let (service, engine) = house.memory_mb();
-        report.add("service_rss_mb", service, "MB");
-        report.add("engine_rss_mb", engine, "MB");
-        sizes(house, report).await
+        let (service_mb, engine_mb) = service.memory_mb();
+        report.add("service_rss_mb", service_mb, "MB");
+        report.add("engine_rss_mb", engine_mb, "MB");
+        sizes(service, report).await
     }
 }
 
@@ -177,9 +177,9 @@ struct Sizes {
 
 /// Bytes on disk per event: of the raw table, and with all rollups.
 #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
-async fn sizes(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    house.settled().await?;
-    let sizes: Sizes = house
+async fn sizes(service: &BenchService, report: &mut Report) -> anyhow::Result<()> {
+    service.settled().await?;
+    let sizes: Sizes = service
         .clickhouse()
         .query_raw(
             "SELECT sumIf(rows, table = 'events') AS events, sumIf(bytes_on_disk, table = 'events') AS raw_bytes, \

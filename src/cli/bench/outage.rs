@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::house::House;
 use super::load::{Load, RATE};
 use super::report::Report;
+use super::service::BenchService;
 
 /// How long the load runs before ClickHouse goes.
 const BEFORE: Duration = Duration::from_secs(5);
@@ -15,33 +15,33 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const DRAIN_FACTOR_MAX: u32 = 2;
 
 /// Stops ClickHouse for so long under a steady load.
-pub(super) async fn measure(house: &House, away: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let stored_before = house.count_events().await?;
-    let load = Load::begin(house, 8_000_000).await?;
+pub(super) async fn measure(service: &BenchService, away: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let stored_before = service.count_events().await?;
+    let load = Load::begin(service, 8_000_000).await?;
     tokio::time::sleep(BEFORE).await;
-    let rss_before = house.memory_mb().0;
-    let stopped = house.stop_engine()?;
+    let rss_before = service.memory_mb().0;
+    let stopped = service.stop_engine()?;
     let mut rss_max: f64 = 0.0;
     let begun = Instant::now();
     while begun.elapsed() < away {
         tokio::time::sleep(LOOK_PAUSE).await;
-        rss_max = rss_max.max(house.memory_mb().0);
+        rss_max = rss_max.max(service.memory_mb().0);
     }
-    let rss_after = house.memory_mb().0;
-    let backlog = house.unstored_events().await?;
+    let rss_after = service.memory_mb().0;
+    let backlog = service.unstored_events().await?;
     drop(stopped); // It goes on.
     let returned = Instant::now();
     // What arrives meanwhile is in a segment or two.
-    while house.unstored_events().await? > 2 * RATE {
+    while service.unstored_events().await? > 2 * RATE {
         anyhow::ensure!(returned.elapsed() < away * DRAIN_FACTOR_MAX + BEFORE, "the backlog does not go");
         tokio::time::sleep(LOOK_PAUSE).await;
     }
     let drained = returned.elapsed().as_secs_f64();
-    rss_max = rss_max.max(house.memory_mb().0);
+    rss_max = rss_max.max(service.memory_mb().0);
     let acknowledged = load.acknowledged();
     let times = load.end().await?;
-    house.settled().await?;
-    let stored = house.count_events().await? - stored_before;
+    service.settled().await?;
+    let stored = service.count_events().await? - stored_before;
     anyhow::ensure!(stored >= acknowledged, "{acknowledged} events were acknowledged, {stored} are stored");
 
     #[allow(clippy::cast_precision_loss, reason = "event counts are far below 2^52")]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tonic::transport::Channel;
 
 use super::events::Generator;
-use super::house::House;
 use super::load::Load;
 use super::report::{Report, Times};
+use super::service::BenchService;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 use crate::transport::proto::query_service_client::QueryServiceClient;
 use crate::transport::proto::{GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window};
@@ -39,12 +39,17 @@ const AGAIN: usize = 10;
 const UNMERGED_QUESTIONS: u64 = 100;
 
 /// Asks each question for about `share`, in turns with the raw events.
-pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let mut asker = Asker::new(house).await?;
+pub(super) async fn measure(
+    service: &BenchService,
+    rounds: u32,
+    share: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut asker = Asker::new(service).await?;
     let mut times: [Times; 6] = std::array::from_fn(|_| Times::new());
     for round in 1..=rounds {
         // None pays for the merges that others have left behind.
-        house.merged().await?;
+        service.merged().await?;
         let begun = Instant::now();
         while begun.elapsed() < share * 4 / rounds || times[3].len() < PER_ROUND_MIN * u64::from(round) {
             for _ in 0..STATS_PER_TOP {
@@ -75,8 +80,8 @@ pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report:
 }
 
 /// Asks for top users as the days lie now: in parts that nobody has merged yet.
-pub(super) async fn measure_unmerged(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let mut asker = Asker::new(house).await?;
+pub(super) async fn measure_unmerged(service: &BenchService, report: &mut Report) -> anyhow::Result<()> {
+    let mut asker = Asker::new(service).await?;
     let mut times = Times::new();
     for number in 0..UNMERGED_QUESTIONS {
         times.add(asker.top(number).await?);
@@ -89,7 +94,7 @@ pub(super) async fn measure_unmerged(house: &House, report: &mut Report) -> anyh
 /// that nobody has asked them before.
 struct Asker<'a> {
     client: QueryServiceClient<Channel>,
-    house: &'a House,
+    service: &'a BenchService,
     /// The end of the minute in which it began.
     end: i64,
 }
@@ -108,8 +113,8 @@ const fn proto_window((from, to): (i64, i64)) -> Option<Window> {
 }
 
 impl<'a> Asker<'a> {
-    async fn new(house: &'a House) -> anyhow::Result<Self> {
-        Ok(Self { client: QueryServiceClient::new(house.channel().await?), house, end: minute_end() })
+    async fn new(service: &'a BenchService) -> anyhow::Result<Self> {
+        Ok(Self { client: QueryServiceClient::new(service.channel().await?), service, end: minute_end() })
     }
 
     /// The campaign of a question, and its hour, to the newest events.
@@ -173,17 +178,21 @@ impl<'a> Asker<'a> {
 
     async fn raw(&self, statement: &str) -> anyhow::Result<Duration> {
         let begun = Instant::now();
-        self.house.clickhouse().query_raw(statement).execute().await?;
+        self.service.clickhouse().query_raw(statement).execute().await?;
         Ok(begun.elapsed())
     }
 }
 
 /// While 10,000 events a second stream in, sends single ones and looks how
 /// long after its acknowledgement each is counted.
-pub(super) async fn measure_freshness(house: &House, share: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let load = Load::begin(house, 9_000_000).await?;
-    let mut ingest = IngestServiceClient::new(house.channel().await?);
-    let mut query = QueryServiceClient::new(house.channel().await?);
+pub(super) async fn measure_freshness(
+    service: &BenchService,
+    share: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let load = Load::begin(service, 9_000_000).await?;
+    let mut ingest = IngestServiceClient::new(service.channel().await?);
+    let mut query = QueryServiceClient::new(service.channel().await?);
     let mut events = Generator::new(u64::MAX);
     let mut times = Times::new();
     let begun = Instant::now();

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 
 use super::connection::{GrpcConnection, HttpConnection};
 use super::events::{Generator, blocks};
-use super::house::House;
 use super::report::{Report, Times, median};
+use super::service::BenchService;
 use crate::clickhouse::client::Endpoint;
 use crate::ingest::row;
 use crate::transport::proto::ingest_service_server::SERVICE_NAME;
@@ -32,15 +32,20 @@ enum Way {
 }
 
 /// Calls for `share` each way in each of `rounds` rounds.
-pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(
+    service: &BenchService,
+    rounds: u32,
+    share: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let mut rates = [Vec::new(), Vec::new(), Vec::new()];
     let mut times = [Times::new(), Times::new(), Times::new()];
     for round in 0..u64::from(rounds) {
         for (at, way) in [Way::Grpc, Way::AsyncInsert, Way::Rest].into_iter().enumerate() {
             // None pays for the merges that another has left behind.
-            house.settled().await?;
-            house.merged().await?;
-            let (rate, taken) = call(house, way, share, round).await?;
+            service.settled().await?;
+            service.merged().await?;
+            let (rate, taken) = call(service, way, share, round).await?;
             rates[at].push(rate);
             times[at].add_all(&taken);
         }
@@ -57,11 +62,11 @@ pub(super) async fn measure(house: &House, rounds: u32, share: Duration, report:
     Ok(())
 }
 
-async fn call(house: &House, way: Way, share: Duration, round: u64) -> anyhow::Result<(f64, Times)> {
+async fn call(service: &BenchService, way: Way, share: Duration, round: u64) -> anyhow::Result<(f64, Times)> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut callers = JoinSet::new();
     for connection in 0..CONNECTIONS {
-        let mut caller = Caller::new(house, way, round * CONNECTIONS + connection).await?;
+        let mut caller = Caller::new(service, way, round * CONNECTIONS + connection).await?;
         // The connection is made by its first call, which is not measured.
         callers.spawn(async move { caller.call().await.map(|_| caller) });
     }
@@ -94,16 +99,16 @@ enum Connection {
 }
 
 impl Caller {
-    async fn new(house: &House, way: Way, seed: u64) -> anyhow::Result<Self> {
+    async fn new(service: &BenchService, way: Way, seed: u64) -> anyhow::Result<Self> {
         let connection = match way {
             Way::Grpc => {
                 let method = format!("/{SERVICE_NAME}/IngestBatch");
-                Connection::Grpc(GrpcConnection::open(&house.url, &method).await?)
+                Connection::Grpc(GrpcConnection::open(&service.url, &method).await?)
             }
-            Way::Rest => Connection::Rest(HttpConnection::open(&house.url).await?),
+            Way::Rest => Connection::Rest(HttpConnection::open(&service.url).await?),
             Way::AsyncInsert => {
-                let connection = HttpConnection::open(&house.baseline.url).await?;
-                Connection::AsyncInsert(connection, async_insert(&house.baseline)?)
+                let connection = HttpConnection::open(&service.baseline.url).await?;
+                Connection::AsyncInsert(connection, async_insert(&service.baseline)?)
             }
         };
         // Seeds of their own, apart from those of the streams.

@@ -1,4 +1,4 @@
-//! The files of a directory to load, by organisation.
+//! The files of a directory to load, by organization.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use crate::json;
 
-/// What the files say of one organisation.
+/// What the files say of one organization.
 #[derive(Debug, Default)]
 pub(super) struct OrgFiles {
-    /// The organisation itself; none when only others speak of it.
+    /// The organization itself; none when only others speak of it.
     pub(super) organization: Option<OrganizationRow>,
     /// Its users: those who are members.
     pub(super) users: Vec<UserRow>,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_samples_are_read_by_organisation() {
+    fn the_samples_are_read_by_organization() {
         let orgs = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/samples"))).unwrap();
         assert_eq!(orgs.len(), 20);
         let acme = &orgs["acme"];

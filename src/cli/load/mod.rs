@@ -39,8 +39,8 @@ pub struct LoadArgs {
     /// The directory.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Load only what the files say of this organisation, as the one whose
-    /// token is shown. Without it, every organisation is loaded, each with a
+    /// Load only what the files say of this organization, as the one whose
+    /// token is shown. Without it, every organization is loaded, each with a
     /// token that is made for it: that takes the service's secret
     /// (auth_hs256_secret).
     #[arg(long, value_name = "ID")]
@@ -73,7 +73,7 @@ impl LoadArgs {
         } else {
             for (org, files) in orgs {
                 let address = self.address.with_token(token(&config, &org)?);
-                loaded.load(&address, files).await.with_context(|| format!("organisation {org}"))?;
+                loaded.load(&address, files).await.with_context(|| format!("organization {org}"))?;
             }
         }
         super::print(&loaded.render())?;
@@ -85,7 +85,7 @@ impl LoadArgs {
 fn token(config: &Config, org: &str) -> anyhow::Result<String> {
     if config.auth_hs256_secret.expose().is_empty() {
         bail!(
-            "several organisations take several tokens: start the service with TALLYHOUSE_AUTH_HS256_SECRET, and set \
+            "several organizations take several tokens: start the service with TALLYHOUSE_AUTH_HS256_SECRET, and set \
              it here as well; or load one with --org"
         );
     }
@@ -93,7 +93,7 @@ fn token(config: &Config, org: &str) -> anyhow::Result<String> {
 }
 
 impl Loaded {
-    /// Loads one organisation.
+    /// Loads one organization.
     async fn load(&mut self, address: &Address, files: OrgFiles) -> anyhow::Result<()> {
         let channel = address.connect().await?;
         self.directory(OrganizationServiceClient::new(channel.clone()), &files).await?;
@@ -179,7 +179,7 @@ impl Loaded {
         let Self { organizations, users, members, metrics, events } = self;
         let Counts { accepted, duplicate, conflict, rejected, .. } = events;
         format!(
-            "{organizations} organisations, {users} users, {members} members, {metrics} metric values\n\
+            "{organizations} organizations, {users} users, {members} members, {metrics} metric values\n\
              {} events: {accepted} accepted, {duplicate} duplicate, {conflict} conflict, {rejected} rejected\n",
             events.decided()
         )

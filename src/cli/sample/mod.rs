@@ -16,8 +16,8 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use self::curve::Curve;
 use self::producer::Producer;
-use super::moment;
 use super::send::ndjson;
+use super::time_args;
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Timestamp};
 use crate::transport::proto;
 
@@ -174,7 +174,7 @@ impl Sample {
                     3 => event.event_id.clear(),
                     4 => event.r#type.clear(),
                     5 => event.occurred_at = None,
-                    _ => event.occurred_at = Some(moment::to_proto(self.now.plus_millis(2 * MILLIS_PER_DAY))),
+                    _ => event.occurred_at = Some(time_args::to_proto(self.now.plus_millis(2 * MILLIS_PER_DAY))),
                 }
                 Content::Event(Box::new(event))
             }
@@ -243,7 +243,7 @@ mod tests {
         let draft = EventDraft {
             event_id: &event.event_id,
             event_type: &event.r#type,
-            occurred_at: event.occurred_at.as_ref().map(moment::from_proto),
+            occurred_at: event.occurred_at.as_ref().map(time_args::from_proto),
             ..EventDraft::default()
         };
         let limits = crate::config::Config::default().event_limits();
@@ -286,7 +286,7 @@ mod tests {
         let mut days = HashSet::new();
         for item in sample(100_000) {
             let (Content::Event(event), Expected::Accepted) = (item.content, item.expected) else { continue };
-            let at = moment::from_proto(&event.occurred_at.unwrap());
+            let at = time_args::from_proto(&event.occurred_at.unwrap());
             assert!(from <= at && at < to, "{at:?}");
             let id = uuid::Uuid::parse_str(&event.event_id).unwrap();
             let (seconds, nanos) = id.get_timestamp().unwrap().to_unix();

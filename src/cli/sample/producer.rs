@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use super::curve::Campaign;
-use crate::cli::moment;
+use crate::cli::time_args;
 use crate::domain::Timestamp;
 use crate::transport::proto;
 
@@ -58,7 +58,7 @@ impl Producer {
             moment
         };
         event.event_id = event_id(random, moment);
-        event.occurred_at = Some(moment::to_proto(moment));
+        event.occurred_at = Some(time_args::to_proto(moment));
         event.seq = self.next_seq(&event.user_id);
         if event.r#type == "impression" {
             let seen = self.seen.entry(campaign.id).or_default();

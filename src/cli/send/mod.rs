@@ -30,8 +30,8 @@ pub use self::report::{Files, Summary};
 use self::sender::{Sender, Sending};
 
 use super::connection::Address;
-use super::moment::parse_duration;
-use super::paint::Paint;
+use super::style::Style;
+use super::time_args::parse_duration;
 use crate::transport::proto::Durability;
 
 /// How much of a source is read at a time, in bytes.
@@ -124,7 +124,7 @@ impl SendArgs {
         if self.json {
             super::print_json(&summary.to_json())?;
         } else {
-            super::print(&summary.render(report::SHOWN_MAX, Paint::stdout()))?;
+            super::print(&summary.render(report::SHOWN_MAX, Style::stdout()))?;
         }
         result?;
         Ok(match (stop.is_cancelled(), summary.counts.rejected) {

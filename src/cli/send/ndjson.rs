@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::cli::moment;
+use crate::cli::time_args;
 use crate::domain::FieldError;
 use crate::json;
 use crate::transport::{proto, rfc3339};
@@ -95,7 +95,7 @@ const TIME_FORM: &str = "must be an RFC 3339 time such as 2026-02-10T21:07:00Z";
 /// Reads an RFC 3339 time as the service does; finer digits than milliseconds
 /// are cut off.
 pub fn parse_time(text: &str) -> Option<prost_types::Timestamp> {
-    rfc3339::parse(text).map(moment::to_proto)
+    rfc3339::parse(text).map(time_args::to_proto)
 }
 
 /// Names every field at fault of a line that could not be read.
@@ -177,10 +177,10 @@ pub fn write(event: &proto::Event, received_at: Option<&prost_types::Timestamp>)
         creative_id: &event.creative_id,
         source: &event.source,
         user_id: &event.user_id,
-        occurred_at: event.occurred_at.as_ref().map(moment::rfc3339),
+        occurred_at: event.occurred_at.as_ref().map(time_args::rfc3339),
         seq: (event.seq > 0).then_some(event.seq),
         metadata: json::parse(&event.properties).ok(),
-        received_at: received_at.map(moment::rfc3339),
+        received_at: received_at.map(time_args::rfc3339),
     };
     // Strings, numbers and a value that was JSON before: nothing here can fail
     // to be written.

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::report::Counts;
-use crate::cli::plot::grouped;
+use crate::cli::sparkline::grouped;
 
 /// How often a bar without an end turns.
 const TICK: Duration = Duration::from_millis(120);

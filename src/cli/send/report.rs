@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::ndjson::Unreadable;
 use super::unknown_fields::{Lines, UnknownFields, meant};
-use crate::cli::paint::{Paint, printable};
-use crate::cli::plot::grouped;
+use crate::cli::sparkline::grouped;
+use crate::cli::style::{Style, printable};
 use crate::transport::proto;
 
 /// How many rejected lines are shown and kept in memory.
@@ -169,18 +169,18 @@ impl Summary {
     }
 
     /// For people, with at most so many rejected lines.
-    pub fn render(&self, shown_max: usize, paint: Paint) -> String {
-        type Colour = fn(Paint, &str) -> String;
+    pub fn render(&self, shown_max: usize, paint: Style) -> String {
+        type Colour = fn(Style, &str) -> String;
         let counts = &self.counts;
         let always: [(&str, u64, Colour, &str); 4] = [
-            ("accepted", counts.accepted, Paint::green, "new, and counted"),
-            ("duplicate", counts.duplicate, Paint::dim, "already there; nothing was counted"),
-            ("conflict", counts.conflict, Paint::yellow, "already there with another payload; the first stays"),
-            ("rejected", counts.rejected, Paint::red, "not events"),
+            ("accepted", counts.accepted, Style::green, "new, and counted"),
+            ("duplicate", counts.duplicate, Style::dim, "already there; nothing was counted"),
+            ("conflict", counts.conflict, Style::yellow, "already there with another payload; the first stays"),
+            ("rejected", counts.rejected, Style::red, "not events"),
         ];
         let sometimes: [(&str, u64, Colour, &str); 2] = [
-            ("undecided", counts.undecided, Paint::red, "could not be decided; send them again later"),
-            ("unanswered", counts.unanswered, Paint::red, "not answered; send them again"),
+            ("undecided", counts.undecided, Style::red, "could not be decided; send them again later"),
+            ("unanswered", counts.unanswered, Style::red, "not answered; send them again"),
         ];
         let sometimes = sometimes.into_iter().filter(|(_, count, ..)| *count > 0);
         let mut text = String::new();
@@ -201,7 +201,7 @@ impl Summary {
             + &self.render_unknown_fields(paint)
     }
 
-    fn render_conflicts(&self, shown_max: usize, paint: Paint) -> String {
+    fn render_conflicts(&self, shown_max: usize, paint: Style) -> String {
         let shown = &self.first_conflicts[..shown_max.min(self.first_conflicts.len())];
         let mut text = String::new();
         if !shown.is_empty() {
@@ -217,7 +217,7 @@ impl Summary {
         text
     }
 
-    fn render_unknown_fields(&self, paint: Paint) -> String {
+    fn render_unknown_fields(&self, paint: Style) -> String {
         let mut text = String::new();
         for (field, Lines { lines, first }) in self.unknown_fields.iter() {
             if text.is_empty() {
@@ -231,7 +231,7 @@ impl Summary {
         text
     }
 
-    fn render_rejected(&self, shown_max: usize, paint: Paint) -> String {
+    fn render_rejected(&self, shown_max: usize, paint: Style) -> String {
         let shown = &self.first_rejected[..shown_max.min(self.first_rejected.len())];
         let mut text = String::new();
         if !shown.is_empty() {
@@ -330,7 +330,7 @@ mod tests {
             r#"{"line":1,"event_id":"e\n1","code":"INVALID","errors":[{"field":"type","message":"is required"}],"text":"{}"}"#
         );
         let summary = Summary { counts: report.counts, first_rejected: report.first_rejected, ..Summary::default() };
-        let shown = summary.render(SHOWN_MAX, Paint::plain());
+        let shown = summary.render(SHOWN_MAX, Style::plain());
         assert!(shown.contains("  line 20        e\u{fffd}1  INVALID type is required\n"), "{shown}");
         assert!(shown.contains("… and 5 more"), "{shown}");
         assert_eq!(summary.to_json()["rejected"], 25);
@@ -341,10 +341,10 @@ mod tests {
     fn the_summary_speaks_of_trouble_only_when_there_is_some() {
         let counts = Counts { accepted: 1_234, ..Counts::default() };
         let mut summary = Summary { counts, elapsed: Duration::from_secs(2), ..Summary::default() };
-        assert!(summary.render(SHOWN_MAX, Paint::plain()).starts_with("accepted           1,234  new, and counted\n"));
-        assert!(!summary.render(SHOWN_MAX, Paint::plain()).contains("undecided"));
+        assert!(summary.render(SHOWN_MAX, Style::plain()).starts_with("accepted           1,234  new, and counted\n"));
+        assert!(!summary.render(SHOWN_MAX, Style::plain()).contains("undecided"));
         summary.counts.undecided = 1;
-        assert!(summary.render(SHOWN_MAX, Paint::plain()).contains("undecided"));
+        assert!(summary.render(SHOWN_MAX, Style::plain()).contains("undecided"));
         assert!((summary.events_per_second() - 617.0).abs() < 0.1);
     }
 }

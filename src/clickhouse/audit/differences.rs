@@ -50,7 +50,7 @@ struct DifferenceRow {
 
 impl AuditStore {
     /// The keys of a rollup whose counts are not those of the distinct ids, in
-    /// an hour of one organisation. The numbers are of all keys; `limit` keys
+    /// an hour of one organization. The numbers are of all keys; `limit` keys
     /// are listed, first those that count too few. `buckets` are the ones that
     /// are known to differ.
     pub async fn differences(

@@ -5,8 +5,8 @@
 //! is being audited is still due afterwards.
 
 use super::AuditStore;
-use crate::clickhouse::answers::seconds;
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::query_store::seconds;
 use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::Timestamp;
 

@@ -43,10 +43,10 @@ pub struct Effort<'a> {
     pub ticket: &'a QueryTicket,
 }
 
-/// One hour, of one organisation or of all.
+/// One hour, of one organization or of all.
 #[derive(Clone, Copy, Debug)]
 pub struct HourScope<'a> {
-    /// The organisation, as the tables name it; none: all.
+    /// The organization, as the tables name it; none: all.
     pub org_id: Option<&'a str>,
     /// The hour's first moment.
     pub hour: Timestamp,
@@ -85,14 +85,14 @@ impl AuditStore {
 }
 
 impl HourScope<'_> {
-    /// The condition on the organisation.
+    /// The condition on the organization.
     const fn of_org(&self) -> &'static str {
         if self.org_id.is_some() { "org_id = {org:String} AND" } else { "" }
     }
 
     /// The hour's first second, since 1970.
     fn second(&self) -> u32 {
-        super::answers::seconds(self.hour)
+        super::query_store::seconds(self.hour)
     }
 
     /// The rows of `events` in the hour. The bounds of `occurred_at` are given in

@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use super::repairs::RepairKind;
 use super::{AuditStore, Effort, HourScope, Repair};
-use crate::clickhouse::answers::seconds;
 use crate::clickhouse::client::quoted;
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::query_store::seconds;
 use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{AuditAuthor, Difference, RecordedRepair, RepairState, Rollup, RollupKey, Timestamp, Window};
 use crate::ingest::row::put_string;
@@ -82,7 +82,7 @@ struct KeyRow {
 }
 
 impl AuditStore {
-    /// The repairs of an hour of one organisation, of the rollups that have any.
+    /// The repairs of an hour of one organization, of the rollups that have any.
     pub async fn repairs_of(
         &self,
         scope: HourScope<'_>,
@@ -103,7 +103,7 @@ impl AuditStore {
         Ok(rows.into_iter().filter_map(of_row).collect())
     }
 
-    /// The organisations that have repairs of an hour that were begun and are
+    /// The organizations that have repairs of an hour that were begun and are
     /// not over.
     pub async fn open_repairs(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<Vec<String>, QueryError> {
         let statement = format!(
@@ -114,7 +114,7 @@ impl AuditStore {
         Ok(self.read(&statement, scope.org_id, effort).fetch_all().await?)
     }
 
-    /// Records as closed what was begun in an hour of one organisation and is
+    /// Records as closed what was begun in an hour of one organization and is
     /// not over: the hour is right.
     pub async fn close_repairs(&self, org_id: &str, hour: Timestamp) -> Result<(), QueryError> {
         let statement = format!(
@@ -200,7 +200,7 @@ impl AuditStore {
         Ok(self.client.query_raw(&statement).with_setting("async_insert", "0").execute().await?)
     }
 
-    /// The repairs of an organisation in these hours, the newest first.
+    /// The repairs of an organization in these hours, the newest first.
     pub async fn recorded(
         &self,
         org_id: &str,
@@ -212,7 +212,7 @@ impl AuditStore {
         self.recorded_where(org_id, &within, ticket).await
     }
 
-    /// A repair of an organisation, and the one that took it back or began to.
+    /// A repair of an organization, and the one that took it back or began to.
     pub async fn recorded_with_undo(
         &self,
         org_id: &str,

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::AuditStore;
-use crate::clickhouse::answers::seconds;
 use crate::clickhouse::error::insert_error;
+use crate::clickhouse::query_store::seconds;
 use crate::clickhouse::store::INSERT_SETTINGS;
 use crate::domain::{Difference, MILLIS_PER_DAY, MILLIS_PER_HOUR, Rollup, Timestamp};
 use crate::ingest::row::put_string;
@@ -25,10 +25,10 @@ fn narrow(number: i64) -> i32 {
 /// Hours in a day, and columns in a row of `user_days`.
 const HOURS: u32 = 24;
 
-/// What is to be added to a rollup, in an hour of one organisation.
+/// What is to be added to a rollup, in an hour of one organization.
 #[derive(Clone, Copy, Debug)]
 pub struct Repair<'a> {
-    /// The organisation, as the tables name it.
+    /// The organization, as the tables name it.
     pub org_id: &'a str,
     /// The hour's first moment.
     pub hour: Timestamp,
@@ -211,7 +211,7 @@ mod tests {
             rows[rows.len() - 96..].chunks(4).map(|bytes| i32::from_le_bytes(bytes.try_into().unwrap())).collect();
         assert_eq!(counts[..4], [-1, -1, -1, 0]);
         assert!(counts[4..].iter().all(|count| *count == 0));
-        assert_eq!(rows[..10], [7, b'd', b'e', b'f', b'a', b'u', b'l', b't', 1, 0], "the organisation, the day");
+        assert_eq!(rows[..10], [7, b'd', b'e', b'f', b'a', b'u', b'l', b't', 1, 0], "the organization, the day");
     }
 
     #[test]

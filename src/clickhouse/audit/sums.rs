@@ -33,7 +33,7 @@ impl Sum {
     }
 }
 
-/// What the events of one organisation and minute amount to: the first row of
+/// What the events of one organization and minute amount to: the first row of
 /// each id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventSums {
@@ -45,7 +45,7 @@ pub struct EventSums {
     pub users: Sum,
 }
 
-/// A rollup's sums, by organisation and bucket (in seconds since 1970).
+/// A rollup's sums, by organization and bucket (in seconds since 1970).
 pub type RollupSums = BTreeMap<(String, u32), Sum>;
 
 /// Something that changes whenever a row is added to the events of an hour.
@@ -90,7 +90,7 @@ impl EventRow {
 }
 
 impl AuditStore {
-    /// The sums of an hour's events, by organisation and minute.
+    /// The sums of an hour's events, by organization and minute.
     pub async fn event_sums(
         &self,
         scope: HourScope<'_>,

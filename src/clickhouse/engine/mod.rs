@@ -12,13 +12,13 @@
 
 mod block_log;
 mod child;
+mod data_directory;
 mod fetch;
-mod home;
+mod file_placement;
 mod process;
 mod progress;
 mod sandbox;
 mod source;
-mod spread;
 mod supervisor;
 mod tables;
 mod users;
@@ -39,7 +39,7 @@ pub use source::SourceError;
 
 use crate::clickhouse::analysts::AnalystKey;
 use crate::config::{Config, Secret};
-use home::{Home, HomeSettings};
+use data_directory::{DataDirectory, DataDirectorySettings};
 use source::Source;
 use supervisor::{StartError, Starter, Supervisor};
 
@@ -96,8 +96,8 @@ pub struct Endpoint {
     pub user: String,
     /// That user's password.
     pub password: Secret,
-    /// The user that sees the rows of one organisation at a time, see
-    /// [`crate::clickhouse::answers`].
+    /// The user that sees the rows of one organization at a time, see
+    /// [`crate::clickhouse::query_store`].
     pub reader_user: String,
     /// That user's password.
     pub reader_password: Secret,
@@ -142,7 +142,8 @@ impl Engine {
     /// [`Engine::start`], with more to choose.
     pub async fn start_with(config: &Config, settings: EngineSettings) -> Result<Self, EngineError> {
         let source = Source::find(config).await?;
-        let home = Home::open(&config.data_dir, HomeSettings::new(config, AnalystKey::open(config)?))?;
+        let home =
+            DataDirectory::open(&config.data_dir, DataDirectorySettings::new(config, AnalystKey::open(config)?))?;
         tracing::info!(source = %source.path().display(), dir = %home.dir().display(), "starting ClickHouse");
         let starter = Starter::new(settings, source, home)?;
         let (starter, process) = first_start(starter).await?;
@@ -185,7 +186,7 @@ impl Engine {
 /// Keeps making parts of tables cheap for the engine of this data directory. To
 /// be called again when there are new tables.
 pub fn spread_parts(data_dir: &Path) {
-    spread::spread_parts(&data_dir.join("clickhouse/data"));
+    file_placement::spread_parts(&data_dir.join("clickhouse/data"));
 }
 
 /// This program. On Linux under a name that stays good when the file is

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
-use super::home::{Form, Home};
+use super::data_directory::{DataDirectory, Form};
 use super::source::Source;
 
 /// Makes ClickHouse listen, then read its standard input to the end: as long
@@ -81,7 +81,7 @@ impl Process {
         launcher: &Launcher,
         executable: &Path,
         source: &Source,
-        home: &Home,
+        home: &DataDirectory,
         bounds: &ProcessBounds<'_>,
     ) -> io::Result<Self> {
         let (input, far_end) = UnixStream::pair()?;
@@ -144,7 +144,7 @@ impl Process {
 }
 
 /// What `tallyhouse` is called with: see [`super::ChildArgs`].
-fn child_arguments(source: &Source, home: &Home, bounds: &ProcessBounds<'_>) -> Vec<OsString> {
+fn child_arguments(source: &Source, home: &DataDirectory, bounds: &ProcessBounds<'_>) -> Vec<OsString> {
     let how = match source {
         Source::Library(_) => "--library",
         Source::Binary(_) => "--binary",
@@ -165,7 +165,7 @@ fn child_arguments(source: &Source, home: &Home, bounds: &ProcessBounds<'_>) -> 
     arguments
 }
 
-fn clickhouse_arguments(form: Form, home: &Home) -> Vec<OsString> {
+fn clickhouse_arguments(form: Form, home: &DataDirectory) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["clickhouse".into()];
     match form {
         Form::Library => arguments.extend([

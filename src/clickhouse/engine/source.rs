@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use super::data_directory::Form;
 use super::fetch::{FetchError, Fetcher};
-use super::home::Form;
 use crate::config::Config;
 
 /// The oldest release that is run: older ones lack what the tables and views

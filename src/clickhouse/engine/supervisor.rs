@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::block_log;
-use super::home::Home;
+use super::data_directory::DataDirectory;
 use super::process::{Launcher, Process, ProcessBounds};
 use super::sandbox::SandboxStatus;
 use super::source::Source;
@@ -47,14 +47,14 @@ pub(super) enum StartError {
 pub(super) struct Starter {
     settings: EngineSettings,
     source: Source,
-    home: Home,
+    home: DataDirectory,
     launcher: Launcher,
     client: reqwest::Client,
     port: u16,
 }
 
 impl Starter {
-    pub(super) fn new(settings: EngineSettings, source: Source, home: Home) -> io::Result<Self> {
+    pub(super) fn new(settings: EngineSettings, source: Source, home: DataDirectory) -> io::Result<Self> {
         // A connection kept open would hold up the end of the process.
         let client = reqwest::Client::builder().tls_certs_only([]).no_proxy();
         let client = client.pool_max_idle_per_host(0).timeout(QUESTION_WAIT_MAX).build();

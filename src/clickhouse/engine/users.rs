@@ -3,7 +3,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::home::{Form, HomeSettings};
+use super::data_directory::{DataDirectorySettings, Form};
 use crate::clickhouse::analysts::{self, AnalystKey, SETTINGS, TABLES};
 use crate::config::{Config, Secret};
 use crate::domain::OrgId;
@@ -14,7 +14,7 @@ pub(super) const SERVICE_USER: &str = "tallyhouse";
 /// The user that answers are read as.
 pub(super) const READER_USER: &str = "tallyhouse_reader";
 
-/// What the reader sees, in each of these tables: the rows of the organisation
+/// What the reader sees, in each of these tables: the rows of the organization
 /// that is named with the query. (Of the settings that a query can carry,
 /// `log_comment` is the one that means nothing to ClickHouse.) Without it,
 /// there are none. It runs the service's own statements, whose text is never a
@@ -24,7 +24,7 @@ const READER_FILTER: &str = "org_id = getSetting('log_comment')";
 /// The analysts of an engine.
 #[derive(Clone, Debug)]
 pub(super) struct Analysts {
-    /// Each of these organisations has an analyst of its own.
+    /// Each of these organizations has an analyst of its own.
     orgs: Vec<OrgId>,
     /// What their passwords are made of.
     key: AnalystKey,
@@ -74,7 +74,7 @@ fn hashed(password: &Secret) -> String {
 }
 
 /// The file that says it.
-pub(super) fn xml(settings: &HomeSettings, service_password: &Secret, form: Form) -> String {
+pub(super) fn xml(settings: &DataDirectorySettings, service_password: &Secret, form: Form) -> String {
     let database = &settings.database;
     let analysts = &settings.analysts;
     let secret = |user: &str| hashed(&password(user, service_password));
@@ -130,7 +130,7 @@ pub(super) fn xml(settings: &HomeSettings, service_password: &Secret, form: Form
         <query>GRANT CREATE TEMPORARY TABLE, KILL QUERY, SYSTEM FLUSH LOGS ON *.*</query>
       </grants>
     </{SERVICE_USER}>
-    <!-- The service, when it answers an organisation: it sees that organisation's rows, whatever the query says. -->
+    <!-- The service, when it answers an organization: it sees that organization's rows, whatever the query says. -->
     <{READER_USER}>
       {reader_secret}
       <networks><ip>127.0.0.1</ip></networks>
@@ -216,7 +216,7 @@ mod tests {
     fn written(config: &Config, form: Form) -> String {
         let key = Secret::new("a secret of analysts".to_owned());
         let key = AnalystKey::open(&Config { analyst_secret: key, ..Config::default() }).unwrap();
-        xml(&HomeSettings::new(config, key), &Secret::new("secret".to_owned()), form)
+        xml(&DataDirectorySettings::new(config, key), &Secret::new("secret".to_owned()), form)
     }
 
     #[test]

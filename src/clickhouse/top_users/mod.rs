@@ -182,7 +182,7 @@ async fn fetch((client, ticket): (&Client, &QueryTicket), statement: &str) -> Re
 
 /// A moment, as a constant of ClickHouse's.
 fn date_time(moment: Timestamp) -> String {
-    format!("toDateTime({}, 'UTC')", super::answers::seconds(moment))
+    format!("toDateTime({}, 'UTC')", super::query_store::seconds(moment))
 }
 
 #[cfg(test)]

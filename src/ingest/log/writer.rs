@@ -23,7 +23,7 @@ use super::{AppendError, LogSettings};
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::row;
 use crate::ingest::terms::CurrentTerms;
-use crate::meters;
+use crate::instruments;
 use crate::trace::{self, Calls, KeyValue};
 
 /// Most bytes of one write.
@@ -238,7 +238,7 @@ impl Writer {
         match written {
             Ok((ordinal, id, rows, bytes)) => {
                 self.capacity.taken();
-                meters::log_synced(rows_of_group, begin.elapsed());
+                instruments::log_synced(rows_of_group, begin.elapsed());
                 for call in &calls {
                     note_append(call, id, rows_of_group, begun_at);
                 }

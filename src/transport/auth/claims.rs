@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_good_organisation_there_is_no_caller() {
+    fn without_a_good_organization_there_is_no_caller() {
         for org_id in [json!(""), json!("a b"), Value::Null] {
             let claims = json!({ "org_id": org_id, "exp": NOW + 60 });
             assert_eq!(judged(&claims, &Rules::default()).err(), Some(Refusal::Claim("org_id")), "{org_id}");

@@ -1,8 +1,8 @@
-//! Who calls. The one place where a request gets its organisation, for every
+//! Who calls. The one place where a request gets its organization, for every
 //! transport: from its bearer token, and from nothing else.
 //!
 //! Without keys in the configuration there is no authentication: everybody is
-//! the organisation `default` and may do everything. The service then listens
+//! the organization `default` and may do everything. The service then listens
 //! on this machine only (see [`crate::server`]).
 
 mod claims;
@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 pub use source::AuthError;
 
 pub(super) use refusal::Refusal;
-pub(super) use scope::{Need, Scope};
+pub(super) use scope::{RequiredAccess, Scope};
 
 use super::concurrency::OrgUse;
 use crate::config::Config;
@@ -59,7 +59,7 @@ struct Verifier {
 /// Who calls, and what it may do.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    /// Its organisation.
+    /// Its organization.
     pub(super) org_id: OrgId,
     scopes: Scopes,
     /// When its token expires, leeway included; none without authentication.
@@ -179,19 +179,19 @@ impl Caller {
         self.expires_at.is_some_and(|expires_at| now >= expires_at)
     }
 
-    /// Refuses to speak for another organisation. (Without authentication,
-    /// names of organisations mean nothing.)
+    /// Refuses to speak for another organization. (Without authentication,
+    /// names of organizations mean nothing.)
     pub(super) fn must_be(&self, org_id: &str) -> Result<(), Refusal> {
         let is_so = self.expires_at.is_none() || self.org_id.as_str() == org_id;
-        if is_so { Ok(()) } else { Err(Refusal::OtherOrganisation) }
+        if is_so { Ok(()) } else { Err(Refusal::OtherOrganization) }
     }
 
-    /// The organisation that a request is about by name: the caller's own. (Any,
+    /// The organization that a request is about by name: the caller's own. (Any,
     /// without authentication.)
     ///
     /// # Errors
     /// `Forbidden` for another one, `Invalid` for what is none.
-    pub(super) fn organisation(&self, org_id: &str) -> Result<OrgId, Error> {
+    pub(super) fn organization(&self, org_id: &str) -> Result<OrgId, Error> {
         self.must_be(org_id).map_err(Refusal::error)?;
         OrgId::parse(org_id).ok_or_else(|| Error::invalid_field("org_id", OrgId::EXPECTED))
     }

@@ -26,8 +26,8 @@ pub(in crate::transport) enum Refusal {
     Claim(&'static str),
     /// It does not include a scope.
     Scope(Scope),
-    /// The request names another organisation than the token.
-    OtherOrganisation,
+    /// The request names another organization than the token.
+    OtherOrganization,
     /// No keys could be had so far.
     NoKeys,
 }
@@ -43,7 +43,7 @@ impl Refusal {
             Self::NotYet => Error::unauthenticated("the token is not valid yet"),
             Self::Claim(claim) => Error::unauthenticated(format!("the token's claim '{claim}' is not accepted")),
             Self::Scope(scope) => Error::forbidden(format!("the token does not have the scope '{}'", scope.as_str())),
-            Self::OtherOrganisation => Error::forbidden("the request names another organisation than the token"),
+            Self::OtherOrganization => Error::forbidden("the request names another organization than the token"),
             Self::NoKeys => Error::unavailable("the keys that tokens are verified with cannot be had", RETRY_AFTER),
         }
     }
@@ -53,7 +53,7 @@ impl Refusal {
     pub(in crate::transport) fn challenge(self) -> Option<String> {
         const REALM: &str = "Bearer realm=\"tallyhouse\"";
         match self {
-            Self::NoKeys | Self::OtherOrganisation => None,
+            Self::NoKeys | Self::OtherOrganization => None,
             Self::Missing => Some(REALM.to_owned()),
             Self::Scope(scope) => Some(format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scope.as_str())),
             Self::Malformed | Self::Untrusted | Self::Expired | Self::NotYet | Self::Claim(_) => {

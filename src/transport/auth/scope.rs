@@ -57,7 +57,7 @@ impl Scopes {
 
 /// What a route or a method asks of its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::transport) enum Need {
+pub(in crate::transport) enum RequiredAccess {
     /// Nothing.
     Nothing,
     /// A good token that includes this scope.

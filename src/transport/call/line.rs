@@ -65,7 +65,7 @@ fn write(call: &Call, ended: &Ended) {
     // A path that is none may hold anything, but no query: that is not shown.
     let path = route.unwrap_or_else(|| call.uri.path());
     let path = path.get(..PATH_BYTES_MAX).unwrap_or(path);
-    let org_id = call.organisation.get().map(crate::domain::OrgId::as_str);
+    let org_id = call.organization.get().map(crate::domain::OrgId::as_str);
     let (status, grpc_status) = (ended.status, ended.grpc_status.map(code_name));
     #[allow(clippy::cast_precision_loss, reason = "microseconds of a call")]
     let duration_ms = ended.took.as_micros() as f64 / 1_000.0;

@@ -56,7 +56,7 @@ pub(super) struct Call {
     is_grpc_web: bool,
     begun: Instant,
     route: OnceLock<Arc<str>>,
-    organisation: OnceLock<OrgId>,
+    organization: OnceLock<OrgId>,
     grpc_status: AtomicI32,
     connection: Arc<Connection>,
     permit: Mutex<Option<Permit>>,
@@ -123,7 +123,7 @@ impl Call {
             is_grpc_web: matches!(protocol, Protocol::GrpcWeb(_)),
             begun: Instant::now(),
             route: OnceLock::new(),
-            organisation: OnceLock::new(),
+            organization: OnceLock::new(),
             grpc_status: AtomicI32::new(NO_STATUS),
             connection: Arc::clone(connection),
             permit: Mutex::new(None),
@@ -204,8 +204,8 @@ impl Call {
     }
 
     /// Whose it is.
-    pub(super) fn note_organisation(&self, org_id: &OrgId) {
-        let _ = self.organisation.set(org_id.clone());
+    pub(super) fn note_organization(&self, org_id: &OrgId) {
+        let _ = self.organization.set(org_id.clone());
     }
 
     /// Its gRPC status, if these are the headers or trailers that say it.
@@ -413,8 +413,8 @@ fn describe(trace: &trace::Context, call: &Call, ended: &Ended, scheme: &'static
         }
     }
     let error = ended.error();
-    if let Some(org_id) = call.organisation.get() {
-        span.set_attribute(KeyValue::new("tallyhouse.organisation", org_id.as_str().to_owned()));
+    if let Some(org_id) = call.organization.get() {
+        span.set_attribute(KeyValue::new("tallyhouse.organization", org_id.as_str().to_owned()));
     }
     if let Some(error) = error {
         span.set_attribute(KeyValue::new("error.type", error.clone()));

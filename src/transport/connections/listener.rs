@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::{ConnectionIo, Connections, Place};
+use super::{ConnectionIo, ConnectionPermit, Connections};
 
 /// How long to wait when nothing can be accepted, such as for want of file
 /// descriptors.
@@ -26,7 +26,7 @@ impl Listener {
 
     /// The next connection. It is accepted before it has a place, so that one
     /// is closed only for one that has come.
-    pub(in crate::transport) async fn accept(&self) -> (ConnectionIo, Place) {
+    pub(in crate::transport) async fn accept(&self) -> (ConnectionIo, ConnectionPermit) {
         let stream = self.next().await;
         // Answers are small, and each is waited for.
         if let Err(error) = stream.set_nodelay(true) {

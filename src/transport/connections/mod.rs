@@ -82,15 +82,15 @@ pub(super) struct Connections {
 }
 
 /// A connection's place among all, until it is dropped.
-pub(super) struct Place(Arc<Connection>);
+pub(super) struct ConnectionPermit(Arc<Connection>);
 
-impl Place {
+impl ConnectionPermit {
     pub(super) const fn connection(&self) -> &Arc<Connection> {
         &self.0
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let all = &self.0.all;
         all.open.lock().remove(&self.0.id);
@@ -159,7 +159,7 @@ impl Connections {
 
     /// A place for a new connection. When all are taken, the one that is needed
     /// least is closed.
-    async fn place(self: &Arc<Self>) -> Place {
+    async fn place(self: &Arc<Self>) -> ConnectionPermit {
         loop {
             let mut closed = std::pin::pin!(self.closed.notified());
             closed.as_mut().enable();
@@ -169,7 +169,7 @@ impl Connections {
                     let id = self.next_id.fetch_add(1, Ordering::Relaxed);
                     let connection = Arc::new(Connection::new(id, Arc::clone(self)));
                     open.insert(id, Arc::clone(&connection));
-                    return Place(connection);
+                    return ConnectionPermit(connection);
                 }
             }
             self.close_least_needed();
@@ -298,7 +298,7 @@ mod tests {
         Connections::new(&config, &Concurrency::new(&config))
     }
 
-    fn is_cut(place: &Place) -> bool {
+    fn is_cut(place: &ConnectionPermit) -> bool {
         futures_util::FutureExt::now_or_never(place.connection().is_cut_off()).is_some()
     }
 

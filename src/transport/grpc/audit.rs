@@ -13,6 +13,7 @@ use crate::domain::{
     AuditedHour, Difference, Differences, Error, HourResult, MILLIS_PER_HOUR, RecordedRepair, RepairState, Rollup,
     Window,
 };
+use crate::transport::context::{StreamPermit, TransportContext, stopping};
 use crate::transport::proto;
 use crate::transport::proto::audit_response::Step;
 use crate::transport::proto::audit_service_server::AuditService;
@@ -20,16 +21,15 @@ use crate::transport::proto::{
     AuditRequest, AuditResponse, GetAuditStatusRequest, GetAuditStatusResponse, ListRepairsRequest,
     ListRepairsResponse, UndoRepairRequest, UndoRepairResponse,
 };
-use crate::transport::serving::{Serving, StreamPlace, stopping};
 
 /// See the module.
 pub(super) struct Audits {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl Audits {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 }
 
@@ -38,14 +38,14 @@ impl AuditService for Audits {
     type AuditStream = BoxStream<'static, Result<AuditResponse, Status>>;
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<Self::AuditStream>, Status> {
-        let serving = &self.serving;
+        let context = &self.context;
         let caller = super::caller(&request)?;
-        let place = serving.begin_stream(&request, &caller).map_err(status::of)?;
+        let place = context.begin_stream(&request, &caller).map_err(status::of)?;
         let AuditRequest { window, repair, unproven_removals_max } = request.into_inner();
         let repair = RepairRequest { repair, unproven_removals_max };
         let window = read_window(window.as_ref()).map_err(status::of)?;
-        let audit = serving.app.auditor.begin(&caller.org_id, window, repair).map_err(status::of)?;
-        let end = Box::pin(serving.drain.end_of_stream());
+        let audit = context.app.auditor.begin(&caller.org_id, window, repair).map_err(status::of)?;
+        let end = Box::pin(context.drain.end_of_stream());
         let expired = Box::pin(caller.expired());
         let running = Running { summary: summary(audit.window()), audit, end, expired, _place: place };
         let steps = unfold(Some(running), |running| async move {
@@ -65,7 +65,7 @@ impl AuditService for Audits {
     ) -> Result<Response<ListRepairsResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
         let window = read_window(request.into_inner().window.as_ref()).map_err(status::of)?;
-        let repairs = self.serving.app.auditor.repairs(&org_id, window).await.map_err(status::of)?;
+        let repairs = self.context.app.auditor.repairs(&org_id, window).await.map_err(status::of)?;
         Ok(Response::new(ListRepairsResponse { repairs: repairs.into_iter().map(repair).collect() }))
     }
 
@@ -75,7 +75,7 @@ impl AuditService for Audits {
         if repair_id.is_empty() {
             return Err(status::of(Error::invalid_field("repair_id", "is required")));
         }
-        let auditor = Arc::clone(&self.serving.app.auditor);
+        let auditor = Arc::clone(&self.context.app.auditor);
         // By itself, so that it is not broken off when nobody waits.
         let undone = tokio::spawn(async move { auditor.undo(&org_id, &repair_id).await }).await;
         let undone = undone.unwrap_or_else(|error| {
@@ -90,7 +90,7 @@ impl AuditService for Audits {
         request: Request<GetAuditStatusRequest>,
     ) -> Result<Response<GetAuditStatusResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
-        let report = self.serving.app.auditor.status().report();
+        let report = self.context.app.auditor.status().report();
         let hours = |is_wanted: fn(HourResult) -> bool| {
             let found = report.open.iter().filter(|((_, org), result)| org == org_id.as_str() && is_wanted(**result));
             found.map(|((hour, _), _)| convert::time(*hour)).collect()
@@ -115,7 +115,7 @@ struct Running {
     summary: proto::AuditSummary,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     expired: Pin<Box<dyn Future<Output = Error> + Send>>,
-    _place: StreamPlace,
+    _place: StreamPermit,
 }
 
 impl Running {
@@ -166,7 +166,7 @@ fn summary(window: Window) -> proto::AuditSummary {
     proto::AuditSummary { window: convert::window_answered(window), ..Default::default() }
 }
 
-/// An hour of one organisation.
+/// An hour of one organization.
 fn hour(audited: AuditedHour) -> proto::AuditedHour {
     let mut hour = proto::AuditedHour {
         hour: Some(convert::time(audited.hour)),

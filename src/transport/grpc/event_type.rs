@@ -7,22 +7,22 @@ use tonic::{Request, Response, Status};
 use super::{convert, status};
 use crate::domain::Error;
 use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
+use crate::transport::context::TransportContext;
 use crate::transport::proto;
 use crate::transport::proto::event_type_service_server::EventTypeService;
 use crate::transport::proto::{
     GetEventTypeRequest, GetEventTypeResponse, ListEventTypesRequest, ListEventTypesResponse, RegisterEventTypeRequest,
     RegisterEventTypeResponse,
 };
-use crate::transport::serving::Serving;
 
 /// See the module.
 pub(super) struct EventTypes {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl EventTypes {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 }
 
@@ -35,7 +35,7 @@ impl EventTypeService for EventTypes {
         let org_id = super::caller(&request)?.org_id;
         let RegisterEventTypeRequest { r#type, version, schema, force } = request.into_inner();
         let registration = Registration { version: (version != 0).then_some(version), schema, force };
-        let registered = self.serving.app.event_types.register(&org_id, &r#type, registration).await;
+        let registered = self.context.app.event_types.register(&org_id, &r#type, registration).await;
         let Registered { version, is_new } = registered.map_err(status::of)?;
         Ok(Response::new(RegisterEventTypeResponse { version: Some(written(version)), created: is_new }))
     }
@@ -45,7 +45,7 @@ impl EventTypeService for EventTypes {
         request: Request<ListEventTypesRequest>,
     ) -> Result<Response<ListEventTypesResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
-        let types = self.serving.app.event_types.list(&org_id).await.map_err(status::of)?;
+        let types = self.context.app.event_types.list(&org_id).await.map_err(status::of)?;
         Ok(Response::new(ListEventTypesResponse { event_types: types.into_iter().map(summary).collect() }))
     }
 
@@ -55,7 +55,7 @@ impl EventTypeService for EventTypes {
     ) -> Result<Response<GetEventTypeResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
         let GetEventTypeRequest { r#type, version } = request.into_inner();
-        let mut versions = self.serving.app.event_types.show(&org_id, &r#type).await.map_err(status::of)?;
+        let mut versions = self.context.app.event_types.show(&org_id, &r#type).await.map_err(status::of)?;
         if version != 0 {
             versions.retain(|stored| stored.version == version);
             if versions.is_empty() {

@@ -11,28 +11,28 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::convert::{self, Results};
-use super::{guard, status};
+use super::{auth_layer, status};
 use crate::domain::{Error, OrgId};
-use crate::idempotency::{IdempotencyKey, Kept};
+use crate::idempotency::{IdempotencyKey, StoredResponse};
 use crate::ingest::pipeline::{BatchVerdicts, Submission};
 use crate::trace::FutureExt as _;
 use crate::transport::auth::Caller;
+use crate::transport::context::{StreamPermit, TransportContext};
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_server::IngestService;
 use crate::transport::proto::{IngestBatchRequest, IngestBatchResponse, IngestRequest, IngestResponse};
-use crate::transport::serving::{Serving, StreamPlace};
 
 /// When the caller of a stream that was idle may open another.
 const REOPEN_AFTER: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub(super) struct Ingest {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl Ingest {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 }
 
@@ -41,13 +41,13 @@ impl IngestService for Ingest {
     type IngestStream = BoxStream<'static, Result<IngestResponse, Status>>;
 
     async fn ingest(&self, request: Request<Streaming<IngestRequest>>) -> Result<Response<Self::IngestStream>, Status> {
-        let serving = &self.serving;
+        let context = &self.context;
         let caller = super::caller(&request)?;
-        let place = serving.begin_stream(&request, &caller).map_err(status::of)?;
+        let place = context.begin_stream(&request, &caller).map_err(status::of)?;
         // One more batch is in the hands of the one who answers.
-        let in_line_max = serving.app.config.stream_batches_in_flight_max.saturating_sub(1).max(1);
+        let in_line_max = context.app.config.stream_batches_in_flight_max.saturating_sub(1).max(1);
         let (turns, answered) = mpsc::channel(in_line_max);
-        let reader = Reader { serving: Arc::clone(serving), caller, requests: request.into_inner(), turns };
+        let reader = Reader { context: Arc::clone(context), caller, requests: request.into_inner(), turns };
         tokio::spawn(reader.run().with_current_context().in_current_span());
         Ok(Response::new(answers(answered, place).boxed()))
     }
@@ -60,10 +60,10 @@ impl IngestService for Ingest {
         let IngestBatchRequest { events, durability, idempotency_key } = request.into_inner();
         if !idempotency_key.is_empty() {
             let key = read_key(&idempotency_key).map_err(status::of)?;
-            let answer = submit_once(&self.serving, (&org_id, &key), events, durability).await;
+            let answer = submit_once(&self.context, (&org_id, &key), events, durability).await;
             return answer.map(Response::new).map_err(status::of);
         }
-        let pending = submit(&self.serving, &org_id, events, durability).await.map_err(status::of)?;
+        let pending = submit(&self.context, &org_id, events, durability).await.map_err(status::of)?;
         let (counts, Results { results, without_details }) = pending.answer().await.map_err(status::of)?;
         Ok(Response::new(IngestBatchResponse {
             counts: Some(counts),
@@ -89,15 +89,15 @@ impl Pending {
 }
 
 async fn submit(
-    serving: &Serving,
+    context: &TransportContext,
     org_id: &OrgId,
     events: Vec<proto::Event>,
     durability: i32,
 ) -> Result<Pending, Error> {
     let durability = convert::durability(durability)?;
-    serving.app.pipeline.check_count(events.len())?;
-    let (drafts, bytes) = convert::drafts(&events, serving.app.config.properties_bytes_max);
-    let submission = serving.app.pipeline.submit(org_id, drafts, bytes, durability).await?;
+    context.app.pipeline.check_count(events.len())?;
+    let (drafts, bytes) = convert::drafts(&events, context.app.config.properties_bytes_max);
+    let submission = context.app.pipeline.submit(org_id, drafts, bytes, durability).await?;
     let event_ids = events.into_iter().map(|event| event.event_id).collect();
     Ok(Pending { event_ids, submission })
 }
@@ -108,17 +108,17 @@ fn read_key(key: &str) -> Result<IdempotencyKey, Error> {
 
 /// Takes a batch once for its key, and answers.
 async fn submit_once(
-    serving: &Serving,
+    context: &TransportContext,
     call: (&OrgId, &IdempotencyKey),
     events: Vec<proto::Event>,
     durability: i32,
 ) -> Result<IngestBatchResponse, Error> {
     let durability = convert::durability(durability)?;
-    let app = &serving.app;
+    let app = &context.app;
     app.pipeline.check_count(events.len())?;
     let (drafts, bytes) = convert::drafts(&events, app.config.properties_bytes_max);
     let kept = app.repeatable_calls.submit(&app.pipeline, call, drafts, bytes, durability).await?;
-    let Kept { verdicts: BatchVerdicts { verdicts, counts }, event_ids, is_replayed } = kept;
+    let StoredResponse { verdicts: BatchVerdicts { verdicts, counts }, event_ids, is_replayed } = kept;
     let event_ids = events.into_iter().zip(event_ids).map(|(event, made)| made.unwrap_or(event.event_id)).collect();
     let Results { results, without_details } = convert::results(event_ids, verdicts);
     Ok(IngestBatchResponse {
@@ -144,7 +144,7 @@ enum Turn {
 /// not depend on whether its own caller takes answers, or one caller could make
 /// all others wait.
 struct Reader {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
     caller: Caller,
     requests: Streaming<IngestRequest>,
     turns: mpsc::Sender<Turn>,
@@ -164,9 +164,9 @@ impl Reader {
     /// Reads until the stream is to end, and says how; none when the caller has
     /// gone.
     async fn read(&mut self) -> Option<Turn> {
-        let mut end = std::pin::pin!(self.serving.drain.end_of_stream());
+        let mut end = std::pin::pin!(self.context.drain.end_of_stream());
         let mut expired = std::pin::pin!(self.caller.expired());
-        let idle_max = Duration::from_millis(self.serving.app.config.stream_idle_ms_max);
+        let idle_max = Duration::from_millis(self.context.app.config.stream_idle_ms_max);
         let mut last_request = Instant::now();
         let mut idle = std::pin::pin!(sleep(idle_max));
         loop {
@@ -191,9 +191,9 @@ impl Reader {
             let IngestRequest { sequence, events, durability } = match request {
                 Ok(Some(request)) => request,
                 Ok(None) => return Some(Turn::End),
-                Err(error) => return Some(Turn::Fail(guard::unreadable(&error).map_or(error, status::of))),
+                Err(error) => return Some(Turn::Fail(auth_layer::unreadable(&error).map_or(error, status::of))),
             };
-            match submit(&self.serving, &self.caller.org_id, events, durability).await {
+            match submit(&self.context, &self.caller.org_id, events, durability).await {
                 Ok(pending) => room.send(Turn::Answer(sequence, pending)),
                 Err(error) => return Some(Turn::Fail(status::of(error))),
             }
@@ -208,7 +208,7 @@ fn idle_for(idle_max: Duration) -> Error {
 }
 
 /// The answers in order.
-fn answers(turns: mpsc::Receiver<Turn>, place: StreamPlace) -> impl Stream<Item = Result<IngestResponse, Status>> {
+fn answers(turns: mpsc::Receiver<Turn>, place: StreamPermit) -> impl Stream<Item = Result<IngestResponse, Status>> {
     unfold(Some((turns, place)), |open| async move {
         let (mut turns, place) = open?;
         match turns.recv().await {

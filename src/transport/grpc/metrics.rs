@@ -5,20 +5,20 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{convert, status};
-use crate::domain::{CustomValue, Error, FieldError, Figure, MetricSeries, SummaryQuestion, nothing_wrong};
+use crate::domain::{CustomValue, Error, FieldError, Measurement, MetricSeries, SummaryQuery, nothing_wrong};
+use crate::transport::context::TransportContext;
 use crate::transport::proto::metrics_service_server::MetricsService;
 use crate::transport::proto::{self, GetSummaryRequest, GetSummaryResponse, PutMetricsRequest, PutMetricsResponse};
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// See the module.
 pub(super) struct Metrics {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl Metrics {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 }
 
@@ -27,7 +27,7 @@ impl MetricsService for Metrics {
     async fn get_summary(&self, request: Request<GetSummaryRequest>) -> Result<Response<GetSummaryResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
         let question = question(&request.into_inner()).map_err(status::of)?;
-        let answer = self.serving.app.queries.summary(&org_id, &question).await.map_err(status::of)?;
+        let answer = self.context.app.queries.summary(&org_id, &question).await.map_err(status::of)?;
         Ok(Response::new(GetSummaryResponse {
             metrics: answer.value.into_iter().map(series).collect(),
             window: convert::window_answered(question.window),
@@ -38,17 +38,17 @@ impl MetricsService for Metrics {
     async fn put_metrics(&self, request: Request<PutMetricsRequest>) -> Result<Response<PutMetricsResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
         let values = values(&request.into_inner()).map_err(status::of)?;
-        self.serving.app.queries.put_metrics(&org_id, &values).await.map_err(status::of)?;
+        self.context.app.queries.put_metrics(&org_id, &values).await.map_err(status::of)?;
         Ok(Response::new(PutMetricsResponse { stored: u32::try_from(values.len()).unwrap_or(u32::MAX) }))
     }
 }
 
-pub(super) fn question(request: &GetSummaryRequest) -> Result<SummaryQuestion, Error> {
+pub(super) fn question(request: &GetSummaryRequest) -> Result<SummaryQuery, Error> {
     let mut errors = Vec::new();
     let Some(window) = convert::window(request.window.as_ref(), &mut errors) else {
         return Err(Error::invalid(errors));
     };
-    SummaryQuestion::new("window", window, &request.metrics)
+    SummaryQuery::new("window", window, &request.metrics)
 }
 
 pub(super) fn values(request: &PutMetricsRequest) -> Result<Vec<CustomValue>, Error> {
@@ -77,9 +77,9 @@ fn series(series: MetricSeries) -> proto::MetricSeries {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-const fn double(figure: Figure) -> f64 {
+const fn double(figure: Measurement) -> f64 {
     match figure {
-        Figure::Count(count) => count as f64,
-        Figure::Number(number) => number,
+        Measurement::Count(count) => count as f64,
+        Measurement::Number(number) => number,
     }
 }

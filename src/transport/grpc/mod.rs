@@ -1,18 +1,18 @@
 //! gRPC and grpc-web: one file per service.
 
+mod access;
 mod audit;
+pub(super) mod auth_layer;
 pub(super) mod codec;
 mod convert;
 mod deadline;
 mod event_type;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
-pub(super) mod guard;
 pub(super) mod health;
 mod ingest;
 pub(super) mod methods;
 mod metrics;
-mod needs;
 mod organization;
 mod outcome;
 mod query;
@@ -31,6 +31,7 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use super::auth::Caller;
+use super::context::TransportContext;
 use super::proto;
 use super::proto::audit_service_server::AuditServiceServer;
 use super::proto::event_type_service_server::EventTypeServiceServer;
@@ -41,11 +42,10 @@ use super::proto::outcome_service_server::OutcomeServiceServer;
 use super::proto::query_service_server::QueryServiceServer;
 use super::proto::segment_service_server::SegmentServiceServer;
 use super::serve::ServeError;
-use super::serving::Serving;
 use crate::domain::Error;
 use audit::Audits;
+use auth_layer::AuthLayer;
 use event_type::EventTypes;
-use guard::Guard;
 use health::HealthService;
 use ingest::Ingest;
 use metrics::Metrics;
@@ -73,11 +73,11 @@ const PROBE_MESSAGE_BYTES_MAX: usize = 4 << 10;
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// Every gRPC method.
-pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<axum::Router, ServeError> {
-    let bytes_max = serving.app.config.message_bytes_max;
+pub(super) fn routes(context: &Arc<TransportContext>, health: HealthService) -> Result<axum::Router, ServeError> {
+    let bytes_max = context.app.config.message_bytes_max;
     let question_bytes_max = bytes_max.min(QUESTION_BYTES_MAX);
     let probe_bytes_max = PROBE_MESSAGE_BYTES_MAX;
-    let shared = || Arc::clone(serving);
+    let shared = || Arc::clone(context);
     let ingest = IngestServiceServer::new(Ingest::new(shared())).accept_compressed(Gzip);
     let query = QueryServiceServer::new(Query::new(shared())).accept_compressed(Gzip);
     let metrics = MetricsServiceServer::new(Metrics::new(shared())).accept_compressed(Gzip);
@@ -87,17 +87,17 @@ pub(super) fn routes(serving: &Arc<Serving>, health: HealthService) -> Result<ax
     let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
     let event_types = EventTypeServiceServer::new(EventTypes::new(shared())).accept_compressed(Gzip);
     let router = axum::Router::new();
-    let router = route(router, ingest.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, query.max_decoding_message_size(question_bytes_max), serving);
-    let router = route(router, metrics.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, organizations.max_decoding_message_size(question_bytes_max), serving);
-    let router = route(router, outcomes.max_decoding_message_size(question_bytes_max), serving);
-    let router = route(router, segments.max_decoding_message_size(question_bytes_max), serving);
-    let router = route(router, audits.max_decoding_message_size(question_bytes_max), serving);
-    let router = route(router, event_types.max_decoding_message_size(bytes_max), serving);
-    let router = route(router, health.max_decoding_message_size(probe_bytes_max), serving);
-    let router = route(router, reflection().build_v1()?.max_decoding_message_size(probe_bytes_max), serving);
-    Ok(route(router, reflection().build_v1alpha()?.max_decoding_message_size(probe_bytes_max), serving))
+    let router = route(router, ingest.max_decoding_message_size(bytes_max), context);
+    let router = route(router, query.max_decoding_message_size(question_bytes_max), context);
+    let router = route(router, metrics.max_decoding_message_size(bytes_max), context);
+    let router = route(router, organizations.max_decoding_message_size(question_bytes_max), context);
+    let router = route(router, outcomes.max_decoding_message_size(question_bytes_max), context);
+    let router = route(router, segments.max_decoding_message_size(question_bytes_max), context);
+    let router = route(router, audits.max_decoding_message_size(question_bytes_max), context);
+    let router = route(router, event_types.max_decoding_message_size(bytes_max), context);
+    let router = route(router, health.max_decoding_message_size(probe_bytes_max), context);
+    let router = route(router, reflection().build_v1()?.max_decoding_message_size(probe_bytes_max), context);
+    Ok(route(router, reflection().build_v1alpha()?.max_decoding_message_size(probe_bytes_max), context))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -108,13 +108,13 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// Each service is wrapped by itself: around the whole router, grpc-web would
 /// answer 400 to every REST request over HTTP/1.1.
-fn route<S>(router: axum::Router, service: S, serving: &Arc<Serving>) -> axum::Router
+fn route<S>(router: axum::Router, service: S, context: &Arc<TransportContext>) -> axum::Router
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: NamedService + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    router.route(&format!("/{}/{{*method}}", S::NAME), post_service(Guard::new(service, serving)))
+    router.route(&format!("/{}/{{*method}}", S::NAME), post_service(AuthLayer::new(service, context)))
 }
 
 /// Who sent a request.

@@ -1,4 +1,4 @@
-//! Organisations, users and memberships, in and out.
+//! Organizations, users and memberships, in and out.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::domain::{
     UnknownTypes, User, UserDraft, nothing_wrong,
 };
 use crate::transport::auth::Caller;
+use crate::transport::context::TransportContext;
 use crate::transport::proto::organization_service_server::OrganizationService;
 use crate::transport::proto::{
     self, GetOrganizationRequest, GetOrganizationResponse, GetTopOrganizationsRequest, GetTopOrganizationsResponse,
     GetUserRequest, GetUserResponse, ListMembersRequest, ListMembersResponse, PutMemberRequest, PutMemberResponse,
     PutOrganizationRequest, PutOrganizationResponse, PutUserRequest, PutUserResponse,
 };
-use crate::transport::serving::Serving;
 
 /// See the module.
 pub(super) struct Organizations {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl Organizations {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 }
 
@@ -37,7 +37,7 @@ impl OrganizationService for Organizations {
     ) -> Result<Response<PutOrganizationResponse>, Status> {
         let caller = super::caller(&request)?;
         let (org_id, draft) = put_organization(&caller, request.into_inner()).map_err(status::of)?;
-        let stored = self.serving.app.directory.put_organization(&org_id, draft).await.map_err(status::of)?;
+        let stored = self.context.app.directory.put_organization(&org_id, draft).await.map_err(status::of)?;
         Ok(Response::new(PutOrganizationResponse { organization: Some(organization(stored)) }))
     }
 
@@ -47,14 +47,14 @@ impl OrganizationService for Organizations {
     ) -> Result<Response<GetOrganizationResponse>, Status> {
         let caller = super::caller(&request)?;
         let org_id = own(&caller, &request.get_ref().org_id).map_err(status::of)?;
-        let stored = self.serving.app.directory.organization(&org_id).await.map_err(status::of)?;
+        let stored = self.context.app.directory.organization(&org_id).await.map_err(status::of)?;
         Ok(Response::new(GetOrganizationResponse { organization: Some(organization(stored)) }))
     }
 
     async fn put_user(&self, request: Request<PutUserRequest>) -> Result<Response<PutUserResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
         let (user_id, draft) = put_user(request.into_inner()).map_err(status::of)?;
-        let stored = self.serving.app.directory.put_user(&org_id, user_id, draft).await.map_err(status::of)?;
+        let stored = self.context.app.directory.put_user(&org_id, user_id, draft).await.map_err(status::of)?;
         Ok(Response::new(PutUserResponse { user: Some(user(stored)) }))
     }
 
@@ -64,7 +64,7 @@ impl OrganizationService for Organizations {
         if user_id.is_empty() {
             return Err(status::of(Error::invalid_field("user_id", "is required")));
         }
-        let stored = self.serving.app.directory.user(&org_id, &user_id).await.map_err(status::of)?;
+        let stored = self.context.app.directory.user(&org_id, &user_id).await.map_err(status::of)?;
         Ok(Response::new(GetUserResponse { user: Some(user(stored)) }))
     }
 
@@ -72,7 +72,7 @@ impl OrganizationService for Organizations {
         let caller = super::caller(&request)?;
         let org_id = own(&caller, &request.get_ref().org_id).map_err(status::of)?;
         let (user_id, draft) = put_member(request.into_inner()).map_err(status::of)?;
-        let stored = self.serving.app.directory.put_member(&org_id, user_id, draft).await.map_err(status::of)?;
+        let stored = self.context.app.directory.put_member(&org_id, user_id, draft).await.map_err(status::of)?;
         Ok(Response::new(PutMemberResponse { member: Some(member(stored)) }))
     }
 
@@ -84,9 +84,9 @@ impl OrganizationService for Organizations {
         let ListMembersRequest { org_id, page_size, page_token } = request.into_inner();
         let org_id = own(&caller, &org_id).map_err(status::of)?;
         let limit = page_limit(page_size).map_err(status::of)?;
-        let cursors = &self.serving.app.cursors;
+        let cursors = &self.context.app.cursors;
         let after = cursors.member("page_token", &page_token, &org_id).map_err(status::of)?;
-        let page = self.serving.app.directory.members(&org_id, limit, after.as_deref()).await.map_err(status::of)?;
+        let page = self.context.app.directory.members(&org_id, limit, after.as_deref()).await.map_err(status::of)?;
         Ok(Response::new(ListMembersResponse {
             members: page.members.into_iter().map(member).collect(),
             next_page_token: page.next.map(|user_id| cursors.after_member(&org_id, &user_id)).unwrap_or_default(),
@@ -99,7 +99,7 @@ impl OrganizationService for Organizations {
     ) -> Result<Response<GetTopOrganizationsResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
         let (days, limit) = top_question(request.get_ref()).map_err(status::of)?;
-        let directory = &self.serving.app.directory;
+        let directory = &self.context.app.directory;
         let (window, answer) = directory.top_organizations(&org_id, days, limit).await.map_err(status::of)?;
         Ok(Response::new(GetTopOrganizationsResponse {
             organizations: answer.value.into_iter().map(count).collect(),
@@ -109,9 +109,9 @@ impl OrganizationService for Organizations {
     }
 }
 
-/// The organisation that a request is about.
+/// The organization that a request is about.
 fn own(caller: &Caller, org_id: &str) -> Result<OrgId, Error> {
-    if org_id.is_empty() { Ok(caller.org_id.clone()) } else { caller.organisation(org_id) }
+    if org_id.is_empty() { Ok(caller.org_id.clone()) } else { caller.organization(org_id) }
 }
 
 fn put_organization(caller: &Caller, request: PutOrganizationRequest) -> Result<(OrgId, OrganizationDraft), Error> {

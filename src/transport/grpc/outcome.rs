@@ -10,20 +10,20 @@ use tonic::{Request, Response, Status};
 use super::{convert, status};
 use crate::domain::{Error, FieldError, OrgId};
 use crate::ingest::outcome::Outcome;
+use crate::transport::context::{StreamPermit, TransportContext};
 use crate::transport::proto::outcome_service_server::OutcomeService;
 use crate::transport::proto::watch_response;
 use crate::transport::proto::{Verdict, WatchRequest, WatchResponse};
-use crate::transport::serving::{Serving, StreamPlace};
 use crate::transport::tail::{Report, Watcher};
 
 /// See the module.
 pub(super) struct Outcomes {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl Outcomes {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 }
 
@@ -32,12 +32,12 @@ impl OutcomeService for Outcomes {
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let serving = &self.serving;
+        let context = &self.context;
         let caller = super::caller(&request)?;
-        let place = serving.begin_stream(&request, &caller).map_err(status::of)?;
+        let place = context.begin_stream(&request, &caller).map_err(status::of)?;
         let wanted = Wanted::new(caller.org_id.clone(), request.into_inner()).map_err(status::of)?;
-        let watcher = serving.app.tail.watch(&caller.org_id).map_err(status::of)?;
-        let end = Box::pin(serving.drain.end_of_stream());
+        let watcher = context.app.tail.watch(&caller.org_id).map_err(status::of)?;
+        let end = Box::pin(context.drain.end_of_stream());
         let expired = Box::pin(caller.expired());
         let watch = Watch { watcher, wanted, end, expired, _place: place };
         let reports = unfold(Some(watch), |watch| async move {
@@ -57,7 +57,7 @@ struct Watch {
     wanted: Wanted,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     expired: Pin<Box<dyn Future<Output = Error> + Send>>,
-    _place: StreamPlace,
+    _place: StreamPermit,
 }
 
 impl Watch {

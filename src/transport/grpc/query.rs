@@ -8,28 +8,28 @@ use tonic::{Request, Response, Status};
 use super::{convert, status};
 use crate::domain::{
     Answer, Error, EventFilter, EventPage, FieldError, Limit, MILLIS_PER_DAY, MILLIS_PER_MINUTE, OrgId, PageKey,
-    StatsQuestion, Timestamp, Window, check_days,
+    StatsQuery, Timestamp, Window, check_days,
 };
 use crate::transport::Cursors;
+use crate::transport::context::TransportContext;
 use crate::transport::proto::query_service_server::QueryService;
 use crate::transport::proto::{
     self, GetCampaignStatsRequest, GetCampaignStatsResponse, GetDailyActiveUsersRequest, GetDailyActiveUsersResponse,
     GetEventRequest, GetEventResponse, GetTopCampaignsRequest, GetTopCampaignsResponse, GetTopUsersRequest,
     GetTopUsersResponse, ListEventsRequest, ListEventsResponse,
 };
-use crate::transport::serving::Serving;
 
 /// What of a message a page of events leaves for the rest, in bytes.
 const PAGE_BYTES_REST: usize = 8 << 10;
 
 /// See the module.
 pub(super) struct Query {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl Query {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 
     fn read<T>(request: Request<T>) -> Result<(OrgId, T), Status> {
@@ -37,7 +37,7 @@ impl Query {
     }
 
     fn ranking(&self, window: Option<&proto::Window>, limit: u32) -> Result<(Window, Limit), Error> {
-        ranking(self.serving.app.clock.now(), window, limit)
+        ranking(self.context.app.clock.now(), window, limit)
     }
 }
 
@@ -48,9 +48,9 @@ impl QueryService for Query {
         request: Request<GetCampaignStatsRequest>,
     ) -> Result<Response<GetCampaignStatsResponse>, Status> {
         let (org_id, request) = Self::read(request)?;
-        let app = &self.serving.app;
+        let app = &self.context.app;
         let question = stats_question(request, app.config.buckets_max).map_err(status::of)?;
-        let StatsQuestion { campaign_id, window, granularity } = question.clone();
+        let StatsQuery { campaign_id, window, granularity } = question.clone();
         let answer = app.queries.campaign_stats(&org_id, question).await.map_err(status::of)?;
         Ok(Response::new(GetCampaignStatsResponse {
             campaign_id,
@@ -67,7 +67,7 @@ impl QueryService for Query {
     ) -> Result<Response<GetTopUsersResponse>, Status> {
         let (org_id, request) = Self::read(request)?;
         let (window, limit) = self.ranking(request.window.as_ref(), request.limit).map_err(status::of)?;
-        let answer = self.serving.app.queries.top_users(&org_id, window, limit).await.map_err(status::of)?;
+        let answer = self.context.app.queries.top_users(&org_id, window, limit).await.map_err(status::of)?;
         Ok(Response::new(GetTopUsersResponse {
             users: answer.value.iter().map(convert::user_count).collect(),
             window: convert::window_answered(window.outwards_to(MILLIS_PER_MINUTE)),
@@ -81,7 +81,7 @@ impl QueryService for Query {
     ) -> Result<Response<GetTopCampaignsResponse>, Status> {
         let (org_id, request) = Self::read(request)?;
         let (window, limit) = self.ranking(request.window.as_ref(), request.limit).map_err(status::of)?;
-        let answer = self.serving.app.queries.top_campaigns(&org_id, window, limit).await.map_err(status::of)?;
+        let answer = self.context.app.queries.top_campaigns(&org_id, window, limit).await.map_err(status::of)?;
         Ok(Response::new(GetTopCampaignsResponse {
             campaigns: answer.value.iter().map(convert::campaign_count).collect(),
             window: convert::window_answered(window.outwards_to(MILLIS_PER_MINUTE)),
@@ -95,7 +95,7 @@ impl QueryService for Query {
     ) -> Result<Response<GetDailyActiveUsersResponse>, Status> {
         let (org_id, request) = Self::read(request)?;
         let window = days(request.window.as_ref()).map_err(status::of)?;
-        let answer = self.serving.app.queries.daily_active_users(&org_id, window).await.map_err(status::of)?;
+        let answer = self.context.app.queries.daily_active_users(&org_id, window).await.map_err(status::of)?;
         Ok(Response::new(GetDailyActiveUsersResponse {
             days: answer.value.iter().map(convert::day_count).collect(),
             window: convert::window_answered(window),
@@ -105,7 +105,7 @@ impl QueryService for Query {
 
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         let (org_id, request) = Self::read(request)?;
-        let app = &self.serving.app;
+        let app = &self.context.app;
         let (filter, limit, after) = events_question(&app.cursors, &org_id, request).map_err(status::of)?;
         let answer = app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await.map_err(status::of)?;
         let Answer { value: page, watermark, cached } = answer;
@@ -123,7 +123,7 @@ impl QueryService for Query {
         if event_id.is_empty() {
             return Err(status::of(Error::invalid_field("event_id", "is required")));
         }
-        let answer = self.serving.app.queries.event(&org_id, &event_id).await.map_err(status::of)?;
+        let answer = self.context.app.queries.event(&org_id, &event_id).await.map_err(status::of)?;
         Ok(Response::new(GetEventResponse {
             event: Some(convert::stored_event(answer.value)),
             freshness: convert::freshness(answer.watermark, answer.cached),
@@ -142,7 +142,7 @@ pub(super) fn ranking(now: Timestamp, window: Option<&proto::Window>, limit: u32
     window.zip(limit).ok_or_else(|| Error::invalid(errors))
 }
 
-pub(super) fn stats_question(request: GetCampaignStatsRequest, buckets_max: u32) -> Result<StatsQuestion, Error> {
+pub(super) fn stats_question(request: GetCampaignStatsRequest, buckets_max: u32) -> Result<StatsQuery, Error> {
     let mut errors = Vec::new();
     let window = convert::window(request.window.as_ref(), &mut errors);
     let granularity = convert::granularity(request.granularity);
@@ -150,7 +150,7 @@ pub(super) fn stats_question(request: GetCampaignStatsRequest, buckets_max: u32)
         errors.extend(convert::unknown("granularity").fields);
     }
     match window.zip(granularity) {
-        Some((window, granularity)) => StatsQuestion::new(request.campaign_id, window, granularity, buckets_max),
+        Some((window, granularity)) => StatsQuery::new(request.campaign_id, window, granularity, buckets_max),
         None => {
             if request.campaign_id.is_empty() {
                 errors.insert(0, FieldError::new("campaign_id", "is required"));

@@ -6,23 +6,23 @@ use tonic::{Request, Response, Status};
 
 use super::{convert, status};
 use crate::domain::Error;
+use crate::transport::context::TransportContext;
 use crate::transport::proto::segment_service_server::SegmentService;
 use crate::transport::proto::{
     ListSegmentsRequest, ListSegmentsResponse, RetryParkedSegmentsRequest, RetryParkedSegmentsResponse,
 };
-use crate::transport::serving::Serving;
 
 /// What callers who show a token are told of an error.
 const SEE_LOG: &str = "ClickHouse refused it; the service's log has the cause";
 
 /// See the module.
 pub(super) struct Segments {
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
 impl Segments {
-    pub(super) const fn new(serving: Arc<Serving>) -> Self {
-        Self { serving }
+    pub(super) const fn new(context: Arc<TransportContext>) -> Self {
+        Self { context }
     }
 }
 
@@ -33,10 +33,10 @@ impl SegmentService for Segments {
         request: Request<ListSegmentsRequest>,
     ) -> Result<Response<ListSegmentsResponse>, Status> {
         super::caller(&request)?;
-        let segments = self.serving.app.log.segments().list();
+        let segments = self.context.app.log.segments().list();
         let mut segments: Vec<_> = segments.into_iter().map(convert::segment).collect();
-        if self.serving.app.callers.are_authenticated() {
-            // ClickHouse's words may quote events, of whatever organisation.
+        if self.context.app.callers.are_authenticated() {
+            // ClickHouse's words may quote events, of whatever organization.
             for segment in segments.iter_mut().filter(|segment| !segment.last_error.is_empty()) {
                 SEE_LOG.clone_into(&mut segment.last_error);
             }
@@ -49,7 +49,7 @@ impl SegmentService for Segments {
         request: Request<RetryParkedSegmentsRequest>,
     ) -> Result<Response<RetryParkedSegmentsResponse>, Status> {
         super::caller(&request)?;
-        let log = Arc::clone(&self.serving.app.log);
+        let log = Arc::clone(&self.context.app.log);
         // It renames files and syncs their directory.
         let retried = tokio::task::spawn_blocking(move || log.retry_parked()).await.map_err(|error| {
             tracing::error!(%error, "parked segments could not be put back in line");

@@ -7,13 +7,13 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::admission::Organisation;
 use super::answer::answer;
+use super::auth_layer::PathOrganization;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
 use crate::domain::CampaignCount;
+use crate::transport::context::TransportContext;
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// The most active campaigns.
 #[derive(Serialize, ToSchema)]
@@ -70,12 +70,12 @@ impl From<&CampaignCount> for TopCampaign {
     ),
 )]
 pub(super) async fn top(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
-    let (window, limit) = params.ranking(serving.app.clock.now())?;
-    let found = serving.app.queries.top_campaigns(&org_id, window, limit).await?;
+    let (window, limit) = params.ranking(context.app.clock.now())?;
+    let found = context.app.queries.top_campaigns(&org_id, window, limit).await?;
     let campaigns = found.value.iter().map(TopCampaign::from).collect();
     let top = TopCampaigns { from: rfc3339::write(window.from()), to: rfc3339::write(window.to()), campaigns };
     Ok(answer(top, found.watermark, found.cached))

@@ -17,12 +17,12 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use utoipa_swagger_ui::Config;
 
-use super::admission::Routes;
+use super::auth_layer::Routes;
 use super::failure::Failure;
 use super::openapi;
 use crate::config::Config as Settings;
 use crate::domain::Error;
-use crate::transport::auth::Need;
+use crate::transport::auth::RequiredAccess;
 use crate::transport::call::SharedBody;
 
 /// A page that shows the description by a script of another house, of one
@@ -47,13 +47,13 @@ pub(super) fn add(routes: Routes, settings: &Settings) -> Routes {
     let config = Arc::new(Config::from("/openapi.json"));
     let at_root = Arc::clone(&config);
     routes
-        .route("/openapi.json", Need::Nothing, get(description).with_state(Written(json)))
-        .route("/redoc", Need::Nothing, get(async || Html(REDOC)))
-        .route("/docs", Need::Nothing, get(async || Redirect::permanent("/docs/")))
-        .route("/docs/", Need::Nothing, get(async move || page("", at_root)))
+        .route("/openapi.json", RequiredAccess::Nothing, get(description).with_state(Written(json)))
+        .route("/redoc", RequiredAccess::Nothing, get(async || Html(REDOC)))
+        .route("/docs", RequiredAccess::Nothing, get(async || Redirect::permanent("/docs/")))
+        .route("/docs/", RequiredAccess::Nothing, get(async move || page("", at_root)))
         .route(
             "/docs/{*file}",
-            Need::Nothing,
+            RequiredAccess::Nothing,
             get(async move |file: Result<Path<String>, PathRejection>| match file {
                 Ok(Path(file)) => page(&file, config),
                 Err(_) => Failure::no_such_path().into_response(),

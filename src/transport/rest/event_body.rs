@@ -43,7 +43,7 @@ pub(super) struct EventBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "user_42")]
     user_id: Text<'a>,
-    /// The organisation; only ever that of the token. It need not be given.
+    /// The organization; only ever that of the token. It need not be given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -73,7 +73,7 @@ impl<'a> EventBody<'a> {
         fields::read_object(bytes).map_err(|error| error.invalid("body"))
     }
 
-    /// The organisation it names.
+    /// The organization it names.
     pub(super) fn org_id(&self) -> Option<&str> {
         self.org_id.org_id()
     }

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::admission::Organisation;
 use super::answer::answer;
+use super::auth_layer::PathOrganization;
 use super::body;
 use super::event_body::EventBody;
 use super::failure::{AnyFailure, ErrorBody, Failure};
@@ -22,7 +22,7 @@ use super::rate_limit;
 use crate::domain::{Error, EventFilter, Limit, OrgId, PageKey, StoredEvent, Verdict};
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
-use crate::transport::serving::Serving;
+use crate::transport::context::TransportContext;
 use crate::transport::{Cursors, properties, rfc3339};
 
 /// How long the sender of an undecided event is told to wait.
@@ -61,7 +61,7 @@ pub(super) enum Outcome {
     request_body(content = EventBody, description = "The event. Unknown fields are ignored; null is as if left out."),
     responses(
         (status = 202, description = "What became of it.", body = Taken, headers(
-            ("RateLimit" = String, description = "What is left of the organisation's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
+            ("RateLimit" = String, description = "What is left of the organization's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
             ("RateLimit-Policy" = String, description = "That limit: how many in how many seconds."),
         )),
         (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
@@ -71,18 +71,18 @@ pub(super) enum Outcome {
     ),
 )]
 pub(super) async fn take(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Failure> {
-    let bytes = body::read(request, &serving.app.config).await?;
+    let bytes = body::read(request, &context.app.config).await?;
     let body = EventBody::read(&bytes)?;
     if let Some(org_id) = body.org_id() {
         caller.must_be(org_id).map_err(|refusal| refusal.error())?;
     }
-    let draft = body.draft(serving.app.config.properties_bytes_max);
+    let draft = body.draft(context.app.config.properties_bytes_max);
     let event_id = draft.event_id;
-    let pipeline = &serving.app.pipeline;
+    let pipeline = &context.app.pipeline;
     let submission = pipeline.submit(&caller.org_id, vec![draft], bytes.len(), Durability::Logged).await?;
     let made = submission.verdicts().await?;
     let status = match made.verdicts.into_iter().next() {
@@ -97,7 +97,7 @@ pub(super) async fn take(
         None => return Err(Error::internal().into()),
     };
     let mut response = (StatusCode::ACCEPTED, Json(Taken { status, event_id })).into_response();
-    rate_limit::tell_left(serving.app.limits.org_events_left(&caller.org_id), response.headers_mut());
+    rate_limit::tell_left(context.app.limits.org_events_left(&caller.org_id), response.headers_mut());
     Ok(response)
 }
 
@@ -186,13 +186,13 @@ pub(super) struct Page {
     ),
 )]
 pub(super) async fn list(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
-    let cursors = &serving.app.cursors;
+    let cursors = &context.app.cursors;
     let (filter, limit, after) = question(cursors, &org_id, params)?;
-    let found = serving.app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await?;
+    let found = context.app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await?;
     let page = Page {
         next_cursor: found.value.next.map(|key| cursors.after_event(&org_id, &filter, &key)),
         events: found.value.events.into_iter().map(Stored::from).collect(),
@@ -233,11 +233,11 @@ pub(super) fn question(
     ),
 )]
 pub(super) async fn show(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     event_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
     let Path(event_id) = event_id.map_err(|_| Error::invalid_field("event_id", "must be UTF-8, percent-encoded"))?;
-    let found = serving.app.queries.event(&org_id, &event_id).await?;
+    let found = context.app.queries.event(&org_id, &event_id).await?;
     Ok(answer(Stored::from(found.value), found.watermark, found.cached))
 }

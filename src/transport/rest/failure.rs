@@ -162,10 +162,10 @@ pub(super) enum AnyFailure {
     /// There is no good token: `UNAUTHENTICATED`. (Not without authentication.)
     #[response(status = 401, headers(("WWW-Authenticate" = String, description = "What is wrong with the token.")))]
     Unauthenticated(ErrorBody),
-    /// The token does not allow this, or the request names another organisation than the token: `PERMISSION_DENIED`.
+    /// The token does not allow this, or the request names another organization than the token: `PERMISSION_DENIED`.
     #[response(status = 403)]
     Forbidden(ErrorBody),
-    /// The organisation, or a user of the events, is over a rate limit: `RATE_LIMITED`. Nothing was taken.
+    /// The organization, or a user of the events, is over a rate limit: `RATE_LIMITED`. Nothing was taken.
     #[response(status = 429, headers(
         ("Retry-After" = u64, description = "Seconds to wait."),
         ("RateLimit" = String, description = "What is left of which limit, and in how many seconds there is more; see draft-ietf-httpapi-ratelimit-headers."),

@@ -121,8 +121,8 @@ pub(super) enum Text<'a> {
 }
 
 impl Text<'_> {
-    /// The organisation that is named, if one is. (A name that is no text is no
-    /// organisation's.)
+    /// The organization that is named, if one is. (A name that is no text is no
+    /// organization's.)
     pub(super) fn org_id(&self) -> Option<&str> {
         match self {
             Self::Given(org_id) => Some(org_id),

@@ -15,8 +15,8 @@ use crate::audit::StatusReport;
 use crate::clickhouse::engine::SandboxStatus;
 use crate::domain::{Error, HourResult};
 use crate::health::{Effect, Reason, Status};
+use crate::transport::context::TransportContext;
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// How long a probe is told to wait, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -94,9 +94,9 @@ struct Audited {
     hours: u64,
     /// Hours that were repaired.
     repaired: u64,
-    /// Hours of organisations in which a rollup is wrong.
+    /// Hours of organizations in which a rollup is wrong.
     different: u64,
-    /// Hours of organisations that could not be judged yet.
+    /// Hours of organizations that could not be judged yet.
     undecided: u64,
     /// Hours of organizations in which a rollup counts more events than are stored, without a sign that they were counted
     /// twice.
@@ -147,8 +147,8 @@ struct Waiting {
             headers(("Retry-After" = u64, description = "Seconds to wait."))),
     ),
 )]
-pub(super) async fn ready(State(serving): State<Arc<Serving>>) -> Response {
-    let app = &serving.app;
+pub(super) async fn ready(State(context): State<Arc<TransportContext>>) -> Response {
+    let app = &context.app;
     let health = Arc::clone(&app.health);
     // The checks look at the disk.
     let reasons = tokio::task::spawn_blocking(move || health.reasons()).await;

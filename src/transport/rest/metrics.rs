@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Failure;
 use crate::domain::Error;
-use crate::transport::serving::Serving;
+use crate::transport::context::TransportContext;
 
 /// Metrics of the service
 ///
@@ -17,8 +17,8 @@ use crate::transport::serving::Serving;
     get, path = "/metrics", operation_id = "getMetrics", tag = "Service", security(("token" = ["admin"])),
     responses((status = 200, description = "Metrics, in Prometheus's text format.", content_type = "text/plain", body = String)),
 )]
-pub(super) async fn show(State(serving): State<Arc<Serving>>) -> Result<Response, Failure> {
-    let text = serving.app.metrics.text().map_err(|error| {
+pub(super) async fn show(State(context): State<Arc<TransportContext>>) -> Result<Response, Failure> {
+    let text = context.app.metrics.text().map_err(|error| {
         tracing::error!(error, "the metrics cannot be written");
         Error::internal()
     })?;

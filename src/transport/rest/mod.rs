@@ -1,7 +1,7 @@
 //! REST: JSON over HTTP, one file per resource.
 
-mod admission;
 mod answer;
+mod auth_layer;
 mod body;
 mod campaigns;
 mod compression;
@@ -30,18 +30,19 @@ use axum::routing::{get, post};
 
 pub(super) use failure::Failure;
 
-use super::auth::{Need, Scope};
+use super::auth::{RequiredAccess, Scope};
+use super::context::TransportContext;
 use super::protocol::Protocol;
-use super::serving::Serving;
-use admission::Routes;
+use auth_layer::Routes;
 
 /// Every REST path, with what it asks of its callers.
-pub(super) fn routes(serving: &Arc<Serving>) -> Router {
-    let read = Need::Scope(Scope::Read);
-    let metrics = if serving.app.config.metrics_open { Need::Nothing } else { Need::Scope(Scope::Admin) };
-    let routes = Routes::new(serving)
+pub(super) fn routes(context: &Arc<TransportContext>) -> Router {
+    let read = RequiredAccess::Scope(Scope::Read);
+    let metrics =
+        if context.app.config.metrics_open { RequiredAccess::Nothing } else { RequiredAccess::Scope(Scope::Admin) };
+    let routes = Routes::new(context)
         .route("/events", read, get(events::list))
-        .route("/events", Need::Scope(Scope::Ingest), post(events::take))
+        .route("/events", RequiredAccess::Scope(Scope::Ingest), post(events::take))
         .route("/events/{event_id}", read, get(events::show))
         .route("/stats", read, get(stats::show))
         .route("/users/top", read, get(users::top))
@@ -49,7 +50,7 @@ pub(super) fn routes(serving: &Arc<Serving>) -> Router {
         .probe("/healthz", get(health::alive))
         .probe("/readyz", get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
-    compression::compressing(docs::add(v1::add(routes), &serving.app.config).finish())
+    compression::compressing(docs::add(v1::add(routes), &context.app.config).finish())
 }
 
 /// Answers what no path and no method of the router takes.

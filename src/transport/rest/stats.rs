@@ -7,13 +7,13 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::admission::Organisation;
 use super::answer::answer;
+use super::auth_layer::PathOrganization;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
-use crate::domain::{CampaignBucket, Error, Granularity, StatsQuestion};
+use crate::domain::{CampaignBucket, Error, Granularity, StatsQuery};
+use crate::transport::context::TransportContext;
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// One campaign's counts.
 #[derive(Serialize, ToSchema)]
@@ -75,13 +75,13 @@ impl From<&CampaignBucket> for Bucket {
     ),
 )]
 pub(super) async fn show(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
-    let question = question(params, serving.app.config.buckets_max)?;
-    let StatsQuestion { campaign_id, window, granularity } = question.clone();
-    let found = serving.app.queries.campaign_stats(&org_id, question).await?;
+    let question = question(params, context.app.config.buckets_max)?;
+    let StatsQuery { campaign_id, window, granularity } = question.clone();
+    let found = context.app.queries.campaign_stats(&org_id, question).await?;
     let stats = Stats {
         campaign_id,
         from: rfc3339::write(window.from()),
@@ -92,7 +92,7 @@ pub(super) async fn show(
     Ok(answer(stats, found.watermark, found.cached))
 }
 
-pub(super) fn question(mut params: Params, buckets_max: u32) -> Result<StatsQuestion, Error> {
+pub(super) fn question(mut params: Params, buckets_max: u32) -> Result<StatsQuery, Error> {
     let campaign_id = params.filter("campaign_id");
     let window = params.window();
     let granularity = match params.text("granularity") {
@@ -103,7 +103,7 @@ pub(super) fn question(mut params: Params, buckets_max: u32) -> Result<StatsQues
         params.fault("granularity", "must be 'minute', 'hour' or 'day'");
     }
     let question = match window.zip(granularity) {
-        Some((window, granularity)) => params.keep(StatsQuestion::new(campaign_id, window, granularity, buckets_max)),
+        Some((window, granularity)) => params.keep(StatsQuery::new(campaign_id, window, granularity, buckets_max)),
         None => {
             if campaign_id.is_empty() {
                 params.fault("campaign_id", "is required");

@@ -7,13 +7,13 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::admission::Organisation;
 use super::answer::answer;
+use super::auth_layer::PathOrganization;
 use super::failure::{AnyFailure, Failure};
 use super::params::Params;
 use crate::domain::UserCount;
+use crate::transport::context::TransportContext;
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// The most active users.
 #[derive(Serialize, ToSchema)]
@@ -63,12 +63,12 @@ impl From<&UserCount> for TopUser {
     ),
 )]
 pub(super) async fn top(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
-    let (window, limit) = params.ranking(serving.app.clock.now())?;
-    let found = serving.app.queries.top_users(&org_id, window, limit).await?;
+    let (window, limit) = params.ranking(context.app.clock.now())?;
+    let found = context.app.queries.top_users(&org_id, window, limit).await?;
     let users = found.value.iter().map(TopUser::from).collect();
     let top = TopUsers { from: rfc3339::write(window.from()), to: rfc3339::write(window.to()), users };
     Ok(answer(top, found.watermark, found.cached))

@@ -5,20 +5,20 @@ use serde_json::json;
 use tallyhouse::transport::proto;
 
 use crate::events::{click, now_millis};
-use crate::house::House;
+use crate::service::TestService;
 use crate::tokens::{SECRET, Signer};
 
 /// The address of a service by another name.
-fn port(house: &House) -> String {
-    house.url.rsplit_once(':').unwrap().1.to_owned()
+fn port(service: &TestService) -> String {
+    service.url.rsplit_once(':').unwrap().1.to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_whose_name_was_rebound_to_this_machine_is_refused() {
-    let house = House::with(&[("TALLYHOUSE_ALLOWED_HOSTS", "tally.example")]).await;
-    let port = port(&house);
+    let service = TestService::with(&[("TALLYHOUSE_ALLOWED_HOSTS", "tally.example")]).await;
+    let port = port(&service);
     let status = async |path: &str, host: String| {
-        let request = house.http.get(format!("{}{path}", house.url)).header("host", host);
+        let request = service.http.get(format!("{}{path}", service.url)).header("host", host);
         request.send().await.unwrap().status().as_u16()
     };
     for path in ["/users/top", "/metrics", "/healthz", "/docs/", "/openapi.json", "/nowhere"] {
@@ -29,7 +29,7 @@ async fn a_page_whose_name_was_rebound_to_this_machine_is_refused() {
         assert_eq!(status("/users/top", format!("{host}:{port}")).await, 200, "{host}");
     }
     // By HTTP/2, where the host is in the request's own fields.
-    let connector = tonic::transport::Endpoint::from_shared(house.url.clone()).unwrap();
+    let connector = tonic::transport::Endpoint::from_shared(service.url.clone()).unwrap();
     let channel = connector.origin("http://attacker.example".parse().unwrap()).connect().await.unwrap();
     let mut query = proto::query_service_client::QueryServiceClient::new(channel);
     let refused = query.get_top_users(proto::GetTopUsersRequest::default()).await.unwrap_err();
@@ -39,11 +39,12 @@ async fn a_page_whose_name_was_rebound_to_this_machine_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_another_origin_can_neither_read_nor_write() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let event = json!({"event_id": "forged", "type": "click", "campaign_id": "c", "source": "s", "user_id": "u",
         "occurred_at": "2026-01-01T00:00:00Z"});
     let post = |path: &str, content_type: &str, body: Vec<u8>| {
-        let request = house.http.post(format!("{}{path}", house.url)).header("content-type", content_type).body(body);
+        let request =
+            service.http.post(format!("{}{path}", service.url)).header("content-type", content_type).body(body);
         request.header("sec-fetch-site", "cross-site")
     };
     let batch = proto::IngestBatchRequest { events: vec![click("forged", now_millis())], ..Default::default() };
@@ -63,10 +64,10 @@ async fn a_page_of_another_origin_can_neither_read_nor_write() {
         let answer = post(path, "application/grpc-web+proto", framed.clone()).header("origin", origin).send().await;
         let answer = answer.unwrap();
         assert_eq!(answer.headers()["grpc-status"], "7", "grpc-web from {origin}");
-        let answer = house.http.get(format!("{}/events", house.url)).header("origin", origin).send().await.unwrap();
+        let answer = service.http.get(format!("{}/events", service.url)).header("origin", origin).send().await.unwrap();
         assert_eq!(answer.status(), 403, "{origin}");
         // And what it asks first is not allowed.
-        let preflight = house.http.request(reqwest::Method::OPTIONS, format!("{}/events", house.url));
+        let preflight = service.http.request(reqwest::Method::OPTIONS, format!("{}/events", service.url));
         let preflight = preflight.header("origin", origin).header("access-control-request-method", "DELETE");
         let answer = preflight.send().await.unwrap();
         assert!(!answer.headers().contains_key("access-control-allow-origin"), "{origin}");
@@ -74,16 +75,16 @@ async fn a_page_of_another_origin_can_neither_read_nor_write() {
     // Without an origin, as an image or a form of old browsers.
     let answer = post("/events", "text/plain", event.to_string().into_bytes()).send().await.unwrap();
     assert_eq!(answer.status(), 403);
-    house.assert_counted(0).await;
+    service.assert_counted(0).await;
     // The service's own pages may.
-    let own = house.http.get(format!("{}/events", house.url)).header("origin", house.url.clone());
+    let own = service.http.get(format!("{}/events", service.url)).header("origin", service.url.clone());
     assert_eq!(own.header("sec-fetch-site", "same-origin").send().await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_tokens_a_page_of_another_origin_cannot_read() {
-    let house = House::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
-    let get = house.http.get(format!("{}/users/top", house.url)).header("origin", "https://attacker.example");
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
+    let get = service.http.get(format!("{}/users/top", service.url)).header("origin", "https://attacker.example");
     let answer = get.bearer_auth(Signer::secret(SECRET).token("acme", "read")).send().await.unwrap();
     assert!(!answer.headers().contains_key("access-control-allow-origin"));
 }

@@ -9,7 +9,7 @@ use h2::{RecvStream, SendStream};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::house::{House, PATIENCE};
+use crate::service::{PATIENCE, TestService};
 
 /// An HTTP/2 connection of an attacker.
 pub(crate) struct Attacker {
@@ -21,13 +21,13 @@ pub(crate) struct Attacker {
 
 impl Attacker {
     /// Connects, and allows so many bytes of each answer to be sent.
-    pub(crate) async fn connect(house: &House, window_bytes: u32) -> Self {
-        let address = house.url.strip_prefix("http://").unwrap();
+    pub(crate) async fn connect(service: &TestService, window_bytes: u32) -> Self {
+        let address = service.url.strip_prefix("http://").unwrap();
         let socket = TcpStream::connect(address).await.unwrap();
         let (sender, connection) =
             h2::client::Builder::new().initial_window_size(window_bytes).handshake::<_, Bytes>(socket).await.unwrap();
         let connection = tokio::spawn(async move { drop(connection.await) });
-        Self { sender, connection, url: house.url.clone() }
+        Self { sender, connection, url: service.url.clone() }
     }
 
     /// Begins a request whose body is to come, if the connection still takes
@@ -111,13 +111,13 @@ fn status_bytes(pid: u32, name: &str) -> u64 {
 
 /// Asserts that probes are answered, and quickly; so is an ordinary call, to a caller who comes again when it
 /// is told to.
-pub(crate) async fn assert_serves(house: &House, token: Option<&str>) {
+pub(crate) async fn assert_serves(service: &TestService, token: Option<&str>) {
     let http = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
     for (path, expected) in [("/healthz", 200), ("/readyz", 200), ("/users/top", 200)] {
         let begun = Instant::now();
         let is_probe = path != "/users/top";
         loop {
-            let request = http.get(format!("{}{path}", house.url)).timeout(Duration::from_secs(20));
+            let request = http.get(format!("{}{path}", service.url)).timeout(Duration::from_secs(20));
             let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
             let answer = request.send().await.unwrap();
             let is_late = is_probe || begun.elapsed() > Duration::from_secs(10);
@@ -130,7 +130,7 @@ pub(crate) async fn assert_serves(house: &House, token: Option<&str>) {
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "{path} took {:?}", begun.elapsed());
     }
-    let mut health = tonic_health::pb::health_client::HealthClient::new(house.channel().await);
+    let mut health = tonic_health::pb::health_client::HealthClient::new(service.channel().await);
     let answer = health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
     assert_eq!(answer.into_inner().status, 1);
 }

@@ -14,16 +14,16 @@ use tonic::Code;
 
 use crate::analytics::event;
 use crate::events::{click, now_millis, window};
-use crate::house::{House, eventually};
-use crate::second::SecondService;
+use crate::second_service::SecondService;
+use crate::service::{TestService, eventually};
 use crate::tokens::{SECRET, Signer, channel};
 
 /// Longest that a tenant may wait for what others do not need, on any machine.
 const CEILING: Duration = Duration::from_secs(20);
 
 /// A service with tokens, and these settings.
-async fn house(settings: &[(&str, &str)]) -> House {
-    House::with(&[&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)], settings].concat()).await
+async fn service(settings: &[(&str, &str)]) -> TestService {
+    TestService::with(&[&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)], settings].concat()).await
 }
 
 fn token(org_id: &str) -> String {
@@ -31,96 +31,102 @@ fn token(org_id: &str) -> String {
 }
 
 /// A request as an organization: status and JSON body.
-async fn call(house: &House, org_id: &str, method: reqwest::Method, path: &str, body: Option<&Value>) -> (u16, Value) {
-    let request = house.http.request(method, format!("{}{path}", house.url)).bearer_auth(token(org_id));
+async fn call(
+    service: &TestService,
+    org_id: &str,
+    method: reqwest::Method,
+    path: &str,
+    body: Option<&Value>,
+) -> (u16, Value) {
+    let request = service.http.request(method, format!("{}{path}", service.url)).bearer_auth(token(org_id));
     let request = body.into_iter().fold(request, |request, body| request.json(body));
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap_or_default())
 }
 
-async fn get(house: &House, org_id: &str, path: &str) -> (u16, Value) {
-    call(house, org_id, reqwest::Method::GET, path, None).await
+async fn get(service: &TestService, org_id: &str, path: &str) -> (u16, Value) {
+    call(service, org_id, reqwest::Method::GET, path, None).await
 }
 
-async fn post(house: &House, org_id: &str, path: &str, body: &Value) -> (u16, Value) {
-    call(house, org_id, reqwest::Method::POST, path, Some(body)).await
+async fn post(service: &TestService, org_id: &str, path: &str, body: &Value) -> (u16, Value) {
+    call(service, org_id, reqwest::Method::POST, path, Some(body)).await
 }
 
-async fn put(house: &House, org_id: &str, path: &str, body: &Value) -> (u16, Value) {
-    call(house, org_id, reqwest::Method::PUT, path, Some(body)).await
+async fn put(service: &TestService, org_id: &str, path: &str, body: &Value) -> (u16, Value) {
+    call(service, org_id, reqwest::Method::PUT, path, Some(body)).await
 }
 
 /// Reads that run in ClickHouse now, for the service.
-async fn running_reads(house: &House) -> u64 {
+async fn running_reads(service: &TestService) -> u64 {
     let statement = "SELECT count() FROM system.processes WHERE query_id LIKE 'tallyhouse-%'";
-    house.sql(statement).await.parse().unwrap()
+    service.sql(statement).await.parse().unwrap()
 }
 
 /// Makes every read of events slow: ClickHouse sleeps for each block, up to
 /// the service's own time limit. (The view's filter is the only way to slow
 /// down a small table.)
-async fn make_reads_slow(house: &House) {
-    house.sql("RENAME TABLE events TO events_of_test").await;
+async fn make_reads_slow(service: &TestService) {
+    service.sql("RENAME TABLE events TO events_of_test").await;
     let view = "CREATE VIEW events DEFINER = CURRENT_USER SQL SECURITY DEFINER AS \
                 SELECT * FROM events_of_test WHERE sleepEachRow(0.5) = 0 \
                 SETTINGS function_sleep_max_microseconds_per_block = 60000000";
-    house.sql(view).await;
+    service.sql(view).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_end_with_their_callers_and_one_organization_has_its_share() {
     let limits = [("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", "8"), ("TALLYHOUSE_QUERY_WAIT_MS_MAX", "60000")];
-    let house = house(&limits).await;
+    let service = service(&limits).await;
     for org_id in ["acme", "beta"] {
         let events = json!({ "events": (0..40).map(|n| event(&format!("{org_id}-{n}"))).collect::<Vec<_>>() });
-        assert_eq!(post(&house, org_id, "/api/v1/events", &events).await.0, 202);
+        assert_eq!(post(&service, org_id, "/api/v1/events", &events).await.0, 202);
     }
-    house.sql("SYSTEM FLUSH LOGS").await;
-    eventually("80 events", || async { house.sql("SELECT count() FROM events").await == "80" }).await;
-    make_reads_slow(&house).await;
+    service.sql("SYSTEM FLUSH LOGS").await;
+    eventually("80 events", || async { service.sql("SELECT count() FROM events").await == "80" }).await;
+    make_reads_slow(&service).await;
 
     // Acme asks 200 times what takes 20 seconds, and never waits for an answer.
     let flood: Vec<_> = (0..200)
         .map(|n| {
-            let request = house.http.get(format!("{}/api/v1/events?limit={}", house.url, 1 + n % 50));
+            let request = service.http.get(format!("{}/api/v1/events?limit={}", service.url, 1 + n % 50));
             tokio::spawn(request.bearer_auth(token("acme")).send())
         })
         .collect();
-    eventually("acme has its share", || async { running_reads(&house).await >= 4 }).await;
+    eventually("acme has its share", || async { running_reads(&service).await >= 4 }).await;
     for _ in 0..20 {
-        assert!(running_reads(&house).await <= 5, "one organization runs more than half of 8, and one that ends");
+        assert!(running_reads(&service).await <= 5, "one organization runs more than half of 8, and one that ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
     // Meanwhile beta is answered what does not need the slow table, and its events are taken and stored.
     let begin = Instant::now();
-    assert_eq!(get(&house, "beta", "/api/v1/event-types").await.0, 200);
-    let (status, _) = get(&house, "beta", "/api/v1/metrics/dau?start_date=2026-02-10&end_date=2026-02-12").await;
+    assert_eq!(get(&service, "beta", "/api/v1/event-types").await.0, 200);
+    let (status, _) = get(&service, "beta", "/api/v1/metrics/dau?start_date=2026-02-10&end_date=2026-02-12").await;
     assert_eq!(status, 200);
-    assert_eq!(post(&house, "beta", "/api/v1/events", &json!({ "events": [event("while")] })).await.0, 202);
+    assert_eq!(post(&service, "beta", "/api/v1/events", &json!({ "events": [event("while")] })).await.0, 202);
     assert!(begin.elapsed() < CEILING, "{:?}", begin.elapsed());
 
     // The callers go: so do their queries, long before their time limit.
     let begin = Instant::now();
     flood.iter().for_each(tokio::task::JoinHandle::abort);
     drop(join_all(flood).await);
-    eventually("nothing runs", || async { running_reads(&house).await == 0 }).await;
+    eventually("nothing runs", || async { running_reads(&service).await == 0 }).await;
     assert!(begin.elapsed() < Duration::from_secs(15), "they ran to their end, 20 s: {:?}", begin.elapsed());
     // And the places are free again.
-    assert_eq!(get(&house, "acme", "/api/v1/event-types").await.0, 200);
+    assert_eq!(get(&service, "acme", "/api/v1/event-types").await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_read_names_its_time_limit_and_can_be_cancelled() {
-    let house = House::new().await;
-    let recorder = Recorder::start(&house.clickhouse_url).await;
+    let service = TestService::new().await;
+    let recorder = Recorder::start(&service.clickhouse_url).await;
     // Late events are looked up: the index of the second service is small.
     let settings = [
         ("TALLYHOUSE_CLICKHOUSE_URL", &*recorder.url),
         ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
         ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),
     ];
-    let second = SecondService::start(&house, &settings).await;
+    let second = SecondService::start(&service, &settings).await;
     let channel = tonic::transport::Channel::from_shared(second.url.clone()).unwrap().connect().await.unwrap();
     for path in [
         "/api/v1/events",
@@ -135,7 +141,7 @@ async fn every_read_names_its_time_limit_and_can_be_cancelled() {
         "/api/v1/users/top",
         "/api/v1/campaigns/top",
     ] {
-        house.http.get(format!("{}{path}", second.url)).send().await.unwrap();
+        service.http.get(format!("{}{path}", second.url)).send().await.unwrap();
     }
     // More than the index holds, so that its floor rises, and then one from before.
     for minute in 0..8 {
@@ -234,9 +240,9 @@ impl Recorder {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_organization_cannot_take_all_seats_of_watchers() {
-    let house = house(&[("TALLYHOUSE_WATCHERS_MAX", "8")]).await;
+    let service = service(&[("TALLYHOUSE_WATCHERS_MAX", "8")]).await;
     let watch = async |org_id: &str| {
-        let mut client = OutcomeServiceClient::new(channel(&house, &token(org_id)).await);
+        let mut client = OutcomeServiceClient::new(channel(&service, &token(org_id)).await);
         client.watch(proto::WatchRequest::default()).await.map(tonic::Response::into_inner)
     };
     let mut seats = Vec::new();
@@ -255,9 +261,9 @@ async fn one_organization_cannot_take_all_seats_of_watchers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_of_one_organization_does_not_keep_others_from_theirs() {
-    let house = house(&[]).await;
+    let service = service(&[]).await;
     let audit = async |org_id: &str, hours: i64| {
-        let mut client = proto::audit_service_client::AuditServiceClient::new(channel(&house, &token(org_id)).await);
+        let mut client = proto::audit_service_client::AuditServiceClient::new(channel(&service, &token(org_id)).await);
         let window = window(now_millis() - hours * 3_600_000, now_millis());
         client.audit(proto::AuditRequest { window, ..Default::default() }).await.map(tonic::Response::into_inner)
     };
@@ -277,37 +283,37 @@ async fn an_audit_of_one_organization_does_not_keep_others_from_theirs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organization_that_is_named_in_any_body_must_be_the_callers() {
-    let house = house(&[]).await;
+    let service = service(&[]).await;
     let value = |org_id: &str| json!({"org_id": org_id, "date": "2026-02-10", "name": "revenue", "value": 1});
     let refused = [
-        post(&house, "acme", "/api/v1/metrics", &json!({ "metrics": [value("acme"), value("beta")] })).await,
-        post(&house, "acme", "/api/v1/metrics", &json!({ "org_id": "beta", "metrics": [value("acme")] })).await,
-        put(&house, "acme", "/api/v1/event-types/a", &json!({ "org_id": "beta" })).await,
+        post(&service, "acme", "/api/v1/metrics", &json!({ "metrics": [value("acme"), value("beta")] })).await,
+        post(&service, "acme", "/api/v1/metrics", &json!({ "org_id": "beta", "metrics": [value("acme")] })).await,
+        put(&service, "acme", "/api/v1/event-types/a", &json!({ "org_id": "beta" })).await,
     ];
     for (status, body) in refused {
         assert_eq!((status, &body["error"]["code"]), (403, &json!("PERMISSION_DENIED")), "{body}");
     }
-    assert_eq!(post(&house, "acme", "/api/v1/metrics", &json!({ "metrics": [value("acme")] })).await.0, 200);
-    assert_eq!(house.sql("SELECT count() FROM custom_metrics").await, "1");
+    assert_eq!(post(&service, "acme", "/api/v1/metrics", &json!({ "metrics": [value("acme")] })).await.0, 200);
+    assert_eq!(service.sql("SELECT count() FROM custom_metrics").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_service_writes_is_for_its_own_user() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let mut house = house(&[]).await;
+    let mut service = service(&[]).await;
     // As a former release may have left them.
-    house.stop();
+    service.stop();
     for path in ["", "log"] {
-        let path = house.data_dir().join(path);
+        let path = service.data_dir().join(path);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
-    std::fs::set_permissions(house.data_dir().join("idempotency.redb"), std::fs::Permissions::from_mode(0o644))
+    std::fs::set_permissions(service.data_dir().join("idempotency.redb"), std::fs::Permissions::from_mode(0o644))
         .unwrap();
-    house.start().await;
-    assert_eq!(post(&house, "acme", "/api/v1/events", &json!({ "events": [event("a")] })).await.0, 202);
+    service.start().await;
+    assert_eq!(post(&service, "acme", "/api/v1/events", &json!({ "events": [event("a")] })).await.0, 202);
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    let data_dir = house.data_dir();
+    let data_dir = service.data_dir();
     for dir in [data_dir.to_owned(), data_dir.join("log"), data_dir.join("clickhouse")] {
         assert_eq!(mode(&dir), 0o700, "{}", dir.display());
     }
@@ -340,21 +346,21 @@ fn who_holds_the_log_is_named() {
 
 /// A batch of clicks as an organization, over gRPC.
 async fn ingest(
-    house: &House,
+    service: &TestService,
     org_id: &str,
     events: Vec<proto::Event>,
 ) -> Result<proto::IngestBatchResponse, tonic::Status> {
-    let mut client = proto::ingest_service_client::IngestServiceClient::new(channel(house, &token(org_id)).await);
+    let mut client = proto::ingest_service_client::IngestServiceClient::new(channel(service, &token(org_id)).await);
     let request = proto::IngestBatchRequest { events, ..Default::default() };
     client.ingest_batch(request).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_is_dear_to_check_is_refused_and_one_at_the_bound_hangs_nobody() {
-    let house = house(&[]).await;
+    let service = service(&[]).await;
     let constants = |count: usize| (0..count).map(|n| json!({ "const": n })).collect::<Vec<_>>();
     let schema = |count: usize| json!({ "schema": {"properties": {"items": {"type": "array", "items": {"anyOf": constants(count)}}}}});
-    let (status, body) = put(&house, "acme", "/api/v1/event-types/dear", &schema(2_400)).await;
+    let (status, body) = put(&service, "acme", "/api/v1/event-types/dear", &schema(2_400)).await;
     assert_eq!(
         (status, &body["error"]["details"][0]["field"]),
         (422, &json!("schema.properties.items.items")),
@@ -364,9 +370,9 @@ async fn a_schema_that_is_dear_to_check_is_refused_and_one_at_the_bound_hangs_no
     assert!(message.contains("steps") && message.contains("maxItems"), "{message}");
 
     // As dear as is allowed, and as many and as large events as fit, all of them wrong at the last item.
-    assert_eq!(put(&house, "acme", "/api/v1/event-types/dear", &schema(230)).await.0, 201);
-    assert_eq!(put(&house, "beta", "/api/v1/event-types/dear", &json!({"schema": {"required": ["a"]}})).await.0, 201);
-    let resident = memory(&house);
+    assert_eq!(put(&service, "acme", "/api/v1/event-types/dear", &schema(230)).await.0, 201);
+    assert_eq!(put(&service, "beta", "/api/v1/event-types/dear", &json!({"schema": {"required": ["a"]}})).await.0, 201);
+    let resident = memory(&service);
     let properties = format!("{{\"items\":[{}\"x\"]}}", "229,".repeat(3_900));
     let attack = (0..200).map(|n| proto::Event {
         r#type: "dear".to_owned(),
@@ -375,7 +381,7 @@ async fn a_schema_that_is_dear_to_check_is_refused_and_one_at_the_bound_hangs_no
     });
     let attack: Vec<proto::Event> = attack.collect();
     let begin = Instant::now();
-    let attacks = join_all((0..4).map(|_| ingest(&house, "acme", attack.clone())));
+    let attacks = join_all((0..4).map(|_| ingest(&service, "acme", attack.clone())));
     let others = async {
         for n in 0..20 {
             let one = Instant::now();
@@ -383,9 +389,9 @@ async fn a_schema_that_is_dear_to_check_is_refused_and_one_at_the_bound_hangs_no
             wrong["event_type"] = json!("dear");
             wrong["properties"] = json!({});
             right["event_type"] = json!("dear");
-            let (status, body) = post(&house, "beta", "/api/v1/events", &json!({ "events": [wrong, right] })).await;
+            let (status, body) = post(&service, "beta", "/api/v1/events", &json!({ "events": [wrong, right] })).await;
             assert_eq!((status, &body["accepted"]), (202, &json!(1)), "{body}");
-            assert_eq!(get(&house, "beta", "/api/v1/event-types").await.0, 200);
+            assert_eq!(get(&service, "beta", "/api/v1/event-types").await.0, 200);
             assert!(one.elapsed() < CEILING, "{:?}", one.elapsed());
         }
     };
@@ -396,62 +402,62 @@ async fn a_schema_that_is_dear_to_check_is_refused_and_one_at_the_bound_hangs_no
         assert_eq!(counts.accepted + counts.duplicate + counts.conflict, 0);
         assert_eq!(counts.rejected + counts.undecided, 200, "{counts:?}");
     }
-    let grown = memory(&house).saturating_sub(resident);
+    let grown = memory(&service).saturating_sub(resident);
     assert!(grown < 600 << 20, "{grown} bytes");
 }
 
 /// The memory of the service, in bytes.
-fn memory(house: &House) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", house.pid())).unwrap();
+fn memory(service: &TestService) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_of_schemas_that_takes_too_long_is_not_decided() {
-    let house = house(&[("TALLYHOUSE_SCHEMA_WAIT_MS_MAX", "500")]).await;
+    let service = service(&[("TALLYHOUSE_SCHEMA_WAIT_MS_MAX", "500")]).await;
     let branches = |from: usize| {
         let constant = |n: usize| json!({"properties": {"x": {"const": n}, "y": {"enum": [n, n + 1]}}});
         json!({"properties": {"a": {"anyOf": (from..from + 600).map(constant).collect::<Vec<_>>()}}})
     };
     let path = "/api/v1/event-types/compared";
-    assert_eq!(put(&house, "acme", path, &json!({ "schema": branches(0) })).await.0, 201);
+    assert_eq!(put(&service, "acme", path, &json!({ "schema": branches(0) })).await.0, 201);
     let begin = Instant::now();
-    let (status, body) = put(&house, "acme", path, &json!({ "schema": branches(1) })).await;
+    let (status, body) = put(&service, "acme", path, &json!({ "schema": branches(1) })).await;
     assert!(begin.elapsed() < CEILING, "{:?}", begin.elapsed());
     assert_eq!((status, &body["error"]["code"]), (422, &json!("INCOMPATIBLE_SCHEMA")), "{body}");
     assert!(body["error"]["details"][0]["message"].to_string().contains("force"), "{body}");
-    assert_eq!(put(&house, "acme", path, &json!({ "schema": branches(1), "force": true })).await.0, 201);
+    assert_eq!(put(&service, "acme", path, &json!({ "schema": branches(1), "force": true })).await.0, 201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn patterns_of_many_types_take_bounded_memory_also_after_a_restart() {
-    let mut house = house(&[]).await;
-    let before = memory(&house);
+    let mut service = service(&[]).await;
+    let before = memory(&service);
     for n in 0..120 {
         let patterns = (0..30).map(|p| (format!("p{p}"), json!({"pattern": format!("^({n}|[a-z{p}]+x){{1,12}}$")})));
         let schema = json!({ "properties": patterns.collect::<serde_json::Map<_, _>>() });
         let (status, body) =
-            put(&house, "acme", &format!("/api/v1/event-types/t{n}"), &json!({ "schema": schema })).await;
+            put(&service, "acme", &format!("/api/v1/event-types/t{n}"), &json!({ "schema": schema })).await;
         assert_eq!(status, 201, "{body}");
     }
-    let use_all = async |house: &House, round: u32| {
+    let use_all = async |service: &TestService, round: u32| {
         for n in 0..120 {
             let value = if n % 2 == 0 { "ax" } else { "NO" };
             let mut event = event(&format!("{round}-{n}"));
             event["event_type"] = json!(format!("t{n}"));
             event["properties"] = json!({ "p1": value });
-            let (status, body) = post(house, "acme", "/api/v1/events", &json!({ "events": [event] })).await;
+            let (status, body) = post(service, "acme", "/api/v1/events", &json!({ "events": [event] })).await;
             assert_eq!(status, if n % 2 == 0 { 202 } else { 422 }, "{body}");
         }
     };
-    use_all(&house, 0).await;
-    let grown = memory(&house).saturating_sub(before);
+    use_all(&service, 0).await;
+    let grown = memory(&service).saturating_sub(before);
     assert!(grown < 400 << 20, "{grown} bytes");
-    house.kill();
-    house.start().await;
-    let before = memory(&house);
-    use_all(&house, 1).await;
-    let grown = memory(&house).saturating_sub(before);
+    service.kill();
+    service.start().await;
+    let before = memory(&service);
+    use_all(&service, 1).await;
+    let grown = memory(&service).saturating_sub(before);
     assert!(grown < 400 << 20, "{grown} bytes after a restart");
 }

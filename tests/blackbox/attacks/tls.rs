@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::house::{House, eventually};
+use crate::service::{TestService, eventually};
 use crate::tokens::{SECRET, Signer};
 
 struct Files {
@@ -61,11 +61,11 @@ fn client(pem: &str) -> reqwest::Client {
 async fn the_port_speaks_tls_only_and_a_new_certificate_is_used_without_a_restart() {
     let files = Files::new();
     let first = files.replace();
-    let house = House::with_client(&files.settings(), client(&first)).await;
-    assert!(house.url.starts_with("https://"));
+    let service = TestService::with_client(&files.settings(), client(&first)).await;
+    assert!(service.url.starts_with("https://"));
     let token = Signer::secret(SECRET).token("acme", "ingest read");
-    let top = |client: &reqwest::Client| client.get(format!("{}/users/top", house.url)).bearer_auth(&token).send();
-    let answer = top(&house.http).await.unwrap();
+    let top = |client: &reqwest::Client| client.get(format!("{}/users/top", service.url)).bearer_auth(&token).send();
+    let answer = top(&service.http).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
     let old = reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(first.as_bytes()).unwrap()]);
     let answer = top(&old.http1_only().build().unwrap()).await.unwrap();
@@ -74,7 +74,7 @@ async fn the_port_speaks_tls_only_and_a_new_certificate_is_used_without_a_restar
     // The command line, with the certificate to trust and without.
     let run = |ca_file: Option<&Path>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-        command.args(["top", "users", "--address", &house.url, "--token", &token]);
+        command.args(["top", "users", "--address", &service.url, "--token", &token]);
         if let Some(path) = ca_file {
             command.arg("--ca-file").arg(path);
         }
@@ -85,7 +85,7 @@ async fn the_port_speaks_tls_only_and_a_new_certificate_is_used_without_a_restar
     assert!(!run(None).status.success());
 
     // Plain text gets no answer that can be read.
-    let address = house.url.strip_prefix("https://").unwrap();
+    let address = service.url.strip_prefix("https://").unwrap();
     let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
     plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut said = Vec::new();
@@ -94,11 +94,11 @@ async fn the_port_speaks_tls_only_and_a_new_certificate_is_used_without_a_restar
 
     // Half a replacement, and one that is none, change nothing.
     replace(&files.key, &certificate().signing_key.serialize_pem());
-    eventually("a complaint", || async { house.stderr().contains("the one from before stays") }).await;
-    assert_eq!(top(&house.http).await.unwrap().status(), 200);
+    eventually("a complaint", || async { service.stderr().contains("the one from before stays") }).await;
+    assert_eq!(top(&service.http).await.unwrap().status(), 200);
     let second = client(&files.replace());
     eventually("the new certificate", || async { top(&second).await.is_ok_and(|answer| answer.status() == 200) }).await;
-    assert!(top(&house.http).await.is_err(), "the old one is gone");
+    assert!(top(&service.http).await.is_err(), "the old one is gone");
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub(in crate::transport::rest) struct EventItem<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "creative_9")]
     creative_id: Text<'a>,
-    /// The organisation; only ever that of the token. It need not be given.
+    /// The organization; only ever that of the token. It need not be given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -104,7 +104,7 @@ pub(in crate::transport::rest) struct EventsBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Vec<EventItem>, required, min_items = 1, max_items = 100)]
     events: Option<&'a RawValue>,
-    /// The organisation; only ever that of the token. It need not be given.
+    /// The organization; only ever that of the token. It need not be given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -129,7 +129,7 @@ impl<'a> Batch<'a> {
         Ok(Self { items: items.into_iter().map(read).collect(), org_id })
     }
 
-    /// Every organisation that is named, in the body or in an event.
+    /// Every organization that is named, in the body or in an event.
     pub(in crate::transport::rest) fn org_ids(&self) -> impl Iterator<Item = &str> {
         let of_items = self.items.iter().flatten().filter_map(|item| item.org_id.org_id());
         self.org_id.org_id().into_iter().chain(of_items)
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_organisation_that_is_named_is_looked_at() {
+    fn every_organization_that_is_named_is_looked_at() {
         let body = br#"{"org_id":"a","events":[{"org_id":"b"},{},5,{"org_id":7}]}"#;
         let batch = Batch::read(body).expect("a batch");
         assert_eq!(batch.org_ids().collect::<Vec<_>>(), ["a", "b", ""]);

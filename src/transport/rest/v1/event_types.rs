@@ -14,12 +14,12 @@ use utoipa::ToSchema;
 use crate::domain::Error;
 use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
 use crate::transport::auth::Caller;
-use crate::transport::rest::admission::Organisation;
+use crate::transport::context::TransportContext;
+use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::fields::{Faults, NotAnObject, Text, read_object};
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// A version, as it is sent.
 #[derive(Deserialize, ToSchema)]
@@ -154,16 +154,16 @@ pub(in crate::transport::rest) struct EventType {
     ),
 )]
 pub(in crate::transport::rest) async fn put(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     event_type: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let bytes = body::read(request, &serving.app.config).await?;
+    let bytes = body::read(request, &context.app.config).await?;
     let event_type = name(event_type)?;
     let body: EventTypeBody<'_> = read_object(&bytes).map_err(NotAnObject::failure)?;
     super::check_org_id(&caller, &body.org_id)?;
-    let registered = serving.app.event_types.register(&caller.org_id, &event_type, body.registration()?).await?;
+    let registered = context.app.event_types.register(&caller.org_id, &event_type, body.registration()?).await?;
     let Registered { version, is_new } = registered;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(EventTypeVersion::from(version))).into_response())
@@ -176,10 +176,10 @@ pub(in crate::transport::rest) async fn put(
     responses((status = 200, description = "All types.", body = EventTypes), AnyFailure),
 )]
 pub(in crate::transport::rest) async fn list(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
 ) -> Result<Response, Failure> {
-    let types = serving.app.event_types.list(&org_id).await?;
+    let types = context.app.event_types.list(&org_id).await?;
     Ok(Json(EventTypes { event_types: types.into_iter().map(EventTypeSummary::from).collect() }).into_response())
 }
 
@@ -195,12 +195,12 @@ pub(in crate::transport::rest) async fn list(
     ),
 )]
 pub(in crate::transport::rest) async fn show(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     event_type: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
     let event_type = name(event_type)?;
-    let versions = serving.app.event_types.show(&org_id, &event_type).await?;
+    let versions = context.app.event_types.show(&org_id, &event_type).await?;
     let version = versions.first().map_or(0, |latest| latest.version); // There is one.
     let versions = versions.into_iter().map(EventTypeVersion::from).collect();
     Ok(Json(EventType { event_type, version, versions }).into_response())

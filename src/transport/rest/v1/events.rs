@@ -15,9 +15,9 @@ use crate::domain::{Error, FieldError, Verdict};
 use crate::idempotency::IdempotencyKey;
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
+use crate::transport::context::TransportContext;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, Detail, ErrorBody, Failure};
 use crate::transport::rest::{body, rate_limit};
-use crate::transport::serving::Serving;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -45,7 +45,7 @@ struct RejectedEvent {
     #[schema(example = 7)]
     index: usize,
     /// `INVALID`: a field is missing or wrong. `SCHEMA`: the properties do not satisfy the schema of the event's type.
-    /// `UNKNOWN_TYPE`: the type is not registered, and the organisation rejects such events. `TOO_OLD`, `IN_FUTURE`: its time is not within bounds. `CONFLICT`: its
+    /// `UNKNOWN_TYPE`: the type is not registered, and the organization rejects such events. `TOO_OLD`, `IN_FUTURE`: its time is not within bounds. `CONFLICT`: its
     /// id is already there with another payload, which stays. `UNDECIDED`: it is old, and whether it is new could not
     /// be told just now; send it again later.
     #[schema(example = "INVALID")]
@@ -72,12 +72,12 @@ struct RejectedEvent {
 /// is a refusal (401, 403, 429, 503).
 #[utoipa::path(
     post, path = "/api/v1/events", operation_id = "postEvents", tag = "Analytics", security(("token" = ["ingest"])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters, the organisation's own. Events without an `event_id` are given one then, the same each time.")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters, the organization's own. Events without an `event_id` are given one then, the same each time.")),
     request_body(content = EventsBody, description = "The events. Unknown fields are ignored; null is as if left out."),
     responses(
         (status = 202, description = "What became of them.", body = TakenEvents, headers(
             ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
-            ("RateLimit" = String, description = "What is left of the organisation's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
+            ("RateLimit" = String, description = "What is left of the organization's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
             ("RateLimit-Policy" = String, description = "That limit: how many in how many seconds."),
         )),
         BodyFailure,
@@ -88,23 +88,23 @@ struct RejectedEvent {
     ),
 )]
 pub(in crate::transport::rest) async fn take(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Failure> {
     let key = idempotency_key(request.headers());
-    let bytes = body::read(request, &serving.app.config).await?;
+    let bytes = body::read(request, &context.app.config).await?;
     let batch = Batch::read(&bytes)?;
     batch.org_ids().try_for_each(|org_id| caller.must_be(org_id)).map_err(|refusal| refusal.error())?;
-    let drafts = batch.drafts(serving.app.config.properties_bytes_max);
-    let pipeline = &serving.app.pipeline;
+    let drafts = batch.drafts(context.app.config.properties_bytes_max);
+    let pipeline = &context.app.pipeline;
     let (verdicts, is_replayed) = match key? {
         None => {
             let submission = pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
             (submission.verdicts().await?.verdicts, false)
         }
         Some(key) => {
-            let (calls, call) = (&serving.app.repeatable_calls, (&caller.org_id, &key));
+            let (calls, call) = (&context.app.repeatable_calls, (&caller.org_id, &key));
             let kept = calls.submit(pipeline, call, drafts, bytes.len(), Durability::Logged).await?;
             (kept.verdicts.verdicts, kept.is_replayed)
         }
@@ -113,7 +113,7 @@ pub(in crate::transport::rest) async fn take(
     if is_replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
-    rate_limit::tell_left(serving.app.limits.org_events_left(&caller.org_id), response.headers_mut());
+    rate_limit::tell_left(context.app.limits.org_events_left(&caller.org_id), response.headers_mut());
     Ok(response)
 }
 

@@ -10,11 +10,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::domain::{Error, EventFilter, Limit, StoredEvent};
-use crate::transport::rest::admission::Organisation;
+use crate::transport::context::TransportContext;
 use crate::transport::rest::answer::answer;
+use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::failure::{AnyFailure, ErrorBody, Failure};
 use crate::transport::rest::params::Params;
-use crate::transport::serving::Serving;
 use crate::transport::{properties, rfc3339};
 
 /// A stored event.
@@ -89,7 +89,7 @@ pub(in crate::transport::rest) struct EventPage {
     get, path = "/api/v1/events", operation_id = "listAnalyticsEvents", tag = "Analytics",
     security(("token" = ["read"])),
     params(
-        ("org_id" = Option<String>, Query, description = "The organisation; only ever that of the token."),
+        ("org_id" = Option<String>, Query, description = "The organization; only ever that of the token."),
         ("user_id" = Option<String>, Query, description = "Only events of this user."),
         ("event_type" = Option<Vec<String>>, Query, style = Form, explode, max_items = 20, description = "Only events of this type; repeatable, up to 20 times."),
         ("campaign_id" = Option<String>, Query, description = "Only events of this campaign."),
@@ -108,14 +108,14 @@ pub(in crate::transport::rest) struct EventPage {
     ),
 )]
 pub(in crate::transport::rest) async fn list(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
     let (filter, limit, cursor) = question(params)?;
-    let cursors = &serving.app.cursors;
+    let cursors = &context.app.cursors;
     let after = cursors.event("cursor", &cursor, &org_id, &filter).map_err(Failure::invalid_cursor)?;
-    let found = serving.app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await?;
+    let found = context.app.queries.list_events(&org_id, &filter, limit, after.as_ref()).await?;
     let page = EventPage {
         next_cursor: found.value.next.map(|key| cursors.after_event(&org_id, &filter, &key)),
         events: found.value.events.into_iter().map(StoredItem::from).collect(),
@@ -152,10 +152,10 @@ pub(in crate::transport::rest) fn question(mut params: Params) -> Result<(EventF
     ),
 )]
 pub(in crate::transport::rest) async fn show(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
-    let found = serving.app.queries.event(&org_id, &super::named(path)?).await?;
+    let found = context.app.queries.event(&org_id, &super::named(path)?).await?;
     Ok(answer(StoredItem::from(found.value), found.watermark, found.cached))
 }

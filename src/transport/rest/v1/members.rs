@@ -1,4 +1,4 @@
-//! Members: which users belong to an organisation.
+//! Members: which users belong to an organization.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use utoipa::ToSchema;
 
 use crate::domain::{Error, Limit, Member, MemberDraft, OrgId, nothing_wrong};
 use crate::transport::auth::Caller;
+use crate::transport::context::TransportContext;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::fields::{Faults, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// A membership, as it is sent.
 #[derive(Deserialize, ToSchema)]
@@ -28,7 +28,7 @@ pub(in crate::transport::rest) struct NewMember<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-10T21:10:00Z")]
     joined_at: Text<'a>,
-    /// The organisation; only ever that of the token. It need not be given.
+    /// The organization; only ever that of the token. It need not be given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -50,7 +50,7 @@ impl NewMember<'_> {
 /// A membership.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct StoredMember {
-    /// The organisation.
+    /// The organization.
     #[schema(example = "acme")]
     org_id: String,
     /// The user.
@@ -88,7 +88,7 @@ pub(in crate::transport::rest) struct MemberList {
     put, path = "/api/v1/organizations/{org_id}/members/{user_id}", operation_id = "putMember", tag = "Analytics",
     security(("token" = ["admin"])),
     params(
-        ("org_id" = String, Path, description = "The organisation; only ever that of the token."),
+        ("org_id" = String, Path, description = "The organization; only ever that of the token."),
         ("user_id" = String, Path, description = "The user's id, percent-encoded. At most 256 bytes."),
     ),
     request_body(content = NewMember, description = "The membership. Unknown fields are ignored; null is as if left out."),
@@ -99,27 +99,27 @@ pub(in crate::transport::rest) struct MemberList {
     ),
 )]
 pub(in crate::transport::rest) async fn put(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Json<StoredMember>, Failure> {
-    let bytes = body::read(request, &serving.app.config).await?;
+    let bytes = body::read(request, &context.app.config).await?;
     let (org_id, user_id) = super::named(path)?;
-    let org_id = caller.organisation(&org_id)?;
+    let org_id = caller.organization(&org_id)?;
     let body: NewMember<'_> = super::read(&bytes)?;
     super::check_org_id(&caller, &body.org_id)?;
     let draft = body.draft(&user_id)?;
-    let stored = serving.app.directory.put_member(&org_id, user_id, draft).await?;
+    let stored = context.app.directory.put_member(&org_id, user_id, draft).await?;
     Ok(Json(StoredMember::new(&org_id, stored)))
 }
 
-/// An organisation's members
+/// An organization's members
 #[utoipa::path(
     get, path = "/api/v1/organizations/{org_id}/members", operation_id = "listMembers", tag = "Analytics",
     security(("token" = ["admin"])),
     params(
-        ("org_id" = String, Path, description = "The organisation; only ever that of the token."),
+        ("org_id" = String, Path, description = "The organization; only ever that of the token."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "How many at most; 50 by default."),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
     ),
@@ -130,18 +130,18 @@ pub(in crate::transport::rest) async fn put(
     ),
 )]
 pub(in crate::transport::rest) async fn list(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     path: Result<Path<String>, PathRejection>,
     mut params: Params,
 ) -> Result<Json<MemberList>, Failure> {
-    let org_id = caller.organisation(&super::named(path)?)?;
+    let org_id = caller.organization(&super::named(path)?)?;
     let limit = params.limit(Limit::PAGE_MAX, Limit::PAGE_DEFAULT);
     let cursor = params.filter("cursor");
     let limit = params.done(limit)?;
-    let cursors = &serving.app.cursors;
+    let cursors = &context.app.cursors;
     let after = cursors.member("cursor", &cursor, &org_id).map_err(Failure::invalid_cursor)?;
-    let page = serving.app.directory.members(&org_id, limit, after.as_deref()).await?;
+    let page = context.app.directory.members(&org_id, limit, after.as_deref()).await?;
     Ok(Json(MemberList {
         members: page.members.into_iter().map(|member| StoredMember::new(&org_id, member)).collect(),
         next_cursor: page.next.map(|user_id| cursors.after_member(&org_id, &user_id)),

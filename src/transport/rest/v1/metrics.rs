@@ -1,4 +1,4 @@
-//! Metrics by day: those that are counted, and those that an organisation
+//! Metrics by day: those that are counted, and those that an organization
 //! brings itself.
 
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::domain::{
-    CustomValue, DayCount, Error, FieldError, Figure, MILLIS_PER_DAY, MetricSeries, SummaryQuestion, Timestamp, Window,
-    check_days, nothing_wrong,
+    CustomValue, DayCount, Error, FieldError, MILLIS_PER_DAY, Measurement, MetricSeries, SummaryQuery, Timestamp,
+    Window, check_days, nothing_wrong,
 };
 use crate::transport::auth::Caller;
-use crate::transport::rest::admission::Organisation;
+use crate::transport::context::TransportContext;
 use crate::transport::rest::answer::answer;
+use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, Failure};
 use crate::transport::rest::fields::{self, Faults, First, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// Metrics of every day of a range.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct Summary {
-    /// The organisation.
+    /// The organization.
     #[schema(example = "acme")]
     org_id: String,
     /// The first day.
@@ -49,7 +49,7 @@ struct SummaryMetric {
     /// Of the whole range. Users are those who differ over the whole range; a ratio is that of the totals, and 0 without
     /// impressions; values of your own are added up.
     #[schema(value_type = f64, example = 1234)]
-    total: JsonFigure,
+    total: JsonMeasurement,
     /// Every day of the range, in order.
     daily: Vec<DailyFigure>,
 }
@@ -62,27 +62,27 @@ struct DailyFigure {
     date: String,
     /// 0 when nothing was counted or sent.
     #[schema(value_type = f64, example = 170)]
-    value: JsonFigure,
+    value: JsonMeasurement,
 }
 
 /// A count is written without a point.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum JsonFigure {
+enum JsonMeasurement {
     Count(u64),
     Number(f64),
 }
 
-impl From<Figure> for JsonFigure {
-    fn from(figure: Figure) -> Self {
+impl From<Measurement> for JsonMeasurement {
+    fn from(figure: Measurement) -> Self {
         match figure {
-            Figure::Count(count) => Self::Count(count),
-            Figure::Number(number) => Self::Number(number),
+            Measurement::Count(count) => Self::Count(count),
+            Measurement::Number(number) => Self::Number(number),
         }
     }
 }
 
-fn daily_figure(day: Timestamp, figure: Figure) -> DailyFigure {
+fn daily_figure(day: Timestamp, figure: Measurement) -> DailyFigure {
     DailyFigure { date: rfc3339::write_date(day), value: figure.into() }
 }
 
@@ -106,7 +106,7 @@ fn ends(window: Window) -> (String, String) {
     get, path = "/api/v1/metrics/summary", operation_id = "getMetricsSummary", tag = "Analytics",
     security(("token" = ["read"])),
     params(
-        ("org_id" = Option<String>, Query, description = "The organisation; only ever that of the token."),
+        ("org_id" = Option<String>, Query, description = "The organization; only ever that of the token."),
         ("start_date" = String, Query, example = "2026-02-10", description = "The first day, or any RFC 3339 time of it."),
         ("end_date" = String, Query, example = "2026-02-16", description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
         ("metrics" = Option<Vec<String>>, Query, style = Form, explode, description = "Up to 20 names; repeatable, also as `metrics[]`, and with commas. By default the five that are built in."),
@@ -120,29 +120,29 @@ fn ends(window: Window) -> (String, String) {
     ),
 )]
 pub(in crate::transport::rest) async fn summary(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
     let question = question(params)?;
-    let found = serving.app.queries.summary(&org_id, &question).await?;
+    let found = context.app.queries.summary(&org_id, &question).await?;
     let (start_date, end_date) = ends(question.window);
     let metrics = found.value.into_iter().map(SummaryMetric::from).collect();
     let summary = Summary { org_id: org_id.as_str().to_owned(), start_date, end_date, metrics };
     Ok(answer(summary, found.watermark, found.cached))
 }
 
-pub(in crate::transport::rest) fn question(mut params: Params) -> Result<SummaryQuestion, Error> {
+pub(in crate::transport::rest) fn question(mut params: Params) -> Result<SummaryQuery, Error> {
     let window = params.dates();
     let names = params.list("metrics");
-    let question = window.and_then(|window| params.keep(SummaryQuestion::new("end_date", window, &names)));
+    let question = window.and_then(|window| params.keep(SummaryQuery::new("end_date", window, &names)));
     params.done(question)
 }
 
 /// Daily active users.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct DailyActiveUsers {
-    /// The organisation.
+    /// The organization.
     #[schema(example = "acme")]
     org_id: String,
     /// The first day.
@@ -162,7 +162,7 @@ pub(in crate::transport::rest) struct DailyActiveUsers {
     get, path = "/api/v1/metrics/dau", operation_id = "getDailyActiveUsers", tag = "Analytics",
     security(("token" = ["read"])),
     params(
-        ("org_id" = Option<String>, Query, description = "The organisation; only ever that of the token."),
+        ("org_id" = Option<String>, Query, description = "The organization; only ever that of the token."),
         ("start_date" = String, Query, example = "2026-02-10", description = "The first day, or any RFC 3339 time of it."),
         ("end_date" = String, Query, example = "2026-02-16", description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
     ),
@@ -175,14 +175,15 @@ pub(in crate::transport::rest) struct DailyActiveUsers {
     ),
 )]
 pub(in crate::transport::rest) async fn daily_active_users(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
     let window = days(params)?;
-    let found = serving.app.queries.daily_active_users(&org_id, window).await?;
+    let found = context.app.queries.daily_active_users(&org_id, window).await?;
     let (start_date, end_date) = ends(window);
-    let daily = found.value.iter().map(|DayCount { day, users }| daily_figure(*day, Figure::Count(*users))).collect();
+    let daily =
+        found.value.iter().map(|DayCount { day, users }| daily_figure(*day, Measurement::Count(*users))).collect();
     let users = DailyActiveUsers { org_id: org_id.as_str().to_owned(), start_date, end_date, daily };
     Ok(answer(users, found.watermark, found.cached))
 }
@@ -225,7 +226,7 @@ pub(in crate::transport::rest) struct MetricValues<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Vec<MetricValue>, required, min_items = 1, max_items = 1000)]
     metrics: Option<&'a RawValue>,
-    /// The organisation; only ever that of the token. It need not be given.
+    /// The organization; only ever that of the token. It need not be given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -252,11 +253,11 @@ pub(in crate::transport::rest) struct StoredValues {
     ),
 )]
 pub(in crate::transport::rest) async fn put(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     request: Request,
 ) -> Result<Json<StoredValues>, Failure> {
-    let bytes = body::read(request, &serving.app.config).await?;
+    let bytes = body::read(request, &context.app.config).await?;
     let body: MetricValues<'_> = super::read(&bytes)?;
     super::check_org_id(&caller, &body.org_id)?;
     let items = items(&body)?;
@@ -264,7 +265,7 @@ pub(in crate::transport::rest) async fn put(
         super::check_org_id(&caller, &item.org_id)?;
     }
     let values = values(items)?;
-    serving.app.queries.put_metrics(&caller.org_id, &values).await?;
+    context.app.queries.put_metrics(&caller.org_id, &values).await?;
     Ok(Json(StoredValues { stored: values.len() }))
 }
 

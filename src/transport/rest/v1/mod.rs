@@ -15,16 +15,17 @@ use axum::routing::{get, post, put};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::admission::Routes;
+use super::auth_layer::Routes;
 use super::failure::Failure;
 use super::fields::{self, Text};
 use super::{campaigns, users as older_users};
 use crate::domain::Error;
-use crate::transport::auth::{Caller, Need, Scope};
+use crate::transport::auth::{Caller, RequiredAccess, Scope};
 
 /// Adds every path.
 pub(super) fn add(routes: Routes) -> Routes {
-    let (ingest, read, admin) = (Need::Scope(Scope::Ingest), Need::Scope(Scope::Read), Need::Scope(Scope::Admin));
+    let (ingest, read, admin) =
+        (RequiredAccess::Scope(Scope::Ingest), RequiredAccess::Scope(Scope::Read), RequiredAccess::Scope(Scope::Admin));
     routes
         .route("/api/v1/events", ingest, post(events::take))
         .route("/api/v1/event-types", read, get(event_types::list))
@@ -55,7 +56,7 @@ fn read<'a, T: Deserialize<'a>>(bytes: &'a Bytes) -> Result<T, Failure> {
     fields::read_object(bytes).map_err(fields::NotAnObject::failure)
 }
 
-/// A body may name its organisation, but no other.
+/// A body may name its organization, but no other.
 fn check_org_id(caller: &Caller, org_id: &Text<'_>) -> Result<(), Failure> {
     let Some(org_id) = org_id.org_id() else { return Ok(()) };
     Ok(caller.must_be(org_id).map_err(|refusal| refusal.error())?)

@@ -1,4 +1,4 @@
-//! Organisations: putting one in its place, showing it, and which have the
+//! Organizations: putting one in its place, showing it, and which have the
 //! most events.
 
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use utoipa::ToSchema;
 
 use crate::domain::{Error, Limit, Organization, OrganizationCount, OrganizationDraft, UnknownTypes, nothing_wrong};
 use crate::transport::auth::Caller;
-use crate::transport::rest::admission::Organisation;
+use crate::transport::context::TransportContext;
 use crate::transport::rest::answer::answer;
+use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::fields::{Faults, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
-/// An organisation, as it is sent.
+/// An organization, as it is sent.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::transport::rest) struct NewOrganization<'a> {
     /// Its name. At most 256 bytes.
@@ -33,15 +33,15 @@ pub(in crate::transport::rest) struct NewOrganization<'a> {
     #[schema(value_type = Option<String>, example = "pro")]
     plan: Text<'a>,
     /// What becomes of events of types that are not registered: `accept` or `reject`. Without it, as it was; `accept` for a
-    /// new organisation.
+    /// new organization.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "accept")]
     unknown_event_types: Text<'a>,
-    /// When it came to be, in the years 1900 to 2299. Without it, as it was; now for a new organisation.
+    /// When it came to be, in the years 1900 to 2299. Without it, as it was; now for a new organization.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-10T21:10:00Z")]
     created_at: Text<'a>,
-    /// The organisation; only ever that of the token. It need not be given.
+    /// The organization; only ever that of the token. It need not be given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -67,7 +67,7 @@ impl NewOrganization<'_> {
     }
 }
 
-/// An organisation.
+/// An organization.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct StoredOrganization {
     /// Its id.
@@ -104,55 +104,55 @@ impl From<Organization> for StoredOrganization {
     }
 }
 
-/// Put an organisation in its place
+/// Put an organization in its place
 ///
 /// Replaces what was there.
 #[utoipa::path(
     put, path = "/api/v1/organizations/{org_id}", operation_id = "putOrganization", tag = "Analytics",
     security(("token" = ["admin"])),
-    params(("org_id" = String, Path, description = "The organisation; only ever that of the token.")),
-    request_body(content = NewOrganization, description = "The organisation. Unknown fields are ignored; null is as if left out."),
+    params(("org_id" = String, Path, description = "The organization; only ever that of the token.")),
+    request_body(content = NewOrganization, description = "The organization. Unknown fields are ignored; null is as if left out."),
     responses(
-        (status = 200, description = "The organisation, as it is stored.", body = StoredOrganization),
+        (status = 200, description = "The organization, as it is stored.", body = StoredOrganization),
         BodyFailure,
         AnyFailure,
     ),
 )]
 pub(in crate::transport::rest) async fn put(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<StoredOrganization>, Failure> {
-    let bytes = body::read(request, &serving.app.config).await?;
-    let org_id = caller.organisation(&super::named(path)?)?;
+    let bytes = body::read(request, &context.app.config).await?;
+    let org_id = caller.organization(&super::named(path)?)?;
     let body: NewOrganization<'_> = super::read(&bytes)?;
     super::check_org_id(&caller, &body.org_id)?;
-    let stored = serving.app.directory.put_organization(&org_id, body.draft()?).await?;
+    let stored = context.app.directory.put_organization(&org_id, body.draft()?).await?;
     Ok(Json(stored.into()))
 }
 
-/// An organisation
+/// An organization
 #[utoipa::path(
     get, path = "/api/v1/organizations/{org_id}", operation_id = "getOrganization", tag = "Analytics",
     security(("token" = ["admin"])),
-    params(("org_id" = String, Path, description = "The organisation; only ever that of the token.")),
+    params(("org_id" = String, Path, description = "The organization; only ever that of the token.")),
     responses(
-        (status = 200, description = "The organisation.", body = StoredOrganization),
+        (status = 200, description = "The organization.", body = StoredOrganization),
         (status = 404, description = "It is not registered: `NOT_FOUND`.", body = ErrorBody),
         AnyFailure,
     ),
 )]
 pub(in crate::transport::rest) async fn show(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<StoredOrganization>, Failure> {
-    let org_id = caller.organisation(&super::named(path)?)?;
-    Ok(Json(serving.app.directory.organization(&org_id).await?.into()))
+    let org_id = caller.organization(&super::named(path)?)?;
+    Ok(Json(context.app.directory.organization(&org_id).await?.into()))
 }
 
-/// The organisations with the most events.
+/// The organizations with the most events.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct TopOrganizations {
     /// The first day.
@@ -161,14 +161,14 @@ pub(in crate::transport::rest) struct TopOrganizations {
     /// The last day: today, in UTC.
     #[schema(format = Date, example = "2026-02-10")]
     end_date: String,
-    /// Most events first; organisations with as many, by `org_id`.
+    /// Most events first; organizations with as many, by `org_id`.
     organizations: Vec<TopOrganization>,
 }
 
-/// One organisation's count.
+/// One organization's count.
 #[derive(Serialize, ToSchema)]
 struct TopOrganization {
-    /// The organisation.
+    /// The organization.
     #[schema(example = "acme")]
     org_id: String,
     /// Its name; empty when it is not registered.
@@ -189,7 +189,7 @@ impl From<OrganizationCount> for TopOrganization {
     }
 }
 
-/// The organisations with the most events
+/// The organizations with the most events
 ///
 /// Of all organizations. Where there is authentication, only the operator's organization may ask (`operator_org_id`).
 #[utoipa::path(
@@ -200,7 +200,7 @@ impl From<OrganizationCount> for TopOrganization {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 5 by default."),
     ),
     responses(
-        (status = 200, description = "The organisations.", body = TopOrganizations, headers(
+        (status = 200, description = "The organizations.", body = TopOrganizations, headers(
             ("X-Cache" = String, description = "Always `MISS`: this is not cached."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
         )),
@@ -208,12 +208,12 @@ impl From<OrganizationCount> for TopOrganization {
     ),
 )]
 pub(in crate::transport::rest) async fn top(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     params: Params,
 ) -> Result<Response, Failure> {
     let (days, limit) = question(params)?;
-    let (window, found) = serving.app.directory.top_organizations(&org_id, days, limit).await?;
+    let (window, found) = context.app.directory.top_organizations(&org_id, days, limit).await?;
     let top = TopOrganizations {
         start_date: rfc3339::write_date(window.from()),
         end_date: rfc3339::write_date(window.to().plus_millis(-1)),

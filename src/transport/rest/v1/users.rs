@@ -1,4 +1,4 @@
-//! Users: what an organisation knows of them.
+//! Users: what an organization knows of them.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use utoipa::ToSchema;
 
 use crate::domain::{Error, User, UserDraft, nothing_wrong};
 use crate::transport::auth::Caller;
-use crate::transport::rest::admission::Organisation;
+use crate::transport::context::TransportContext;
+use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::fields::{Faults, Text};
 use crate::transport::rfc3339;
-use crate::transport::serving::Serving;
 
 /// A user, as it is sent.
 #[derive(Deserialize, ToSchema)]
@@ -40,7 +40,7 @@ pub(in crate::transport::rest) struct NewUser<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-10T21:10:00Z")]
     updated_at: Text<'a>,
-    /// The organisation; only ever that of the token. It need not be given.
+    /// The organization; only ever that of the token. It need not be given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -62,7 +62,7 @@ impl NewUser<'_> {
     }
 }
 
-/// What an organisation knows of a user.
+/// What an organization knows of a user.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct StoredUser {
     /// The user's id, as in events.
@@ -108,17 +108,17 @@ impl From<User> for StoredUser {
     ),
 )]
 pub(in crate::transport::rest) async fn put(
-    State(serving): State<Arc<Serving>>,
+    State(context): State<Arc<TransportContext>>,
     caller: Caller,
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<StoredUser>, Failure> {
-    let bytes = body::read(request, &serving.app.config).await?;
+    let bytes = body::read(request, &context.app.config).await?;
     let user_id = super::named(path)?;
     let body: NewUser<'_> = super::read(&bytes)?;
     super::check_org_id(&caller, &body.org_id)?;
     let draft = body.draft(&user_id)?;
-    Ok(Json(serving.app.directory.put_user(&caller.org_id, user_id, draft).await?.into()))
+    Ok(Json(context.app.directory.put_user(&caller.org_id, user_id, draft).await?.into()))
 }
 
 /// A user
@@ -135,9 +135,9 @@ pub(in crate::transport::rest) async fn put(
     ),
 )]
 pub(in crate::transport::rest) async fn show(
-    State(serving): State<Arc<Serving>>,
-    Organisation(org_id): Organisation,
+    State(context): State<Arc<TransportContext>>,
+    PathOrganization(org_id): PathOrganization,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<StoredUser>, Failure> {
-    Ok(Json(serving.app.directory.user(&org_id, &super::named(path)?).await?.into()))
+    Ok(Json(context.app.directory.user(&org_id, &super::named(path)?).await?.into()))
 }

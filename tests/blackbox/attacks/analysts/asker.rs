@@ -6,16 +6,16 @@ use tallyhouse::clickhouse::analysts::{self, AnalystKey};
 use tallyhouse::config::Config;
 use tallyhouse::domain::OrgId;
 
-use crate::house::House;
+use crate::service::TestService;
 use crate::tokens::SECRET;
 
 /// The organizations that have analysts. One has a dot in its id.
 pub(super) const ORGS: &str = "acme,beta,a.b";
 
 /// A service with authentication, and analysts.
-pub(super) async fn house(more: &[(&str, &str)]) -> House {
+pub(super) async fn service(more: &[(&str, &str)]) -> TestService {
     let settings = [("TALLYHOUSE_AUTH_HS256_SECRET", SECRET), ("TALLYHOUSE_ANALYST_ORGS", ORGS)];
-    House::with(&[&settings, more].concat()).await
+    TestService::with(&[&settings, more].concat()).await
 }
 
 /// An answer: whether it went well, its text, and what its headers tell.
@@ -38,9 +38,9 @@ pub(super) struct Asker {
 
 impl Asker {
     /// As `tallyhouse analyst` says.
-    pub(super) fn at_the_gateway(house: &House, org: Option<&str>) -> Self {
+    pub(super) fn at_the_gateway(service: &TestService, org: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
-        command.arg("analyst").args(org).arg("--data-dir").arg(house.data_dir());
+        command.arg("analyst").args(org).arg("--data-dir").arg(service.data_dir());
         command.env("TALLYHOUSE_AUTH_HS256_SECRET", SECRET).env("TALLYHOUSE_ANALYST_ORGS", ORGS);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -50,8 +50,8 @@ impl Asker {
             line.split_whitespace().nth(1).unwrap().to_owned()
         };
         Self {
-            http: house.http.clone(),
-            url: house.sql_url.clone(),
+            http: service.http.clone(),
+            url: service.sql_url.clone(),
             user: value("user"),
             password: value("password"),
             database: value("database"),
@@ -59,13 +59,13 @@ impl Asker {
     }
 
     /// As the gateway asks the engine.
-    pub(super) fn at_the_engine(house: &House, org: Option<&str>) -> Self {
-        let key = AnalystKey::open(&Config { data_dir: house.data_dir().to_owned(), ..Config::default() }).unwrap();
+    pub(super) fn at_the_engine(service: &TestService, org: Option<&str>) -> Self {
+        let key = AnalystKey::open(&Config { data_dir: service.data_dir().to_owned(), ..Config::default() }).unwrap();
         let org_id = org.map(|org| OrgId::parse(org).unwrap());
         let user = analysts::user(org_id.as_ref());
         Self {
-            http: house.http.clone(),
-            url: house.clickhouse_url.clone(),
+            http: service.http.clone(),
+            url: service.clickhouse_url.clone(),
             password: key.engine_password(&user).expose().to_owned(),
             user,
             database: org_id
@@ -103,7 +103,7 @@ impl Asker {
 
 /// Writes rows of an organization into every table. Each text of theirs has the
 /// organization's name in it.
-pub(super) async fn fill(house: &House, org: &str, rows: u32) {
+pub(super) async fn fill(service: &TestService, org: &str, rows: u32) {
     let text = |prefix: &str| format!("'{prefix}-of-{org}-' || toString(number)");
     let statements = [
         format!(
@@ -139,6 +139,6 @@ pub(super) async fn fill(house: &House, org: &str, rows: u32) {
         ),
     ];
     for statement in statements {
-        house.sql(&statement).await;
+        service.sql(&statement).await;
     }
 }

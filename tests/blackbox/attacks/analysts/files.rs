@@ -1,19 +1,19 @@
 //! Attacks on files: the service's secrets, other organizations' stored rows, the
 //! machine's.
 
-use super::asker::{Asker, fill, house};
+use super::asker::{Asker, fill, service};
 use crate::tokens::SECRET;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_analyst_reads_a_file() {
-    let house = house(&[("TALLYHOUSE_CURSOR_SECRET", "another secret, of 32 bytes or more")]).await;
-    fill(&house, "globex", 10).await;
-    let part = house.sql("SELECT path FROM system.parts WHERE active AND table = 'users' LIMIT 1").await;
-    let data_dir = house.data_dir().display();
+    let service = service(&[("TALLYHOUSE_CURSOR_SECRET", "another secret, of 32 bytes or more")]).await;
+    fill(&service, "globex", 10).await;
+    let part = service.sql("SELECT path FROM system.parts WHERE active AND table = 'users' LIMIT 1").await;
+    let data_dir = service.data_dir().display();
     let paths = [
         "/proc/self/environ".to_owned(),
-        format!("/proc/{}/environ", house.pid()),
-        format!("/proc/{}/environ", house.engine_pid()),
+        format!("/proc/{}/environ", service.pid()),
+        format!("/proc/{}/environ", service.engine_pid()),
         "/proc/1/environ".to_owned(),
         "/etc/passwd".to_owned(),
         "/dev/stdin".to_owned(),
@@ -25,7 +25,7 @@ async fn no_analyst_reads_a_file() {
         format!("{part}columns.txt"),
     ];
     for org in [Some("acme"), None] {
-        for asker in [Asker::at_the_gateway(&house, org), Asker::at_the_engine(&house, org)] {
+        for asker in [Asker::at_the_gateway(&service, org), Asker::at_the_engine(&service, org)] {
             for path in &paths {
                 for attack in [
                     format!("SELECT file('{path}')"),
@@ -50,7 +50,7 @@ async fn no_analyst_reads_a_file() {
             }
         }
     }
-    let environ = std::fs::read(format!("/proc/{}/environ", house.engine_pid())).unwrap();
+    let environ = std::fs::read(format!("/proc/{}/environ", service.engine_pid())).unwrap();
     let environ = String::from_utf8(environ).unwrap();
     assert!(!environ.contains(SECRET) && !environ.contains("TALLYHOUSE"), "{environ}");
     assert_eq!(environ.split_terminator('\0').count(), 2, "{environ}");
@@ -58,10 +58,10 @@ async fn no_analyst_reads_a_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_analyst_reaches_another_host_or_program() {
-    let house = house(&[]).await;
+    let service = service(&[]).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    for asker in [Asker::at_the_gateway(&house, None), Asker::at_the_engine(&house, None)] {
+    for asker in [Asker::at_the_gateway(&service, None), Asker::at_the_engine(&service, None)] {
         for attack in [
             format!("SELECT * FROM url('http://{address}/', 'LineAsString')"),
             format!("SELECT * FROM remote('{address}', system.one)"),
@@ -82,11 +82,11 @@ async fn no_analyst_reaches_another_host_or_program() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_probe_for_readiness_says_how_much_of_the_sandbox_is_in_force() {
-    let house = crate::house::House::new().await;
-    let (status, body) = house.get("/readyz").await;
+    let service = crate::service::TestService::new().await;
+    let (status, body) = service.get("/readyz").await;
     assert_eq!(status, 200);
     let sandbox = body["engine_sandbox"].as_str().unwrap();
-    let log = house.stderr();
+    let log = service.stderr();
     match sandbox {
         "full" => assert!(log.contains("runs in a sandbox"), "{log}"),
         "partial" => assert!(log.contains("a part of its sandbox"), "{log}"),
@@ -94,7 +94,7 @@ async fn the_probe_for_readiness_says_how_much_of_the_sandbox_is_in_force() {
     }
     // Every thread of the engine has the filter of system calls.
     if sandbox == "full" {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", house.engine_pid())).unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", service.engine_pid())).unwrap();
         for task in tasks.flatten() {
             let Ok(status) = std::fs::read_to_string(task.path().join("status")) else { continue };
             assert!(status.contains("Seccomp:\t2"), "{status}");

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::asker::{Answer, Asker, fill, house};
+use super::asker::{Answer, Asker, fill, service};
 
 /// The views of an organization's analysts, with their columns.
 const VIEWS: [(&str, &[&str]); 10] = [
@@ -61,11 +61,11 @@ const KNOWN: [&str; 16] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_analyst_reads_no_row_of_another_organization_by_any_known_attack() {
-    let house = house(&[]).await;
+    let service = service(&[]).await;
     for org in ["acme", "globex", "beta"] {
-        fill(&house, org, 50).await;
+        fill(&service, org, 50).await;
     }
-    for asker in [Asker::at_the_gateway(&house, Some("acme")), Asker::at_the_engine(&house, Some("acme"))] {
+    for asker in [Asker::at_the_gateway(&service, Some("acme")), Asker::at_the_engine(&service, Some("acme"))] {
         assert_eq!(asker.text("SELECT DISTINCT org_id FROM users").await.as_deref(), Ok("acme"));
         for attack in KNOWN {
             let answer = asker.ask(attack).await;
@@ -85,11 +85,11 @@ async fn an_analyst_reads_no_row_of_another_organization_by_any_known_attack() {
 async fn generated_statements_have_the_same_answer_whatever_rows_others_have() {
     let seed = std::env::var("ATTACK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
     println!("ATTACK_SEED={seed}");
-    let house = house(&[]).await;
-    fill(&house, "acme", 60).await;
+    let service = service(&[]).await;
+    fill(&service, "acme", 60).await;
     let mut random = StdRng::seed_from_u64(seed);
     let statements: Vec<String> = statements(&mut random);
-    let askers = [Asker::at_the_gateway(&house, Some("acme")), Asker::at_the_engine(&house, Some("acme"))];
+    let askers = [Asker::at_the_gateway(&service, Some("acme")), Asker::at_the_engine(&service, Some("acme"))];
     let mut before = Vec::new();
     for (place, asker) in askers.iter().enumerate() {
         for statement in &statements {
@@ -100,7 +100,7 @@ async fn generated_statements_have_the_same_answer_whatever_rows_others_have() {
     assert!(went_well > statements.len() / 2, "only {went_well} of twice {} went well", statements.len());
 
     for org in ["globex", "beta", "aaa", "a.b"] {
-        fill(&house, org, 300).await;
+        fill(&service, org, 300).await;
     }
     for (place, statement, first) in before {
         let (first, again) =
@@ -190,11 +190,11 @@ fn statement(random: &mut StdRng, view: &str, column: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organization_with_a_dot_in_its_id_has_an_analyst_of_its_own() {
-    let house = house(&[]).await;
+    let service = service(&[]).await;
     for org in ["a.b", "acme"] {
-        fill(&house, org, 10).await;
+        fill(&service, org, 10).await;
     }
-    let asker = Asker::at_the_gateway(&house, Some("a.b"));
+    let asker = Asker::at_the_gateway(&service, Some("a.b"));
     assert_eq!(asker.user, "analyst_a.b");
     for (view, _) in VIEWS {
         assert_eq!(asker.text(&format!("SELECT DISTINCT org_id FROM {view}")).await.as_deref(), Ok("a.b"), "{view}");
@@ -205,11 +205,11 @@ async fn an_organization_with_a_dot_in_its_id_has_an_analyst_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_the_gateway_tell_nothing_of_rows_read() {
-    let house = house(&[]).await;
+    let service = service(&[]).await;
     for org in ["acme", "globex"] {
-        fill(&house, org, 77).await;
+        fill(&service, org, 77).await;
     }
-    let asker = Asker::at_the_gateway(&house, Some("acme"));
+    let asker = Asker::at_the_gateway(&service, Some("acme"));
     for statement in ["SELECT count() FROM users FORMAT JSON", "SELECT user_id FROM users WHERE toUInt64(user_id) = 1"]
     {
         let answer = asker.ask(statement).await;

@@ -1,4 +1,4 @@
-//! A second service on a house's ClickHouse, with a log of its own.
+//! A second service on the ClickHouse of the first, with a log of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use tallyhouse::transport::proto::ingest_service_client::IngestServiceClient;
 use tonic::transport::Channel;
 
-use crate::house::{House, eventually};
+use crate::service::{TestService, eventually};
 
 /// Dropping it ends it.
 pub(crate) struct SecondService {
@@ -19,9 +19,9 @@ pub(crate) struct SecondService {
 
 impl SecondService {
     /// Beside the first, with these settings.
-    pub(crate) async fn start(house: &House, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(service: &TestService, settings: &[(&str, &str)]) -> Self {
         let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let settings: Vec<_> = database(house).into_iter().chain(own).collect();
+        let settings: Vec<_> = database(service).into_iter().chain(own).collect();
         let dir = tempfile::tempdir().unwrap();
         let mut second = Self { process: spawn(dir.path(), &settings), dir, settings, url: String::new() };
         second.serve().await;
@@ -93,18 +93,18 @@ impl SecondService {
 }
 
 /// Starts a second service, which must end by itself: what it says.
-pub(crate) fn start_in_vain(house: &House) -> String {
+pub(crate) fn start_in_vain(service: &TestService) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = spawn(dir.path(), &database(house));
+    let mut process = spawn(dir.path(), &database(service));
     let status = process.wait().unwrap();
     assert!(!status.success(), "it served");
     std::fs::read_to_string(stderr_path(dir.path())).unwrap()
 }
 
-/// The settings by which a house's ClickHouse is reached.
-fn database(house: &House) -> Vec<(String, String)> {
-    let password = std::fs::read_to_string(house.data_dir().join("clickhouse/password")).unwrap();
-    let url = ("TALLYHOUSE_CLICKHOUSE_URL".to_owned(), house.clickhouse_url.clone());
+/// The settings by which a service's ClickHouse is reached.
+fn database(service: &TestService) -> Vec<(String, String)> {
+    let password = std::fs::read_to_string(service.data_dir().join("clickhouse/password")).unwrap();
+    let url = ("TALLYHOUSE_CLICKHOUSE_URL".to_owned(), service.clickhouse_url.clone());
     vec![url, ("TALLYHOUSE_CLICKHOUSE_PASSWORD".to_owned(), password.trim().to_owned())]
 }
 

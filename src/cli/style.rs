@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::io::IsTerminal;
 
-use clap::builder::styling::{AnsiColor, Style};
+use clap::builder::styling::{AnsiColor, Style as AnsiStyle};
 
 /// Paints text, or leaves it as it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Paint {
+pub struct Style {
     on: bool,
 }
 
-impl Paint {
+impl Style {
     /// Colours when `stream` is a terminal and nobody asked for none by
     /// setting `NO_COLOR` (<https://no-color.org>).
     pub fn for_stream(stream: &impl IsTerminal) -> Self {
@@ -31,12 +31,12 @@ impl Paint {
 
     /// For what matters most.
     pub fn bold(self, text: &str) -> String {
-        self.paint(Style::new().bold(), text)
+        self.paint(AnsiStyle::new().bold(), text)
     }
 
     /// For what matters least.
     pub fn dim(self, text: &str) -> String {
-        self.paint(Style::new().dimmed(), text)
+        self.paint(AnsiStyle::new().dimmed(), text)
     }
 
     /// For bars.
@@ -59,7 +59,7 @@ impl Paint {
         self.paint(AnsiColor::Red.on_default(), text)
     }
 
-    fn paint(self, style: Style, text: &str) -> String {
+    fn paint(self, style: AnsiStyle, text: &str) -> String {
         if self.on { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 }
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn plain_paint_leaves_text_alone() {
-        assert_eq!(Paint::plain().red("no"), "no");
-        assert_eq!(Paint { on: true }.red("no"), "\u{1b}[31mno\u{1b}[0m");
+        assert_eq!(Style::plain().red("no"), "no");
+        assert_eq!(Style { on: true }.red("no"), "\u{1b}[31mno\u{1b}[0m");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const TABLES: [&str; 5] = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
 
 /// A running service. Dropping it ends it, and its engine with it.
-pub(crate) struct House {
+pub(crate) struct TestService {
     service: Option<Child>,
     settings: Vec<(String, String)>,
     /// Size of a disk of its own for the log, in megabytes.
@@ -34,7 +34,7 @@ pub(crate) struct House {
     pub(crate) http: reqwest::Client,
 }
 
-impl House {
+impl TestService {
     /// A new, empty one.
     pub(crate) async fn new() -> Self {
         Self::with(&[]).await
@@ -47,27 +47,27 @@ impl House {
 
     /// A new one that is asked by this client, over TLS for example.
     pub(crate) async fn with_client(settings: &[(&str, &str)], http: reqwest::Client) -> Self {
-        let mut house = Self::unstarted(settings);
-        house.http = http;
-        house.start().await;
-        house
+        let mut service = Self::unstarted(settings);
+        service.http = http;
+        service.start().await;
+        service
     }
 
     /// A new one whose processes may open so many files.
     pub(crate) async fn with_descriptors(settings: &[(&str, &str)], descriptors_max: u32) -> Self {
-        let mut house = Self::unstarted(settings);
-        house.descriptors_max = Some(descriptors_max);
-        house.start().await;
-        house
+        let mut service = Self::unstarted(settings);
+        service.descriptors_max = Some(descriptors_max);
+        service.start().await;
+        service
     }
 
     /// A new one whose log has a disk of its own, which only its processes
     /// see.
     pub(crate) async fn with_log_disk(settings: &[(&str, &str)], log_disk_mb: Option<u32>) -> Self {
-        let mut house = Self::unstarted(settings);
-        house.log_disk_mb = log_disk_mb;
-        house.start().await;
-        house
+        let mut service = Self::unstarted(settings);
+        service.log_disk_mb = log_disk_mb;
+        service.start().await;
+        service
     }
 
     fn unstarted(settings: &[(&str, &str)]) -> Self {
@@ -328,7 +328,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for TestService {
     fn drop(&mut self) {
         if let Some(mut service) = self.service.take() {
             let _ = service.kill();

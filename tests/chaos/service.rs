@@ -25,13 +25,13 @@ use crate::fault::Tally;
 use crate::plan::Plan;
 use crate::proxy::Proxy;
 
-/// Longest anything of the house may take.
+/// Longest anything of the service may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often something that is awaited is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// See the module. Dropping it ends everything.
-pub(crate) struct House {
+pub(crate) struct TestService {
     dir: PathBuf,
     settings: Vec<(&'static str, String)>,
     engine: Engine,
@@ -47,7 +47,7 @@ pub(crate) struct House {
     http: reqwest::Client,
 }
 
-impl House {
+impl TestService {
     /// Everything but the service.
     pub(crate) async fn build(dir: &Path, plan: &Plan, clock: &Path, tally: Arc<Tally>) -> Result<Self> {
         let log_dir = dir.join("data/log");
@@ -256,7 +256,7 @@ impl House {
 
     /// Audits the hours of these moments, and repairs what differs, for no longer
     /// than this. Says whether the audit came to its end, which it
-    /// need not on a bad day.
+    /// need not on a fault scenario.
     pub(crate) async fn audit(&self, from_millis: i64, to_millis: i64, wait_max: Duration) -> Result<bool> {
         let window = Some(Window { from: Some(timestamp(from_millis)), to: Some(timestamp(to_millis)) });
         let mut client = AuditServiceClient::connect(self.url()?).await?;

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::audit::{HOUR, NO_BACKGROUND, request_audit};
 use crate::events::{click, clicks, now_millis, window};
-use crate::house::{House, TABLES, eventually, signal};
-use crate::second::SecondService;
+use crate::second_service::SecondService;
+use crate::service::{TABLES, TestService, eventually, signal};
 
 const MAGIC: &[u8; 8] = b"TALLYSG2";
 const MAGIC_WITHOUT_TERMS: &[u8; 8] = b"TALLYSEG";
@@ -42,44 +42,44 @@ pub(crate) fn as_a_stranger(bytes: &[u8], id: Uuid) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stored_segment_that_comes_back_under_a_forgotten_token_changes_nothing() {
-    let mut house = House::new().await;
-    signal(house.engine_pid(), "STOP");
+    let mut service = TestService::new().await;
+    signal(service.engine_pid(), "STOP");
     let request =
         IngestBatchRequest { events: clicks("it's \\ once", 200, now_millis()), durability: 0, ..Default::default() };
-    let counts = house.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
+    let counts = service.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap();
     assert_eq!(counts.accepted, 200);
-    house.kill();
-    let files = segments(&house.log_dir());
+    service.kill();
+    let files = segments(&service.log_dir());
     let logged: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
     assert!(!logged.is_empty());
-    house.start().await;
-    house.assert_counted(200).await;
+    service.start().await;
+    service.assert_counted(200).await;
 
     for round in 0..2 {
-        assert_eq!(house.stop(), Some(0));
+        assert_eq!(service.stop(), Some(0));
         for bytes in &logged {
             let id = Uuid::now_v7();
-            std::fs::write(house.log_dir().join(format!("{id}.sealed")), as_a_stranger(bytes, id)).unwrap();
+            std::fs::write(service.log_dir().join(format!("{id}.sealed")), as_a_stranger(bytes, id)).unwrap();
         }
-        house.start().await;
-        house.assert_counted(200).await;
-        assert!(house.stderr().contains("is settled"), "round {round}");
-        assert_eq!(house.sql("SELECT count() FROM system.tables WHERE name LIKE 'settling%'").await, "0");
+        service.start().await;
+        service.assert_counted(200).await;
+        assert!(service.stderr().contains("is settled"), "round {round}");
+        assert_eq!(service.sql("SELECT count() FROM system.tables WHERE name LIKE 'settling%'").await, "0");
     }
 }
 
 /// Takes the newest part of a table away, as if ClickHouse had been killed
 /// after it noted the part's token and before it had the part.
-async fn lose_newest_part(house: &House, table: &str) {
-    let path = house
+async fn lose_newest_part(service: &TestService, table: &str) {
+    let path = service
         .sql(&format!(
             "SELECT path FROM system.parts WHERE database = 'tallyhouse' AND table = '{table}' AND active \
              ORDER BY max_block_number DESC LIMIT 1"
         ))
         .await;
-    house.sql(&format!("DETACH TABLE {table}")).await;
+    service.sql(&format!("DETACH TABLE {table}")).await;
     std::fs::remove_dir_all(path).unwrap();
-    house.sql(&format!("ATTACH TABLE {table}")).await;
+    service.sql(&format!("ATTACH TABLE {table}")).await;
 }
 
 /// Has the hours around a moment audited and repaired, as the background does.
@@ -92,8 +92,8 @@ async fn repair(channel: Channel, millis: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_lost_behind_a_token_is_stored_again_and_counted_right_by_the_audit() {
     for table in ["events", "user_minutes"] {
-        let house = House::with(&[NO_BACKGROUND]).await;
-        let mut second = SecondService::start(&house, &[NO_BACKGROUND]).await;
+        let service = TestService::with(&[NO_BACKGROUND]).await;
+        let mut second = SecondService::start(&service, &[NO_BACKGROUND]).await;
         // Three hours ago, and beside it an event in a partition of its own, so
         // that nothing is merged.
         let at = now_millis() - 3 * HOUR;
@@ -103,37 +103,37 @@ async fn what_a_server_lost_behind_a_token_is_stored_again_and_counted_right_by_
         };
         assert_eq!(send(&second, vec![click("before", at - 70 * 24 * HOUR)], Durability::Stored).await, 1);
 
-        signal(house.engine_pid(), "STOP");
+        signal(service.engine_pid(), "STOP");
         assert_eq!(send(&second, clicks("lost", 200, at), Durability::Logged).await, 200);
         second.kill();
         let logged: Vec<(PathBuf, Vec<u8>)> =
             segments(&second.log_dir()).into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();
-        signal(house.engine_pid(), "CONT");
+        signal(service.engine_pid(), "CONT");
         second.start_again().await;
         eventually("the segment is stored", || async { segments(&second.log_dir()).is_empty() }).await;
-        assert_eq!(house.totals().await, ["201"; 5]);
+        assert_eq!(service.totals().await, ["201"; 5]);
 
         // The segment comes back, as after a crash before it was removed.
         second.kill();
-        lose_newest_part(&house, table).await;
+        lose_newest_part(&service, table).await;
         for (file, bytes) in &logged {
             std::fs::write(file, bytes).unwrap();
         }
         second.start_again().await;
         eventually("the segment is stored again", || async { segments(&second.log_dir()).is_empty() }).await;
         assert!(second.stderr().contains("is settled"), "{table}");
-        assert_eq!(house.totals().await[0], "201", "{table}");
-        assert_ne!(house.totals().await, ["201"; 5], "{table}: a rollup is off until it is audited");
+        assert_eq!(service.totals().await[0], "201", "{table}");
+        assert_ne!(service.totals().await, ["201"; 5], "{table}: a rollup is off until it is audited");
 
         repair(second.channel().await, at).await;
-        assert_eq!(house.totals().await, ["201"; 5], "{table}");
+        assert_eq!(service.totals().await, ["201"; 5], "{table}");
     }
 }
 
 /// Makes ClickHouse fail in the next insert into a table that has one part,
 /// after it has noted the block's token: the part's name is taken, by a file.
-async fn fail_next_part(house: &House, table: &str) {
-    let name = house
+async fn fail_next_part(service: &TestService, table: &str) {
+    let name = service
         .sql(&format!(
             "SELECT concat(path, '../', partition_id, '_', toString(max_block_number + 1), '_', \
                  toString(max_block_number + 1), '_0') \
@@ -147,14 +147,14 @@ async fn fail_next_part(house: &House, table: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_insert_that_fails_behind_its_token_is_stored_when_it_is_repeated() {
     for table in TABLES {
-        let house = House::with(&[NO_BACKGROUND]).await;
+        let service = TestService::with(&[NO_BACKGROUND]).await;
         let at = now_millis() - 3 * HOUR;
-        house.store(vec![click("before", at)]).await;
-        fail_next_part(&house, table).await;
-        house.store(clicks("failed", 200, at)).await;
-        assert!(house.stderr().contains("an insert failed and will be repeated"), "{table}: it must fail once");
-        house.assert_stored(201).await;
-        repair(house.channel().await, at).await;
-        house.assert_counted(201).await;
+        service.store(vec![click("before", at)]).await;
+        fail_next_part(&service, table).await;
+        service.store(clicks("failed", 200, at)).await;
+        assert!(service.stderr().contains("an insert failed and will be repeated"), "{table}: it must fail once");
+        service.assert_stored(201).await;
+        repair(service.channel().await, at).await;
+        service.assert_counted(201).await;
     }
 }

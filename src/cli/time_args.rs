@@ -49,7 +49,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a moment: an RFC 3339 time, or a date, which is its midnight of UTC.
-pub fn parse_moment(text: &str) -> Result<Timestamp, String> {
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     let moment = times::parse(text).or_else(|| times::parse_date(text));
     moment.ok_or_else(|| format!("'{text}' is neither a time such as 2026-02-10T21:00:00Z nor a date"))
 }
@@ -112,10 +112,10 @@ pub struct WindowArgs {
     pub last: Option<Duration>,
     /// The window starts here: a time such as 2026-02-10T21:00:00Z, or a date
     /// (its midnight of UTC).
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub from: Option<Timestamp>,
     /// The window ends before this time. Without it: now.
-    #[arg(long, value_name = "TIME", value_parser = parse_moment, requires = "from")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "from")]
     pub to: Option<Timestamp>,
 }
 
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn moments_are_times_or_dates() {
         let check = |text: &str, millis: Option<i64>| {
-            assert_eq!(parse_moment(text).ok(), millis.map(Timestamp::from_millis), "{text}");
+            assert_eq!(parse_time(text).ok(), millis.map(Timestamp::from_millis), "{text}");
         };
         check("1970-01-01", Some(0));
         check("1970-01-01T00:00:00.0019Z", Some(1));
@@ -221,7 +221,7 @@ mod tests {
         for millis in [0, 1, -1, 1_770_757_653_120] {
             let moment = to_proto(Timestamp::from_millis(millis));
             assert_eq!(from_proto(&moment).millis(), millis);
-            assert_eq!(parse_moment(&rfc3339(&moment)), Ok(Timestamp::from_millis(millis)));
+            assert_eq!(parse_time(&rfc3339(&moment)), Ok(Timestamp::from_millis(millis)));
         }
         assert_eq!(readable(Timestamp::from_millis(1_770_757_653_120), Precision::Milli), "2026-02-10 21:07:33.120");
     }

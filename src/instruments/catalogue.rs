@@ -65,7 +65,7 @@ pub const CATALOGUE: [Described; 33] = [
     of("tallyhouse.ingest.deduplication.duration", Histogram, "s", "", "Time of a batch from its first event's check to its verdicts, look-ups of late events included."),
     of("tallyhouse.ingest.events", Counter, "", "verdict", "Events by verdict."),
     of("tallyhouse.limits.refusals", Counter, "", "policy", "Calls refused by a rate limit. A limit that is off is not listed."),
-    of("tallyhouse.limits.subjects", Gauge, "", "policy", "Organisations or users whose rate is counted just now."),
+    of("tallyhouse.limits.subjects", Gauge, "", "policy", "Organizations or users whose rate is counted just now."),
     of("tallyhouse.log.age", Gauge, "s", "", "Age of the oldest acknowledged event that is not in ClickHouse; 0: all are."),
     of("tallyhouse.log.events", Gauge, "", "", "Events not in ClickHouse."),
     of("tallyhouse.log.groups", Histogram, "", "", "Events that were synced to disk together."),

@@ -20,17 +20,17 @@ use tonic::{Code, Status};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service, ServiceExt};
 
+use super::access::need;
 use super::deadline::{self, DeadlineBody};
-use super::needs::need;
 use super::request_body::{Patience, RequestBody};
 use super::status;
 use crate::domain::Error;
-use crate::transport::auth::{Need, Scope};
+use crate::transport::auth::{RequiredAccess, Scope};
 use crate::transport::call::{self, Call};
 use crate::transport::concurrency::{Class, HealthCheck};
+use crate::transport::context::TransportContext;
 use crate::transport::protocol::Protocol;
 use crate::transport::rest::Failure;
-use crate::transport::serving::Serving;
 
 /// Longest a health check may take, its request included, and longest the
 /// request of somebody who watches health may take to arrive.
@@ -40,21 +40,21 @@ const REFLECTION_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Clone)]
-pub(super) struct Guard<S> {
+pub(super) struct AuthLayer<S> {
     inner: GrpcWebService<Explaining<S>>,
-    serving: Arc<Serving>,
+    context: Arc<TransportContext>,
 }
 
-impl<S: Service<Request<Body>, Response = Response<Body>>> Guard<S> {
+impl<S: Service<Request<Body>, Response = Response<Body>>> AuthLayer<S> {
     /// Wraps a service.
-    pub(super) fn new(inner: S, serving: &Arc<Serving>) -> Self {
-        let body_wait_max = Duration::from_millis(serving.app.config.body_wait_ms_max);
+    pub(super) fn new(inner: S, context: &Arc<TransportContext>) -> Self {
+        let body_wait_max = Duration::from_millis(context.app.config.body_wait_ms_max);
         let inner = GrpcWebLayer::new().layer(Explaining { inner, body_wait_max });
-        Self { inner, serving: Arc::clone(serving) }
+        Self { inner, context: Arc::clone(context) }
     }
 }
 
-impl<S> Service<Request<axum::body::Body>> for Guard<S>
+impl<S> Service<Request<axum::body::Body>> for AuthLayer<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -69,9 +69,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<axum::body::Body>) -> Self::Future {
-        let Self { inner, serving } = self.clone();
+        let Self { inner, context } = self.clone();
         async move {
-            let check = match admit(&serving, &mut request).await {
+            let check = match admit(&context, &mut request).await {
                 Ok(check) => check,
                 Err(response) => return Ok(response.map(Body::new)),
             };
@@ -97,7 +97,7 @@ where
 /// Lets a request through, with its caller; or says what it is answered. A
 /// health check has its place.
 async fn admit(
-    serving: &Serving,
+    context: &TransportContext,
     request: &mut Request<axum::body::Body>,
 ) -> Result<Option<HealthCheck>, Response<axum::body::Body>> {
     let protocol = Protocol::of(request.headers());
@@ -109,21 +109,21 @@ async fn admit(
     if let Some(message) = unspoken {
         return Err(Failure::unsupported_media_type(message).into_response());
     }
-    let need = need(request.uri().path(), &serving.app.config);
+    let need = need(request.uri().path(), &context.app.config);
     if let (Some(call), Some(_)) = (call::of(request), &need) {
-        serving.methods.note(call, request.uri().path());
+        context.methods.note(call, request.uri().path());
     }
     let scope = match need {
-        Some(Need::Nothing) => return probe(request).map_err(|error| protocol.refusal(error)),
-        Some(Need::Scope(scope)) => scope,
+        Some(RequiredAccess::Nothing) => return probe(request).map_err(|error| protocol.refusal(error)),
+        Some(RequiredAccess::Scope(scope)) => scope,
         None => return Err(protocol.status_response(Status::unimplemented("there is no such method"))),
     };
-    match serving.app.callers.caller(request.headers(), scope).await {
+    match context.app.callers.caller(request.headers(), scope).await {
         Ok(caller) => {
             if let Some(call) = call::of(request) {
-                call.note_organisation(&caller.org_id);
+                call.note_organization(&caller.org_id);
             }
-            serving.check_rate(&caller, scope).map_err(|error| protocol.refusal(error))?;
+            context.check_rate(&caller, scope).map_err(|error| protocol.refusal(error))?;
             if let Some(call) = call::of(request) {
                 call.enter(Class::Call, Some(&caller.org_use)).map_err(|error| protocol.refusal(error))?;
                 call.note_changes_nothing(scope == Scope::Read);

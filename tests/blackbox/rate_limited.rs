@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::events::{click, now_millis};
-use crate::house::House;
+use crate::service::TestService;
 
 /// Clicks of one user.
 fn of_user(prefix: &str, user: &str, count: usize) -> Vec<proto::Event> {
@@ -19,9 +19,9 @@ fn of_user(prefix: &str, user: &str, count: usize) -> Vec<proto::Event> {
     events
 }
 
-async fn send(house: &House, events: Vec<proto::Event>) -> Result<proto::VerdictCounts, Status> {
+async fn send(service: &TestService, events: Vec<proto::Event>) -> Result<proto::VerdictCounts, Status> {
     let request = IngestBatchRequest { events, ..IngestBatchRequest::default() };
-    house.ingest().await.ingest_batch(request).await.map(|answer| answer.into_inner().counts.unwrap())
+    service.ingest().await.ingest_batch(request).await.map(|answer| answer.into_inner().counts.unwrap())
 }
 
 /// What a refusal says: for how long, and about whom.
@@ -37,47 +37,47 @@ fn told(refusal: &Status) -> (Duration, Vec<String>) {
 async fn a_user_over_its_limit_is_told_when_to_come_again_and_then_has_room() {
     let limits =
         [("TALLYHOUSE_RATE_LIMIT_USER_EVENTS_PER_SECOND", "50"), ("TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS", "2")];
-    let house = House::with(&limits).await;
+    let service = TestService::with(&limits).await;
     let taken = of_user("a", "ann", 100);
-    assert_eq!(send(&house, taken.clone()).await.unwrap().accepted, 100);
+    assert_eq!(send(&service, taken.clone()).await.unwrap().accepted, 100);
     // A batch of several users is taken whole or not at all.
     let mixed = [of_user("b", "ann", 1), of_user("c", "bob", 3)].concat();
-    let refusal = send(&house, mixed.clone()).await.unwrap_err();
+    let refusal = send(&service, mixed.clone()).await.unwrap_err();
     let (wait, subjects) = told(&refusal);
     assert_eq!(subjects, ["user:ann"]);
     assert!(wait <= Duration::from_millis(2_250), "{wait:?}");
     // Duplicates cost nothing, and need no room: neither for ann nor for the others.
-    assert_eq!(send(&house, taken.clone()).await.unwrap().duplicate, 100);
+    assert_eq!(send(&service, taken.clone()).await.unwrap().duplicate, 100);
     let mut changed = taken;
     changed.iter_mut().for_each(|event| event.seq = 1);
-    assert_eq!(send(&house, changed).await.unwrap().conflict, 100);
-    assert_eq!(send(&house, of_user("d", "bob", 100)).await.unwrap().accepted, 100, "bob was charged nothing");
+    assert_eq!(send(&service, changed).await.unwrap().conflict, 100);
+    assert_eq!(send(&service, of_user("d", "bob", 100)).await.unwrap().accepted, 100, "bob was charged nothing");
     let mut nobody = of_user("e", "", 500);
-    assert_eq!(send(&house, nobody.clone()).await.unwrap().accepted, 500, "events without users have no limit");
+    assert_eq!(send(&service, nobody.clone()).await.unwrap().accepted, 500, "events without users have no limit");
     // Neither do those that are no events.
     nobody.iter_mut().for_each(|event| event.r#type.clear());
-    assert_eq!(send(&house, nobody).await.unwrap().rejected, 500);
+    assert_eq!(send(&service, nobody).await.unwrap().rejected, 500);
     // More than ever fits is no matter of waiting.
-    let never = send(&house, of_user("f", "eve", 101)).await.unwrap_err();
+    let never = send(&service, of_user("f", "eve", 101)).await.unwrap_err();
     assert_eq!(never.code(), Code::InvalidArgument, "{never}");
     assert!(never.message().contains("100 new events in 2 seconds"), "{never}");
     // As often as told, until there is room: bob's three and ann's one.
     let mut turns = 0;
-    let mut outcome = send(&house, mixed.clone()).await;
+    let mut outcome = send(&service, mixed.clone()).await;
     while let Err(refusal) = outcome {
         turns += 1;
         assert!(turns <= 3, "{refusal}");
         tokio::time::sleep(told(&refusal).0).await;
-        outcome = send(&house, mixed.clone()).await;
+        outcome = send(&service, mixed.clone()).await;
     }
     assert_eq!(outcome.unwrap().accepted, 4);
-    house.assert_stored(100 + 100 + 500 + 4).await;
+    service.assert_stored(100 + 100 + 500 + 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_over_a_limit_ends_after_its_answers_and_loses_nothing() {
     let limits = [("TALLYHOUSE_RATE_LIMIT_ORG_EVENTS_PER_SECOND", "10"), ("TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS", "1")];
-    let house = House::with(&limits).await;
+    let service = TestService::with(&limits).await;
     let batch = |sequence: u64| {
         let events = of_user(&format!("batch-{sequence}"), "ann", 4);
         IngestRequest { sequence, events, durability: 0 }
@@ -88,7 +88,7 @@ async fn a_stream_over_a_limit_ends_after_its_answers_and_loses_nothing() {
         streams += 1;
         assert!(streams < 10, "{} batches left", left.len());
         let requests = tokio_stream::iter(left.clone());
-        let mut answers = house.ingest().await.ingest(requests).await.unwrap().into_inner();
+        let mut answers = service.ingest().await.ingest(requests).await.unwrap().into_inner();
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(answer) => {
@@ -98,14 +98,14 @@ async fn a_stream_over_a_limit_ends_after_its_answers_and_loses_nothing() {
                 }
                 Err(refusal) => {
                     let (wait, subjects) = told(&refusal);
-                    assert_eq!(subjects, ["organisation:default"]);
+                    assert_eq!(subjects, ["organization:default"]);
                     tokio::time::sleep(wait).await;
                 }
             }
         }
     }
     assert!(streams > 1, "the limit was never met");
-    house.assert_stored(24).await;
+    service.assert_stored(24).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,12 +115,12 @@ async fn rest_says_429_with_the_limit_in_its_headers() {
         ("TALLYHOUSE_RATE_LIMIT_ORG_QUERIES_PER_SECOND", "3"),
         ("TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS", "1"),
     ];
-    let house = House::with(&limits).await;
+    let service = TestService::with(&limits).await;
     let post = |event_id: String| {
         let time = time::OffsetDateTime::from_unix_timestamp(now_millis() / 1_000).unwrap();
         let occurred_at = time.format(&time::format_description::well_known::Rfc3339).unwrap();
         let event = json!({"event_id": event_id, "type": "click", "campaign_id": "c", "source": "s", "occurred_at": occurred_at});
-        house.http.post(format!("{}/events", house.url)).json(&event).send()
+        service.http.post(format!("{}/events", service.url)).json(&event).send()
     };
     let header = |answer: &reqwest::Response, name: &str| answer.headers()[name].to_str().unwrap().to_owned();
     let first = post("e-0".to_owned()).await.unwrap();
@@ -143,10 +143,10 @@ async fn rest_says_429_with_the_limit_in_its_headers() {
     assert!((1..=2).contains(&wait));
     let body: Value = refused.json().await.unwrap();
     assert_eq!(body["error"]["code"], "RATE_LIMITED", "{body}");
-    assert!(body["error"]["message"].as_str().unwrap().contains("organisation:default"), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("organization:default"), "{body}");
     tokio::time::sleep(Duration::from_secs(wait)).await;
     assert_eq!(post(format!("e-{number}")).await.unwrap().status(), 202, "there is room when it was told");
-    let ask = || house.http.get(format!("{}/users/top", house.url)).send();
+    let ask = || service.http.get(format!("{}/users/top", service.url)).send();
     let mut asked = 0;
     let refused = loop {
         asked += 1;
@@ -163,7 +163,7 @@ async fn rest_says_429_with_the_limit_in_its_headers() {
     while statuses.len() < 2 {
         number += 1;
         let event = json!({"event_id": format!("v1-{number}"), "event_type": "click", "timestamp": timestamp});
-        let request = house.http.post(format!("{}/api/v1/events", house.url)).json(&json!({"events": [event]}));
+        let request = service.http.post(format!("{}/api/v1/events", service.url)).json(&json!({"events": [event]}));
         let answer = request.send().await.unwrap();
         assert_eq!(header(&answer, "ratelimit-policy"), "\"org-events\";q=2;w=1", "{}", answer.status());
         statuses.insert(answer.status().as_u16());

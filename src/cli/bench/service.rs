@@ -30,7 +30,7 @@ const MERGE_WAIT_MAX: Duration = Duration::from_secs(60);
 const PRELOAD_BLOCK: u64 = 1_000_000;
 
 /// See the module.
-pub(super) struct House {
+pub(super) struct BenchService {
     service: Child,
     dir: PathBuf,
     settings: Vec<(String, String)>,
@@ -42,7 +42,7 @@ pub(super) struct House {
     pub(super) baseline: Endpoint,
 }
 
-impl House {
+impl BenchService {
     /// Starts the service with these settings (as environment variables), and
     /// makes the baseline's tables.
     pub(super) async fn start(dir: PathBuf, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
@@ -287,7 +287,7 @@ pub(super) struct Cpu {
     pub(super) engine: f64,
 }
 
-impl Drop for House {
+impl Drop for BenchService {
     fn drop(&mut self) {
         let _ = self.service.kill(); // It may have gone already.
         let _ = self.service.wait();

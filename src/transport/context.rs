@@ -18,7 +18,7 @@ use crate::health::{Reason, ReasonCode};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub(super) struct Serving {
+pub(super) struct TransportContext {
     /// What requests are about.
     pub(super) app: Arc<Application>,
     /// When streams end.
@@ -28,11 +28,11 @@ pub(super) struct Serving {
 }
 
 /// The promise to wait for a stream when the service stops.
-pub(super) struct StreamPlace {
+pub(super) struct StreamPermit {
     _token: TaskTrackerToken,
 }
 
-impl Serving {
+impl TransportContext {
     /// Serves this application.
     pub(super) fn new(app: Arc<Application>) -> Arc<Self> {
         let drain = Drain::new(app.config.connection_age_ms_max);
@@ -42,7 +42,7 @@ impl Serving {
         Arc::new(Self { app, drain, methods: Methods::default() })
     }
 
-    /// Counts a question against its organisation's limit. (Events are counted
+    /// Counts a question against its organization's limit. (Events are counted
     /// when they turn out to be new.)
     ///
     /// # Errors
@@ -59,14 +59,14 @@ impl Serving {
     /// # Errors
     /// `Unavailable` when the service is stopping, `Exhausted` when there are as
     /// many streams as there may be.
-    pub(super) fn begin_stream<T>(&self, request: &tonic::Request<T>, caller: &Caller) -> Result<StreamPlace, Error> {
+    pub(super) fn begin_stream<T>(&self, request: &tonic::Request<T>, caller: &Caller) -> Result<StreamPermit, Error> {
         if self.drain.has_begun() {
             return Err(stopping());
         }
         if let Some(call) = call::of_rpc(request) {
             call.enter(Class::Stream, Some(&caller.org_use))?;
         }
-        Ok(StreamPlace { _token: self.drain.stream() })
+        Ok(StreamPermit { _token: self.drain.stream() })
     }
 }
 

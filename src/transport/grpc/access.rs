@@ -1,16 +1,20 @@
 //! What each method asks of its callers. A method that is not listed here is
 //! not served.
 
-use super::super::auth::{Need, Scope};
+use super::super::auth::{RequiredAccess, Scope};
 use crate::config::Config;
 
 /// What a path asks for; none when it is not listed.
-pub(super) fn need(path: &str, config: &Config) -> Option<Need> {
+pub(super) fn need(path: &str, config: &Config) -> Option<RequiredAccess> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     let scope = match (service, method) {
-        ("grpc.health.v1.Health", _) => return Some(Need::Nothing),
+        ("grpc.health.v1.Health", _) => return Some(RequiredAccess::Nothing),
         ("grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection", _) => {
-            return Some(if config.reflection_open { Need::Nothing } else { Need::Scope(Scope::Admin) });
+            return Some(if config.reflection_open {
+                RequiredAccess::Nothing
+            } else {
+                RequiredAccess::Scope(Scope::Admin)
+            });
         }
         ("tallyhouse.v1.IngestService", "Ingest" | "IngestBatch") => Scope::Ingest,
         (
@@ -36,7 +40,7 @@ pub(super) fn need(path: &str, config: &Config) -> Option<Need> {
         ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus" | "ListRepairs" | "UndoRepair") => Scope::Admin,
         _ => return None,
     };
-    Some(Need::Scope(scope))
+    Some(RequiredAccess::Scope(scope))
 }
 
 #[cfg(test)]
@@ -54,7 +58,7 @@ mod tests {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    assert!(matches!(need(&path, &Config::default()), Some(Need::Scope(_))), "{path}");
+                    assert!(matches!(need(&path, &Config::default()), Some(RequiredAccess::Scope(_))), "{path}");
                     methods += 1;
                 }
             }
@@ -68,7 +72,7 @@ mod tests {
     fn reflection_is_closed_unless_opened() {
         let config = Config { reflection_open: true, ..Config::default() };
         let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-        assert_eq!(need(path, &config), Some(Need::Nothing));
-        assert_eq!(need(path, &Config::default()), Some(Need::Scope(Scope::Admin)));
+        assert_eq!(need(path, &config), Some(RequiredAccess::Nothing));
+        assert_eq!(need(path, &Config::default()), Some(RequiredAccess::Scope(Scope::Admin)));
     }
 }

@@ -47,7 +47,7 @@ pub(super) enum Form {
 
 /// What the configuration of ClickHouse depends on.
 #[derive(Clone, Debug)]
-pub(super) struct HomeSettings {
+pub(super) struct DataDirectorySettings {
     /// The database of the service.
     pub database: String,
     /// Memory the process may use.
@@ -62,7 +62,7 @@ pub(super) struct HomeSettings {
     pub analysts: Analysts,
 }
 
-impl HomeSettings {
+impl DataDirectorySettings {
     pub(super) fn new(config: &Config, key: AnalystKey) -> Self {
         Self {
             database: config.clickhouse_database.clone(),
@@ -77,15 +77,15 @@ impl HomeSettings {
 
 /// The engine's directory. See the module.
 #[derive(Clone, Debug)]
-pub(super) struct Home {
+pub(super) struct DataDirectory {
     dir: PathBuf,
-    settings: HomeSettings,
+    settings: DataDirectorySettings,
     password: Secret,
 }
 
-impl Home {
+impl DataDirectory {
     /// Makes what is missing.
-    pub(super) fn open(data_dir: &Path, settings: HomeSettings) -> io::Result<Self> {
+    pub(super) fn open(data_dir: &Path, settings: DataDirectorySettings) -> io::Result<Self> {
         private_files::create_dir(data_dir)?;
         let dir = data_dir.canonicalize()?.join("clickhouse");
         for dir in [dir.clone(), dir.join("etc"), dir.join("data"), dir.join("log")] {
@@ -264,10 +264,10 @@ mod tests {
 
     use super::*;
 
-    fn home(dir: &Path) -> Home {
+    fn home(dir: &Path) -> DataDirectory {
         let config = Config { data_dir: dir.to_owned(), ..Config::default() };
         let key = AnalystKey::open(&config).unwrap();
-        Home::open(dir, HomeSettings::new(&config, key)).unwrap()
+        DataDirectory::open(dir, DataDirectorySettings::new(&config, key)).unwrap()
     }
 
     #[test]

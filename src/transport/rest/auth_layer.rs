@@ -1,4 +1,4 @@
-//! Who may call which route, and for which organisation.
+//! Who may call which route, and for which organization.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,44 +17,46 @@ use super::body;
 use super::failure::Failure;
 use super::params::Params;
 use crate::domain::{Error, OrgId};
-use crate::transport::auth::{Caller, Need, Refusal, Scope};
+use crate::transport::auth::{Caller, Refusal, RequiredAccess, Scope};
 use crate::transport::call::{self, SharedBody};
 use crate::transport::concurrency::Class;
-use crate::transport::serving::Serving;
+use crate::transport::context::TransportContext;
 
 /// Routes. There is no way to add one without saying what it asks of its
 /// callers.
 pub(super) struct Routes {
-    router: Router<Arc<Serving>>,
-    serving: Arc<Serving>,
+    router: Router<Arc<TransportContext>>,
+    context: Arc<TransportContext>,
 }
 
 impl Routes {
-    pub(super) fn new(serving: &Arc<Serving>) -> Self {
-        Self { router: Router::new(), serving: Arc::clone(serving) }
+    pub(super) fn new(context: &Arc<TransportContext>) -> Self {
+        Self { router: Router::new(), context: Arc::clone(context) }
     }
 
     /// Adds methods of a path that ask for the same.
-    pub(super) fn route(self, path: &str, need: Need, methods: MethodRouter<Arc<Serving>>) -> Self {
-        let Self { router, serving } = self;
+    pub(super) fn route(self, path: &str, need: RequiredAccess, methods: MethodRouter<Arc<TransportContext>>) -> Self {
+        let Self { router, context } = self;
         let note = RouteNote { route: Arc::from(path) };
         let methods = match need {
-            Need::Nothing => methods.route_layer(from_fn(open)),
-            Need::Scope(scope) => methods.route_layer(from_fn_with_state((Arc::clone(&serving), scope), admit)),
+            RequiredAccess::Nothing => methods.route_layer(from_fn(open)),
+            RequiredAccess::Scope(scope) => {
+                methods.route_layer(from_fn_with_state((Arc::clone(&context), scope), admit))
+            }
         };
-        Self { router: router.route(path, methods.layer(note)), serving }
+        Self { router: router.route(path, methods.layer(note)), context }
     }
 
     /// Adds methods of a path by which probes ask how the service is. They are
     /// never refused, and must neither read a body nor wait.
-    pub(super) fn probe(self, path: &str, methods: MethodRouter<Arc<Serving>>) -> Self {
-        let Self { router, serving } = self;
+    pub(super) fn probe(self, path: &str, methods: MethodRouter<Arc<TransportContext>>) -> Self {
+        let Self { router, context } = self;
         let note = RouteNote { route: Arc::from(path) };
-        Self { router: router.route(path, methods.layer(note)), serving }
+        Self { router: router.route(path, methods.layer(note)), context }
     }
 
     pub(super) fn finish(self) -> Router {
-        self.router.with_state(self.serving)
+        self.router.with_state(self.context)
     }
 }
 
@@ -119,15 +121,19 @@ async fn answered(request: Request, next: Next) -> Response {
 }
 
 /// Lets a request through, with its caller.
-async fn admit(State((serving, scope)): State<(Arc<Serving>, Scope)>, mut request: Request, next: Next) -> Response {
-    let caller = serving.app.callers.caller(request.headers(), scope).await;
+async fn admit(
+    State((context, scope)): State<(Arc<TransportContext>, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = context.app.callers.caller(request.headers(), scope).await;
     match caller.and_then(|caller| speaks_for_itself(&request, &caller).map(|()| caller)) {
         Ok(caller) => {
             if let Some(call) = call::of(&request) {
-                call.note_organisation(&caller.org_id);
+                call.note_organization(&caller.org_id);
             }
             let entered = call::of(&request).map_or(Ok(()), |call| call.enter(Class::Call, Some(&caller.org_use)));
-            if let Err(error) = entered.and_then(|()| serving.check_rate(&caller, scope)) {
+            if let Err(error) = entered.and_then(|()| context.check_rate(&caller, scope)) {
                 body::drain(request).await;
                 return Failure::from(error).into_response();
             }
@@ -141,7 +147,7 @@ async fn admit(State((serving, scope)): State<(Arc<Serving>, Scope)>, mut reques
     }
 }
 
-/// A request may name its organisation, but no other.
+/// A request may name its organization, but no other.
 fn speaks_for_itself(request: &Request, caller: &Caller) -> Result<(), Refusal> {
     if request.uri().query().is_none() {
         return Ok(());
@@ -166,10 +172,10 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The organisation a request belongs to.
-pub(super) struct Organisation(pub(super) OrgId);
+/// The organization a request belongs to.
+pub(super) struct PathOrganization(pub(super) OrgId);
 
-impl<S: Sync> FromRequestParts<S> for Organisation {
+impl<S: Sync> FromRequestParts<S> for PathOrganization {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {

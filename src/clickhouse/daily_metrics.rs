@@ -1,17 +1,17 @@
 //! Metrics' side of ClickHouse: counts by day from the rollups, and the values
-//! that organisations bring themselves.
+//! that organizations bring themselves.
 //!
-//! Read as the user that sees one organisation's rows, written as the
+//! Read as the user that sees one organization's rows, written as the
 //! service's own.
 
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Answers, all, from_seconds};
 use super::client::Endpoint;
 use super::directory::insert;
 use super::error::QueryError;
 use super::pinned::pinned;
+use super::query_store::{QueryStore, all, from_seconds};
 use super::ticket::QueryTicket;
 use crate::domain::{CustomValue, MILLIS_PER_DAY, OrgId, Timestamp, Window};
 
@@ -27,15 +27,15 @@ pub struct TypeDay {
 }
 
 /// Reads and writes figures by day.
-pub struct Figures {
-    answers: Answers,
+pub struct DailyMetrics {
+    answers: QueryStore,
     service: Client,
 }
 
-impl Figures {
+impl DailyMetrics {
     /// Of this server: read as one user, written as the other.
     pub fn new(reader: &Endpoint, service: &Endpoint) -> Self {
-        Self { answers: Answers::new(reader), service: pinned(service.client()) }
+        Self { answers: QueryStore::new(reader), service: pinned(service.client()) }
     }
 
     /// The events of each of these types and of all others together, on each

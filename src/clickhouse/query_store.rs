@@ -1,9 +1,9 @@
 //! The questions' side of ClickHouse: counts from the rollups, events from the
 //! raw table.
 //!
-//! Every statement names the organisation, and takes all values as parameters
+//! Every statement names the organization, and takes all values as parameters
 //! of the server's, never as text. Should one forget it, the user that asks
-//! still sees the rows of one organisation only: each query carries it as the
+//! still sees the rows of one organization only: each query carries it as the
 //! setting `log_comment`, and the server filters by that (see
 //! `docs/security.md`).
 //!
@@ -27,7 +27,7 @@ pub use super::top_users::QUERIES_AT_A_TIME as TOP_USERS_AT_A_TIME;
 use super::top_users::top_users;
 use crate::domain::{
     CampaignBucket, CampaignCount, CampaignStats, DayCount, EventFilter, Granularity, Limit, MILLIS_PER_MINUTE, OrgId,
-    PageKey, Ranking, StatsQuestion, StoredEvent, Timestamp, UserCount, Window,
+    PageKey, Ranking, StatsQuery, StoredEvent, Timestamp, UserCount, Window,
 };
 
 /// How far from the time in its id an event is looked for first.
@@ -38,28 +38,28 @@ const EVENT_COLUMNS: &str = "event_id, type, campaign_id, creative_id, source, u
      toUnixTimestamp64Milli(occurred_at) AS millis, seq, properties, schema_version, \
      toUnixTimestamp64Micro(received_at) AS received";
 
-/// Asks ClickHouse. Every method is one question about one organisation.
-pub struct Answers {
+/// Asks ClickHouse. Every method is one question about one organization.
+pub struct QueryStore {
     client: Client,
 }
 
-impl Answers {
+impl QueryStore {
     /// Of this server.
     pub fn new(endpoint: &Endpoint) -> Self {
         Self { client: endpoint.client() }
     }
 
-    /// A client that sees one organisation's rows.
+    /// A client that sees one organization's rows.
     fn client_of(&self, org_id: &OrgId) -> Client {
         traced(self.client.clone()).with_setting("log_comment", org_id.as_str())
     }
 
-    /// A statement about an organisation.
+    /// A statement about an organization.
     pub(super) fn ask(&self, ticket: &QueryTicket, statement: &str, org_id: &OrgId) -> Query {
         ticket.put_on(self.client_of(org_id).query_raw(statement)).param("org", org_id.as_str())
     }
 
-    /// A statement about an organisation and a window in whole minutes.
+    /// A statement about an organization and a window in whole minutes.
     pub(super) fn ask_window(&self, ticket: &QueryTicket, statement: &str, org_id: &OrgId, window: Window) -> Query {
         self.ask(ticket, statement, org_id).param("from", seconds(window.from())).param("to", seconds(window.to()))
     }
@@ -69,7 +69,7 @@ impl Answers {
         &self,
         ticket: QueryTicket,
         org_id: &OrgId,
-        question: &StatsQuestion,
+        question: &StatsQuery,
     ) -> Result<CampaignStats, QueryError> {
         // A minute has few rows: to group them is dearer than to read them all.
         let (bucket, events, grouping) = match question.granularity {

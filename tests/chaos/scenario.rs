@@ -1,4 +1,4 @@
-//! One bad day from its beginning to its judgement.
+//! One fault scenario from its beginning to its judgement.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::check::{check_places, check_verdicts, read_stored};
 use crate::counts::{check_answers, check_rollups};
 use crate::fault::{Kind, Tally};
 use crate::faults::inject;
-use crate::house::House;
 use crate::oracle::{Oracle, Told};
 use crate::plan::Plan;
 use crate::producer::{Field, produce};
+use crate::service::TestService;
 use crate::workload::{BATCH_EVENTS_MAX, Batch, Door, Script};
 
 /// Longest a day may last. On an idle machine none takes a fifth of it.
@@ -45,18 +45,18 @@ pub(crate) async fn live(seed: u64, begins_at: i64, room: &Path, clock: &Path) -
     let (drafts, scripts) = (std::mem::take(&mut plan.drafts), std::mem::take(&mut plan.scripts));
     let field = Arc::new(Field { drafts, oracle: Oracle::default(), tally: Arc::clone(&tally) });
     let day = async {
-        let mut house = House::build(dir.path(), &plan, clock, Arc::clone(&tally)).await?;
-        let lived = work(&mut house, &plan, scripts, &field).await;
+        let mut service = TestService::build(dir.path(), &plan, clock, Arc::clone(&tally)).await?;
+        let lived = work(&mut service, &plan, scripts, &field).await;
         let judged = match lived {
-            Ok(()) => judge(&mut house, &field).await,
+            Ok(()) => judge(&mut service, &field).await,
             Err(error) => Err(error),
         };
-        let log = house.stderr_of_all_runs();
+        let log = service.stderr_of_all_runs();
         tally.add_many(Kind::InsertTimeOut, log.matches("the insert took too long").count() as u64);
         tally.add_many(Kind::Settled, log.matches("a segment is settled").count() as u64);
-        tally.add_many(Kind::LostBlock, house.lost_blocks());
+        tally.add_many(Kind::LostBlock, service.lost_blocks());
         tally.add_many(Kind::DiskRefused, log.matches("the disk of the log is full").count() as u64);
-        house.tear_down().await?;
+        service.tear_down().await?;
         judged
     };
     let lived = tokio::time::timeout(DAY_MAX, day).await.context("the day did not end").and_then(|lived| lived);
@@ -74,25 +74,25 @@ pub(crate) async fn live(seed: u64, begins_at: i64, room: &Path, clock: &Path) -
 }
 
 /// Producers and faults at once; then everything is brought to rest.
-async fn work(house: &mut House, plan: &Plan, scripts: Vec<Script>, field: &Arc<Field>) -> Result<()> {
-    house.start().await?;
+async fn work(service: &mut TestService, plan: &Plan, scripts: Vec<Script>, field: &Arc<Field>) -> Result<()> {
+    service.start().await?;
     let mut producers = JoinSet::new();
     for script in scripts {
-        producers.spawn(produce(Arc::clone(field), script, house.address()));
+        producers.spawn(produce(Arc::clone(field), script, service.address()));
     }
-    inject(house, plan, field).await?;
+    inject(service, plan, field).await?;
     while let Some(ended) = producers.join_next().await {
         ended.context("a producer failed")?;
     }
-    house.proxy.calm().await;
+    service.proxy.calm().await;
     if plan.is_sent_again {
         // What is known must be known to a new run too, from the log and from
         // ClickHouse.
-        house.stop().await?;
-        house.start().await?;
-        produce(Arc::clone(field), everything(field), house.address()).await;
+        service.stop().await?;
+        service.start().await?;
+        produce(Arc::clone(field), everything(field), service.address()).await;
     }
-    house.drained().await
+    service.drained().await
 }
 
 /// All events of the day, as one more producer would send them.
@@ -104,32 +104,32 @@ fn everything(field: &Field) -> Script {
 }
 
 /// Everything that is wrong.
-async fn judge(house: &mut House, field: &Field) -> Result<Vec<String>> {
+async fn judge(service: &mut TestService, field: &Field) -> Result<Vec<String>> {
     let mut faults = field.oracle.complaints();
     let attempts = field.oracle.attempts();
     // A block that failed is missing from one table: for a rollup, the audit
     // is what puts that right. On all other days it must have nothing to do.
-    if house.is_to_be_repaired {
-        house.repair().await?;
+    if service.is_to_be_repaired {
+        service.repair().await?;
     }
-    let stored = read_stored(house, &mut faults).await?;
+    let stored = read_stored(service, &mut faults).await?;
     check_verdicts(&field.drafts, &attempts, &field.oracle.lost_before(), &stored, &mut faults);
     if field.tally.of(Kind::ClockBack) + field.tally.of(Kind::ClockBackBetweenRuns) == 0 {
         check_places(&stored, &mut faults);
     }
-    if !house.is_to_be_repaired {
-        let repairs = house.sql("SELECT hour, rollup, state, keys, added, taken, author FROM audit_repairs").await?;
+    if !service.is_to_be_repaired {
+        let repairs = service.sql("SELECT hour, rollup, state, keys, added, taken, author FROM audit_repairs").await?;
         faults.extend(repairs.iter().map(|repair| format!("the audit repaired what was not wrong: {repair}")));
     }
-    check_rollups(house, &stored, &mut faults).await?;
-    check_answers(house, &stored, &mut faults).await?;
-    house.stop().await?;
-    if house.stderr_of_all_runs().contains("panicked") {
+    check_rollups(service, &stored, &mut faults).await?;
+    check_answers(service, &stored, &mut faults).await?;
+    service.stop().await?;
+    if service.stderr_of_all_runs().contains("panicked") {
         faults.push("the service panicked".to_owned());
     }
     let left: Vec<PathBuf> = ["open", "sealed", "parked"]
         .iter()
-        .map(|state| crate::log_files::segments(&house.log_dir(), state))
+        .map(|state| crate::log_files::segments(&service.log_dir(), state))
         .collect::<Result<Vec<_>>>()?
         .concat();
     if !left.is_empty() {
