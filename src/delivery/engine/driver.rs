@@ -1,0 +1,489 @@
+//! The task that owns an engine's state.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::sequencer::{Millis, Offered, Pending, Sequencer};
+use super::settling::{Dirty, Refusal};
+use super::window::Window;
+use super::{Clock, Command, EngineBounds};
+use crate::domain::{
+    EventState, EventStatus, GapPolicy, LaneKey, LetterNumber, Position, Settlement, SubscriptionStatus,
+};
+use crate::handler::{Delivery, Handler, HandlerShape, Outcome};
+use crate::source::{EventSource, SourceBatch, SourceError};
+use crate::store::{Commit, Cursor, DeliveryStore, LaneRecord, StoreError, StoredEvent, SubscriptionRecord};
+
+/// Calls at a time of a handler that takes several users at once.
+const BATCHES_IN_FLIGHT_MAX: usize = 2;
+/// The first and the longest wait after the handler, the source or the store was not available.
+const HOLD_MIN: Duration = Duration::from_millis(100);
+const HOLD_MAX: Duration = Duration::from_secs(5);
+/// Shortest time between two commits where no user waits for them.
+const COMMIT_LINGER: Duration = Duration::from_millis(25);
+/// Time between two records of where to read on, when nothing of what was read is to be delivered.
+const RESUME_LINGER: Duration = Duration::from_secs(1);
+/// Events that are put into the store at a time, to make room in the window.
+const SPILL_EVENTS: usize = 1_024;
+/// Lanes that are kept in memory though they have nothing to do.
+const IDLE_LANES_MAX: usize = 100_000;
+/// When nothing else is due, the state is looked at again.
+const IDLE_LOOK: Duration = Duration::from_secs(60);
+
+/// Events of one user that are out.
+pub(super) type Run = (LaneKey, Vec<Pending>);
+
+/// A step of reading the source.
+pub(super) enum Intake {
+    Read(Result<SourceBatch, SourceError>),
+    Loaded(SourceBatch, Result<Vec<(LaneKey, LaneRecord)>, StoreError>),
+}
+
+/// What a task in flight ends with.
+pub(super) enum Ended {
+    Delivered(Vec<Vec<Outcome>>),
+    Refused(Vec<Refusal>, Result<Vec<Settlement>, String>),
+}
+
+/// See the module.
+pub(super) struct Driver {
+    pub(super) subscription: SubscriptionRecord,
+    pub(super) bounds: EngineBounds,
+    pub(super) source: Arc<dyn EventSource>,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) store: Arc<DeliveryStore>,
+    pub(super) clock: Clock,
+    pub(super) shape: HandlerShape,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) stop: CancellationToken,
+    pub(super) started: Instant,
+    pub(super) sequencer: Sequencer,
+    pub(super) window: Window,
+    /// The lane of each event that has not ended.
+    pub(super) by_id: HashMap<String, LaneKey>,
+    pub(super) in_flight: JoinSet<Ended>,
+    pub(super) out: HashMap<Id, Vec<Run>>,
+    pub(super) is_refusing: bool,
+    pub(super) refusals: Vec<Refusal>,
+    pub(super) intake: Option<BoxFuture<'static, Intake>>,
+    pub(super) dirty: Dirty,
+    pub(super) committing: Option<BoxFuture<'static, (Cursor, Result<(), Commit>)>>,
+    /// What is in the commit that is under way.
+    pub(super) committed: Dirty,
+    pub(super) committed_at: Instant,
+    /// From where the source would be read again, as the store has it.
+    pub(super) recorded: Position,
+    pub(super) next_letter: LetterNumber,
+    pub(super) letters: u64,
+    /// Nothing is handed out before: the handler was not available.
+    pub(super) hold_until: Option<Instant>,
+    pub(super) holds: u32,
+    pub(super) handler_error: String,
+    pub(super) read_after: Option<Instant>,
+    pub(super) holders: Vec<(Option<oneshot::Sender<()>>, oneshot::Receiver<()>)>,
+    pub(super) counts: SubscriptionStatus,
+}
+
+impl Driver {
+    pub(super) fn now(&self) -> Millis {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut stopping_since: Option<Instant> = None;
+        loop {
+            self.step(stopping_since.is_some());
+            let is_over = stopping_since.is_some_and(|since| since.elapsed() >= self.bounds.stop_wait);
+            let is_quiet = self.in_flight.is_empty() && self.committing.is_none() && self.dirty.is_empty();
+            if stopping_since.is_some() && (is_quiet || is_over) {
+                break;
+            }
+            let wake_at = self.wake_at(stopping_since);
+            tokio::select! {
+                () = self.stop.cancelled(), if stopping_since.is_none() => stopping_since = Some(Instant::now()),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => stopping_since = stopping_since.or(Some(Instant::now())),
+                },
+                Some(ended) = self.in_flight.join_next_with_id() => self.ended(ended),
+                step = maybe(&mut self.intake) => {
+                    self.intake = None;
+                    self.take_in(step);
+                }
+                (cursor, done) = maybe(&mut self.committing) => {
+                    self.committing = None;
+                    self.committed(&cursor, done);
+                }
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+        }
+        self.in_flight.shutdown().await;
+    }
+
+    /// Does what can be done without waiting.
+    fn step(&mut self, is_stopping: bool) {
+        let now = self.now();
+        self.sequencer.tick(now);
+        self.holders
+            .retain_mut(|(_, released)| matches!(released.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        if self.sequencer.is_full() {
+            self.sequencer.relieve();
+        }
+        let is_held = self.hold_until.is_some_and(|until| until > Instant::now());
+        if !is_stopping && !is_held && self.holders.is_empty() {
+            self.refuse();
+            if !self.subscription.settings.is_paused {
+                self.hand_out(now);
+            }
+        }
+        self.spill();
+        self.commit(is_stopping);
+        if !is_stopping {
+            self.read();
+        }
+        if self.in_flight.is_empty() && self.committing.is_none() && self.dirty.is_empty() {
+            for (reply, _) in &mut self.holders {
+                // Whoever asked may have gone: then it is found to be released.
+                let _ = reply.take().map(|reply| reply.send(()));
+            }
+        }
+    }
+
+    fn wake_at(&self, stopping_since: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        let timer = self.sequencer.next_timer().map(|at| self.started + Duration::from_millis(at));
+        let linger = (!self.dirty.is_empty()).then(|| self.committed_at + COMMIT_LINGER);
+        let ends = stopping_since.map(|since| since + self.bounds.stop_wait);
+        let look = (!self.holders.is_empty()).then(|| now + HOLD_MIN);
+        let resume = (self.window.resume() != self.recorded).then(|| self.committed_at + RESUME_LINGER);
+        let dates = [timer, linger, ends, look, resume, self.hold_until, self.read_after];
+        let next = dates.into_iter().flatten().filter(|at| *at > now).min();
+        next.unwrap_or(now + IDLE_LOOK).min(now + IDLE_LOOK)
+    }
+
+    /// Hands out what is ready, as much as may be in flight.
+    fn hand_out(&mut self, now: Millis) {
+        self.hold_until = None;
+        let HandlerShape { users_max, events_per_user_max, .. } = self.shape;
+        let concurrency = self.subscription.settings.concurrency;
+        let in_flight_max = if users_max == 1 { concurrency } else { BATCHES_IN_FLIGHT_MAX };
+        while self.out.len() < in_flight_max && self.sequencer.has_ready() {
+            let mut runs = Vec::new();
+            while runs.len() < users_max
+                && let Some(run) = self.sequencer.take_run(events_per_user_max, now)
+            {
+                runs.push(run);
+            }
+            if runs.is_empty() {
+                return;
+            }
+            let deliveries = runs.iter().map(|run| self.deliveries(run)).collect();
+            let handler = Arc::clone(&self.handler);
+            let task = self.in_flight.spawn(async move { Ended::Delivered(handler.deliver(deliveries).await) });
+            self.out.insert(task.id(), runs);
+        }
+    }
+
+    fn deliveries(&self, (key, run): &Run) -> Vec<Delivery> {
+        let gaps = Arc::new(self.sequencer.gaps(key));
+        let attempts_max = self.subscription.settings.attempts_max;
+        let delivery = |pending: &Pending| Delivery {
+            event: Arc::clone(&pending.event),
+            attempt: pending.attempts + 1,
+            is_last_attempt: pending.attempts + 1 >= attempts_max,
+            is_replay: pending.is_replay,
+            gaps: Arc::clone(&gaps),
+        };
+        run.iter().map(delivery).collect()
+    }
+
+    /// Has the handler note what was refused, one call at a time.
+    fn refuse(&mut self) {
+        if self.is_refusing || self.refusals.is_empty() {
+            return;
+        }
+        self.is_refusing = true;
+        let refusals = std::mem::take(&mut self.refusals);
+        let handler = Arc::clone(&self.handler);
+        self.in_flight.spawn(async move {
+            let letters: Vec<_> = refusals.iter().map(|refusal| refusal.letter.clone()).collect();
+            let noted = handler.refuse(&letters).await;
+            Ended::Refused(refusals, noted)
+        });
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        match ended {
+            Ok((id, Ended::Delivered(answers))) => {
+                let runs = self.out.remove(&id).unwrap_or_default();
+                self.settle(runs, answers);
+            }
+            Ok((_, Ended::Refused(refusals, noted))) => {
+                self.is_refusing = false;
+                self.settle_refusals(refusals, noted);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a handler failed without an answer");
+                let runs = self.out.remove(&error.id()).unwrap_or_default();
+                let outcome = Outcome::Unavailable { error: error.to_string() };
+                let answers = runs.iter().map(|_| vec![outcome.clone()]).collect();
+                self.settle(runs, answers);
+            }
+        }
+    }
+
+    /// The handler was not available: it is left alone for a while, longer each time.
+    pub(super) fn hold(&mut self, error: String) {
+        if self.handler_error.is_empty() {
+            tracing::warn!(subscription = self.subscription.name, error, "the handler is not available; events wait");
+        }
+        self.handler_error = error;
+        if self.hold_until.is_none() {
+            let wait = HOLD_MIN.saturating_mul(1 << self.holds.min(6)).min(HOLD_MAX);
+            self.hold_until = Some(Instant::now() + wait);
+            self.holds += 1;
+        }
+    }
+
+    /// The handler has answered.
+    pub(super) fn is_available(&mut self) {
+        if !self.handler_error.is_empty() {
+            tracing::info!(subscription = self.subscription.name, "the handler is available again");
+        }
+        self.handler_error.clear();
+        self.holds = 0;
+    }
+
+    /// Puts the oldest events that have not ended into the store, so that the source need not keep them.
+    fn spill(&mut self) {
+        if self.window.len() < self.bounds.window_events_max / 2 || !self.dirty.stored.is_empty() {
+            return;
+        }
+        for (position, event) in self.window.oldest_open(SPILL_EVENTS) {
+            self.window.settle(position);
+            let stored = StoredEvent { position, event, attempts: 0, error: String::new(), is_replay: false };
+            self.dirty.stored.push(stored);
+        }
+    }
+
+    /// Begins to write what has happened, unless that is under way.
+    fn commit(&mut self, is_stopping: bool) {
+        let lingers = self.committed_at.elapsed() < COMMIT_LINGER && !is_stopping && !self.dirty.is_awaited();
+        let has_moved = self.window.resume() != self.recorded && self.committed_at.elapsed() >= RESUME_LINGER;
+        if self.committing.is_some() || lingers || (self.dirty.is_empty() && !has_moved) {
+            return;
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let cursor = self.window.cursor();
+        let commit = Commit {
+            cursor: cursor.clone(),
+            lanes: self.sequencer.take_changed(),
+            stored: std::mem::take(&mut dirty.stored),
+            removed: std::mem::take(&mut dirty.removed),
+            letters: std::mem::take(&mut dirty.letters),
+            settlements: dirty.settlements.records().to_vec(),
+            settlements_max: self.bounds.settlements_max,
+        };
+        self.committed = dirty;
+        self.committed_at = Instant::now();
+        self.write(commit, Duration::ZERO);
+    }
+
+    pub(super) fn write(&mut self, commit: Commit, after: Duration) {
+        let (store, id) = (Arc::clone(&self.store), self.subscription.id);
+        self.committing = Some(Box::pin(async move {
+            tokio::time::sleep(after).await;
+            let cursor = commit.cursor.clone();
+            let done = store.commit(id, commit.clone()).await;
+            (cursor, done.map_err(|_| commit)) // The store has said why.
+        }));
+    }
+
+    fn committed(&mut self, cursor: &Cursor, done: Result<(), Commit>) {
+        if let Err(commit) = done {
+            // Nothing goes on until it is recorded, but for what does not need it.
+            self.write(commit, HOLD_MAX);
+            return;
+        }
+        let now = self.now();
+        self.recorded = cursor.resume;
+        let Dirty { release, replies, .. } = std::mem::take(&mut self.committed);
+        for key in release {
+            self.sequencer.release(&key, now);
+        }
+        for (reply, count) in replies {
+            reply(count);
+        }
+        self.source.release(cursor.resume);
+        if self.sequencer.lanes() > self.sequencer.waiting() + IDLE_LANES_MAX && self.intake.is_none() {
+            self.sequencer.forget_idle();
+        }
+    }
+
+    /// Reads on, if there is room.
+    fn read(&mut self) {
+        let is_full = self.window.len() >= self.bounds.window_events_max || self.sequencer.is_full();
+        self.counts.is_full = is_full;
+        let is_early = self.read_after.is_some_and(|after| after > Instant::now());
+        if self.intake.is_some() || is_full || is_early {
+            return;
+        }
+        let (source, from, max) = (Arc::clone(&self.source), self.window.next(), self.bounds.read_events_max);
+        self.intake = Some(Box::pin(async move { Intake::Read(source.read(from, max).await) }));
+    }
+
+    fn take_in(&mut self, step: Intake) {
+        match step {
+            Intake::Read(Err(error)) => {
+                tracing::warn!(%error, subscription = self.subscription.name, "reading on later");
+                self.read_after = Some(Instant::now() + HOLD_MAX / 5);
+            }
+            Intake::Read(Ok(batch)) => self.load_lanes(batch),
+            Intake::Loaded(_, Err(error)) => {
+                tracing::warn!(%error, "the records of users cannot be read; reading on later");
+                self.read_after = Some(Instant::now() + HOLD_MAX / 5);
+            }
+            Intake::Loaded(batch, Ok(lanes)) => {
+                for (key, record) in lanes {
+                    self.sequencer.load(key, record);
+                }
+                self.offer_all(batch);
+            }
+        }
+    }
+
+    /// Reads the records of users that are not in memory, before their events are offered.
+    fn load_lanes(&mut self, batch: SourceBatch) {
+        let keys = batch.events.iter().filter_map(|sourced| sourced.event.as_ref());
+        let keys = keys.filter(|event| self.subscription.settings.filter.allows(event)).map(LaneKey::of);
+        let mut unknown: Vec<LaneKey> =
+            keys.filter(|key| !key.is_anonymous() && !self.sequencer.has_lane(key)).collect();
+        if unknown.is_empty() {
+            self.offer_all(batch);
+            return;
+        }
+        unknown.sort_unstable();
+        unknown.dedup();
+        let (store, id) = (Arc::clone(&self.store), self.subscription.id);
+        self.intake = Some(Box::pin(async move {
+            let lanes = tokio::task::spawn_blocking(move || {
+                let records = store.lanes(id, &unknown)?;
+                Ok(unknown.into_iter().zip(records).collect())
+            });
+            let lanes = lanes.await.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())));
+            Intake::Loaded(batch, lanes)
+        }));
+    }
+
+    fn offer_all(&mut self, batch: SourceBatch) {
+        let now = self.now();
+        for sourced in batch.events {
+            let Some(event) = sourced.event.filter(|event| self.subscription.settings.filter.allows(event)) else {
+                continue;
+            };
+            if self.window.has_ended(sourced.position) {
+                continue;
+            }
+            let event = Arc::new(event);
+            self.window.open(sourced.position, Arc::clone(&event));
+            let (position, error) = (sourced.position, String::new());
+            self.offer(Pending { position, event, attempts: 0, error, is_replay: false, read_at: now }, now);
+        }
+        self.window.advance(batch.next);
+    }
+
+    pub(super) fn offer(&mut self, pending: Pending, now: Millis) {
+        self.by_id.insert(pending.event.id.clone(), LaneKey::of(&pending.event));
+        if let Offered::Refused(pending, reason, error) = self.sequencer.offer(pending, now) {
+            let letter = self.letter(&pending, reason, error, self.clock.now_ms());
+            self.refusals.push(Refusal { pending, letter });
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have gone.
+        match command {
+            Command::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Command::Event(id, reply) => {
+                let _ = reply.send(self.event(&id));
+            }
+            Command::User(key, reply) => {
+                let _ = reply.send(self.sequencer.user(&key));
+            }
+            Command::Update(settings, reply) => {
+                self.subscription.settings = *settings;
+                let (order, gap_policy): (_, GapPolicy) =
+                    (self.subscription.settings.order, self.subscription.settings.gap_policy);
+                let now = self.now();
+                self.sequencer.set_policy(order, gap_policy, now);
+                let _ = reply.send(());
+            }
+            Command::PauseUser(key, is_paused, reply) => self.pause_user(key, is_paused, reply),
+            Command::Replay(letters, reply) => self.replay(letters, reply),
+            Command::Remove(numbers, reply) => self.remove_letters(&numbers, reply),
+            Command::Hold(reply, released) => self.holders.push((Some(reply), released)),
+        }
+    }
+
+    fn status(&self) -> SubscriptionStatus {
+        let in_flight: usize = self.out.values().flatten().map(|(_, run)| run.len()).sum();
+        let oldest = self.out.values().flatten().flat_map(|(_, run)| run).map(|pending| pending.read_at).min();
+        let oldest = oldest.into_iter().chain(self.sequencer.oldest()).min();
+        SubscriptionStatus {
+            is_paused: self.subscription.settings.is_paused,
+            handler_error: self.handler_error.clone(),
+            waiting: (self.sequencer.waiting() + in_flight + self.refusals.len()) as u64,
+            buffered: self.sequencer.buffered() as u64,
+            in_flight: in_flight as u64,
+            retrying: self.sequencer.retrying() as u64,
+            users: self.sequencer.busy_lanes() as u64,
+            oldest_ms: oldest.map_or(0, |at| self.now().saturating_sub(at)),
+            skipped: self.sequencer.skipped(),
+            dead_letters: self.letters,
+            ..self.counts.clone()
+        }
+    }
+
+    fn event(&self, id: &str) -> Option<EventStatus> {
+        let ended = self.dirty.settlements.find(id).or_else(|| self.committed.settlements.find(id));
+        if let Some(settlement) = ended {
+            return Some(settlement.clone().into());
+        }
+        let key = self.by_id.get(id)?;
+        let status = |state: EventState, pending: &Pending| EventStatus {
+            event_id: id.to_owned(),
+            user_id: pending.event.user_id.clone(),
+            event_type: pending.event.event_type.clone(),
+            seq: pending.event.seq,
+            state,
+            attempts: pending.attempts,
+            error: pending.error.clone(),
+        };
+        if let Some((state, pending)) = self.sequencer.find(key, id) {
+            return Some(status(state, pending));
+        }
+        let refused = self.refusals.iter().map(|refusal| &refusal.pending).find(|pending| pending.event.id == id);
+        if let Some(pending) = refused {
+            return Some(status(EventState::Pending, pending));
+        }
+        let pending = self.out.values().flatten().flat_map(|(_, run)| run).find(|pending| pending.event.id == id)?;
+        Some(status(EventState::InFlight, pending))
+    }
+}
+
+/// Waits for a future, if there is one.
+async fn maybe<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,50 @@
+//! Where the events come from: a port, so that the engine knows neither the service's log nor a broker.
+//!
+//! A source is an ordered, durable sequence of accepted events, each with a [`Position`] that it keeps for ever. A
+//! partition of Kafka is one, too: the position is its offset.
+
+mod memory;
+
+use async_trait::async_trait;
+
+pub use memory::MemorySource;
+
+use crate::domain::{Event, Position};
+
+/// An event with its position. There is none where the row is of no interest: its position counts all the same.
+#[derive(Clone, Debug)]
+pub struct SourcedEvent {
+    /// Where it is.
+    pub position: Position,
+    /// The event; none when it belongs to another organization or cannot be read.
+    pub event: Option<Event>,
+}
+
+/// Some events in a row.
+#[derive(Clone, Debug)]
+pub struct SourceBatch {
+    /// The events, in rising order of their positions.
+    pub events: Vec<SourcedEvent>,
+    /// Where to read on: no event will ever be between the last one and this.
+    pub next: Position,
+}
+
+/// The source cannot be read just now.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the source of events cannot be read: {0}")]
+pub struct SourceError(pub String);
+
+/// A source of accepted events.
+#[async_trait]
+pub trait EventSource: Send + Sync + 'static {
+    /// Reads at most `events_max` events at or after `from`. Waits until there is one, or until there is a later
+    /// `next` to report.
+    ///
+    /// # Errors
+    /// When it cannot be read just now; the engine tries again.
+    async fn read(&self, from: Position, events_max: usize) -> Result<SourceBatch, SourceError>;
+
+    /// This subscription will not read anything before `position` again: the source may delete it once ClickHouse has
+    /// it and all others have said so.
+    fn release(&self, position: Position);
+}

@@ -1,0 +1,212 @@
+//! What the engines record: a file of transactions, one for all subscriptions.
+//!
+//! A commit is one transaction, synced before it is acknowledged; commits that wait while another is written form the
+//! next transaction together. After a crash the file is as its last commit left it. The work is done on a thread of its
+//! own.
+
+mod records;
+mod tables;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use redb::Database;
+use tokio::sync::{mpsc, oneshot};
+
+pub use records::{Commit, Cursor, LaneRecord, LetterChange, StoredEvent, SubscriptionRecord};
+
+use crate::domain::{DeadLetter, LaneKey, LetterNumber, Settlement, SubscriptionId};
+
+/// Most commits in a transaction, and most that wait.
+const COMMITS_MAX: usize = 256;
+/// Memory for pages of the file, in bytes.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// The file cannot be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// What the system or the store says.
+    #[error("{0}")]
+    Failed(String),
+    /// The thread has ended.
+    #[error("the store of deliveries is shut")]
+    Shut,
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into().to_string())
+    }
+}
+
+type Reply = oneshot::Sender<Result<(), StoreError>>;
+
+/// Something to write in the next transaction.
+enum Write {
+    Commit(SubscriptionId, Box<Commit>),
+    PutSubscription(Box<SubscriptionRecord>),
+    DeleteSubscription(SubscriptionId),
+}
+
+/// The file of all subscriptions' states.
+pub struct DeliveryStore {
+    database: Arc<Database>,
+    writes: Option<mpsc::Sender<(Write, Reply)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DeliveryStore {
+    /// Opens the file, or makes it. Blocks. It should lie where nobody else can read it: events are in it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Arc::new(Database::builder().set_cache_size(CACHE_BYTES).create(path)?);
+        let transaction = database.begin_write()?;
+        tables::create(&transaction)?;
+        transaction.commit()?;
+        let (writes, received) = mpsc::channel(COMMITS_MAX);
+        let writer = Arc::clone(&database);
+        let thread = std::thread::Builder::new().name("delivery-store".to_owned());
+        let thread = thread.spawn(move || write_all(&writer, received)).map_err(redb::Error::Io)?;
+        Ok(Self { database, writes: Some(writes), thread: Some(thread) })
+    }
+
+    /// Records what has happened in a subscription, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written: then nothing of it is recorded.
+    pub async fn commit(&self, id: SubscriptionId, commit: Commit) -> Result<(), StoreError> {
+        self.write(Write::Commit(id, Box::new(commit))).await
+    }
+
+    /// Creates or replaces a subscription.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn put_subscription(&self, subscription: SubscriptionRecord) -> Result<(), StoreError> {
+        self.write(Write::PutSubscription(Box::new(subscription))).await
+    }
+
+    /// Deletes a subscription with everything of it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn delete_subscription(&self, id: SubscriptionId) -> Result<(), StoreError> {
+        self.write(Write::DeleteSubscription(id)).await
+    }
+
+    async fn write(&self, write: Write) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let writes = self.writes.as_ref().ok_or(StoreError::Shut)?;
+        writes.send((write, reply)).await.map_err(|_| StoreError::Shut)?;
+        answer.await.map_err(|_| StoreError::Shut)?
+    }
+
+    /// All subscriptions, in the order of their numbers.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn subscriptions(&self) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        tables::subscriptions(&self.database)
+    }
+
+    /// From where a subscription reads on; none when it has recorded nothing yet.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn cursor(&self, id: SubscriptionId) -> Result<Option<Cursor>, StoreError> {
+        tables::cursor(&self.database, id)
+    }
+
+    /// The events of a subscription that the store has and that have not ended.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn events(&self, id: SubscriptionId) -> Result<Vec<StoredEvent>, StoreError> {
+        tables::events(&self.database, id)
+    }
+
+    /// The records of some lanes; the default of those that have none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn lanes(&self, id: SubscriptionId, keys: &[LaneKey]) -> Result<Vec<LaneRecord>, StoreError> {
+        tables::lanes(&self.database, id, keys)
+    }
+
+    /// Dead letters from a number on, at most so many.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn letters(&self, id: SubscriptionId, from: LetterNumber, max: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        tables::letters(&self.database, id, from, max)
+    }
+
+    /// How many dead letters there are, and the number of the next.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn letter_counts(&self, id: SubscriptionId) -> Result<(u64, LetterNumber), StoreError> {
+        tables::letter_counts(&self.database, id)
+    }
+
+    /// The record of how an event ended, where the subscription keeps such records.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn settlement(&self, id: SubscriptionId, event_id: &str) -> Result<Option<Settlement>, StoreError> {
+        tables::settlement(&self.database, id, event_id)
+    }
+
+    /// How many such records were written in all, those that are not kept any more included.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn settlement_count(&self, id: SubscriptionId) -> Result<u64, StoreError> {
+        tables::settlement_count(&self.database, id)
+    }
+
+    /// Such records from a number on, in the order in which they were written, at most so many; each with its number.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn settlements(&self, id: SubscriptionId, from: u64, max: usize) -> Result<Vec<(u64, Settlement)>, StoreError> {
+        tables::settlements(&self.database, id, from, max)
+    }
+}
+
+impl Drop for DeliveryStore {
+    /// Waits for what is under way: another may open the file then.
+    fn drop(&mut self) {
+        self.writes = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of it is in the log.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread.
+fn write_all(database: &Database, mut received: mpsc::Receiver<(Write, Reply)>) {
+    while let Some(first) = received.blocking_recv() {
+        let mut writes = vec![first];
+        while writes.len() < COMMITS_MAX
+            && let Ok(write) = received.try_recv()
+        {
+            writes.push(write);
+        }
+        let (writes, replies): (Vec<Write>, Vec<Reply>) = writes.into_iter().unzip();
+        let done = tables::write(database, writes);
+        if let Err(error) = &done {
+            tracing::error!(%error, "what was delivered cannot be recorded");
+        }
+        for reply in replies {
+            let _ = reply.send(done.clone()); // Whoever asked may have gone.
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! The tables of the file, and how they are written and read.
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::records::{Commit, Cursor, LaneRecord, LetterChange, StoredEvent, SubscriptionRecord};
+use super::{StoreError, Write};
+use crate::domain::{DeadLetter, LaneKey, LetterNumber, Position, Settlement, SubscriptionId};
+
+type Bytes = &'static [u8];
+
+/// Subscriptions by their numbers.
+const SUBSCRIPTIONS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("subscriptions");
+/// Where each reads on.
+const CURSORS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("cursors");
+/// Users: subscription and lane.
+const LANES: TableDefinition<'_, (u64, &str), Bytes> = TableDefinition::new("lanes");
+/// Events that have not ended: subscription, segment, row.
+const EVENTS: TableDefinition<'_, (u64, u128, u64), Bytes> = TableDefinition::new("events");
+/// Dead letters: subscription and number.
+const LETTERS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("letters");
+/// How many dead letters there are, and the number of the next.
+const LETTER_COUNTS: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("letter counts");
+/// Records of how events ended: subscription and number.
+const SETTLEMENTS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("settlements");
+/// Their numbers: subscription and event id.
+const SETTLEMENT_NUMBERS: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("settlement numbers");
+
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    transaction.open_table(SUBSCRIPTIONS)?;
+    transaction.open_table(CURSORS)?;
+    transaction.open_table(LANES)?;
+    transaction.open_table(EVENTS)?;
+    transaction.open_table(LETTERS)?;
+    transaction.open_table(LETTER_COUNTS)?;
+    transaction.open_table(SETTLEMENTS)?;
+    transaction.open_table(SETTLEMENT_NUMBERS)?;
+    Ok(())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Failed(format!("a record cannot be read: {error}")))
+}
+
+/// Writes all or nothing.
+pub(super) fn write(database: &Database, writes: Vec<Write>) -> Result<(), StoreError> {
+    let transaction = database.begin_write()?;
+    for write in writes {
+        match write {
+            Write::Commit(id, commit) => write_commit(&transaction, id, *commit)?,
+            Write::PutSubscription(record) => {
+                transaction.open_table(SUBSCRIPTIONS)?.insert(record.id, encode(&record)?.as_slice())?;
+            }
+            Write::DeleteSubscription(id) => delete(&transaction, id)?,
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_commit(transaction: &WriteTransaction, id: SubscriptionId, commit: Commit) -> Result<(), StoreError> {
+    transaction.open_table(CURSORS)?.insert(id, encode(&commit.cursor)?.as_slice())?;
+    let mut lanes = transaction.open_table(LANES)?;
+    for (key, record) in &commit.lanes {
+        if *record == LaneRecord::default() {
+            lanes.remove((id, key.as_str()))?;
+        } else {
+            lanes.insert((id, key.as_str()), encode(record)?.as_slice())?;
+        }
+    }
+    let mut events = transaction.open_table(EVENTS)?;
+    for event in &commit.stored {
+        let Position { segment, row } = event.position;
+        events.insert((id, segment, row), encode(event)?.as_slice())?;
+    }
+    for Position { segment, row } in &commit.removed {
+        events.remove((id, *segment, *row))?;
+    }
+    write_letters(transaction, id, &commit.letters)?;
+    write_settlements(transaction, id, &commit)
+}
+
+fn write_letters(
+    transaction: &WriteTransaction,
+    id: SubscriptionId,
+    changes: &[LetterChange],
+) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut letters = transaction.open_table(LETTERS)?;
+    let mut all_counts = transaction.open_table(LETTER_COUNTS)?;
+    let (mut count, mut next) = all_counts.get(id)?.map_or((0, 1), |counts| counts.value());
+    for change in changes {
+        match change {
+            LetterChange::Put(letter) => {
+                count += u64::from(letters.insert((id, letter.number), encode(letter)?.as_slice())?.is_none());
+                next = next.max(letter.number + 1);
+            }
+            LetterChange::Remove(number) => count -= u64::from(letters.remove((id, *number))?.is_some()),
+        }
+    }
+    all_counts.insert(id, (count, next))?;
+    Ok(())
+}
+
+fn write_settlements(transaction: &WriteTransaction, id: SubscriptionId, commit: &Commit) -> Result<(), StoreError> {
+    if commit.settlements.is_empty() {
+        return Ok(());
+    }
+    let mut settlements = transaction.open_table(SETTLEMENTS)?;
+    let mut numbers = transaction.open_table(SETTLEMENT_NUMBERS)?;
+    let last = settlements.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
+    let mut number = last.map_or(0, |(key, _)| key.value().1);
+    for settlement in &commit.settlements {
+        number += 1;
+        settlements.insert((id, number), encode(settlement)?.as_slice())?;
+        let before = numbers.insert((id, settlement.event_id.as_str()), number)?.map(|before| before.value());
+        if let Some(before) = before {
+            settlements.remove((id, before))?;
+        }
+    }
+    let keep_from = number.saturating_sub(commit.settlements_max) + 1;
+    let mut old = Vec::new();
+    for entry in settlements.range((id, 0)..(id, keep_from))? {
+        let (key, value) = entry?;
+        old.push((key.value().1, decode::<Settlement>(value.value())?.event_id));
+    }
+    for (number, event_id) in old {
+        settlements.remove((id, number))?;
+        numbers.remove((id, event_id.as_str()))?;
+    }
+    Ok(())
+}
+
+fn delete(transaction: &WriteTransaction, id: SubscriptionId) -> Result<(), StoreError> {
+    transaction.open_table(SUBSCRIPTIONS)?.remove(id)?;
+    transaction.open_table(CURSORS)?.remove(id)?;
+    transaction.open_table(LETTER_COUNTS)?.remove(id)?;
+    transaction.open_table(LANES)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
+    transaction.open_table(EVENTS)?.retain_in((id, 0, 0)..(id + 1, 0, 0), |_, _| false)?;
+    transaction.open_table(LETTERS)?.retain_in((id, 0)..(id + 1, 0), |_, _| false)?;
+    transaction.open_table(SETTLEMENTS)?.retain_in((id, 0)..(id + 1, 0), |_, _| false)?;
+    transaction.open_table(SETTLEMENT_NUMBERS)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
+    Ok(())
+}
+
+pub(super) fn subscriptions(database: &Database) -> Result<Vec<SubscriptionRecord>, StoreError> {
+    let table = database.begin_read()?.open_table(SUBSCRIPTIONS)?;
+    let mut all = Vec::new();
+    for entry in table.iter()? {
+        all.push(decode(entry?.1.value())?);
+    }
+    Ok(all)
+}
+
+pub(super) fn cursor(database: &Database, id: SubscriptionId) -> Result<Option<Cursor>, StoreError> {
+    let table = database.begin_read()?.open_table(CURSORS)?;
+    table.get(id)?.map(|cursor| decode(cursor.value())).transpose()
+}
+
+pub(super) fn events(database: &Database, id: SubscriptionId) -> Result<Vec<StoredEvent>, StoreError> {
+    let table = database.begin_read()?.open_table(EVENTS)?;
+    let mut all = Vec::new();
+    for entry in table.range((id, 0, 0)..(id + 1, 0, 0))? {
+        all.push(decode(entry?.1.value())?);
+    }
+    Ok(all)
+}
+
+pub(super) fn lanes(database: &Database, id: SubscriptionId, keys: &[LaneKey]) -> Result<Vec<LaneRecord>, StoreError> {
+    let table = database.begin_read()?.open_table(LANES)?;
+    let record = |key: &LaneKey| match table.get((id, key.as_str()))? {
+        Some(record) => decode(record.value()),
+        None => Ok(LaneRecord::default()),
+    };
+    keys.iter().map(record).collect()
+}
+
+pub(super) fn letters(
+    database: &Database,
+    id: SubscriptionId,
+    from: LetterNumber,
+    max: usize,
+) -> Result<Vec<DeadLetter>, StoreError> {
+    let table = database.begin_read()?.open_table(LETTERS)?;
+    let mut all = Vec::new();
+    for entry in table.range((id, from)..(id + 1, 0))?.take(max) {
+        all.push(decode(entry?.1.value())?);
+    }
+    Ok(all)
+}
+
+pub(super) fn letter_counts(database: &Database, id: SubscriptionId) -> Result<(u64, LetterNumber), StoreError> {
+    let table = database.begin_read()?.open_table(LETTER_COUNTS)?;
+    Ok(table.get(id)?.map_or((0, 1), |counts| counts.value()))
+}
+
+pub(super) fn settlement(
+    database: &Database,
+    id: SubscriptionId,
+    event_id: &str,
+) -> Result<Option<Settlement>, StoreError> {
+    let transaction = database.begin_read()?;
+    let Some(number) = transaction.open_table(SETTLEMENT_NUMBERS)?.get((id, event_id))? else { return Ok(None) };
+    let record = transaction.open_table(SETTLEMENTS)?.get((id, number.value()))?;
+    record.map(|record| decode(record.value())).transpose()
+}
+
+pub(super) fn settlement_count(database: &Database, id: SubscriptionId) -> Result<u64, StoreError> {
+    let table = database.begin_read()?.open_table(SETTLEMENTS)?;
+    let last = table.range((id, 0)..(id + 1, 0))?.next_back().transpose()?;
+    Ok(last.map_or(0, |(key, _)| key.value().1))
+}
+
+pub(super) fn settlements(
+    database: &Database,
+    id: SubscriptionId,
+    from: u64,
+    max: usize,
+) -> Result<Vec<(u64, Settlement)>, StoreError> {
+    let table = database.begin_read()?.open_table(SETTLEMENTS)?;
+    let mut all = Vec::new();
+    for entry in table.range((id, from)..(id + 1, 0))?.take(max) {
+        let (key, value) = entry?;
+        all.push((key.value().1, decode(value.value())?));
+    }
+    Ok(all)
+}

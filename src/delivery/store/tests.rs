@@ -1,0 +1,102 @@
+//! The store keeps what was committed, through a reopening, and all of a commit or nothing.
+
+use super::*;
+use crate::domain::{DeadLetterReason, Event, FinalOutcome, Gaps, Position, SubscriptionSettings};
+
+fn event(id: &str) -> Arc<Event> {
+    Arc::new(Event { id: id.to_owned(), user_id: "ann".to_owned(), seq: 7, ..Event::default() })
+}
+
+fn letter(number: LetterNumber) -> DeadLetter {
+    DeadLetter {
+        number,
+        event: event("e"),
+        reason: DeadLetterReason::HandlerFailed,
+        error: "no".to_owned(),
+        attempts: 3,
+        failed_at_ms: 9,
+        is_replay: false,
+    }
+}
+
+fn settlement(id: &str) -> Settlement {
+    Settlement {
+        event_id: id.to_owned(),
+        user_id: "ann".to_owned(),
+        event_type: "click".to_owned(),
+        seq: 7,
+        outcome: FinalOutcome::Processed,
+        processed_at_ms: 1,
+        attempts: 1,
+        error: String::new(),
+    }
+}
+
+fn stored(row: u64) -> StoredEvent {
+    let position = Position { segment: 5, row };
+    StoredEvent { position, event: event("s"), attempts: 1, error: "no".to_owned(), is_replay: false }
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("delivery.redb");
+    let mut gaps = Gaps::default();
+    gaps.add(3, 4);
+    let record = LaneRecord { next_seq: 8, gaps, ..LaneRecord::default() };
+    let (lane, at) = (LaneKey::of_user("ann"), Position { segment: u128::MAX, row: 3 });
+    let cursor = Cursor { resume: at, settled: vec![(at.next(), at.next())] };
+    {
+        let store = DeliveryStore::open(&path).unwrap();
+        let commit = Commit {
+            cursor: cursor.clone(),
+            lanes: vec![(lane.clone(), record.clone())],
+            stored: vec![stored(1), stored(2)],
+            letters: vec![LetterChange::Put(letter(1)), LetterChange::Put(letter(2))],
+            settlements: ["a", "b", "c"].map(settlement).into(),
+            settlements_max: 2,
+            ..Commit::default()
+        };
+        store.commit(1, commit).await.unwrap();
+        let commit = Commit {
+            cursor: cursor.clone(),
+            removed: vec![stored(1).position],
+            letters: vec![LetterChange::Remove(1)],
+            ..Commit::default()
+        };
+        store.commit(1, commit).await.unwrap();
+    }
+    let store = DeliveryStore::open(&path).unwrap();
+    assert_eq!(store.cursor(1).unwrap(), Some(cursor));
+    assert_eq!(store.lanes(1, &[lane.clone(), LaneKey::of_user("bob")]).unwrap(), [record, LaneRecord::default()]);
+    assert_eq!(store.events(1).unwrap(), [stored(2)]);
+    assert_eq!(store.letters(1, 0, 10).unwrap(), [letter(2)]);
+    assert_eq!(store.letter_counts(1).unwrap(), (1, 3));
+    assert_eq!(store.settlement(1, "a").unwrap(), None, "only so many are kept");
+    assert_eq!(store.settlement(1, "c").unwrap(), Some(settlement("c")));
+    assert_eq!(store.settlements(1, 0, 10).unwrap().len(), 2);
+    // Another subscription has none of it.
+    assert_eq!((store.cursor(2).unwrap(), store.events(2).unwrap().len()), (None, 0));
+    store.delete_subscription(1).await.unwrap();
+    assert_eq!((store.cursor(1).unwrap(), store.letters(1, 0, 10).unwrap().len()), (None, 0));
+    assert_eq!(store.lanes(1, &[lane]).unwrap(), [LaneRecord::default()]);
+}
+
+#[tokio::test]
+async fn subscriptions_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DeliveryStore::open(&dir.path().join("delivery.redb")).unwrap();
+    let subscription = SubscriptionRecord {
+        id: 4,
+        org_id: "acme".to_owned(),
+        name: "billing".to_owned(),
+        settings: SubscriptionSettings::default(),
+        handler: "{}".to_owned(),
+        start: Position::START,
+        created_at_ms: 1,
+    };
+    store.put_subscription(subscription.clone()).await.unwrap();
+    assert_eq!(store.subscriptions().unwrap(), [subscription]);
+    store.delete_subscription(4).await.unwrap();
+    assert!(store.subscriptions().unwrap().is_empty());
+}
