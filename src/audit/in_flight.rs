@@ -15,7 +15,8 @@ use crate::ingest::segment_hours::{SegmentHours, read_hours};
 /// A segment's file may get another name while it is looked for.
 const ATTEMPTS: u32 = 3;
 
-/// See the module.
+/// Knows the hours that may be stored in part: those of segments whose insert was attempted and is
+/// not confirmed. The audit does not repair such hours.
 pub(super) struct InFlight {
     gate: Arc<InsertGate>,
     segments: Arc<Segments>,

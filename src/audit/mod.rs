@@ -73,7 +73,8 @@ pub struct AuditSettings {
     pub repair: bool,
 }
 
-/// See the module.
+/// Audits and repairs hours, on behalf of callers and of the background task. On demand, one audit
+/// of an organization runs at a time.
 pub struct Auditor {
     settings: AuditSettings,
     store: AuditStore,

@@ -87,7 +87,12 @@ struct Known {
 }
 
 impl Auditor {
-    /// See the module.
+    /// Reads an hour until the reading is final, and repairs it if the request asks for that. An
+    /// hour that keeps changing is reported as in flight, one that cannot be read in time as
+    /// undetermined.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer or refuses.
     pub(super) async fn resolve(
         &self,
         scope: HourScope<'_>,

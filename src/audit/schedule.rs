@@ -8,7 +8,8 @@ use crate::domain::{HourSet, MILLIS_PER_HOUR, Period, Periods, Timestamp};
 /// two runs are audited, too.
 const RUNS_MAX: usize = 10_000;
 
-/// See the module. Hours are named by their first moments.
+/// Decides which hour the background audits next. Pure: it is given the time. An hour is named by
+/// its first instant.
 pub(super) struct Schedule {
     /// How long an hour must have been over, and the shortest time between two
     /// audits of the same hour.

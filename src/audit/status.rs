@@ -9,7 +9,8 @@ use crate::domain::{AuditAuthor, AuditedHour, HourResult, Timestamp};
 /// Most hours that are remembered as not right.
 const HOURS_MAX: usize = 1_000;
 
-/// See the module.
+/// Collects the findings of audits since the start, for `/readyz`, metrics and `GetAuditStatus`. In
+/// memory; a restart clears it.
 #[derive(Default)]
 pub struct AuditStatus {
     state: Mutex<StatusReport>,

@@ -42,7 +42,7 @@ pub struct Created {
     pub is_replayed: bool,
 }
 
-/// See the module.
+/// The operations on shows: create, change, read, list, and notifications. All transports use it.
 pub struct Catalogue {
     store: Arc<dyn CatalogueStore>,
     clock: Clock,

@@ -72,7 +72,7 @@ struct MonthsRow {
     numbers: Vec<u32>,
 }
 
-/// See the module.
+/// Reads and deletes months of `events`, and reads and writes `deleted_periods`.
 pub struct RetentionStore {
     client: Client,
 }

@@ -16,7 +16,8 @@ use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Segments;
 use crate::query::QueryLimiter;
 
-/// See the module.
+/// Stores and reads organizations, users and memberships. A change is stored in ClickHouse when it
+/// is answered.
 pub struct Directory {
     store: DirectoryStore,
     event_types: Arc<EventTypes>,

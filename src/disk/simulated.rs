@@ -36,7 +36,7 @@ impl CrashPoint {
     pub const NEVER: Self = Self(u64::MAX);
 }
 
-/// A disk in memory. See the module. Clones are the same disk.
+/// A disk in memory that can lose power. Clones share the same contents.
 #[derive(Clone)]
 pub struct SimulatedDisk {
     state: Arc<State>,

@@ -23,7 +23,8 @@ pub(super) struct VersionKey {
     pub(super) version: u32,
 }
 
-/// See the module.
+/// A cache of compiled schemas, within `schema_bytes_max` bytes. The least recently used ones are
+/// dropped and compiled again when needed.
 pub(super) struct CompiledSchemas {
     shares: Shares,
     kept: Mutex<Kept>,

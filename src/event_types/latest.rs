@@ -43,7 +43,8 @@ impl OrgTypes {
 
 type Organizations = HashMap<OrgId, Arc<OrgTypes>>;
 
-/// See the module.
+/// The latest version of every event type of every organization, in memory. Refreshed from
+/// ClickHouse every `event_types_refresh_seconds`.
 #[derive(Default)]
 pub(super) struct Latest {
     organizations: RwLock<Organizations>,

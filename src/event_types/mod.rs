@@ -92,7 +92,7 @@ pub struct VersionSummary {
     pub created_at: Timestamp,
 }
 
-/// See the module.
+/// Registers event types and checks events against their latest versions.
 pub struct EventTypes {
     settings: EventTypeSettings,
     store: EventTypeStore,

@@ -14,7 +14,8 @@ const THREADS_MIN: usize = 2;
 /// How long a caller is told to wait when there was no turn for it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Threads on which schemas are compiled, compared, and checked against events if that is
+/// expensive. Organizations use them in turns.
 pub(super) struct SchemaWorkers {
     turns: Arc<FairSemaphore>,
 }

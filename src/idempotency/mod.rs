@@ -74,7 +74,9 @@ pub struct StoredResponse {
 /// Keys whose calls run now, with what those that come meanwhile wait for.
 type Running = Mutex<HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>>;
 
-/// See the module.
+/// Runs ingest calls that have an idempotency key. A repeated call returns the stored answer for 24
+/// hours; a concurrent one waits for the first. Refuses new keys when the store is full or cannot
+/// be written.
 pub struct IdempotentIngest {
     store: KeyStore,
     clock: Arc<ArrivalClock>,

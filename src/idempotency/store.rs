@@ -112,7 +112,8 @@ enum Request {
     Sweep { now: u64, reply: Reply<usize> },
 }
 
-/// See the module.
+/// The handle of the file of keys. Requests are sent to the thread that owns the file; dropping the
+/// handle ends the thread.
 pub struct KeyStore {
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,

@@ -116,7 +116,8 @@ impl Part {
     }
 }
 
-/// See the module.
+/// Approximate membership of a run's ids: 9 bits of memory per id, no false negatives, 0.4 % false
+/// positives.
 #[derive(Debug)]
 pub(crate) struct Filters {
     part_bits: u32,

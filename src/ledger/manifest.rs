@@ -17,7 +17,8 @@ use super::run::KeyCheck;
 const MAGIC: u64 = u64::from_le_bytes(*b"tallyman");
 const FORMAT: u32 = 1;
 
-/// See the module.
+/// The runs and the covered segments of a ledger. It is written as a whole and replaced in one
+/// durable step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
     /// Newest first.

@@ -99,7 +99,7 @@ impl Tail {
     }
 }
 
-/// A run. See the module.
+/// An open run: its tail in memory and its file for reading pages. Immutable.
 pub(crate) struct Run {
     pub(crate) id: Uuid,
     pub(crate) path: PathBuf,

@@ -45,7 +45,8 @@ struct Limit {
     refusals: AtomicU64,
 }
 
-/// See the module.
+/// Checks new events and queries against the configured limits. Shared by all calls of the service;
+/// counts are in memory and are lost at a restart. A limit that is off costs nothing.
 pub struct RateLimits {
     org_events: Option<Limit>,
     user_events: Option<Limit>,

@@ -52,7 +52,8 @@ struct Shard {
     swept_in: Slot,
 }
 
-/// See the module.
+/// Holds the windows of all subjects of one limit, in shards with a lock each. Its size is bounded;
+/// subjects beyond the bound share windows.
 pub(super) struct Table {
     shards: Box<[Mutex<Shard>]>,
     /// What a subject may take in a window.

@@ -14,7 +14,8 @@ const COUNTED: usize = SLOTS as usize + 1;
 /// The number of a slot, from the start of the service.
 pub(super) type Slot = u64;
 
-/// See the module.
+/// Counts what one subject has used in a sliding window of slots. No window of the configured
+/// length ever holds more than the limit. 48 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Window {
     counts: [u32; COUNTED],

@@ -103,7 +103,8 @@ pub struct CacheSettings {
     pub closed_max: Duration,
 }
 
-/// See the module.
+/// Caches answers to queries, within `cache_bytes_max`. Concurrent calls with the same query share
+/// one request to ClickHouse.
 pub(super) struct Cache {
     entries: MokaCache<Key, Entry>,
     settings: CacheSettings,

@@ -51,7 +51,8 @@ pub struct RetentionSettings {
     pub check: Duration,
 }
 
-/// See the module.
+/// Announces and deletes months of events that have passed the retention period, and answers
+/// whether a time is in a deleted period. One task runs it, every `retention_check_seconds`.
 pub struct Retention {
     settings: RetentionSettings,
     store: RetentionStore,

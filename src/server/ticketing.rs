@@ -44,7 +44,8 @@ pub fn check_has_administrators(config: &Config) -> Result<(), ServerError> {
     Err(ServerError::Refused(message.to_owned()))
 }
 
-/// See the module.
+/// Holds the catalogue's store, notifier and clock, and starts its router and background tasks.
+/// Created once at start if `ticketing` is on.
 pub(super) struct Ticketing {
     store: Arc<dyn CatalogueStore>,
     notifier: Arc<dyn Notifier>,

@@ -24,7 +24,8 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Most bytes of an error that are read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// See the module.
+/// Sends checked statements to ClickHouse over HTTP. Ends a statement in ClickHouse (`KILL QUERY`)
+/// when its time is over or its caller disconnects.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     client: reqwest::Client,

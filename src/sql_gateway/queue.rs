@@ -11,7 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::GatewayError;
 use crate::config::Config;
 
-/// See the module.
+/// Limits how many statements of analysts run at a time, in total and of one analyst, and lets
+/// others wait. A statement is refused if too many of the same analyst wait, or if it has waited
+/// for `analyst_wait_ms_max`.
 #[derive(Debug)]
 pub(super) struct Queue {
     all: Arc<Semaphore>,

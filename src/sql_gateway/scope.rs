@@ -38,7 +38,7 @@ const PARAMETERIZED_VIEWS: [View; 6] = [
     View { name: "type_stats", parameters: &["org", "from", "to"] },
 ];
 
-/// See the module.
+/// The names that one analyst's statements can use.
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
     /// The analyst's name.

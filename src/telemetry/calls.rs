@@ -8,8 +8,8 @@ use opentelemetry::{KeyValue, StringValue};
 
 use crate::instruments::Instruments;
 
-/// See the module. The labels are those of OpenTelemetry's semantic conventions;
-/// none holds anything that a caller can choose.
+/// Records the durations of REST and gRPC calls, in seconds. The labels are those of
+/// OpenTelemetry's semantic conventions; none contains a value that a caller can choose.
 pub struct CallMetrics {
     http: Histogram<f64>,
     rpc: Histogram<f64>,

@@ -49,13 +49,13 @@ const ORGS_BEFORE_SWEEP: usize = 1_024;
 /// Kinds of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// See the module.
+    /// Watchers of health, and open reflection.
     Probe,
-    /// See the module.
+    /// Routes that require no token, and refused calls whose body is discarded.
     Open,
-    /// See the module.
+    /// Unary calls with a token.
     Call,
-    /// See the module.
+    /// Ingest streams, watchers and audits.
     Stream,
 }
 

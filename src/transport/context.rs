@@ -17,7 +17,7 @@ use crate::health::{Reason, ReasonCode};
 /// How long the caller of a stopping service is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The state that all requests of a server share.
 pub(super) struct TransportContext {
     /// What requests are about.
     pub(super) app: Arc<Application>,

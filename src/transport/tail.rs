@@ -21,7 +21,8 @@ use crate::ingest::outcome::{Outcome, OutcomeSink};
 /// How long a refused watcher is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Distributes verdicts to watchers, with a channel for each watched organization. Bounded by
+/// `watchers_max` and `watcher_outcomes_max`; a slow watcher misses outcomes and is told how many.
 pub struct LiveTail {
     channels: Arc<Channels>,
     watchers: Arc<FairSemaphore>,

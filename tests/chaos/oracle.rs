@@ -36,7 +36,7 @@ pub(crate) struct Attempt {
     pub(crate) told: Option<Told>,
 }
 
-/// See the module.
+/// Records every event that was sent and every verdict that was received, with their order.
 #[derive(Default)]
 pub(crate) struct Oracle {
     /// Of each session, attempts are in the order of sending.

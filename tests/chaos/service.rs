@@ -30,7 +30,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often something that is awaited is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// See the module. Dropping it ends everything.
+/// The processes of one scenario. Dropping it stops them.
 pub(crate) struct TestService {
     dir: PathBuf,
     settings: Vec<(&'static str, String)>,

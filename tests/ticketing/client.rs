@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-/// See the module.
+/// An HTTP client for a catalogue at a URL, with a token.
 #[derive(Clone)]
 pub(crate) struct Client {
     url: String,

@@ -24,7 +24,7 @@ pub(crate) enum Behavior {
     Hangs,
 }
 
-/// See the module. Dropping it closes its port.
+/// A webhook receiver that verifies signatures and records deliveries. Dropping it closes its port.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,

@@ -75,7 +75,8 @@ impl Version {
     }
 }
 
-/// See the module.
+/// A stored show with all fields, including private ones. Public answers are made from it by a type
+/// without the private fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Show {
     /// Which one it is.

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
 use super::{admin, notifications, public, summary};
 
-/// See the module.
+/// The OpenAPI description of the catalogue, collected by `utoipa`.
 #[derive(OpenApi)]
 #[openapi(
     info(

@@ -40,7 +40,8 @@ pub struct DispatcherSettings {
     pub poll_pause: Duration,
 }
 
-/// See the module.
+/// Sends pending notifications until they are delivered or given up. Runs as one background task
+/// per service.
 pub struct Dispatcher {
     store: Arc<dyn CatalogueStore>,
     notifier: Arc<dyn Notifier>,

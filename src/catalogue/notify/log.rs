@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::{Notifier, SendError};
 use crate::domain::Notification;
 
-/// See the module.
+/// Writes each notification as a log line at level INFO. It never fails. The default if no webhook
+/// URL is set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogNotifier;
 

@@ -51,7 +51,8 @@ pub enum WebhookSettingsError {
     Client(#[from] reqwest::Error),
 }
 
-/// See the module.
+/// Sends each notification as a signed POST request to one URL. Every answer but 2xx is an error
+/// that the dispatcher retries.
 pub struct WebhookNotifier {
     client: Client,
     url: Url,

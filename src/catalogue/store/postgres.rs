@@ -28,7 +28,7 @@ const LIMITS: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_ses
 /// Attempts to use a key whose 24 hours end just then.
 const KEY_ATTEMPTS_MAX: u32 = 3;
 
-/// See the module.
+/// A store in a PostgreSQL database. Any number of services can use the database at a time.
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,

@@ -25,7 +25,7 @@ const READERS_MAX: u32 = 4;
 /// request for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// See the module. The file belongs to one service at a time.
+/// A store in one SQLite file. The file belongs to one service at a time.
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: SqlitePool,

@@ -21,7 +21,8 @@ const PASSWORD: &str = "for tests";
 const SUPERVISE: &str =
     r#"dir=$1; shift; "$@" >"$dir/log" 2>&1 & pid=$!; cat; kill -QUIT $pid; wait $pid; rm -rf "$dir""#;
 
-/// See the module.
+/// A running PostgreSQL server for tests. Each test creates its own database in it. Dropping it
+/// stops the server.
 pub(crate) struct PostgresServer {
     bin: PathBuf,
     port: u16,

@@ -37,7 +37,8 @@ struct Progress {
 /// Summaries that are being made, each with its readers' end.
 type InFlight = Arc<Mutex<HashMap<SummaryKey, watch::Receiver<Progress>>>>;
 
-/// See the module.
+/// Caches summaries and shares those that are being generated among their readers. Bounded by
+/// memory for finished summaries, by the number generated at a time, and by time.
 pub struct Summaries {
     summarizer: Arc<dyn Summarizer>,
     finished: Cache<SummaryKey, Arc<[String]>>,

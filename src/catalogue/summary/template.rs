@@ -10,7 +10,8 @@ use super::{Summarizer, SummaryError, SummarySubject, is_space};
 const TITLE_WORDS_MAX: usize = 22;
 const LOCATION_WORDS_MAX: usize = 14;
 
-/// See the module.
+/// Generates a summary from templates, without a model or network. The same fields always give the
+/// same text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TemplateSummarizer;
 

@@ -29,7 +29,8 @@ const MERGE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Rows that are filled in at a time.
 const PRELOAD_BLOCK: u64 = 1_000_000;
 
-/// See the module.
+/// A running service of the benchmark, with access to its tables. Dropping it stops the processes
+/// and deletes the directory.
 pub(super) struct BenchService {
     service: Child,
     dir: PathBuf,

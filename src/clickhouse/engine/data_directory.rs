@@ -75,7 +75,7 @@ impl DataDirectorySettings {
     }
 }
 
-/// The engine's directory. See the module.
+/// The embedded engine's directory, with the settings that are written into its configuration.
 #[derive(Clone, Debug)]
 pub(super) struct DataDirectory {
     dir: PathBuf,

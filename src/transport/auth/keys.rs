@@ -31,7 +31,8 @@ const KEYS_MAX: usize = 256;
 /// forgotten, which costs a verification each and nothing else.
 const VERIFIED_MAX: usize = 4_096;
 
-/// See the module.
+/// An immutable set of verification keys with a cache of verified tokens. Replaced as a whole when
+/// the keys change, so the cache never outlives its keys.
 pub(super) struct KeySet {
     keys: Vec<Key>,
     verified: RwLock<HashMap<Box<str>, Caller>>,

@@ -9,7 +9,7 @@ use crate::domain::Error;
 /// How long a caller is told to wait for keys.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Why a token is refused. Callers are told the kind only; the log has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::transport) enum Refusal {
     /// There is no token.

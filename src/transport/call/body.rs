@@ -12,7 +12,8 @@ use tonic::body::Body;
 use super::Ending;
 use super::unwritten::Unwritten;
 
-/// See the module.
+/// Wraps the body of an answer and reports its end, so that a call's duration, log line and gRPC
+/// status cover the whole answer. Counts the bytes that are not written to the socket yet.
 pub(in crate::transport) struct WatchedBody {
     body: Body,
     /// Told, when it is dropped, that the call has ended.

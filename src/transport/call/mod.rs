@@ -283,7 +283,8 @@ impl CallLayer {
     }
 }
 
-/// See the module.
+/// The layer that gives every call an id, a log line, a duration and, if sampled, a span. It adds
+/// the header `X-Request-Id` to answers and decides nothing.
 #[derive(Clone)]
 pub(super) struct Calls<S> {
     inner: S,

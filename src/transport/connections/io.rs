@@ -16,7 +16,8 @@ use super::Connection;
 /// limit of a protocol applies.
 const PREFACE_BYTES: usize = 24;
 
-/// See the module.
+/// The socket of a connection. Records when bytes are read and written, and when the client has
+/// sent enough bytes for its protocol to be known.
 pub(in crate::transport) struct ConnectionIo {
     stream: TcpStream,
     connection: Arc<Connection>,

@@ -27,7 +27,8 @@ use crate::domain::Error;
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 const SEC_FETCH_MODE: &str = "sec-fetch-mode";
 
-/// See the module.
+/// Decides by `Host`, `Origin` and `Sec-Fetch-Site` whether a request is allowed. A refused request
+/// is answered with 403.
 pub(super) struct BrowserRules {
     hosts: Hosts,
     origins: Origins,

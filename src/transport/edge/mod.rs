@@ -47,7 +47,8 @@ impl<S: Clone> Layer<S> for EdgeLayer {
     }
 }
 
-/// See the module.
+/// The outermost layer of the port: browser rules, CORS, and an answer with status 500 if a handler
+/// panics.
 #[derive(Clone)]
 pub(super) struct Edge<S> {
     inner: CatchPanic<S>,

@@ -22,7 +22,8 @@ use crate::transport::proto::{
     ListRepairsResponse, UndoRepairRequest, UndoRepairResponse,
 };
 
-/// See the module.
+/// Implements `AuditService`: audits hours, reports the background audit, lists repairs and undoes
+/// one. Requires the scope `admin`.
 pub(super) struct Audits {
     context: Arc<TransportContext>,
 }

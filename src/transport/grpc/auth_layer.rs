@@ -38,7 +38,8 @@ const HEALTH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest a reflection stream may take for its next question.
 const REFLECTION_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// Wraps one gRPC service: verifies tokens, translates grpc-web, applies deadlines and limits of
+/// requests, and adds error details.
 #[derive(Clone)]
 pub(super) struct AuthLayer<S> {
     inner: GrpcWebService<Explaining<S>>,

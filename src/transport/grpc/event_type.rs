@@ -15,7 +15,7 @@ use crate::transport::proto::{
     RegisterEventTypeResponse,
 };
 
-/// See the module.
+/// Implements `EventTypeService`: registers versions of event types, lists and shows them.
 pub(super) struct EventTypes {
     context: Arc<TransportContext>,
 }

@@ -25,7 +25,8 @@ use crate::transport::proto::{IngestBatchRequest, IngestBatchResponse, IngestReq
 /// When the caller of a stream that was idle may open another.
 const REOPEN_AFTER: Duration = Duration::from_millis(1);
 
-/// See the module.
+/// Implements `IngestService`: the stream `Ingest` and the unary `IngestBatch`. Requires the scope
+/// `ingest`.
 pub(super) struct Ingest {
     context: Arc<TransportContext>,
 }

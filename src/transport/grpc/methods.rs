@@ -17,7 +17,8 @@ const OTHERS: [&str; 5] = [
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-/// See the module.
+/// Interns the names of gRPC methods, so that calls refer to them without copies. Only names of
+/// served methods are added, so the set is bounded.
 #[derive(Default)]
 pub(in crate::transport) struct Methods(RwLock<HashMap<String, Arc<str>>>);
 

@@ -11,7 +11,8 @@ use crate::transport::proto::metrics_service_server::MetricsService;
 use crate::transport::proto::{self, GetSummaryRequest, GetSummaryResponse, PutMetricsRequest, PutMetricsResponse};
 use crate::transport::rfc3339;
 
-/// See the module.
+/// Implements `MetricsService`: stores custom daily metrics (scope `ingest`) and summarizes metrics
+/// by day (scope `read`).
 pub(super) struct Metrics {
     context: Arc<TransportContext>,
 }

@@ -18,7 +18,8 @@ use crate::transport::proto::{
     PutOrganizationRequest, PutOrganizationResponse, PutUserRequest, PutUserResponse,
 };
 
-/// See the module.
+/// Implements `OrganizationService`: organizations, users and memberships. Requires the scope
+/// `admin`.
 pub(super) struct Organizations {
     context: Arc<TransportContext>,
 }

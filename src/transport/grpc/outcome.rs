@@ -16,7 +16,7 @@ use crate::transport::proto::watch_response;
 use crate::transport::proto::{Verdict, WatchRequest, WatchResponse};
 use crate::transport::tail::{Report, Watcher};
 
-/// See the module.
+/// Implements `OutcomeService`: the live tail of verdicts. Requires the scope `read`.
 pub(super) struct Outcomes {
     context: Arc<TransportContext>,
 }

@@ -22,7 +22,8 @@ use crate::transport::proto::{
 /// What of a message a page of events leaves for the rest, in bytes.
 const PAGE_BYTES_REST: usize = 8 << 10;
 
-/// See the module.
+/// Implements `QueryService`: statistics, top users and campaigns, daily active users, and single
+/// events. Requires the scope `read`.
 pub(super) struct Query {
     context: Arc<TransportContext>,
 }

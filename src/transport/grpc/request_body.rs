@@ -29,7 +29,9 @@ pub(super) enum Patience {
     EachMessageAndPause(Duration),
 }
 
-/// See the module.
+/// Wraps the body of a gRPC request. Fails the request if a message does not arrive in time
+/// ([`BodyTimeout`]), or if the unfinished requests of all callers exceed
+/// `request_bytes_in_flight_max`.
 pub(super) struct RequestBody {
     body: Body,
     patience: Patience,

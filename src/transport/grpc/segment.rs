@@ -15,7 +15,8 @@ use crate::transport::proto::{
 /// What callers who show a token are told of an error.
 const SEE_LOG: &str = "ClickHouse refused it; the service's log has the cause";
 
-/// See the module.
+/// Implements `SegmentService`: lists the segments of the log, and retries parked ones. Requires
+/// the scope `admin`.
 pub(super) struct Segments {
     context: Arc<TransportContext>,
 }
