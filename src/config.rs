@@ -1,10 +1,9 @@
-//! Every limit, time-out and address, with its unit and its default.
+//! All settings, with units and defaults.
 //!
-//! A setting has one name in three places: `--log-bytes-max` on the command
-//! line, `TALLYHOUSE_LOG_BYTES_MAX` in the environment, `log_bytes_max` in the
-//! TOML file. The command line wins over the environment, the environment over
-//! the file, the file over the default. Everything is read and checked before
-//! any port opens.
+//! A setting has one name in three places: `--log-bytes-max` on the command line,
+//! `TALLYHOUSE_LOG_BYTES_MAX` in the environment, `log_bytes_max` in the TOML file. The command line
+//! overrides the environment, the environment the file, the file the default. All settings are read and
+//! checked before any port opens.
 
 mod authentication;
 mod hosts;

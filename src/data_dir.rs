@@ -1,4 +1,4 @@
-//! The data directory: made, checked and claimed before anything else is started in it.
+//! Creates, checks and locks the data directory before anything else starts.
 
 use std::fs::{File, TryLockError};
 use std::io;

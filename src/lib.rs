@@ -1,29 +1,22 @@
 //! Tallyhouse counts every event id exactly once.
 //!
-//! The path of an event, told once:
+//! The path of an event:
 //!
-//! 1. A [`transport`] (gRPC, grpc-web or REST, on one port) decodes it into a
-//!    draft, and hands the batch to the [`ingest::pipeline`].
-//! 2. The [`domain`] parses the draft into an event, or rejects it with every
-//!    field at fault.
-//!    So do the [`event_types`] that its organization has registered.
-//! 3. The event is encoded once, into the bytes that ClickHouse will be sent,
-//!    and its id is claimed in the [`ingest::index`]: new, or taken before, or
-//!    just being taken by somebody else, whose fate it then shares.
-//! 4. New events go into the [`ingest::log`]; when they are synced to disk, the
-//!    caller is answered.
-//! 5. The [`ingest::forwarder`] inserts each sealed segment of the log into
-//!    [`clickhouse`] as one block under one token, until that succeeds.
-//!    Materialized views count the block into the rollups.
-//! 6. The [`query`] room answers from the rollups, through a cache that knows
-//!    when a stored event outdates an answer.
-//! 7. The [`audit`] compares the rollups with the events, hour by hour, and
-//!    repairs them.
-//! 8. [`retention`] deletes months of events that have passed the retention
-//!    period.
+//! 1. A [`transport`] (gRPC, grpc-web or REST, on one port) decodes it into a draft, and passes the batch
+//!    to the [`ingest::pipeline`].
+//! 2. The [`domain`] parses the draft into an event, or rejects it with every invalid field. The
+//!    [`event_types`] of its organization check its properties.
+//! 3. The event is encoded once, into the bytes that ClickHouse will receive, and its id is claimed in the
+//!    [`ingest::index`]: it is new, known, or pending in another batch, whose result it then gets.
+//! 4. New events are appended to the [`ingest::log`]; when they are synced to disk, the caller is
+//!    answered.
+//! 5. The [`ingest::forwarder`] inserts each sealed segment of the log into [`clickhouse`] as one block
+//!    under one token, until that succeeds. Materialized views add the block to the rollups.
+//! 6. [`query`] answers from the rollups, through a cache that is invalidated by stored events.
+//! 7. The [`audit`] compares the rollups with the events, hour by hour, and repairs them.
+//! 8. [`retention`] deletes months of events that have passed the retention period.
 //!
-//! [`server`] wires all this together, from a [`config::Config`]. The [`cli`]
-//! is the one binary around it.
+//! [`server`] constructs all of this from a [`config::Config`]. The [`cli`] is the binary's command line.
 
 pub mod audit;
 pub mod cli;

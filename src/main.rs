@@ -1,4 +1,4 @@
-//! The `tallyhouse` binary: parse, telemetry, run.
+//! The `tallyhouse` binary: parses the command line, starts telemetry, and runs the command.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Files and directories that only the service's own user may read: events,
-//! idempotency keys and keys for signing are in them.
+//! Creates files and directories that only the service's own user can read: they contain events,
+//! idempotency keys and signing keys.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;

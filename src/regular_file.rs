@@ -1,5 +1,5 @@
-//! Small files that operators provide and replace while the service runs: key
-//! sets, certificates, private keys.
+//! Reads small files that operators provide and replace while the service runs: key sets, certificates,
+//! private keys.
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;

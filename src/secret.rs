@@ -1,5 +1,4 @@
-//! Secrets that the service makes for itself, and keeps in its directory for
-//! its own eyes only.
+//! Creates random secrets, and keeps them in the data directory, readable by the service's user only.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};

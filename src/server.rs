@@ -1,4 +1,4 @@
-//! The composition root: makes every part, starts it, and stops it in order.
+//! The composition root: constructs all components, starts them, and stops them in order.
 
 mod health_checks;
 mod recovery;

@@ -1,8 +1,8 @@
-//! The audit that runs by itself: hours that are over, one at a time.
+//! The background audit: audits hours that have ended, one at a time.
 //!
-//! Hours that have a reason to be audited are kept in the table `audit_due`
-//! from when they are known until they have been judged. Hours of segments that
-//! were settled are put there before the segment goes (`clickhouse/store.rs`).
+//! Hours that are due are kept in the table `audit_due` from when they become due until they have been
+//! audited. Hours of settled segments are recorded there before the segment is deleted
+//! (`clickhouse/store.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Which hours this service's own segments may be half-way into.
+//! Hours that are affected by unconfirmed inserts of this service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

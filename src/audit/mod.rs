@@ -1,17 +1,15 @@
-//! The audit: do the rollups say what the events say?
+//! The audit compares the rollups with the events, and repairs the rollups.
 //!
-//! The truth is the raw table with the first row of each id. Per organization
-//! and hour its checksums are compared with those of every rollup; where they
-//! differ, the exact keys are found, and repaired by inserting the difference.
-//! A repair adds what is missing, and takes away what was counted twice; `proof`
-//! says what shows that. What else is counted too many may be all that is left
-//! of events that are gone. `undo` takes a repair back.
+//! The reference is the raw table with the first row of each id. For each organization and hour, its
+//! checksums are compared with those of every rollup. Where they differ, the audit finds the exact keys
+//! and repairs them by inserting the difference. A repair adds missing counts and removes counts that
+//! were added twice; `proof` decides which removals are proven. Other surplus counts may belong to
+//! events that have been lost. `undo` reverts a repair.
 //!
-//! A difference is believed only when nothing was written into that hour from
-//! before it was first read until after it was last read, and nothing of this
-//! service's own is half-way into it: `resolve` does this, and says why it is
-//! enough. `in_flight` knows the service's own segments; `background` goes
-//! through the hours by itself.
+//! A difference is final only if nothing was written into the hour between the first and the last
+//! reading, and no segment of this service is partly inserted into it. `resolve` ensures this and
+//! explains why it is sufficient. `in_flight` knows the service's own segments; `background` audits
+//! hours without a command.
 
 mod background;
 mod in_flight;

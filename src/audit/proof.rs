@@ -1,4 +1,4 @@
-//! What of a difference may be repaired: pure.
+//! Decides which part of a difference may be repaired. Pure.
 
 use crate::domain::{Difference, Differences, Rollup};
 

@@ -1,4 +1,4 @@
-//! What an hour's sums say: pure.
+//! Compares the checksums of an hour. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,28 +1,25 @@
-//! One hour of one organization that did not look consistent: read again until
-//! the reading can be believed, and repaired.
+//! Resolves one hour of one organization that seems inconsistent: reads it again until the reading is
+//! final, and repairs it.
 //!
-//! A reading is believed when the state it was made of stood still:
+//! A reading is final if the state it was made from did not change:
 //!
-//! 1. The sums of the rollups and a mark of the events are read, then the
-//!    events, then the keys that differ.
-//! 2. No segment of this service's that was attempted and not confirmed
-//!    touches the hour.
-//! 3. Every insert that was under way then has ended, whoever sent it.
+//! 1. The sums of the rollups and a mark of the events are read, then the events, then the keys that
+//!    differ.
+//! 2. No segment of this service that was attempted and not confirmed touches the hour.
+//! 3. Every insert that was running at that time has ended, whoever sent it.
 //! 4. The sums and the mark are read again, and are the same.
 //!
-//! An insert that reached some of the tables before 1 and the others after it
-//! has either ended by 4, and changed what is compared there; or it was broken
-//! off and will be repeated, which is what 2 is about. (Another service's
-//! broken-off segment cannot be seen. That service finds our repair in the
-//! record before it repeats the segment.)
+//! An insert that reached some of the tables before step 1 and the others after it has either ended by
+//! step 4, and changed what is compared there; or it was interrupted and will be repeated, which step 2
+//! detects. (An interrupted segment of another service cannot be detected. That service finds our
+//! repair in the record before it repeats the segment.)
 //!
-//! The first attempt leaves the service's own inserts alone, which is enough
-//! for hours that are over. If the hour moved, the gate is held for the next.
+//! The first attempt does not hold up the service's own inserts, which is sufficient for hours that have
+//! ended. If the hour changed, the next attempt holds the gate.
 //!
-//! What is missing from a rollup is added. What it counts too many may be
-//! counts of events that are gone, so it is taken away only when something
-//! shows that it was counted twice (see [`super::proof`] and
-//! `clickhouse/audit/differences.rs`), or when the caller allows it.
+//! Counts that a rollup lacks are added. Surplus counts may belong to lost events, so they are removed
+//! only if they are proven to be double (see [`super::proof`] and
+//! `clickhouse/audit/differences.rs`), or if the caller allows it.
 
 use std::array::from_fn;
 use std::collections::{BTreeMap, BTreeSet};

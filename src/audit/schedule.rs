@@ -1,4 +1,4 @@
-//! Which hour the background audits next: pure.
+//! Selects the hour that the background audits next. Pure.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What audits have found, for health and for those who ask.
+//! The findings of audits, for health, metrics and callers.
 
 use std::collections::BTreeMap;
 

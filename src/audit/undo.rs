@@ -1,4 +1,4 @@
-//! The record of repairs, and how a repair is taken back.
+//! Lists the record of repairs, and undoes a repair.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What can be done with shows. Every way in calls this.
+//! The application service of the catalogue: all operations on shows. All transports call it.
 
 use std::sync::Arc;
 

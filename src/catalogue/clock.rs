@@ -1,4 +1,4 @@
-//! The time, which tests set.
+//! The clock of the catalogue. Tests can set it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

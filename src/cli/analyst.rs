@@ -1,4 +1,4 @@
-//! `tallyhouse analyst`: as whom an analyst reads by SQL.
+//! `tallyhouse analyst`: prints SQL credentials.
 
 use std::process::ExitCode;
 

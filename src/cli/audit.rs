@@ -1,4 +1,4 @@
-//! `tallyhouse audit`: do the rollups say what the events say?
+//! `tallyhouse audit`: compares the rollups with the events.
 
 use std::process::ExitCode;
 

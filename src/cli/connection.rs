@@ -1,5 +1,4 @@
-//! Where the service is, who asks, and what to tell a person when it is not
-//! there.
+//! Connects to a service: its address, its token, and messages for connection errors.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `tallyhouse demo`: send a sample to a service, and query it.
+//! `tallyhouse demo`: sends sample events to a service and queries the counts.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};

@@ -1,4 +1,4 @@
-//! `tallyhouse events` and `tallyhouse event`: look at what is stored.
+//! `tallyhouse events` and `tallyhouse event`: show stored events.
 
 use std::process::ExitCode;
 

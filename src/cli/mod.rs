@@ -1,8 +1,8 @@
 //! The command line: one file per command.
 //!
-//! The commands of the server side (`dev`, `serve`, `migrate`) only read their
-//! settings here; [`crate::server`] runs them. The others are clients: they
-//! know the protocol and an address, and nothing of the service's inside.
+//! The server commands (`dev`, `serve`, `migrate`) only read their settings here; [`crate::server`] runs
+//! them. The others are clients: they use the protocol and an address, and do not depend on the
+//! service's internals.
 
 pub mod analyst;
 pub mod audit;

@@ -1,5 +1,4 @@
-//! `tallyhouse audit repairs` and `tallyhouse audit undo`: the record of
-//! repairs, and how one is taken back.
+//! `tallyhouse audit repairs` and `tallyhouse audit undo`: list repairs and undo one.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `tallyhouse segments`: what of the log is not in ClickHouse yet.
+//! `tallyhouse segments`: lists the segments that are not in ClickHouse yet, and retries parked ones.
 
 use std::process::ExitCode;
 

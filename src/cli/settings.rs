@@ -1,4 +1,4 @@
-//! `tallyhouse settings`: the page `docs/configuration.md`.
+//! `tallyhouse settings`: prints the page `docs/configuration.md`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `tallyhouse shows`: the ticketing catalogue, as its administrators use it.
+//! `tallyhouse shows`: manages the ticketing catalogue.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Small plots of block characters, as pure functions.
+//! Sparklines of block characters. Pure functions.
 
 /// A bar's eighths, and a sparkline's eight heights.
 const EIGHTHS: [char; 8] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];

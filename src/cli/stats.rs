@@ -1,4 +1,4 @@
-//! `tallyhouse stats`: one campaign over time.
+//! `tallyhouse stats`: shows one campaign over time.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Colours for people at a terminal, and none for anybody else.
+//! Colours on a terminal, and none elsewhere.
 
 use std::borrow::Cow;
 use std::io::IsTerminal;

@@ -1,4 +1,4 @@
-//! Tables of aligned columns.
+//! Tables with aligned columns.
 
 use super::style::{Style, printable};
 

@@ -1,4 +1,4 @@
-//! Times as people write and read them: `15m`, `2026-02-10`, RFC 3339.
+//! Times in arguments and output: `15m`, `2026-02-10`, RFC 3339.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! `tallyhouse token`: a token for development.
+//! `tallyhouse token`: creates a token for development.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

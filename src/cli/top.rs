@@ -1,4 +1,4 @@
-//! `tallyhouse top`: who or what has the most events.
+//! `tallyhouse top`: lists the users, campaigns or organizations with the most events.
 
 use std::process::ExitCode;
 

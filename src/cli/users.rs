@@ -1,4 +1,4 @@
-//! `tallyhouse users daily`, `tallyhouse dau`: how many different users.
+//! `tallyhouse users daily` and `tallyhouse dau`: count distinct users by day.
 
 use std::process::ExitCode;
 use std::time::Duration;

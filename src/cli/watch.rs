@@ -1,4 +1,4 @@
-//! `tallyhouse watch`: the verdicts as they are made.
+//! `tallyhouse watch`: shows verdicts as they occur.
 
 use std::process::ExitCode;
 

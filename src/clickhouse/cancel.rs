@@ -1,4 +1,4 @@
-//! Cancelling queries whose callers have gone.
+//! Cancels queries whose callers have disconnected.
 
 use std::time::Duration;
 

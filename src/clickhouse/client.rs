@@ -1,4 +1,4 @@
-//! How to reach ClickHouse.
+//! Clients and addresses of ClickHouse.
 
 use clickhouse::Client;
 use clickhouse::query::Query;

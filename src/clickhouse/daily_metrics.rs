@@ -1,8 +1,7 @@
-//! Metrics' side of ClickHouse: counts by day from the rollups, and the values
-//! that organizations bring themselves.
+//! The SQL of daily metrics: counts by day from the rollups, and values that organizations store
+//! themselves.
 //!
-//! Read as the user that sees one organization's rows, written as the
-//! service's own.
+//! Reads as the user that sees one organization's rows, and writes as the service's own user.
 
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};

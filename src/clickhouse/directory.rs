@@ -1,10 +1,8 @@
-//! The directory's side of ClickHouse: organizations, users, memberships.
+//! The SQL of the directory: organizations, users, memberships.
 //!
-//! Small tables, written a row at a time by synchronous inserts as the
-//! service's own user, and read with `FINAL` as the user that sees one
-//! organization's rows. What an insert has been answered for can be read at
-//! once. One question is about all organizations; it is asked as the service's
-//! own user.
+//! These tables are small. Rows are written one at a time by synchronous inserts as the service's own
+//! user, and read with `FINAL` as the user that sees one organization's rows. A row can be read as soon as
+//! its insert has been answered. One query covers all organizations and runs as the service's own user.
 
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What ClickHouse's errors mean for us.
+//! Classifies ClickHouse's errors: retry, refuse, or time out.
 
 use std::time::Duration;
 

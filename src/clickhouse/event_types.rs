@@ -1,4 +1,4 @@
-//! Event types' side of ClickHouse: versions in, versions out.
+//! The SQL of event types: stores and reads versions.
 
 use std::time::Duration;
 

@@ -1,9 +1,8 @@
-//! The schema: numbered statements, applied in order, once each.
+//! Migrations: numbered statements, each applied once, in order.
 //!
-//! The files in `clickhouse/` are part of the binary. A file that has been
-//! released is never changed; what changes comes as a further file. Statements
-//! can be repeated without harm, so a crash between a file and its record does
-//! none.
+//! The files in `clickhouse/` are part of the binary. A released file never changes; changes are added as
+//! new files. Statements can be repeated without harm, so a crash between a file and its record has no
+//! effect.
 
 use clickhouse::Client;
 

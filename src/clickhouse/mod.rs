@@ -1,5 +1,4 @@
-//! ClickHouse: the tables, the inserts, the questions, and the embedded
-//! engine. The only room that speaks SQL.
+//! ClickHouse: the tables, inserts, queries, and the embedded engine. All SQL is in this module.
 
 pub mod analysts;
 pub mod audit;

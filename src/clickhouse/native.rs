@@ -1,11 +1,9 @@
-//! Reading ClickHouse's `Native` format, for columns of numbers.
+//! Reads ClickHouse's `Native` format, for columns of numbers.
 //!
-//! An answer is a row of blocks. A block is its number of columns and its
-//! number of rows (both LEB128), then of each column its name, its type (texts
-//! with their lengths before them), and its values one after the other,
-//! little-endian. (ClickHouse's documentation, "Native format".) It costs
-//! ClickHouse half of what `RowBinary` does, which puts each value on the
-//! wire by itself.
+//! An answer is a sequence of blocks. A block has its number of columns and its number of rows (both
+//! LEB128), then for each column its name, its type (texts with a length prefix), and its values,
+//! little-endian. (ClickHouse's documentation, "Native format".) It costs ClickHouse half of what
+//! `RowBinary` costs, which writes each value separately.
 
 use super::error::QueryError;
 

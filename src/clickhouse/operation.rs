@@ -1,4 +1,4 @@
-//! Requests to ClickHouse, measured and traced.
+//! Measures and traces requests to ClickHouse.
 
 use std::future::Future;
 use std::time::Instant;

@@ -1,7 +1,7 @@
-//! Whether a ClickHouse answers: the embedded one, or a server at a URL.
+//! Checks whether a ClickHouse answers: the embedded one, or a server at a URL.
 //!
-//! It asks `/ping`, which needs no user and does no work. Whether queries
-//! succeed is for those who send them to find out.
+//! It requests `/ping`, which requires no user and causes no work. It does not show whether queries
+//! succeed.
 
 use std::time::Duration;
 

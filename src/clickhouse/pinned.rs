@@ -1,6 +1,5 @@
-//! Settings that are sent with every statement on which exactness rests, each
-//! said although most are defaults: a user's profile may have others, and
-//! defaults have changed between versions of ClickHouse.
+//! Settings of every statement that exactness depends on. All are sent explicitly, including defaults: a
+//! user's profile may have other values, and defaults have changed between versions of ClickHouse.
 
 use clickhouse::Client;
 

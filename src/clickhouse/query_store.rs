@@ -1,15 +1,12 @@
-//! The questions' side of ClickHouse: counts from the rollups, events from the
-//! raw table.
+//! The SQL of queries: counts from the rollups, events from the raw table.
 //!
-//! Every statement names the organization, and takes all values as parameters
-//! of the server's, never as text. Should one forget it, the user that asks
-//! still sees the rows of one organization only: each query carries it as the
-//! setting `log_comment`, and the server filters by that (see
+//! Every statement names the organization, and passes all values as parameters. If a statement lacked
+//! its condition, the user that runs it would still see the rows of one organization only: each query
+//! carries the organization as the setting `log_comment`, and ClickHouse filters by it (see
 //! `docs/security.md`).
 //!
-//! A repair by the audit may have left rows that take something away: a
-//! negative number, as its complement. Sums of UInt64 wrap around and are
-//! right; UInt32 is read as signed. What comes to nothing is left out.
+//! A repair by the audit may have added rows with negative counts, as complements. Sums of UInt64 wrap
+//! around and are right; UInt32 is read as signed. Keys whose counts sum to zero are left out.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

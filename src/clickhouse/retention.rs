@@ -1,5 +1,4 @@
-//! Retention's side of ClickHouse: which months are stored, which are deleted,
-//! and what the table's TTL of earlier versions has left.
+//! The SQL of retention: stored months, deleted periods, and the TTL of earlier versions.
 
 use std::time::Duration;
 

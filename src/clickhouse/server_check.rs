@@ -1,7 +1,5 @@
-//! What exactness rests on at the server, checked before the port opens: its
-//! version, the settings, the engines of the tables, how many tokens they
-//! remember, and the views. What is not as it must be is named, with what to
-//! change.
+//! Checks the requirements of exactness before the port opens: the server's version, settings, engines of
+//! the tables, their deduplication windows, and the views. Errors name what to change.
 
 use std::collections::BTreeMap;
 

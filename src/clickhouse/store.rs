@@ -1,4 +1,4 @@
-//! Ingest's side of ClickHouse: inserts and look-ups.
+//! The SQL of ingest: inserts and look-ups.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -1,11 +1,9 @@
-//! What every query that reads carries: an id by which it can be cancelled, a
-//! time limit that ClickHouse itself keeps, and the wish to be cancelled when
-//! its caller goes.
+//! The ticket of a query: an id by which it can be cancelled, a time limit that ClickHouse enforces, and
+//! the setting that cancels it when its caller disconnects.
 //!
-//! Methods that read on behalf of callers take a ticket, and only
-//! [`QueryLimiter`](crate::query::QueryLimiter) makes one: what has none cannot
-//! ask. The service's own records, which are small and are read by one task at a
-//! time, are read without a place among the others, within a time limit as well.
+//! Methods that read on behalf of callers require a ticket, and only
+//! [`QueryLimiter`](crate::query::QueryLimiter) issues one. The service's own records are small and read
+//! by one task at a time; they are read outside of the limiter, with a time limit as well.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

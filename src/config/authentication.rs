@@ -1,4 +1,4 @@
-//! Which settings of authentication go together.
+//! Checks which settings of authentication can be combined.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Names of hosts, as a setting.
+//! The setting type for host names.
 
 use std::fmt;
 use std::str::FromStr;

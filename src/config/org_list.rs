@@ -1,4 +1,4 @@
-//! A list of organizations, as a setting.
+//! The setting type for a list of organizations.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Origins of browsers' pages.
+//! The setting type for origins of web pages.
 
 use std::fmt;
 use std::str::FromStr;

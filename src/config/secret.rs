@@ -1,5 +1,4 @@
-//! Secrets among the settings: never printed, and refused when they can be
-//! guessed.
+//! The setting type for secrets: they are never printed, and refused if they can be guessed.
 
 use std::convert::Infallible;
 use std::fmt;

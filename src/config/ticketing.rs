@@ -1,4 +1,4 @@
-//! Which settings of the ticketing catalogue go together.
+//! Checks which settings of the ticketing catalogue can be combined.
 
 use std::fmt;
 use std::net::SocketAddr;

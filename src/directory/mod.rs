@@ -1,8 +1,7 @@
-//! Who uses the service: organizations, their users, and who belongs to them.
+//! The directory: organizations, their users, and memberships.
 //!
-//! What is put replaces what was there, and can be read as soon as it has been
-//! answered for. It belongs to one organization; a single question is about all
-//! of them: which have the most events.
+//! A stored value replaces the previous one and can be read as soon as the call is answered. It belongs to
+//! one organization. A single query covers all of them: the organizations with the most events.
 
 use std::sync::Arc;
 

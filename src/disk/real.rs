@@ -1,4 +1,4 @@
-//! The operating system's files.
+//! The operating system's file operations.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;

@@ -1,4 +1,4 @@
-//! What an audit finds: where the rollups do not say what the events say.
+//! Findings of an audit: the differences between rollups and events.
 
 use super::Timestamp;
 

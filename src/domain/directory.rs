@@ -1,4 +1,4 @@
-//! Who uses the service: organizations, their users, and who belongs to them.
+//! Organizations, users and memberships.
 
 use super::event::{BLANK, has_control, is_blank};
 use super::{Error, FieldError, OrgId, Timestamp};

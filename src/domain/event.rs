@@ -1,4 +1,4 @@
-//! Events: parsed once, valid from then on.
+//! Events. A constructed event is always valid.
 
 use std::borrow::Cow;
 use std::fmt;

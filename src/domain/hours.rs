@@ -1,4 +1,4 @@
-//! A set of hours that never grows beyond a bound, and forgets none.
+//! A bounded set of hours. When it is full it covers more hours than were added, never fewer.
 
 use std::collections::BTreeMap;
 

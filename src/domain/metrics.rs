@@ -1,5 +1,4 @@
-//! Metrics: figures by day, worked out from events or brought by the
-//! organization itself.
+//! Daily metrics: counted from events, or stored by the organization.
 
 use super::{Error, FieldError, MILLIS_PER_DAY, Timestamp, Window};
 

@@ -1,8 +1,6 @@
-//! What Tallyhouse is about, without any machinery: events, verdicts,
-//! questions, answers, errors and what an audit finds.
+//! The domain: events, verdicts, queries, answers, errors and findings of audits.
 //!
-//! Nothing here knows a wire format, a database or a runtime, and nothing
-//! here reads a clock: the time is always handed in.
+//! It depends on no wire format, database or runtime, and reads no clock: callers pass the time.
 
 mod audit;
 mod directory;

@@ -1,4 +1,4 @@
-//! Stretches of time, and sets of them.
+//! Periods of time, and sets of them.
 
 use super::Timestamp;
 

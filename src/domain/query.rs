@@ -1,4 +1,4 @@
-//! Questions and answers.
+//! Queries and their answers.
 
 use super::{Error, FieldError, MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp};
 

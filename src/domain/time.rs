@@ -1,4 +1,4 @@
-//! Moments in time, as the rest of the domain counts them.
+//! Timestamps of the domain.
 
 /// Milliseconds in a minute.
 pub const MILLIS_PER_MINUTE: i64 = 60_000;

@@ -1,4 +1,4 @@
-//! What became of an event.
+//! Verdicts: the result for one event of a batch.
 
 use super::FieldError;
 

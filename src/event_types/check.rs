@@ -1,4 +1,4 @@
-//! Checking properties against a compiled schema.
+//! Checks properties against a compiled schema.
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};

@@ -1,11 +1,9 @@
-//! Checking the events of a batch, within the work and the time that it may
-//! take.
+//! Checks the events of a batch within limits of work and time.
 //!
-//! What is cheap for certain is checked at once, on the thread that serves the
-//! call. All else, the compiling of schemas included, is done by the
-//! [workers](super::workers), some of it at a time, in turns with other
-//! organizations. Events that are not reached in time are undecided: they are
-//! neither stored nor rejected, and can be sent again, in smaller batches.
+//! Cheap checks run at once on the thread that serves the call. All others, including the compilation of
+//! schemas, run on the [workers](super::workers), in turns with other organizations. Events that are not
+//! reached in time are undecided: they are neither stored nor rejected, and can be sent again in smaller
+//! batches.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,12 +1,11 @@
-//! Whether a new schema accepts everything that the old one accepts.
+//! Decides whether a new schema accepts everything that the old one accepts.
 //!
-//! This cannot be decided for all schemas, so it is shown structurally, keyword
-//! by keyword: whatever the new schema asks for, the old one must have asked for
-//! at least as much. What cannot be shown this way is reported, though it may
-//! be harmless. Never the other way round: what is not reported is compatible.
+//! This cannot be decided for all schemas, so it is shown structurally, keyword by keyword: the old
+//! schema must restrict at least as much as the new one. What cannot be shown this way is reported, even
+//! if it is harmless. What is not reported is compatible.
 //!
-//! Both schemas are expanded (see [`super::schema`]): they have no references,
-//! and say nothing that does not restrict.
+//! Both schemas are expanded (see [`super::schema`]): they have no references, and no keywords that do not
+//! restrict.
 
 mod arrays;
 mod numbers;

@@ -1,7 +1,7 @@
-//! Compiled schemas in memory, within a bound: those that were used last.
+//! A bounded cache of compiled schemas: the least recently used ones are dropped.
 //!
-//! A schema is compiled when an event first needs it, also after a restart. An
-//! organization whose schemas take more than its share lets go of its own.
+//! A schema is compiled when an event first requires it, also after a restart. If the schemas of an
+//! organization exceed its share, its own schemas are dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,10 +1,9 @@
-//! What checking an event against a schema costs at most, before it is checked.
+//! An upper bound for the cost of checking an event against a schema, known before the check.
 //!
-//! The unit is a *step*: one subschema or value of `enum` applied to one value,
-//! some tens of nanoseconds. In an expanded schema, which is a tree, a subschema
-//! is applied to a value at most once. So the cost of checking a value with `n`
-//! values in it (itself included) is at most `once + per_value × n`, and that of
-//! its patterns `per_byte` for each byte of its text.
+//! The unit is a *step*: one subschema or value of `enum` applied to one value, some tens of nanoseconds.
+//! In an expanded schema, which is a tree, a subschema is applied to a value at most once. The cost of
+//! checking a value with `n` values in it (including itself) is therefore at most `once + per_value × n`,
+//! and that of its patterns `per_byte` for each byte of its text.
 
 use serde_json::{Map, Value};
 

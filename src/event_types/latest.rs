@@ -1,4 +1,4 @@
-//! The latest version of every type, in memory.
+//! The latest version of every event type, in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,11 +1,9 @@
-//! Event types: what the properties of events must look like, and how that may
-//! change.
+//! Event types: schemas for the properties of events, and their versions.
 //!
-//! An organization registers versions of its types, each with a schema or
-//! without. Events are checked against the latest version of their type, and
-//! record its number. A new version must accept what the last one accepts,
-//! unless that is forced. Versions are never changed, and neither are events
-//! that were stored under an older one. See `docs/schema-evolution.md`.
+//! An organization registers versions of its types, each with an optional schema. Events are checked
+//! against the latest version of their type and record its number. A new version must accept what the last
+//! one accepts, unless it is forced. Versions never change, and events that were stored under an older
+//! version are kept as they are. See `docs/schema-evolution.md`.
 
 mod check;
 mod checking;

@@ -1,4 +1,4 @@
-//! Registering a version.
+//! Registers a version of an event type.
 
 use std::sync::Arc;
 

@@ -1,10 +1,9 @@
-//! Schemas of properties: JSON Schema (draft 2020-12), as far as checking an
-//! event against one takes a bounded time.
+//! Schemas of properties: a subset of JSON Schema (draft 2020-12) for which checking an event takes a
+//! bounded time.
 //!
-//! A schema is brought to one text, with its keys sorted, and *expanded*: every
-//! reference is replaced by what it refers to, and what only describes is left
-//! out. A reference may not lead to itself, so that the expanded schema is
-//! finite, and its size bounds what checking an event costs.
+//! A schema is normalized to one text with sorted keys, and *expanded*: every reference is replaced by its
+//! target, and annotations are removed. References must not be recursive, so the expanded schema is
+//! finite, and its size bounds the cost of checking an event.
 
 use serde_json::{Map, Value};
 

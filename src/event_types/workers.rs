@@ -1,5 +1,4 @@
-//! Threads for what schemas cost, beside those that serve calls, shared fairly
-//! among organizations.
+//! Threads for expensive work on schemas, shared fairly among organizations.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,12 +1,9 @@
-//! Sharing what all organizations use: how much of it one of them may hold,
-//! and who is served next.
+//! Fair sharing of resources that all organizations use.
 //!
-//! [`Shares`] says how much of a shared resource a tenant may hold, `queue`
-//! decides who gets what becomes free, and [`FairSemaphore`] lets tasks wait
-//! for it. Queries in ClickHouse, look-ups of late events, bytes of events on
-//! their way, live-tail watchers, audits, checks against schemas and
-//! idempotency keys are shared this way. Rates over time are limited elsewhere,
-//! in [`crate::limits`]. See `docs/fair-shares.md`.
+//! [`Shares`] limits how much of a resource a tenant can hold, `queue` decides who gets a released unit,
+//! and [`FairSemaphore`] lets tasks wait for one. Used for queries in ClickHouse, look-ups of late events,
+//! bytes of events in memory, live-tail watchers, audits, schema checks and idempotency keys. Rates over
+//! time are limited in [`crate::limits`]. See `docs/fair-shares.md`.
 
 mod queue;
 mod semaphore;

@@ -1,10 +1,9 @@
-//! Who gets a shared resource next: pure, without clock or task.
+//! Decides who gets a shared resource next. Pure, without clock or tasks.
 //!
-//! Of the tenants that wait, the one that holds least is served first; among
-//! those that hold as much, the one that was served longest ago. Each tenant's
-//! own requests are served in their order. So a tenant that holds nothing waits
-//! for at most one release for each other tenant that holds nothing, however
-//! many requests others have waiting.
+//! Of the waiting tenants, the one that holds the least is served first; of equal ones, the one that was
+//! served longest ago. Requests of one tenant are served in order. A tenant that holds nothing therefore
+//! waits for at most one release for each other tenant that holds nothing, whatever the number of waiting
+//! requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

@@ -1,4 +1,4 @@
-//! How much of a shared resource one tenant may hold.
+//! The share of a resource that one tenant can hold.
 
 /// A tenant below this part of the whole (as a divisor) counts as a newcomer
 /// where holdings are counted in many small units.

@@ -1,4 +1,4 @@
-//! Counts what a thread allocates, so that a target can be held to a bound.
+//! Counts the allocations of a thread, so that a target's memory can be limited.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

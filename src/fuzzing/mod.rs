@@ -1,8 +1,8 @@
-//! Everything that reads what strangers wrote, as targets for fuzzing.
+//! Fuzz targets for every decoder of untrusted input.
 //!
-//! A target takes any bytes and panics when something that must hold does not.
-//! The same targets are run by `cargo test` on mutated seeds, and by libFuzzer
-//! (`make fuzz`, see `docs/fuzzing.md`). Not part of any released binary.
+//! A target takes any bytes and panics if a property is violated. `cargo test` runs the targets on mutated
+//! seeds, and libFuzzer runs them with `make fuzz` (see `docs/fuzzing.md`). Not part of any released
+//! binary.
 
 mod allocation;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Makes new inputs out of old ones.
+//! Mutates inputs.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

@@ -1,5 +1,4 @@
-//! Runs every target on its seeds, on what was found before, and on mutations
-//! of both.
+//! Runs every target on its seeds, on earlier findings, and on mutations of both.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
 

@@ -1,16 +1,14 @@
-//! Calls that can be repeated: a key makes the same call once, and gives its
-//! answer again.
+//! Ingest calls with an idempotency key: a repeated call takes effect once and returns the same answer.
 //!
 //! The steps of a call with a key, each durable before the next:
 //!
-//! 1. That the key is used, when, and for which body.
-//! 2. The events. Those without an id have one made from the organization, the
-//!    key, the time of step 1 and their position.
+//! 1. The use of the key, its time, and the hash of the body.
+//! 2. The events. Events without an id get one that is derived from the organization, the key, the time of
+//!    step 1 and their position.
 //! 3. The verdicts. Then the caller is answered.
 //!
-//! Whoever repeats the call after it was broken off, wherever that was, finds
-//! the time of step 1 and makes the same ids: what the former attempt had logged
-//! is not counted again, and is *accepted* as it was then.
+//! If a call is interrupted at any step and repeated, the time of step 1 is found and the same ids are
+//! derived: events that the first attempt logged are not counted again, and are answered as *accepted*.
 
 mod record;
 mod store;

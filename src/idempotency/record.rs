@@ -1,7 +1,7 @@
-//! What is kept of a call: when it was made first, of which body, and how it was
-//! answered. In bytes: a version, the time, the body's print, and the answer as
-//! compressed JSON (zlib), or nothing as long as there is none. Compressed, ten
-//! thousand events that were rejected for the same reasons take some ten kilobytes.
+//! The stored record of a call: the time of the first call, the hash of its body, and the answer. As
+//! bytes: a version, the time, the hash, and the answer as compressed JSON (zlib), or nothing while there
+//! is none. Compressed, ten thousand events that were rejected for the same reasons take about ten
+//! kilobytes.
 
 use std::io::{self, Read as _, Write as _};
 

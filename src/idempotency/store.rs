@@ -1,8 +1,7 @@
-//! Where keys are kept: a file in the data directory (see ADR 13).
+//! The store of idempotency keys: a file in the data directory (see ADR 13).
 //!
-//! One thread owns the file. Requests that arrive while it commits form the next
-//! transaction, so that many calls share one sync. Every answer of this module
-//! follows the commit that made it true.
+//! One thread owns the file. Requests that arrive during a commit form the next transaction, so that many
+//! calls share one sync. The store answers a request after its commit.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

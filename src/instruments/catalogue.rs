@@ -1,4 +1,4 @@
-//! Every metric there is.
+//! The catalogue of all metrics.
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

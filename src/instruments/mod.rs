@@ -1,8 +1,6 @@
-//! What the rooms measure of themselves: a leaf that all may use, as they use
-//! `tracing`. [`crate::telemetry`] shows it.
+//! Instruments of all modules. [`crate::telemetry`] exports them.
 //!
-//! Every instrument comes from the [`catalogue`], so that none is without a
-//! description; `docs/metrics.md` is made from it.
+//! Every instrument is described in the [`catalogue`], from which `docs/metrics.md` is generated.
 
 pub mod catalogue;
 

@@ -1,16 +1,14 @@
-//! JSON texts from callers: properties, schemas, claims.
+//! Parses JSON texts from callers: properties, schemas, claims.
 //!
-//! A text becomes a [`Value`] here and nowhere else. The features of
-//! `serde_json` that keep numbers exact (`arbitrary_precision`) and texts as
-//! they are (`raw_value`) give a meaning to the keys
-//! `$serde_json::private::Number` and `$serde_json::private::RawValue` whenever
-//! a `Value` is *deserialized*: an object with such a key would come out as a
-//! number, or as whatever its text holds. Callers may use any key, so values
-//! are built here by hand. Writing a `Value` gives no key a meaning, and
-//! neither does deserializing types of our own, or a `RawValue`.
+//! Only this module turns a text into a [`Value`]. The features of `serde_json` that keep numbers exact
+//! (`arbitrary_precision`) and texts as they are (`raw_value`) give a meaning to the keys
+//! `$serde_json::private::Number` and `$serde_json::private::RawValue` whenever a `Value` is
+//! *deserialized*: an object with such a key would become a number, or whatever its text contains. Callers
+//! may use any key, so this module builds values itself. Serializing a `Value`, and deserializing
+//! other types or a `RawValue`, is not affected.
 //!
-//! One text is read alike whichever way it came (REST, gRPC, files): the same
-//! nesting, the same byte-order mark, the same of two equal keys.
+//! All ways in (REST, gRPC, files) parse a text in the same way: the same nesting, the same byte-order
+//! mark, the same of two equal keys.
 
 mod number;
 mod reader;

@@ -1,4 +1,4 @@
-//! Which numbers ClickHouse's JSON functions read.
+//! Checks whether ClickHouse's JSON functions can read a number.
 
 /// What a number must be for ClickHouse to read it, in words.
 pub(crate) const NUMBER_EXPECTED: &str = "must be a whole number from -9223372036854775808 to 18446744073709551615, \

@@ -1,4 +1,4 @@
-//! The text of a JSON value, read from left to right.
+//! A parser of JSON values.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Little-endian numbers, in and out of bytes.
+//! Encodes and decodes little-endian numbers.
 
 /// Appends numbers to bytes.
 #[derive(Default)]

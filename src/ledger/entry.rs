@@ -1,4 +1,4 @@
-//! What the ledger knows of one id.
+//! The entry of one id.
 
 /// Stands for an event's identity: the highest 80 bits of a keyed 128-bit hash of organization and
 /// event id.

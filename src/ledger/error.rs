@@ -1,4 +1,4 @@
-//! What can go wrong with the ledger's files.
+//! Errors of the ledger's files.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! Which ids a run may hold, in memory: 9 bits an id, and 0.4 % of the others are taken for its own.
+//! Filters in memory for the ids of a run: 9 bits per id, 0.4 % false positives.
 //!
-//! Binary fuse filters (Graf and Lemire, "Binary Fuse Filters: Fast and Smaller Than Xor Filters",
-//! 2022), one for each of the equal parts that the ids are divided into by their highest bits, so that
-//! building one takes little memory.
+//! Binary fuse filters (Graf and Lemire, "Binary Fuse Filters: Fast and Smaller Than Xor Filters", 2022),
+//! one for each of the equal parts that the ids are divided into by their highest bits, so that building
+//! one takes little memory.
 
 use std::path::Path;
 

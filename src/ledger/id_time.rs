@@ -1,8 +1,8 @@
 //! Times within ids.
 //!
-//! UUIDs of version 7 (RFC 9562) and ULIDs begin with the millisecond they were made in. Such an id
-//! can only be in a run that holds ids of about that time, so most new ones need not be looked for in
-//! any: they are newer than everything that was sealed.
+//! UUIDs of version 7 (RFC 9562) and ULIDs begin with the millisecond of their creation. Such an id can
+//! only be in a run that holds ids of about that time, so most new ones are looked up in no run: they are
+//! newer than every stored id.
 
 /// Most ranges of an [`IdTimes`]. Each takes 16 bytes.
 const RANGES_MAX: usize = 4_096;

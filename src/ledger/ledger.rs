@@ -1,4 +1,4 @@
-//! The runs together: asked, added to, merged, let go.
+//! The ledger: looks up ids in all runs, adds runs, merges and expires them.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

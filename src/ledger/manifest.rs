@@ -1,7 +1,7 @@
-//! The manifest: which runs the ledger is made of, and what they cover.
+//! The manifest: the runs of the ledger, and the segments that they cover.
 //!
-//! It is replaced in one durable step. A run that it does not name was never finished, or has been
-//! merged into another, and is removed at the next start.
+//! It is replaced in one durable step. A run that it does not name was never finished, or has been merged
+//! into another, and is removed at the next start.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! Which runs are merged, and how.
+//! Selects and merges runs.
 //!
-//! Runs are in size classes, each four times the one before. When four runs of a class have come
-//! together, they and what is newer become one run. So an id is rewritten once a class, and there are
-//! at most three runs a class: about six runs among 10⁸ ids.
+//! Runs are in size classes, each four times the one before. When a class has four runs, they and all newer
+//! ones become one run. An id is therefore rewritten once per class, and there are at most three runs in a
+//! class: about six runs for 10⁸ ids.
 
 use std::sync::Arc;
 

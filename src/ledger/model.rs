@@ -1,8 +1,8 @@
-//! The ledger against a model of it, on a disk that loses power.
+//! Tests the ledger against a model, on a disk that loses power.
 //!
-//! From a seed: runs are added, merged and expired, power fails before any operation of the disk, and
-//! what is left is opened again. The model knows what must be there, what may be there, and what must
-//! not.
+//! From a seed: runs are added, merged and expired, power fails before any operation of the disk, and the
+//! remaining files are opened again. The model knows which ids must be there, may be there, and must not be
+//! there.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Writing a run.
+//! Writes a run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,8 @@
-//! Rate limits: how many new events an organization and each of its users, and
-//! how many questions an organization, may have in a sliding window.
+//! Rate limits: new events of an organization and of each of its users, and queries of an organization,
+//! in a sliding window.
 //!
-//! What is counted is what was taken: duplicates, conflicts and rejected events
-//! cost nothing. A batch is taken whole or not at all. See
-//! `docs/rate-limits.md`.
+//! Only accepted events are counted: duplicates, conflicts and rejected events cost nothing. A batch is
+//! accepted as a whole or refused. See `docs/rate-limits.md`.
 
 mod table;
 mod window;

@@ -1,11 +1,10 @@
-//! The windows of all subjects, within a bound.
+//! The windows of all subjects of a limit, in bounded memory.
 //!
-//! A subject that has taken nothing for a window is forgotten. When the table
-//! is full of subjects that have, newcomers share windows: one for each
-//! organization and shard, so that they as a whole may take as much as a few
-//! dozen of them. Nobody who is in the table is put out, no memory is added, and
-//! no limit is off; and since an organization can fill only half of the table,
-//! others' newcomers have the other half.
+//! A subject without events for a window is removed. When the table is full of active subjects, new
+//! subjects share windows: one for each organization and shard, so that all of them together may have as
+//! much as a few dozen. Known subjects stay, no memory is added, and every limit stays in force. An
+//! organization can fill only half of the table, so new subjects of other organizations have the other
+//! half.
 
 use std::collections::HashMap;
 

@@ -1,9 +1,8 @@
-//! How much one subject has taken in a sliding window.
+//! The sliding window of one subject.
 //!
-//! The window is cut into slots, each with a count of its own. A count is held
-//! against its subject until its whole slot has left the window, so that no
-//! window of that length ever holds more than is allowed, wherever it begins;
-//! and what was taken is free again after one window and at most one slot more.
+//! The window is divided into slots, each with a count. A count is charged until its whole slot has left
+//! the window, so that no window of that length ever exceeds the limit, wherever it begins. An event is
+//! charged for one window and at most one slot more.
 
 /// Slots of a window: what was taken counts for at most an eighth longer than
 /// it should.

@@ -1,11 +1,10 @@
-//! Answers kept in memory, with single-flight: however many callers ask the
-//! same thing at once, the database is asked once.
+//! A cache of answers with single-flight: concurrent calls with the same query cause one request to
+//! ClickHouse.
 //!
-//! An answer is kept under its question *and* the number of the last store
-//! that touched its window. When an event of the window is stored, the number
-//! changes, and so the old answer is never found again: what a cached answer
-//! says is what the database would say. (Writes of others are not seen here;
-//! time bounds those.)
+//! An answer is stored under its query *and* the number of the last store that touched its window. When an
+//! event of the window is stored, the number changes and the old answer is not found again, so a cached
+//! answer equals that of the database. (Writes by other programs are not noticed; a time limit covers
+//! those.)
 
 use std::future::Future;
 use std::sync::Arc;

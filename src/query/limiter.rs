@@ -1,13 +1,10 @@
-//! The bound on what reads from ClickHouse at a time, shared fairly.
+//! Limits the queries that run in ClickHouse at a time, shared fairly.
 //!
-//! A place is held for as long as a query runs in ClickHouse, not for as long
-//! as somebody waits for its answer: when the caller goes, the query is
-//! cancelled there, and the place is free once it has ended. An organization
-//! holds at most its share of the places, and of those that wait, the one that
-//! holds least is served first ([`crate::fairness`]).
+//! A query counts while it runs in ClickHouse, not while somebody waits for its answer: when the caller
+//! disconnects, the query is cancelled, and counts until it has ended. An organization holds at most its
+//! share, and of those that wait, the one that holds the least is served first ([`crate::fairness`]).
 //!
-//! Inserts do not pass here: they have places of their own, so that reads never
-//! cause them to be refused.
+//! Inserts have a separate limit, so that reads never cause them to be refused.
 
 use std::sync::Arc;
 use std::time::Duration;

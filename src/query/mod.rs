@@ -1,6 +1,5 @@
-//! Questions: answered from the rollups, through a cache that knows when a
-//! stored event outdates an answer. Lists and single events are read from the
-//! raw table and never cached.
+//! Queries: answered from the rollups, through a cache that is invalidated by stored events. Lists and
+//! single events are read from the raw table and never cached.
 
 mod cache;
 mod limiter;

@@ -1,6 +1,5 @@
-//! Metrics by day: counts from the rollups, through the cache; values that
-//! organizations bring themselves, always from the database, so that they can
-//! be read as soon as they are stored.
+//! Daily metrics: counts from the rollups, through the cache, and values that organizations store, always
+//! from the database, so that they can be read as soon as they are stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;

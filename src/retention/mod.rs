@@ -1,15 +1,13 @@
-//! Deletes events that have passed the retention period, a month at a time, and
-//! knows of which periods events may be gone.
+//! Deletes events that have passed the retention period, by month, and knows the periods whose events may
+//! have been deleted.
 //!
-//! A month is deleted in two steps. First it is *announced*: from then on its
-//! events are refused as too old by every service on the database, so that the
-//! id of a deleted event is not counted again. One check later it is
-//! *deleted*, as a whole. Both steps are recorded in the table
-//! `deleted_periods` before they are made, and stay recorded when the retention
-//! period is changed.
+//! A month is deleted in two steps. First it is *announced*: from then on every service on the database
+//! rejects its events as too old, so that the id of a deleted event is not counted again. One check later
+//! the month is *deleted* as a whole. Each step is recorded in the table `deleted_periods` before it is
+//! made, and stays recorded when the retention period changes.
 //!
-//! The table `events` has no TTL: that would delete parts of hours, would go by
-//! what a part was written under, and its arithmetic ends in 2106.
+//! The table `events` has no TTL: a TTL would delete parts of hours, would use the setting of the time when
+//! a part was written, and overflows in 2106.
 
 mod months;
 

@@ -1,4 +1,4 @@
-//! Months of UTC, the partitions of `events`.
+//! Months in UTC, the partitions of `events`.
 
 use time::{Date, Month as CalendarMonth, Time};
 

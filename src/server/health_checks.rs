@@ -1,4 +1,4 @@
-//! The checks of health that the service is wired with. Transports add their own.
+//! Registers the health checks of the service. Transports add their own.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What must be done before the port opens: the server is checked, its schema is
-//! brought up to date, and the index is filled.
+//! The steps before the port opens: the ClickHouse server is checked, its schema is migrated, and the index
+//! is filled.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! The ticketing catalogue's parts: made, started, and given what they need of
-//! the rest of the service.
+//! Constructs and starts the ticketing catalogue, with what it needs of the service.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Who asks: the analyst of an organization, or the one of all.
+//! Identifies the caller: the analyst of an organization, or of all organizations.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,5 +1,4 @@
-//! What is answered instead of a result, in the words of ClickHouse: its clients
-//! look for `Code: … DB::Exception: …` and for its header.
+//! Errors in the format of ClickHouse: clients expect `Code: … DB::Exception: …` and a header.
 
 use axum::http::StatusCode;
 

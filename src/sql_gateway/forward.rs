@@ -1,5 +1,4 @@
-//! Runs a checked statement in ClickHouse, and ends it there when its caller has
-//! gone or its time is over.
+//! Runs a checked statement in ClickHouse, and ends it when its time is over or its caller disconnects.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

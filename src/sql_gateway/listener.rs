@@ -1,4 +1,4 @@
-//! The connections of analysts.
+//! Accepts the connections of analysts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

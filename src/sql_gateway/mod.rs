@@ -1,20 +1,18 @@
-//! The SQL gateway: the port where analysts reach ClickHouse.
+//! The SQL gateway: the port through which analysts use ClickHouse.
 //!
-//! It speaks ClickHouse's HTTP interface, so that ClickHouse's own clients work
-//! unchanged. In front of ClickHouse it
+//! It implements ClickHouse's HTTP interface, so that ClickHouse's own clients work unchanged. For each
+//! request it
 //!
-//! 1. answers to its own names only (`origin`), which keeps web pages out,
-//! 2. says who asks (`credentials`),
-//! 3. reads the statement and writes it anew from what it understood
-//!    (`statement`), with settings from a list (`settings`),
-//! 4. lets so many run at a time and the others wait (`queue`),
-//! 5. sends it to ClickHouse as the analyst's user there, whose password nobody
-//!    else has, and ends it there when its caller goes (`forward`),
-//! 6. passes on the answer without what ClickHouse tells of rows read and of the
-//!    server (`response`).
+//! 1. checks the host and the origin (`origin`), which keeps web pages out,
+//! 2. identifies the caller (`credentials`),
+//! 3. parses the statement and writes a new one from the parsed tree (`statement`), with settings from a
+//!    list (`settings`),
+//! 4. limits the statements that run at a time (`queue`),
+//! 5. sends the statement to ClickHouse as the analyst's user, whose password only the service knows, and
+//!    ends it when its caller disconnects (`forward`),
+//! 6. returns the answer without ClickHouse's information on rows read and on the server (`response`).
 //!
-//! It is one of two barriers. The other is ClickHouse itself: see
-//! [`crate::clickhouse::analysts`].
+//! It is one of two barriers. The other is ClickHouse itself: see [`crate::clickhouse::analysts`].
 
 mod credentials;
 mod error;

@@ -1,8 +1,7 @@
-//! Whether a request is meant for this port: it names one of its hosts, and does
-//! not come from the page of another site.
+//! Checks that a request names one of this port's hosts and does not come from a page of another site.
 //!
-//! A web page can have its own name resolve to 127.0.0.1 (DNS rebinding), but then
-//! its browser sends that name as the host.
+//! A web page can make its own name resolve to 127.0.0.1 (DNS rebinding), but its browser then sends that
+//! name as the host.
 
 use std::net::IpAddr;
 

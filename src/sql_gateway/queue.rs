@@ -1,5 +1,4 @@
-//! So many statements run at a time, of one analyst half as many; the others
-//! wait for their turn, within bounds.
+//! Limits the statements that run at a time, in total and for each analyst, with a bounded queue.
 
 use std::collections::HashMap;
 use std::sync::Arc;

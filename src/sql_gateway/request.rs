@@ -1,4 +1,4 @@
-//! A request of ClickHouse's HTTP interface: its parameters and its statement.
+//! Parses requests of ClickHouse's HTTP interface: parameters and statement.
 
 use std::io::Read as _;
 

@@ -1,6 +1,5 @@
-//! ClickHouse's answer, without what it tells beside the result: rows read, the
-//! server's name, and in errors the names of its own users and databases and
-//! values of rows.
+//! Returns ClickHouse's answer without further information: rows read, the server's name, and in errors
+//! the names of internal users and databases and values of rows.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, StatusCode};

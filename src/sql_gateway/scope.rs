@@ -1,4 +1,4 @@
-//! What one analyst's statements can name: a database and its views.
+//! The names that one analyst's statements can use: a database and its views.
 
 use crate::config::Config;
 use crate::domain::OrgId;

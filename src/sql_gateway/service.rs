@@ -1,4 +1,4 @@
-//! One request of an analyst, from its line to its answer.
+//! Handles one request of an analyst.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The parameters of a request that are settings of ClickHouse: which are passed
-//! on, with what bounds, and which mean something to this port only.
+//! Request parameters that are ClickHouse settings: which are passed on, within which limits, and which are
+//! for this port only.
 
 use super::error::GatewayError;
 use crate::clickhouse::analysts::SETTINGS;

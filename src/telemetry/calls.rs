@@ -1,4 +1,4 @@
-//! Durations of calls.
+//! Durations of calls, as metrics.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,7 @@
-//! Where spans go: to a collector that speaks OTLP over gRPC, when one is
-//! named, and else nowhere.
+//! Exports spans to a collector by OTLP over gRPC, if one is configured.
 //!
-//! A thread of its own sends them. What waits for it is bounded; what comes
-//! beyond that is dropped, so that a collector that is slow or away costs spans
-//! and nothing else.
+//! A separate thread sends them. Its queue is bounded and further spans are dropped, so a collector that
+//! is slow or unreachable loses spans and has no other effect.
 
 use std::env;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Log lines, on standard error.
+//! Log lines on standard error.
 
 use std::io::IsTerminal;
 use std::sync::Arc;

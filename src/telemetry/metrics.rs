@@ -1,4 +1,4 @@
-//! Metrics, in OpenTelemetry's terms, shown in Prometheus's text format.
+//! Metrics in OpenTelemetry's model, exported in Prometheus's text format.
 
 use std::sync::Arc;
 

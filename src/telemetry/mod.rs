@@ -1,4 +1,4 @@
-//! What the service says about itself: log lines, metrics, and where spans go.
+//! Telemetry: log lines, metrics, and the export of spans.
 
 mod calls;
 mod export;

@@ -1,6 +1,5 @@
-//! Figures of the process, under the names that Prometheus's client libraries
-//! give them, so that common dashboards and alerts find them. From Linux's
-//! `/proc`; elsewhere there are few.
+//! Metrics of the process, with the names of Prometheus's client libraries, so that common dashboards and
+//! alerts find them. They come from Linux's `/proc`; other systems have few of them.
 
 use std::time::SystemTime;
 

@@ -1,18 +1,17 @@
-//! How many calls are served at a time, in four classes with limits of their
-//! own, so that nobody can take what others need.
+//! Limits the calls that are served at a time, in four classes with separate limits, so that no caller can
+//! use up what others need.
 //!
 //! | class | calls | limits |
 //! |---|---|---|
-//! | probe | those who watch health, and reflection | [`PROBES_MAX`], [`PROBES_PER_CONNECTION_MAX`] |
-//! | open | routes that require no token, refusals whose body is read away | [`OPEN_CALLS_MAX`], [`OPEN_CALLS_PER_CONNECTION_MAX`] |
+//! | probe | watchers of health, and reflection | [`PROBES_MAX`], [`PROBES_PER_CONNECTION_MAX`] |
+//! | open | routes that require no token, refused calls whose body is discarded | [`OPEN_CALLS_MAX`], [`OPEN_CALLS_PER_CONNECTION_MAX`] |
 //! | call | calls with a token | [`Config::requests_in_flight_max`], of which an organization has a part |
-//! | stream | calls that go on: ingest streams, watchers, audits | [`Config::streams_max`], [`Config::streams_per_connection_max`], of which an organization has a part |
+//! | stream | long calls: ingest streams, watchers, audits | [`Config::streams_max`], [`Config::streams_per_connection_max`], of which an organization has a part |
 //!
-//! A call holds its permit until its answer has been written. Short health
-//! checks have places of another kind, see [`HealthChecks`]; `/healthz` and
-//! `/readyz`, which have no body and answer at once, need none.
+//! A call holds its permit until its answer has been written. Short health checks have a separate limit,
+//! see [`HealthChecks`]; `/healthz` and `/readyz`, which have no body and answer at once, have none.
 //!
-//! Bytes of requests that have not arrived as a whole are bounded here too.
+//! The bytes of incomplete requests are limited here as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What one running server shares among its requests.
+//! State that all requests of a running server share.
 
 use std::sync::Arc;
 use std::time::Duration;

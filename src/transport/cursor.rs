@@ -1,9 +1,7 @@
-//! Cursors: where a list goes on, as an opaque text that cannot be altered or
-//! used for another list.
+//! Cursors: a position in a list, as an opaque text that cannot be changed or used for another list.
 //!
-//! URL-safe base64 of a version, the position, and an HMAC-SHA256 of both
-//! together with the list: its kind, its organization and its filters. The key
-//! is the service's own (see [`crate::config::Config::cursor_secret`]).
+//! URL-safe base64 of a version, the position, and an HMAC-SHA256 of both together with the list: its
+//! kind, its organization and its filters. The key is [`crate::config::Config::cursor_secret`].
 
 use std::io;
 

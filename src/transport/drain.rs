@@ -1,4 +1,4 @@
-//! How long streams live: until the service stops, or their connection is old.
+//! The lifetime of streams: until the service stops, or their connection reaches its maximum age.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How errors are named on the wire: the one table for all transports.
+//! Maps errors to their codes and statuses on the wire, for all transports.
 
 use axum::http::StatusCode;
 use tonic::Code;

@@ -1,9 +1,8 @@
-//! The ways in and out: gRPC, grpc-web and REST on one port.
+//! The transports: gRPC, grpc-web and REST on one port.
 //!
-//! A transport reads requests into the domain's terms, calls the application,
-//! and writes the answer. It decides nothing: the same request through any of
-//! them has the same result. What they share — who calls, how errors are
-//! named, times, properties, page tokens — is in this folder, once.
+//! A transport parses requests into domain types, calls the application, and writes the answer. It decides
+//! nothing: the same request through any transport has the same result. Shared code (authentication, error
+//! codes, times, properties, page tokens) is in this folder.
 
 mod auth;
 mod call;

@@ -1,11 +1,10 @@
-//! Properties: the text of one JSON object, brought to one form.
+//! Properties: the text of one JSON object in canonical form.
 //!
-//! The form has its keys sorted at every level and no insignificant white
-//! space; of a key that is named twice, the last one counts. So two texts that
-//! mean the same are the same payload, whichever way they came. Numbers keep
-//! their digits (`1` and `1.0` are two payloads), and those that ClickHouse's
-//! JSON functions cannot read are refused: one of them would hide all other
-//! properties of its event from analysts. See `docs/data-contract.md`.
+//! The form has sorted keys at every level and no insignificant white space; of a key that occurs twice,
+//! the last one counts. Two texts with the same meaning are therefore the same payload, through any
+//! protocol. Numbers keep their digits (`1` and `1.0` are two payloads), and numbers that ClickHouse's
+//! JSON functions cannot read are refused: one of them would hide all other properties of its event from
+//! analysts. See `docs/data-contract.md`.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Which protocol a request speaks, and how an error is said in it.
+//! Detects the protocol of a request, and writes errors in it.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};

@@ -1,4 +1,4 @@
-//! Times as text: RFC 3339, read with any offset, written in UTC with `Z`.
+//! Times as text: RFC 3339, parsed with any offset, written in UTC with `Z`.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

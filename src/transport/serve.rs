@@ -1,5 +1,5 @@
-//! The one port: everything on one listener, and its end in good order. The
-//! ticketing catalogue may have another one to itself.
+//! Serves everything on one port, and shuts it down in order. The ticketing catalogue may have a second
+//! port.
 
 use std::future::Future;
 use std::pin::pin;

@@ -1,9 +1,8 @@
-//! The live tail: verdicts for those who watch, as they are made.
+//! The live tail: verdicts for watchers, as they occur.
 //!
-//! It never slows ingest down. A watcher that falls behind misses outcomes and
-//! is told how many; without watchers it costs one look at a number per batch.
-//! Each organization has a channel of its own: nobody sees, misses or waits for
-//! the outcomes of others.
+//! It never slows down ingest. A watcher that falls behind misses outcomes and is told how many; without
+//! watchers it costs one atomic load per batch. Each organization has a separate channel, so watchers are
+//! independent of other organizations.
 
 use std::collections::HashMap;
 use std::sync::Arc;

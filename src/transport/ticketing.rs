@@ -1,5 +1,5 @@
-//! The ticketing catalogue on this service's ports: its routes are called and
-//! logged as all others, and its administrators may send this service's tokens.
+//! Serves the ticketing catalogue: its calls are logged as all others, and its administrators can use the
+//! service's tokens.
 
 use std::sync::Arc;
 

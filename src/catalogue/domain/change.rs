@@ -1,4 +1,4 @@
-//! Changing a show.
+//! Changes of a show: which fields change, and whether the transition is allowed.
 
 use super::fields::{FieldFault, Fields};
 use super::notification::{Notification, NotificationKind};

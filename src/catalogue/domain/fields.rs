@@ -1,5 +1,5 @@
-//! The fields of an object as somebody gave them, before they are judged: each
-//! for itself, so that everything that is wrong is named.
+//! Unvalidated fields of an object. Each field is validated by itself, so that every invalid field is
+//! reported.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Texts without regard to case: what a location is found by.
+//! Case folding of text, by which locations are searched.
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::ComposingNormalizerBorrowed;

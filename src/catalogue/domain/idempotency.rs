@@ -1,4 +1,4 @@
-//! What makes a call repeatable.
+//! Idempotency keys and the hash of a call's body.
 
 use sha2::{Digest as _, Sha256};
 

@@ -1,4 +1,4 @@
-//! Which shows are listed.
+//! Filters and pages of the list of shows.
 
 use super::fields::FieldFault;
 use super::folding::FoldedText;

@@ -1,5 +1,4 @@
-//! What a show is and what may happen to it. Pure: no clock, no I/O, no wire
-//! format.
+//! The domain of the catalogue: shows and their transitions. Pure: no clock, no I/O, no wire format.
 
 mod change;
 mod fields;

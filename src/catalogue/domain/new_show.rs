@@ -1,4 +1,4 @@
-//! Making a show.
+//! Validates the fields of a new show.
 
 use super::fields::{FieldFault, Fields};
 use super::notification::NotificationKind;

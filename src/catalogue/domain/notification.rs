@@ -1,4 +1,4 @@
-//! Notifications about what has happened to a show.
+//! Notifications about changes of a show.
 
 use uuid::Uuid;
 

@@ -1,4 +1,4 @@
-//! A show as it is kept.
+//! A stored show.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The life of a show, as a table.
+//! The statuses of a show and the table of allowed transitions.
 
 use std::fmt;
 

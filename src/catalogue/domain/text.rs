@@ -1,5 +1,5 @@
-//! The texts of a show, within their lengths. Lengths are in characters (Unicode
-//! scalar values), and titles and locations are measured after trimming.
+//! Texts of a show with limits on their lengths. Lengths are in characters (Unicode scalar values);
+//! titles and locations are trimmed first.
 
 /// Declares a text type: its documentation, name, shortest and longest length,
 /// whether it is trimmed.

@@ -1,4 +1,4 @@
-//! Times to the millisecond, and their text.
+//! Times with millisecond precision, and their text form.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Events as administrators make, change and read them.
+//! Routes of administrators: create, change, list and read events.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};

@@ -1,4 +1,4 @@
-//! Who is an administrator.
+//! Verifies that a caller is an administrator.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Bodies: read within their bounds, and read away where they are not wanted,
-//! so that a caller who is still sending gets the answer and not a reset.
+//! Reads bodies within their limits, and discards unwanted bodies so that a caller who is still sending
+//! receives the answer and not a reset.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! The description at `/openapi.json`, and pages at `/docs` to read it, which are
-//! all in the binary.
+//! Serves the description at `/openapi.json` and its pages at `/docs`, which are part of the binary.
 
 use std::sync::Arc;
 

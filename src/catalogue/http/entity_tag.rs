@@ -1,5 +1,4 @@
-//! Entity tags, and requests that are made on condition of them (RFC 9110, 8.8.3
-//! and 13.1).
+//! Entity tags and conditional requests (RFC 9110, 8.8.3 and 13.1).
 
 use axum::http::HeaderMap;
 use axum::http::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};

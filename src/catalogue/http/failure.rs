@@ -1,5 +1,4 @@
-//! Errors as JSON: every one has the same body, and each kind is given its status
-//! and code here.
+//! Errors as JSON. All errors have the same body; this module maps each kind to its status and code.
 
 use std::borrow::Cow;
 

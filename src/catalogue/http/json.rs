@@ -1,4 +1,4 @@
-//! JSON objects as fields, with everything that is wrong with them.
+//! Parses JSON objects into fields, and collects every invalid one.
 
 use std::fmt;
 

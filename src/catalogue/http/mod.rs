@@ -1,5 +1,5 @@
-//! The catalogue over HTTP: handlers that read a request, call the
-//! [`Catalogue`], and write the answer. They decide nothing.
+//! The HTTP interface of the catalogue: handlers that parse a request, call the [`Catalogue`], and write
+//! the answer. They decide nothing.
 
 mod admin;
 mod admission;

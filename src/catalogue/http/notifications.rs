@@ -1,4 +1,4 @@
-//! The notifications, their states, and retries of those that were given up.
+//! Routes that list notifications and retry those that were given up.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};

@@ -1,4 +1,4 @@
-//! The description of the catalogue's interface.
+//! The OpenAPI description of the catalogue.
 
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi as Document, Server};

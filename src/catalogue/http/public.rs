@@ -1,4 +1,4 @@
-//! Events as the public reads them.
+//! Routes of the public: list and read events.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};

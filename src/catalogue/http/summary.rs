@@ -1,4 +1,4 @@
-//! Summaries as Server-Sent Events.
+//! The route that streams summaries as Server-Sent Events.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Shows as JSON. What the public sees is a type of its own, so that a new
-//! private field cannot get into it.
+//! JSON forms of shows. Public answers have a separate type, so that a new private field cannot become
+//! part of them.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::http::{StatusCode, Uri};

@@ -1,4 +1,4 @@
-//! How long to wait before a notification is sent again.
+//! The pause before a notification is sent again.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Sends pending notifications in the background. Their states are in the
-//! database: none is lost when the process ends, and of several services on one
-//! database each sends the notifications that it has claimed.
+//! Sends pending notifications in the background. Their states are in the database, so none is lost when
+//! the process ends. If several services use one database, each sends the notifications that it has
+//! claimed.
 
 use std::sync::Arc;
 use std::time::Duration;

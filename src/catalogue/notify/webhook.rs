@@ -1,10 +1,9 @@
 //! Notifications as webhooks: Standard Webhooks 1.0
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
-//! A POST of `{"type", "timestamp", "data"}` with the headers `webhook-id`,
-//! `webhook-timestamp` and `webhook-signature`: HMAC-SHA256 of id, time of the
-//! attempt and body. Any 2xx says that it has arrived. Redirects are not
-//! followed.
+//! A POST of `{"type", "timestamp", "data"}` with the headers `webhook-id`, `webhook-timestamp` and
+//! `webhook-signature`: HMAC-SHA256 of id, time of the attempt and body. Any 2xx answer confirms the
+//! delivery. Redirects are not followed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What every store must do, shown for each of them.
+//! The conformance suite of [`CatalogueStore`](super::CatalogueStore), run for every implementation.
 
 use std::collections::HashSet;
 use std::sync::Arc;

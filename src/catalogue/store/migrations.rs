@@ -1,5 +1,5 @@
-//! The tables of both databases, embedded in the program and brought up to date
-//! at start. Files are numbered and never changed once they are released.
+//! The migrations of both databases, embedded in the binary and applied at start. Files are numbered and
+//! never changed after a release.
 
 use std::borrow::Cow;
 

@@ -1,9 +1,9 @@
-//! Where shows are kept, with their notifications and the keys of calls that can
-//! be repeated: one database, so that one transaction changes all of it.
+//! Stores shows, notifications and idempotency keys in one database, so that one transaction changes all
+//! of them.
 //!
-//! [`CatalogueStore`] is the port. [`SqliteStore`] is a file, for one service at
-//! a time; [`PostgresStore`] a server, for any number of them. `conformance` is
-//! the suite that both pass.
+//! [`CatalogueStore`] is the port. [`SqliteStore`] uses a file and serves one service at a time;
+//! [`PostgresStore`] uses a server, for any number of services. `conformance` is the test suite for
+//! both.
 
 #[cfg(test)]
 mod conformance;

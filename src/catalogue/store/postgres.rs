@@ -1,6 +1,5 @@
-//! Shows in PostgreSQL, for any number of services at a time. What two of them
-//! change at once is decided by locks on rows; which of them sends a
-//! notification, by who claims it first.
+//! Stores shows in PostgreSQL, for any number of services at a time. Row locks order concurrent changes,
+//! and claims decide which service sends a notification.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What both databases' rows and statements have in common.
+//! Row types and statements that both databases share.
 
 use sqlx::{ColumnIndex, Database, Decode, Encode, QueryBuilder, Row, Type};
 

@@ -1,5 +1,5 @@
-//! Shows in a SQLite file. One connection writes, others read: SQLite has one
-//! writer at a time anyway, and readers see the last commit meanwhile (WAL).
+//! Stores shows in a SQLite file. One connection writes and others read: SQLite has one writer at a
+//! time, and readers see the last commit (WAL).
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -1,6 +1,6 @@
-//! A PostgreSQL server for tests: Debian's programs on a free port of this
-//! machine, with data of its own that goes when the tests end, however they end.
-//! It knows nothing of the catalogue, so that black-box tests can use it too.
+//! A PostgreSQL server for tests: Debian's programs on a free port of this machine, with a data directory
+//! that is deleted when the tests end, however they end. It does not depend on the catalogue, so
+//! black-box tests can use it as well.
 
 use std::io::Write as _;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Cuts a summary into the pieces that a reader is sent, one after the other.
+//! Splits a summary into the chunks that readers receive.
 
 use std::time::Duration;
 

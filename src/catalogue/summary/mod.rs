@@ -1,8 +1,8 @@
-//! The summary of a show: a text that is made once for all its readers.
+//! Summaries of shows: each text is generated once for all readers.
 //!
-//! [`Summarizer`] is the port. [`TemplateSummarizer`] fills in sentences; a
-//! language model would be another one. [`Summaries`] makes each text once,
-//! keeps it, and lets everybody read along; [`chunks`] cuts it into what is sent.
+//! [`Summarizer`] is the port. [`TemplateSummarizer`] fills in sentences; a language model would be
+//! another implementation. [`Summaries`] generates each text once, caches it, and streams it to readers
+//! while it is generated; [`chunks`] splits it.
 
 pub mod chunks;
 mod readers;

@@ -1,6 +1,5 @@
-//! Each summary is made once, however many readers come at once, and is kept.
-//! It is made in a task of its own: a reader who leaves stops nothing for the
-//! others.
+//! Shares each summary among its readers and caches it. A separate task generates it, so a reader that
+//! disconnects does not stop it for the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a summary is made of, and the key it is kept by.
+//! The fields that a summary is generated from, and its cache key.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Summaries from sentences with gaps: the same fields always give the same
-//! text. Dates are in English and in UTC, as the fields are.
+//! Generates summaries from sentence templates: the same fields always give the same text. Dates are in
+//! English and in UTC.
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use time::OffsetDateTime;

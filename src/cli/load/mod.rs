@@ -1,4 +1,4 @@
-//! `tallyhouse load`: a directory of files into a running service.
+//! `tallyhouse load`: loads a directory of files into a running service.
 
 mod files;
 

@@ -1,4 +1,4 @@
-//! When things happen: how busy each campaign is at each minute of the day.
+//! Daily activity curves: how many events each campaign has in each minute of a day.
 
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp};
 

@@ -1,10 +1,9 @@
-//! A realistic sample of ad events, the same for the same seed and time.
+//! Generates realistic sample ad events, the same for the same seed and time.
 //!
-//! Twenty campaigns with daily curves of their own, users with a long tail,
-//! clicks that follow impressions, and what real producers do: repeat
-//! themselves, contradict themselves, come days late, and send rubbish. Each
-//! item says which verdict it should meet when the sample is sent once to a
-//! service that has none of it. Used by `demo`, tests and benchmarks.
+//! Twenty campaigns with daily curves, users with a long tail, clicks that follow impressions, and
+//! typical faults of producers: duplicates, conflicts, events that are days late, and invalid events.
+//! Each item has the verdict that is expected when the sample is sent once to a service that has none of
+//! it. Used by `demo`, tests and benchmarks.
 
 mod curve;
 mod producer;

@@ -1,4 +1,4 @@
-//! What happens: users, impressions, and the clicks that follow them.
+//! Generates users, impressions, and the clicks that follow them.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! How long to wait before trying again.
+//! The pause before a batch is sent again.
 
 use std::time::Duration;
 

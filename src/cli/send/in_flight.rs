@@ -1,8 +1,7 @@
-//! The batches that were read but not yet answered.
+//! Batches that were read and not answered yet.
 //!
-//! A batch stays here until its answer has come, however many connections that
-//! takes. Sending one again is safe, since an event that was taken before is
-//! answered as a duplicate; losing one is not. No I/O happens here.
+//! A batch stays here until its answer has arrived, over any number of connections. It is safe to send a
+//! batch again, since events that were accepted before are answered as duplicates. No I/O happens here.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
-//! `tallyhouse send`: NDJSON in, verdicts out.
+//! `tallyhouse send`: sends NDJSON files and reports verdicts.
 //!
-//! `reader` gathers lines into batches, `sender` keeps a bounded number of
-//! them in flight until each is answered, [`report`] says what became of them.
+//! `reader` gathers lines into batches, `sender` keeps a bounded number of them in flight until each is
+//! answered, and [`report`] reports the results.
 
 mod backoff;
 pub mod in_flight;

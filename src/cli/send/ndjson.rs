@@ -1,8 +1,7 @@
-//! One line of NDJSON and one event of the protocol: each made of the other.
+//! Converts between a line of NDJSON and an event of the protocol.
 //!
-//! The fields are those of the REST contract. What is of the right types goes
-//! to the service, which alone decides whether it is an event; what cannot
-//! even be put into the protocol is refused here.
+//! The fields are those of the REST contract. Values of the right types are sent to the service, which
+//! validates them; values that the protocol cannot represent are refused here.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Shows a person at a terminal how far a sending has come.
+//! Shows the progress of sending on a terminal.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Reads lines and gathers them into batches.
 //!
-//! Memory is bounded whatever comes: a line, a batch and the number of batches
-//! waiting all have a limit.
+//! Memory is bounded: a line, a batch and the number of waiting batches all have limits.
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! What became of the lines: for a person, for a script, and for a file of
-//! rejects.
+//! Reports the verdicts: as text, as JSON, and as files of rejected and conflicting lines.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};

@@ -1,5 +1,5 @@
-//! Sends batches over the `Ingest` stream until each has its answer, through
-//! cut connections, restarts and a full log.
+//! Sends batches over the `Ingest` stream until each has its answer, and continues after lost
+//! connections, restarts and a full log.
 
 use std::time::Duration;
 

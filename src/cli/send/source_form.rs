@@ -1,4 +1,4 @@
-//! What people send that is not NDJSON, told from its first bytes, and what to do about it.
+//! Detects input that is not NDJSON by its first bytes, and suggests how to convert it.
 
 /// Why a source that begins so holds no events, and what to do; none when it may hold some.
 pub(super) fn hint(start: &[u8]) -> Option<&'static str> {

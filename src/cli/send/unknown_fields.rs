@@ -1,4 +1,4 @@
-//! Fields of a line that no event has: a name with a slip in it would otherwise cost its value without a word.
+//! Finds fields of a line that are not fields of an event, such as misspelled names.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,5 +1,4 @@
-//! The passwords of analysts. They follow from one secret, so that none is
-//! stored.
+//! Derives the passwords of analysts from one secret, so that none is stored.
 
 use std::io;
 

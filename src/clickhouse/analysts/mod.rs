@@ -1,14 +1,13 @@
-//! The users that analysts' queries run as, and what each of them sees.
+//! ClickHouse users for analysts, and the views that each can read.
 //!
-//! The analyst of an organization reads views in a database of its own. The views
-//! read the tables as their definer, a user of that organization as whom nobody
-//! logs in, and whose row policies name the organization as a constant. ClickHouse
-//! applies a row policy before everything else that a query asks of a row, so a
-//! filter that throws, a setting or a subquery meets rows of that organization
-//! only. The analyst has no right on the tables beneath.
+//! The analyst of an organization reads views in a separate database. The views read the tables as their
+//! definer, a user of that organization that cannot log in, with row policies that name the organization
+//! as a constant. ClickHouse applies a row policy before any other condition of a query, so filters that
+//! throw, settings and subqueries see rows of that organization only. The analyst has no privilege on the
+//! underlying tables.
 //!
-//! The embedded engine has these users from its users file; a server from the
-//! statements of [`statements`].
+//! The embedded engine gets these users from its users file, a server from the statements of
+//! [`statements`].
 
 mod key;
 mod settings;

@@ -1,5 +1,5 @@
-//! The settings of ClickHouse that an analyst may choose: how an answer is
-//! written and how values are read, never what is read or counted.
+//! The ClickHouse settings that an analyst can choose: they affect how values are parsed and written, and
+//! not which rows are read or counted.
 
 use crate::config::Config;
 

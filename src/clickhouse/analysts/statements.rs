@@ -1,4 +1,4 @@
-//! The statements that make an organization's analyst on a ClickHouse server.
+//! The statements that create an organization's analyst on a ClickHouse server.
 
 use sha2::{Digest as _, Sha256};
 

@@ -1,13 +1,13 @@
 //! The keys at which a rollup differs from the events.
 //!
-//! Of a key that counts too many it is also read how many of its events are
-//! shown to have been counted twice:
+//! For a key with surplus counts it also reads how many of its events are proven to have been counted
+//! twice:
 //!
-//! - rows of `events` whose id another row had before them: each was counted
-//!   when it was inserted, until they are merged;
-//! - events that the service inserted again without a token
-//!   (`settled_events`), which the rollup may have had from the first time;
-//! - less what repairs have taken away before.
+//! - rows of `events` whose id an earlier row has: each was counted when it was inserted, and is visible
+//!   until it is merged;
+//! - events that the service inserted again without a token (`settled_events`), which the rollup may have
+//!   counted the first time;
+//! - minus what earlier repairs have removed.
 
 use clickhouse::Row;
 use serde::Deserialize;

@@ -1,8 +1,7 @@
-//! Hours that wait for an audit in the background, kept in the table
-//! `audit_due`.
+//! Hours that wait for the background audit, in the table `audit_due`.
 //!
-//! Versions are of ClickHouse's clock, and rise: an hour that is noted while it
-//! is being audited is still due afterwards.
+//! Versions come from ClickHouse's clock and rise, so an hour that is recorded while it is being audited
+//! is still due afterwards.
 
 use super::AuditStore;
 use crate::clickhouse::error::QueryError;

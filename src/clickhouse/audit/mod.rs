@@ -1,10 +1,8 @@
-//! The audit's side of ClickHouse.
+//! The SQL of the audit.
 //!
-//! `sums` are the checksums by which an hour is compared, `differences` the
-//! keys at which it differs, `repairs` what is inserted, `record` what is
-//! recorded of it, `due` which hours wait, `quiet` whether somebody writes
-//! meanwhile. When to believe what, and what
-//! to do about it, is decided in [`crate::audit`].
+//! `sums` reads the checksums of an hour, `differences` the keys that differ, `repairs` inserts repairs,
+//! `record` records them, `due` stores hours that wait, `quiet` detects running inserts. [`crate::audit`]
+//! decides which readings are final and what is repaired.
 
 mod differences;
 mod due;

@@ -1,4 +1,4 @@
-//! Whether somebody is writing.
+//! Detects inserts that are running.
 
 use std::collections::BTreeSet;
 

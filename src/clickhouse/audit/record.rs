@@ -1,5 +1,5 @@
-//! The record of repairs: what was changed, by how much, and how far it has
-//! come. Rows are only added; of a repair, the furthest state counts.
+//! The record of repairs: what was changed, by how much, and the state of the repair. Rows are only
+//! added; the furthest state of a repair is valid.
 
 use clickhouse::Row;
 use serde::Deserialize;

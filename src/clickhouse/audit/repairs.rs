@@ -1,10 +1,9 @@
-//! Repairs: inserted exactly once.
+//! Inserts repairs exactly once.
 //!
-//! A repair is one insert of one block into one rollup's table. Its token is
-//! made from what it changes: sent again, by whomever, it is taken once. The
-//! same change may be due again another day, so the number of repairs that are
-//! over in this hour and rollup is part of the token: no repair after it has the
-//! same. A repair that takes another back has a token made from the other's.
+//! A repair is one insert of one block into one rollup's table. Its token is derived from the change, so
+//! that a repeated insert has no effect, whoever sends it. The same change may be due again on another
+//! day, so the token includes the number of finished repairs of this hour and rollup, and later repairs
+//! have other tokens. The token of an undo is derived from the token of the undone repair.
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};

@@ -1,11 +1,10 @@
 //! Checksums of an hour.
 //!
-//! Each key of a rollup has a hash. The sum of `count × hash` over all keys,
-//! wrapping around at 64 bits, is the same for two sets of counts when they
-//! are equal, and differs when they are not but for a chance of 2⁻⁶⁴. It needs
-//! no grouping by key, so it reads a rollup's rows as they lie, merged or not.
+//! Each key of a rollup has a hash. The sum of `count × hash` over all keys, modulo 2⁶⁴, is equal for
+//! equal counts, and differs for different counts except with a probability of 2⁻⁶⁴. It requires no
+//! grouping by key, so it can be computed on merged and unmerged rows.
 //!
-//! Counts are signed here: a repair may have left a row that takes some away.
+//! Counts are signed here, since a repair may have added rows with negative counts.
 
 use std::collections::BTreeMap;
 

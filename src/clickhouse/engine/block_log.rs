@@ -1,13 +1,12 @@
-//! Puts right what ClickHouse remembers of inserted blocks, before it starts.
+//! Corrects ClickHouse's record of inserted blocks before it starts.
 //!
 //! A table that deduplicates inserts keeps a log of its blocks
-//! (`deduplication_logs/deduplication_log_N.txt`): a line for each part that an
-//! insert made, with the token that it was made under. ClickHouse (26.7) writes
-//! the line *before* it gives the part its final name. Killed in between, it
-//! comes up with a token it takes for known and without the rows: the repeated
-//! insert is left out, and they are never counted. So the last lines are
-//! compared with the parts that are there, and for a part that is not, the line
-//! is added by which ClickHouse itself takes one back.
+//! (`deduplication_logs/deduplication_log_N.txt`): a line for each part that an insert created, with the
+//! insert's token. ClickHouse (26.7) writes the line *before* it gives the part its final name. If it is
+//! killed in between, it starts with a token that it considers known and without the rows. It would
+//! ignore the repeated insert, and the rows would never be counted. This module compares the last lines
+//! with the existing parts. For each missing part, it appends the line by which ClickHouse itself withdraws
+//! a token.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};

@@ -1,11 +1,10 @@
-//! The engine's own process: what runs after `tallyhouse engine`.
+//! The process of the engine, which runs `tallyhouse engine`.
 //!
-//! The library is loaded here and nowhere else, so that a crash of ClickHouse
-//! is not a crash of the service. This is the only place with unsafe code.
+//! Only this process loads the library, so that a crash of ClickHouse is not a crash of the service. This
+//! is the only module with unsafe code.
 //!
-//! The process ends when its standard input does, and, on Linux, also when the
-//! thread that started it ends for any reason: it never outlives the service,
-//! not even when it hangs or is stopped.
+//! The process ends when its standard input ends and, on Linux, when the thread that started it ends for
+//! any reason. It therefore never outlives the service, even if it hangs or is stopped.
 
 use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
 use std::fs::File;

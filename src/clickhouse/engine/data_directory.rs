@@ -3,12 +3,12 @@
 //! ```text
 //! DATA_DIR/clickhouse/
 //!   etc/config.xml, etc/users.xml   written at every start
-//!   etc/functions/                  likewise: what stands in the way of ClickHouse's own functions
-//!   password                        made once, for the owner's eyes only
-//!   http-port                       where the running process listens, likewise
-//!   data/                           ClickHouse's own
+//!   etc/functions/                  likewise: replacements of ClickHouse's own functions
+//!   password                        created once, readable by the owner only
+//!   http-port                       the port of the running process, likewise
+//!   data/                           ClickHouse's data
 //!   log/clickhouse.log              warnings, rotated
-//!   log/output.log                  what the last process printed
+//!   log/output.log                  output of the last process
 //!   lock                            held by the process while it runs
 //! ```
 

@@ -1,8 +1,7 @@
-//! Gets ClickHouse as a library, once per machine, by npm.
+//! Downloads ClickHouse as a library through npm, once per machine.
 //!
-//! The package is pinned by the digest below, whatever registry npm is set up
-//! to use. The library then stays in a cache; it appears there whole or not at
-//! all, and any number of processes may want it at once.
+//! The package is pinned by a digest, for any npm registry. The library stays in a cache directory. It is
+//! moved there as a whole, and any number of processes can request it at the same time.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Read};

@@ -1,16 +1,13 @@
-//! Keeps making files cheap for ClickHouse, on ext4.
+//! Keeps the creation of files fast for ClickHouse on ext4.
 //!
-//! A part is a directory of a dozen small files, and ClickHouse makes and
-//! deletes many parts a minute. ext4 puts a directory near its parent, so the
-//! parts of all tables come to lie in a few block groups. And for some minutes
-//! it does not give out an inode again, but steps over it whenever it looks for
-//! a free one (`recently_deleted` in the kernel's fs/ext4/ialloc.c). With some
-//! thousand of them in a group, making a file takes 600 microseconds of
-//! processor time instead of 15.
+//! A part is a directory of a dozen small files, and ClickHouse creates and deletes many parts a minute.
+//! ext4 places a directory near its parent, so the parts of all tables are in a few block groups. For
+//! some minutes ext4 does not reuse a freed inode, but skips it in every search for a free one
+//! (`recently_deleted` in the kernel's fs/ext4/ialloc.c). With some thousand of them in a group, creating
+//! a file takes 600 microseconds of processor time instead of 15.
 //!
-//! A directory that is marked as the top of a hierarchy (`T` in chattr(1)) has
-//! its subdirectories spread over all groups. Other file systems know no such
-//! mark, and need none.
+//! If a directory is marked as the top of a hierarchy (`T` in chattr(1)), ext4 spreads its
+//! subdirectories over all groups. Other file systems do not have this flag and do not need it.
 
 use std::io;
 use std::path::Path;

@@ -1,14 +1,12 @@
-//! The embedded ClickHouse: a real one, in a process of its own, started with
-//! the service and ended with it.
+//! The embedded ClickHouse: a separate process that starts and ends with the service.
 //!
-//! [`Engine::start`] finds a ClickHouse to run (a named program, one on the
-//! PATH, or a library fetched by npm), configures it in the data directory,
-//! and returns when it answers queries. From then on it is started again, on
-//! the same port and data, whenever it ends; who uses it sees failed requests
-//! in between and repeats them.
+//! [`Engine::start`] selects a ClickHouse (a named program, one on the PATH, or a library from npm),
+//! configures it in the data directory, and returns when it answers queries. From then on it is
+//! restarted on the same port and data whenever it ends; its users see failed requests in between and
+//! repeat them.
 //!
-//! It knows nothing of tables, and is not the way to a ClickHouse server: that
-//! one has a URL. Both are asked by [`super::ping`] whether they are up.
+//! The engine does not know the tables, and is not used for a ClickHouse server at a URL. [`super::ping`]
+//! checks both.
 
 mod block_log;
 mod child;

@@ -1,4 +1,4 @@
-//! One process of the engine: started, waited for, ended.
+//! Starts, awaits and ends one process of the engine.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,5 +1,4 @@
-//! How far a long step has come: a bar on a terminal, a line in the log
-//! otherwise.
+//! Progress of a long step: a bar on a terminal, otherwise log lines.
 
 use std::io::{IsTerminal as _, Read, stderr};
 

@@ -1,16 +1,13 @@
-//! What the engine's process can reach: its own directory, the system's
-//! libraries, one port. ClickHouse has functions that read files, open
-//! connections and run programs, and not all of them ask for a privilege; in
-//! here they find nothing.
+//! Restricts the engine's process to its own directory, the system's libraries and one port. ClickHouse
+//! has functions that read files, open connections and run programs, and some of them require no
+//! privilege; the sandbox makes them fail.
 //!
-//! Two facilities of Linux are used, neither of which needs a privilege:
-//! Landlock (files, TCP ports, signals, from Linux 5.13 on) and a seccomp filter
-//! (system calls). Both are inherited by every thread and cannot be lifted. A
-//! kernel without them gives less protection, which [`enter`] reports.
+//! It uses two facilities of Linux that require no privilege: Landlock (files, TCP ports, signals; Linux
+//! 5.13 and later) and a seccomp filter (system calls). All threads inherit both, and neither can be
+//! removed. An older kernel gives less protection, which [`enter`] reports.
 //!
-//! What is deliberately left out: the password file beside the engine's data,
-//! the log of events, the file of idempotency keys, the key of cursors, the
-//! service's configuration, and every other file of its user.
+//! The process cannot read the password file beside the engine's data, the log of events, the file of
+//! idempotency keys, the key of cursors, the service's configuration, or other files of its user.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,4 @@
-//! Which ClickHouse to run: the one that is named, the one on the PATH, or the
-//! library.
+//! Selects the ClickHouse to run: a named program, the one on the PATH, or the library.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

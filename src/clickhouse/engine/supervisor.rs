@@ -1,4 +1,4 @@
-//! Keeps a process of the engine running.
+//! Restarts the engine's process when it ends.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};

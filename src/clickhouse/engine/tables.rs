@@ -1,5 +1,5 @@
-//! Where ClickHouse keeps its tables: `store/PREFIX/UUID` below its data
-//! directory, each with a directory for each part.
+//! The directories of ClickHouse's tables: `store/PREFIX/UUID` below its data directory, with a directory
+//! for each part.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Who may do what in the embedded engine. Written at every start; nobody can
-//! be added at run time. It holds hashes of passwords only.
+//! Users, privileges and row policies of the embedded engine. Written at every start; users cannot be
+//! added at run time. The file contains password hashes only.
 
 use sha2::{Digest as _, Sha256};
 

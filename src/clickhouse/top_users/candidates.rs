@@ -1,10 +1,9 @@
-//! The candidates for the most active users of a window: those with the
-//! highest *upper bounds*, their events in all hours that the window touches,
-//! which are not less than their events in the window.
+//! The candidates for the most active users of a window: those with the highest *upper bounds*, their
+//! events in all hours that the window touches, which are not less than their events in the window.
 //!
-//! Of one or two days the service [adds up](super::sums) the rows itself, by
-//! ranges of keys, so that it never holds all users; it costs ClickHouse much
-//! less than to group them. Of more days ClickHouse groups the rows.
+//! For one or two days the service [adds up](super::sums) the rows itself, by ranges of keys, so that it
+//! never holds all users; this costs ClickHouse much less than grouping. For more days ClickHouse groups
+//! the rows.
 
 use std::ops::RangeInclusive;
 

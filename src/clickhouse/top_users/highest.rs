@@ -1,4 +1,4 @@
-//! The highest of many candidates, without keeping the others.
+//! Keeps the highest of many candidates without storing the others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,8 +1,8 @@
-//! The hours of a window in the rollup of user days.
+//! Hours of a window in the rollup of user days.
 //!
-//! A row has a column for each hour of its day: `cNN` counts the events at or
-//! after hour NN, so a run of hours is a difference of two columns. Which two
-//! depends on whether a day is the window's first, its last, or in between.
+//! A row has a column for each hour of its day: `cNN` counts the events at or after hour NN, so a run of
+//! hours is a difference of two columns. Which two depends on whether a day is the window's first, its
+//! last, or in between.
 
 use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Timestamp, Window};
 

@@ -1,13 +1,10 @@
-//! The most active users of a window: exact, without grouping all users by
-//! name.
+//! The most active users of a window: exact, without grouping all users by name.
 //!
-//! Two steps. First, from the rollup of user days, the [candidates]: the users
-//! with the highest upper bounds of their events in the window. Then, for the
-//! first of these only, the exact counts: whole hours from the user days, the
-//! minutes at the two edges from the user minutes. When the last of the wanted
-//! users has more events than the upper bound of anybody who was not counted,
-//! none of them can be among the first. Else more are counted, and at last more
-//! candidates taken. (The threshold idea of Fagin, Lotem and Naor, "Optimal
+//! Two steps: first, from the rollup of user days, the [candidates] with the highest upper bounds of
+//! their events in the window. Then, for the first of these only, the exact counts: whole hours from the
+//! user days, the minutes at the two edges from the user minutes. If the last of the wanted users has more
+//! events than the upper bound of every user that was not counted, the result is final. Otherwise more
+//! candidates are counted, and then more are read. (The threshold idea of Fagin, Lotem and Naor, "Optimal
 //! aggregation algorithms for middleware", 2001.)
 
 mod candidates;

@@ -1,9 +1,8 @@
-//! Adding up the rows of users' days by the users' keys.
+//! Adds up the rows of users' days by the users' keys.
 //!
-//! ClickHouse reads part after part, and the rows of a part lie in the order
-//! of their keys. So the answer is a few *runs* in order, and runs are merged
-//! as soon as one is not half as long as the one before it (as in Tim Peters'
-//! "timsort"). Rows in any other order make more runs, and the same sums.
+//! ClickHouse reads part after part, and the rows of a part are in the order of their keys. An answer is
+//! therefore a few sorted *runs*, which are merged when one is not half as long as the one before it (as
+//! in Tim Peters' "timsort"). Rows in any other order make more runs, and give the same sums.
 
 use std::mem;
 

@@ -1,4 +1,4 @@
-//! Arrays: items by position, and how many there are.
+//! Arrays: items by position, and their number.
 
 use serde_json::{Map, Value};
 

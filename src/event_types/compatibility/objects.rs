@@ -1,4 +1,4 @@
-//! Objects: properties by name, and which must be there.
+//! Objects: properties by name, and required properties.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! Strings: lengths, patterns and formats. Of two different patterns nothing is
-//! known.
+//! Strings: lengths, patterns and formats. Two different patterns are treated as incompatible.
 
 use serde_json::{Map, Value};
 

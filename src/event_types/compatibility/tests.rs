@@ -1,5 +1,4 @@
-//! What is called compatible is so, and what is known to be compatible is
-//! called so.
+//! Tests that reported compatibility is right, and that known compatible changes are recognized.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

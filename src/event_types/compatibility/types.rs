@@ -1,4 +1,4 @@
-//! Types of values, and schemas that leave only certain values.
+//! Types of values, and schemas that allow only certain values.
 
 use std::fmt;
 

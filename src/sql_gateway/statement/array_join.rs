@@ -1,5 +1,5 @@
-//! `ARRAY JOIN expression AS name, …`. The parser reads a table there, where
-//! ClickHouse has expressions: it is given a subquery that selects them.
+//! `ARRAY JOIN expression AS name, …`. The parser expects a table where ClickHouse has expressions, so the
+//! expressions are passed as a subquery that selects them.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Word};

@@ -1,5 +1,5 @@
-//! The SETTINGS and FORMAT that a statement ends in. They are read here, since the
-//! parser takes their words for aliases where there is no FROM.
+//! SETTINGS and FORMAT at the end of a statement. They are parsed here, since the parser mistakes their
+//! words for aliases if there is no FROM.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Word};

@@ -1,5 +1,5 @@
-//! `FROM table FINAL`. The parser would take the word for the table's alias. Every
-//! view shows each row once, so it has nothing to add, and is left out.
+//! `FROM table FINAL`. The parser would take the word for the table's alias. Every view shows each row
+//! once, so the word has no effect and is removed.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;

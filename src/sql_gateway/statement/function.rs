@@ -1,9 +1,8 @@
-//! Calls of functions: a list says which.
+//! Function calls, checked against a list of allowed functions.
 //!
-//! On it are the functions that compute a value from their arguments. Not on it
-//! are those that read files or dictionaries, reach other hosts, wait, throw
-//! when they are told to, or tell of the server, its settings and its stored
-//! blocks.
+//! The list contains functions that compute a value from their arguments. It does not contain functions
+//! that read files or dictionaries, connect to hosts, wait, throw on request, or describe the server, its
+//! settings and its stored blocks.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;

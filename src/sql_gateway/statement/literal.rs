@@ -1,4 +1,4 @@
-//! Constants and names, written so that ClickHouse reads one token of each.
+//! Writes constants and names so that ClickHouse reads each as one token.
 
 use sqlparser::ast::{Ident, Value};
 

@@ -1,9 +1,7 @@
-//! Tables of metadata that clients read to find their way: what they see is the
-//! analyst's database and its views.
+//! Metadata tables that clients read: they show the analyst's database and its views.
 //!
-//! ClickHouse's own tables tell more, such as how many rows other organizations
-//! have. So each is replaced by a subquery that has the columns clients ask for,
-//! under the names that analysts know.
+//! ClickHouse's own tables show more, such as the number of rows of other organizations. Each is therefore
+//! replaced by a subquery with the columns that clients request and the names that analysts use.
 
 use super::Refusal;
 use super::literal::quoted;

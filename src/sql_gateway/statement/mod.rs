@@ -1,15 +1,13 @@
-//! Reads an analyst's statement into a tree, and writes from the tree what
-//! ClickHouse is given.
+//! Parses an analyst's statement into a tree, and writes a new statement for ClickHouse from the tree.
 //!
-//! Nothing of the original text is passed on. The writer knows the parts of a
-//! statement one by one and refuses what it does not know, so what was checked is
-//! what runs: ClickHouse cannot read another statement out of the text than the
-//! one that was allowed. Every name is quoted, every operation is in
-//! parentheses, and every table stands with its database.
+//! No part of the original text is passed on. The writer handles each part of a statement explicitly and
+//! refuses unknown parts, so the statement that runs is the one that was checked: ClickHouse cannot parse
+//! the text in another way. Every name is quoted, every operation is in parentheses, and every table is
+//! qualified with its database.
 //!
-//! What is allowed: SELECT with its clauses, UNION, EXCEPT and INTERSECT over the
-//! views of one database and a few tables of metadata, functions that compute
-//! from their arguments alone, and SHOW, DESCRIBE and EXISTS about those views.
+//! Allowed are SELECT with its clauses, UNION, EXCEPT and INTERSECT over the views of one database and some
+//! metadata tables, functions that compute from their arguments, and SHOW, DESCRIBE and EXISTS for those
+//! views.
 
 mod array_join;
 mod data_type;

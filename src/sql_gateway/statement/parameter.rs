@@ -1,5 +1,5 @@
-//! ClickHouse's parameters of queries, `{name:Type}`. The parser does not know
-//! them, and is given placeholders with the same text.
+//! ClickHouse's query parameters, `{name:Type}`. The parser does not support them, and receives
+//! placeholders with the same text.
 
 use sqlparser::tokenizer::Token;
 

@@ -1,4 +1,4 @@
-//! Queries: WITH, UNION and its like, ORDER BY, LIMIT.
+//! Queries: WITH, UNION and similar, ORDER BY, LIMIT.
 
 use sqlparser::ast::{
     Cte, Expr, GroupByWithModifier, Interpolate, InterpolateExpr, LimitClause, Offset, OrderBy, OrderByExpr,

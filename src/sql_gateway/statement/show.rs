@@ -1,4 +1,4 @@
-//! SHOW, DESCRIBE, EXISTS and USE, which clients send to find their way.
+//! SHOW, DESCRIBE, EXISTS and USE, which clients send to list metadata.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Word};

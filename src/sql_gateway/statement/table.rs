@@ -1,5 +1,4 @@
-//! What a SELECT reads from: views, metadata, subqueries, and functions that
-//! count.
+//! Sources of a SELECT: views, metadata, subqueries, and functions that generate numbers.
 
 use sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, TableAlias, TableFactor, TableFunctionArgs,

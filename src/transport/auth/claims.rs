@@ -1,8 +1,7 @@
-//! What a token says of its bearer, once its signature is known to be good.
+//! Claims of a token, after its signature has been verified.
 //!
-//! Claims are read by this service's own reader of JSON, and not by
-//! `jsonwebtoken`, which cannot read times when serde_json keeps numbers as
-//! text (`arbitrary_precision`), and would take such a token for one without.
+//! The service parses claims itself and not with `jsonwebtoken`, which cannot read times while serde_json
+//! keeps numbers as text (`arbitrary_precision`), and would treat such a token as one without them.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,10 +1,8 @@
-//! The keys that tokens are verified with, and the tokens that they have
-//! verified.
+//! Verification keys, and the tokens that they have verified.
 //!
-//! A key goes with the algorithms of its kind, or with the one that its set
-//! names, and is used for tokens of those only: a public key can never be taken
-//! for a secret. What was verified is
-//! remembered with the keys, and forgotten with them.
+//! A key is used with the algorithms of its type, or with the one that its set names, and with no other: a
+//! public key can never be used as a secret. Verified tokens are cached with the keys, and dropped with
+//! them.
 
 use std::collections::HashMap;
 use std::time::SystemTime;

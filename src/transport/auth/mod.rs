@@ -1,9 +1,8 @@
-//! Who calls. The one place where a request gets its organization, for every
-//! transport: from its bearer token, and from nothing else.
+//! Authentication: the one place where a request gets its organization, for every transport, from its
+//! bearer token only.
 //!
-//! Without keys in the configuration there is no authentication: everybody is
-//! the organization `default` and may do everything. The service then listens
-//! on this machine only (see [`crate::server`]).
+//! Without configured keys there is no authentication: every caller is the organization `default` and may
+//! do everything. The service then listens on this machine only (see [`crate::server`]).
 
 mod claims;
 mod keys;

@@ -1,5 +1,4 @@
-//! Why a request is refused: as much of it as its caller is told. The rest is
-//! in the log.
+//! Why a request is refused, as far as its caller is told. The details are in the log.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a caller may do.
+//! Scopes: what a caller may do.
 
 /// One thing that a token may allow. None includes another: a token that is to
 /// read and to administrate names both.

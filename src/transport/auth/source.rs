@@ -1,8 +1,8 @@
-//! Where keys come from, and how they are kept fresh: a file is looked at every
-//! second, a URL fetched every so often and when a token names an unknown key.
+//! Sources of keys and their refresh: a file is checked every second, a URL is fetched periodically and
+//! when a token names an unknown key.
 //!
-//! Keys that are gone from the set are gone here. A set that cannot be read
-//! changes nothing: the keys from before stay.
+//! Keys that are removed from the set are no longer used. If a set cannot be read, the previous keys stay
+//! in use.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
-//! Bodies of answers, watched to their end: only then a call has ended, and a
-//! gRPC call has its status. What is not written yet is counted, see
-//! [`super::unwritten`].
+//! Bodies of answers, watched until their end: a call ends with its body, and only then a gRPC call has
+//! its status. Bytes that are not written yet are counted, see [`super::unwritten`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,12 +1,10 @@
-//! Every call, from its first byte to its last: its id, its log line, its
-//! duration, its span. In front of everything else, so that no answer is
-//! without an id and no call without a line.
+//! Every call from its first byte to its last: its id, its log line, its duration, its span. This layer is
+//! outermost, so that every answer has an id and every call a log line.
 //!
-//! It decides nothing, and what it costs must be small beside the smallest
-//! call: a few small allocations, and a span only where the call is sampled.
+//! It decides nothing, and its cost must be small compared with the smallest call: a few small
+//! allocations, and a span only if the call is sampled.
 //!
-//! A call also carries its permit to be served (see
-//! [`super::concurrency`]), which it keeps until its answer has been written.
+//! A call also holds its permit (see [`super::concurrency`]) until its answer has been written.
 
 mod body;
 mod line;

@@ -1,4 +1,4 @@
-//! The id of a call: its caller's, or a new one.
+//! The id of a call: the caller's, or a new one.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

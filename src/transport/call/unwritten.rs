@@ -1,8 +1,7 @@
-//! Bytes of answers from when they are made until they have been written to
-//! the connection, or are not needed any more.
+//! Counts the bytes of answers until they have been written to the connection or dropped.
 //!
-//! hyper and h2 keep what a peer does not take. What is handed to them is
-//! therefore wrapped, so that it is known how much they keep and for how long.
+//! hyper and h2 buffer what a peer does not read. The buffers passed to them are wrapped, so that their
+//! size and age are known.
 
 use std::sync::Arc;
 

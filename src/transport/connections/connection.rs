@@ -1,4 +1,4 @@
-//! What is known of one open connection.
+//! The state of one open connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};

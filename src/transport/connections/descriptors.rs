@@ -1,5 +1,5 @@
-//! File descriptors: as many as the system allows, of which some are kept for
-//! what is not a connection.
+//! File descriptors: raises the limit to what the system allows, and reserves some for other files than
+//! connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -1,4 +1,4 @@
-//! The socket of a connection, which notes when bytes move.
+//! The socket of a connection, which records when bytes are transferred.
 
 use std::io;
 use std::pin::Pin;

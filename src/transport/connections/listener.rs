@@ -1,4 +1,4 @@
-//! New connections.
+//! Accepts connections.
 
 use std::io;
 use std::sync::Arc;

@@ -1,14 +1,11 @@
-//! Connections: bounded in number, in the bytes that wait to be written to
-//! them, and in how long their peers may take to read.
+//! Connections, with limits on their number, on the bytes that wait to be written to them, and on the time
+//! that their peers may take to read.
 //!
-//! When there are as many as are allowed, the one that is needed least is
-//! closed for a new one: one on which nobody has shown a right to be served
-//! before others, one without a call before others, the one that has been quiet
-//! for longest before others.
+//! When the maximum is reached, a new connection replaces the least useful one: connections without a
+//! verified token first, then those without a call, then those that have been idle the longest.
 //!
-//! A peer that does not read what it asked for is cut off: after
-//! [`Config::write_wait_ms_max`], or, while something is short that answers
-//! hold, after [`PRESSED_WAIT`].
+//! A peer that does not read its answers is disconnected after [`Config::write_wait_ms_max`], or after
+//! [`PRESSED_WAIT`] while resources that answers hold are short.
 
 mod connection;
 mod descriptors;

@@ -1,5 +1,4 @@
-//! TLS on the port: a certificate and a key from files, which are read again
-//! when they change.
+//! TLS on the port: a certificate and a key from files, which are reloaded when they change.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,18 +1,17 @@
-//! Whether a request may come from a web page.
+//! Decides whether a request may come from a web page.
 //!
-//! Without authentication, a page of any site that is open in a browser on this
-//! machine could call the service. CORS keeps answers from pages of other
-//! origins, but a browser also sends some requests whose answers the page
-//! cannot read, and by DNS rebinding a page can make its own host name resolve
-//! to this machine. Therefore:
+//! Without authentication, a page of any site that is open in a browser on this machine could call the
+//! service. CORS hides answers from pages of other origins, but a browser also sends some requests whose
+//! answers the page cannot read, and by DNS rebinding a page can make its own host name resolve to this
+//! machine. Therefore:
 //!
-//! - The request's host must be this machine's loopback name or address, or
-//!   one of [`Config::allowed_hosts`].
-//! - A request with a foreign `Origin` is refused. So is one without an
-//!   `Origin` that `Sec-Fetch-Site` calls foreign, unless it opens a page.
+//! - The request's host must be this machine's loopback name or address, or one of
+//!   [`Config::allowed_hosts`].
+//! - A request with a foreign `Origin` is refused. So is one without an `Origin` that `Sec-Fetch-Site`
+//!   calls foreign, unless it opens a page.
 //!
-//! With authentication a page can do no more than the token that it holds
-//! allows, and only [`Config::allowed_hosts`] is checked, if it is set.
+//! With authentication a page can do no more than its token allows, and only [`Config::allowed_hosts`] is
+//! checked, if it is set.
 
 use std::net::IpAddr;
 

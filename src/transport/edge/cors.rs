@@ -1,4 +1,4 @@
-//! CORS: what pages of other origins may send, and read.
+//! CORS: what pages of other origins can send and read.
 
 use std::time::Duration;
 

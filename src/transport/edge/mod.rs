@@ -1,5 +1,4 @@
-//! What every request passes before it is routed: where a browser's request
-//! may come from, CORS, and what is answered when serving it panics.
+//! The layers that every request passes before routing: browser rules, CORS, and the answer to a panic.
 
 mod browsers;
 mod cors;

@@ -1,4 +1,4 @@
-//! Targets of fuzzing: what callers send.
+//! Fuzz targets for input from callers.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
 

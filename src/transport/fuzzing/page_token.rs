@@ -1,4 +1,4 @@
-//! Page tokens, as callers send them back.
+//! Page tokens from callers.
 
 use crate::domain::{EventFilter, OrgId, PageKey, Timestamp};
 

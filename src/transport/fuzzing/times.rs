@@ -1,4 +1,4 @@
-//! Times as text, and as protobuf has them.
+//! Times as text, and as protobuf timestamps.
 
 use crate::transport::rfc3339;
 

@@ -1,5 +1,4 @@
-//! What each method asks of its callers. A method that is not listed here is
-//! not served.
+//! The access that each method requires. A method that is not listed here is not served.
 
 use super::super::auth::{RequiredAccess, Scope};
 use crate::config::Config;

@@ -1,4 +1,4 @@
-//! Audits, on demand.
+//! `AuditService`: audits on demand.
 
 use std::pin::Pin;
 use std::sync::Arc;

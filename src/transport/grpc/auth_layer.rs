@@ -1,6 +1,5 @@
-//! What stands around each gRPC service: who may call, grpc-web, an answer to
-//! those who do not speak gRPC, deadlines, time limits of requests, and details
-//! for the errors that tonic makes itself.
+//! The layer around each gRPC service: authentication, grpc-web, answers to other protocols, deadlines,
+//! time limits of requests, and details for errors that tonic creates.
 
 use std::convert::Infallible;
 use std::sync::Arc;

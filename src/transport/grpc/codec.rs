@@ -1,8 +1,8 @@
-//! Messages from and to bytes.
+//! Encodes and decodes messages.
 //!
-//! A message's own size does not bound what it costs: an empty event takes two
-//! bytes of it and two hundred of memory, so that 4 MiB become 400 and, as drafts, 800. Batches
-//! are therefore counted before they are decoded.
+//! The size of a message does not limit its cost: an empty event takes two bytes of a message and two
+//! hundred of memory, so that 4 MiB become 400 and, as drafts, 800. Batches are therefore counted before
+//! they are decoded.
 
 use std::any::TypeId;
 use std::marker::PhantomData;

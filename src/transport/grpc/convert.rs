@@ -1,4 +1,4 @@
-//! Between the protocol's terms and the domain's.
+//! Converts between types of the protocol and of the domain.
 
 use prost::Message as _;
 

@@ -1,9 +1,8 @@
-//! Deadlines of calls: the caller's `grpc-timeout`, and limits of our own.
+//! Deadlines of calls: the caller's `grpc-timeout`, and the service's own limits.
 //!
-//! A call whose deadline runs out here ends with `DEADLINE_EXCEEDED`, whether
-//! or not its headers have been sent: a stream ends with trailers. tonic's own
-//! layer for this answers `CANCELLED`, forgets the time-out once headers have
-//! been sent, and stands outside of what adds CORS headers and request ids.
+//! A call whose deadline expires ends with `DEADLINE_EXCEEDED`, whether or not its headers have been sent;
+//! a stream ends with trailers. tonic's own layer answers `CANCELLED`, ignores the time-out once headers
+//! have been sent, and is outside of the layers that add CORS headers and request ids.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! Event types.
+//! `EventTypeService`: event types and their versions.
 
 use std::sync::Arc;
 

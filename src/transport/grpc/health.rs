@@ -1,8 +1,8 @@
-//! grpc.health.v1: SERVING while events are taken.
+//! grpc.health.v1: SERVING while events are accepted.
 //!
-//! While every event is refused, the whole (the empty name) and the ingest service are NOT_SERVING; when the
-//! service stops, all are. What only degrades, such as a ClickHouse that is away, does not show here: `/readyz`
-//! says so.
+//! While every event is refused, the whole service (the empty name) and the ingest service are NOT_SERVING;
+//! when the service stops, all are. Reasons that only degrade the service, such as an unreachable
+//! ClickHouse, do not appear here; `/readyz` lists them.
 
 use std::sync::Arc;
 use std::time::Duration;

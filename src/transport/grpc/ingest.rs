@@ -1,4 +1,4 @@
-//! Events in.
+//! `IngestService`: receives events.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The names of methods, each in memory once: `package.Service/Method`.
+//! Interned names of gRPC methods: `package.Service/Method`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

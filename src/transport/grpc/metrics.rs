@@ -1,4 +1,4 @@
-//! Metrics by day, in and out.
+//! `MetricsService`: daily metrics.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Organizations, users and memberships, in and out.
+//! `OrganizationService`: organizations, users and memberships.
 
 use std::sync::Arc;
 

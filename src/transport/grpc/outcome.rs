@@ -1,4 +1,4 @@
-//! Verdicts as they are made.
+//! `OutcomeService`: verdicts as they occur.
 
 use std::pin::Pin;
 use std::sync::Arc;

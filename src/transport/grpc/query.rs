@@ -1,4 +1,4 @@
-//! Counts and events out.
+//! `QueryService`: counts and stored events.
 
 use std::sync::Arc;
 

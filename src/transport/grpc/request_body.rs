@@ -1,5 +1,5 @@
-//! Bodies of gRPC requests: messages must arrive as a whole within a time, and
-//! the bytes of those that have not are counted.
+//! Bodies of gRPC requests: each message must arrive in time, and the bytes of incomplete messages are
+//! counted.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,4 @@
-//! The log, for those who run the service.
+//! `SegmentService`: segments of the log, for operators.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Errors as google.rpc.Status, with details for programs.
+//! Errors as google.rpc.Status with details.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Answers to questions: JSON, with their freshness in the headers.
+//! Answers to queries: JSON, with their freshness in headers.
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue};

@@ -1,4 +1,4 @@
-//! Who may call which route, and for which organization.
+//! Registers routes with the access they require, and authenticates their callers.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! The most active campaigns.
+//! Route: the most active campaigns.
 
 use std::sync::Arc;
 

@@ -1,8 +1,7 @@
-//! Large answers are compressed for who accepts gzip.
+//! Compresses large answers for callers that accept gzip.
 //!
-//! An answer is compressed piece by piece, as its peer takes it. Until then it
-//! waits as a whole, with the memory of what compresses it, and both are counted
-//! among the bytes that wait to be written.
+//! An answer is compressed in pieces, as its peer reads it. Until then the whole answer and the memory of
+//! the compressor are counted among the bytes that wait to be written.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

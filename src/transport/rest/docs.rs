@@ -1,6 +1,5 @@
-//! The description at `/openapi.json`, and pages to read it: `/docs`, which is
-//! all in the binary, and `/redoc`, whose script a browser fetches from the
-//! internet.
+//! Serves the description at `/openapi.json` and its pages: `/docs`, which is part of the binary, and
+//! `/redoc`, whose script a browser loads from the internet.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

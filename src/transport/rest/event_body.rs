@@ -1,4 +1,4 @@
-//! One event as a JSON object.
+//! Parses one event from a JSON object.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,4 +1,4 @@
-//! Events: taking one, listing them, showing one.
+//! Routes of single events: accept one, list, show one.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! The fields of JSON objects: each is judged for itself, so that everything
-//! that is wrong is named, and not only what is wrong first.
+//! Fields of JSON objects. Each field is validated by itself, so that every invalid field is reported.
 
 use std::borrow::Cow;
 use std::fmt;

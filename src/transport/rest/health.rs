@@ -1,4 +1,4 @@
-//! How the service is, for probes.
+//! Routes for probes: `/healthz` and `/readyz`.
 
 use std::sync::Arc;
 

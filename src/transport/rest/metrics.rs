@@ -1,4 +1,4 @@
-//! What the service counts of itself, for Prometheus to collect.
+//! Route `/metrics`, for Prometheus.
 
 use std::sync::Arc;
 

@@ -1,10 +1,7 @@
-//! The description of the REST interface (OpenAPI 3.1), as this service is
-//! configured.
+//! The description of the REST interface (OpenAPI 3.1), for this service's configuration.
 //!
-//! What routes and types say of themselves is collected by `utoipa`. What holds
-//! for many of them is completed here, each in a file of its own: who may call
-//! ([`security`]), what errors look like ([`errors`]), and what values may be
-//! ([`constraints`]).
+//! `utoipa` collects the descriptions of routes and types. Descriptions that apply to many of them are
+//! added here: required scopes ([`security`]), errors ([`errors`]), and allowed values ([`constraints`]).
 
 mod constraints;
 mod errors;

@@ -1,4 +1,4 @@
-//! The parameters of a query string, with everything that is wrong with them.
+//! Parses parameters of a query string, and reports every invalid one.
 
 use std::convert::Infallible;
 

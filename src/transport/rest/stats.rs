@@ -1,4 +1,4 @@
-//! Impressions and clicks of one campaign over time.
+//! Route: impressions and clicks of one campaign over time.
 
 use std::sync::Arc;
 

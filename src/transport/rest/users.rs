@@ -1,4 +1,4 @@
-//! The most active users.
+//! Route: the most active users.
 
 use std::sync::Arc;
 

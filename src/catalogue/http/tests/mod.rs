@@ -1,5 +1,5 @@
-//! The API in a process of the test's own, where time can be set and secrets
-//! looked for. What other implementations must do as well is in `tests/ticketing`.
+//! Tests of the API within the test's process, where the time can be set and secrets can be searched
+//! for. Tests for any implementation are in `tests/ticketing`.
 
 mod privacy;
 mod reading;

@@ -1,6 +1,5 @@
-//! Nothing private gets out: whatever is written into private fields and drafts,
-//! and whatever the public asks for, no answer, tag or log line of the public
-//! kind has it.
+//! No private data in public answers: whatever private fields and drafts contain, no public answer,
+//! entity tag or log line contains it.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! What depends on the time, on who asks, and on what was asked before.
+//! Reading, depending on the time, the caller and earlier requests.
 
 use super::*;
 

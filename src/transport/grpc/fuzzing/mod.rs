@@ -1,4 +1,4 @@
-//! Targets of fuzzing: what comes over gRPC.
+//! Fuzz targets for input over gRPC.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
 

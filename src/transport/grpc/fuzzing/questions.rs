@@ -1,4 +1,4 @@
-//! Questions, and every other request that is no batch of events.
+//! Queries, and every other request that is not a batch of events.
 
 use prost::Message;
 

@@ -1,4 +1,4 @@
-//! Query strings, and the header that says what a body is.
+//! Query strings, and the content type header.
 
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, Uri};

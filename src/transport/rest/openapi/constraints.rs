@@ -1,8 +1,8 @@
-//! What values may be: lengths, patterns, ranges and lists, as far as JSON
-//! Schema can say it. Bounds that are configured are those of this service.
+//! Constraints of values: lengths, patterns, ranges and lists, as far as JSON Schema can express them.
+//! Configurable limits are those of this service.
 //!
-//! Lengths are of bytes for the service and of characters in JSON Schema: a text
-//! that satisfies the service satisfies the schema.
+//! The service measures lengths in bytes and JSON Schema in characters: a text that satisfies the service
+//! satisfies the schema.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! What errors look like: an example for every code that a status can have.
+//! Examples of errors: one for every code that a status can have.
 
 use serde_json::{Map, Value, json};
 

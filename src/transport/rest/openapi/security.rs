@@ -1,4 +1,4 @@
-//! Who may call what.
+//! Required scopes of operations.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Events as they are sent: one JSON object that holds some of them.
+//! Parses a batch: one JSON object with several events.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,4 +1,4 @@
-//! Event types: registering versions, and telling of them.
+//! Routes of event types: register a version, list types, show one.
 
 use std::sync::Arc;
 

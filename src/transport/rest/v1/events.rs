@@ -1,4 +1,4 @@
-//! Events: taking some.
+//! Route: accept a batch of events.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Events: listing them, showing one.
+//! Routes: list events, show one.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Members: which users belong to an organization.
+//! Routes of members: the users that belong to an organization.
 
 use std::sync::Arc;
 

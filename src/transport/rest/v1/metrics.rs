@@ -1,5 +1,4 @@
-//! Metrics by day: those that are counted, and those that an organization
-//! brings itself.
+//! Routes of daily metrics: counted ones, and those that an organization stores.
 
 use std::sync::Arc;
 

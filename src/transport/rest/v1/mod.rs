@@ -1,4 +1,4 @@
-//! The customer-analytics interface: everything under `/api/v1`.
+//! The customer analytics interface: everything under `/api/v1`.
 
 pub(super) mod batch;
 pub(super) mod event_types;

@@ -1,5 +1,4 @@
-//! Organizations: putting one in its place, showing it, and which have the
-//! most events.
+//! Routes of organizations: create or replace one, show it, and list those with the most events.
 
 use std::sync::Arc;
 

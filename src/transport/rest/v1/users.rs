@@ -1,4 +1,4 @@
-//! Users: what an organization knows of them.
+//! Routes of users of an organization.
 
 use std::sync::Arc;
 
