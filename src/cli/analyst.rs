@@ -10,13 +10,13 @@ use crate::config::{Config, Secret};
 use crate::domain::OrgId;
 use crate::sql_gateway::{Login, login};
 
-/// Whose analyst.
+/// Prints SQL credentials.
 #[derive(clap::Args)]
 pub struct AnalystArgs {
-    /// The organization. Without: all of them.
+    /// The organization. Default: all organizations.
     #[arg(value_name = "ORG")]
     org: Option<String>,
-    /// Print the statements that make the analyst on a server.
+    /// Print the statements that create the analyst on a ClickHouse server.
     #[arg(long, requires = "org")]
     sql: bool,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct AnalystArgs {
 }
 
 impl AnalystArgs {
-    /// Prints it.
+    /// Prints the credentials, or the statements.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let org_id = self.org.as_deref().map(|org| OrgId::parse(org).with_context(|| OrgId::EXPECTED));
         let org_id = org_id.transpose()?;
@@ -40,7 +40,7 @@ impl AnalystArgs {
 fn user(config: &Config, org_id: Option<&OrgId>) -> anyhow::Result<String> {
     if let Some(org_id) = org_id {
         let org = org_id.as_str();
-        ensure!(config.analyst_orgs.0.contains(org_id), "{org} has no analyst: name it in analyst_orgs, and restart");
+        ensure!(config.analyst_orgs.0.contains(org_id), "{org} has no analyst: add it to analyst_orgs and restart the service");
     }
     let Login { user, password, database } = login(config, &AnalystKey::open(config)?, org_id);
     let password = password.as_ref().map_or("(none)", Secret::expose);

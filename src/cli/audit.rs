@@ -17,10 +17,10 @@ use crate::transport::proto;
 use crate::transport::proto::audit_response::Step;
 use crate::transport::proto::audit_service_client::AuditServiceClient;
 
-/// Keys shown of each rollup and hour.
+/// Differing keys that are shown for each rollup and hour.
 const KEYS_SHOWN: usize = 5;
 
-/// What to audit.
+/// Audits hours, or manages repairs.
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct AuditArgs {
@@ -30,31 +30,31 @@ pub struct AuditArgs {
     run: RunArgs,
 }
 
-/// What else can be done about audits.
+/// Commands on repairs.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum AuditCommand {
-    /// List the repairs of a window's hours.
+    /// List the repairs of the hours of a window.
     Repairs(RepairsArgs),
-    /// Take a repair back.
+    /// Undo a repair.
     Undo(UndoArgs),
 }
 
-/// An audit.
+/// Audits the hours of a window.
 #[derive(Clone, Debug, clap::Args)]
 struct RunArgs {
     #[command(flatten)]
     address: Address,
     #[command(flatten)]
     window: WindowArgs,
-    /// Show what a repair would change. With --confirm: repair.
+    /// Show what a repair would change. Add --confirm to apply it.
     #[arg(long)]
     repair: bool,
-    /// Add what the rollups lack, and take away what was shown to have been
-    /// counted twice.
+    /// Apply the repair: add counts that the rollups lack, and remove counts that are proven to be
+    /// double.
     #[arg(long, requires = "repair")]
     confirm: bool,
-    /// Also take away up to so many events that are counted and not stored,
-    /// without a sign that they were counted twice.
+    /// Also remove counts of up to this many events that are not stored, without proof that they
+    /// were counted twice.
     #[arg(long, value_name = "EVENTS", default_value_t = 0, requires = "confirm")]
     take_unproven: u64,
     /// Print JSON.
@@ -63,7 +63,7 @@ struct RunArgs {
 }
 
 impl AuditArgs {
-    /// Does what is asked for.
+    /// Runs the command.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             None => self.run.run().await,
@@ -74,7 +74,7 @@ impl AuditArgs {
 }
 
 impl RunArgs {
-    /// Asks, shows the progress, and then the outcome.
+    /// Runs the audit, shows its progress, and then the result.
     async fn run(self) -> anyhow::Result<ExitCode> {
         let window = self.window.window(time_args::now())?;
         let mut client = AuditServiceClient::new(self.address.connect().await?);
@@ -109,19 +109,19 @@ impl RunArgs {
     }
 }
 
-/// What the caller has asked for.
+/// The requested repair.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asks {
     repair: bool,
     confirm: bool,
 }
 
-/// What a repair of these hours changes.
+/// The changes by a repair of these hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Plan {
     added: u64,
     taken: u64,
-    /// What is left, by the rollup that counts most of it in each hour.
+    /// The rest, by the rollup with the largest surplus in each hour.
     unproven: u64,
 }
 
@@ -137,7 +137,7 @@ impl Plan {
     }
 }
 
-/// On standard error, and only on a terminal.
+/// A progress bar on standard error, if that is a terminal.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::no_length();
     if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} hours, {elapsed}") {
@@ -209,13 +209,13 @@ fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], asks: Ask
     text
 }
 
-/// What can be done about what is wrong now.
+/// What to do about remaining differences.
 fn advice(plan: Plan, asks: Asks) -> String {
     let Plan { added, taken, unproven } = plan;
     let mut text = String::new();
     if added + taken > 0 && asks.repair && !asks.confirm {
         let (added, taken) = (grouped(added), grouped(taken));
-        text.push_str(&format!("with --confirm, a repair adds {added} counts and takes {taken} away\n"));
+        text.push_str(&format!("with --confirm, a repair adds {added} counts and removes {taken}\n"));
     } else if added + taken > 0 && !asks.repair {
         text.push_str("`tallyhouse audit --repair` shows what a repair would change\n");
     }
@@ -233,7 +233,7 @@ fn plural(count: u32, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", grouped(count.into())) }
 }
 
-/// What was found, by hour and rollup.
+/// The differences by hour and rollup.
 fn table(hours: &[proto::AuditedHour]) -> Table {
     let mut table = Table::new().text("hour (UTC)").text("result").number("ids").text("rollup").number("keys");
     table = table.number("too few").number("too many").number("unproven");
@@ -254,7 +254,7 @@ fn table(hours: &[proto::AuditedHour]) -> Table {
     table
 }
 
-/// The first keys that are, or were, wrong.
+/// The first keys that differ, or differed.
 fn keys(hours: &[proto::AuditedHour]) -> Table {
     let mut table = Table::new().text("rollup").text("at (UTC)").text("campaign").text("user").text("type");
     table = table.number("events").number("counted");
@@ -376,7 +376,7 @@ mod tests {
         };
         check(Asks::default(), "`tallyhouse audit --repair` shows what a repair would change\n");
         let preview = Asks { repair: true, confirm: false };
-        check(preview, "with --confirm, a repair adds 1,200 counts and takes 3 away\n");
+        check(preview, "with --confirm, a repair adds 1,200 counts and removes 3\n");
         check(Asks { confirm: true, ..preview }, "");
     }
 

@@ -19,32 +19,31 @@ use crate::config::Secret;
 
 /// How long a connection may take to open.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// How long the first question may take.
+/// How long the first request may take.
 const CHECK_WAIT: Duration = Duration::from_secs(2);
-/// How often a silent connection is asked whether it is still there, and how
-/// long that answer may take. Without it a machine that vanished would look
-/// like one that is thinking.
+/// Interval and time-out of keep-alive pings. Without them, a machine that disappeared would look
+/// like a slow one.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A connection that shows the token, if there is one, with every request.
+/// A connection that sends the token, if there is one, with every request.
 pub type Connection = InterceptedService<Channel, Bearer>;
 
-/// Where the service is, and who asks.
+/// The address of the service and the caller's token.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Address {
     /// Where the tallyhouse is.
     #[arg(long, env = "TALLYHOUSE_ADDRESS", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     address: String,
-    /// The token to show, where the service asks for one.
+    /// The bearer token, if the service requires one.
     #[arg(long, env = "TALLYHOUSE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<Secret>,
-    /// A file with the certificates, in PEM, of whom to trust for https; the
-    /// system's own are trusted without it.
+    /// A PEM file with the certificate authorities to trust for https. Default: those of the
+    /// system.
     #[arg(long, env = "TALLYHOUSE_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }
 
-/// Shows a token, if there is one.
+/// Adds the token, if there is one, to requests.
 #[derive(Clone, Debug)]
 pub struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -75,12 +74,12 @@ impl Address {
         Self { address: address.into(), token: None, ca_file: None }
     }
 
-    /// The same, with another token to show.
+    /// The same address with another token.
     pub fn with_token(&self, token: String) -> Self {
         Self { token: Some(Secret::new(token)), ..self.clone() }
     }
 
-    /// Whom to trust.
+    /// The certificate authorities to trust.
     fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
         let Some(path) = &self.ca_file else { return Ok(ClientTlsConfig::new().with_native_roots()) };
         let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -97,7 +96,7 @@ impl Address {
         self.token.as_ref().map(|token| token.expose().trim()).filter(|token| !token.is_empty())
     }
 
-    /// Connects. The connection opens itself again when it is cut.
+    /// Connects. The connection is re-established when it is lost.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
         let bearer = Bearer::new(self.token.as_ref())?;
         let address = self.url();
@@ -124,8 +123,8 @@ impl Address {
     }
 }
 
-/// Asks what answers whether it is a tallyhouse, and fails only when it certainly is something else: that would else
-/// be taken for a connection that was cut, and tried again.
+/// Checks that the address belongs to a Tallyhouse service. Fails only if it certainly is something
+/// else, which would otherwise be treated as a lost connection and retried.
 async fn check_is_tallyhouse(address: &str, channel: Channel) -> anyhow::Result<()> {
     let mut health = HealthClient::new(channel);
     let asked = health.check(HealthCheckRequest::default()).map_err(|status| status.code());
@@ -156,7 +155,7 @@ async fn check_is_tallyhouse(address: &str, channel: Channel) -> anyhow::Result<
     anyhow::bail!("what answers at {address} is not a tallyhouse; name the address of one with --address")
 }
 
-/// A status in words for a person: what was wrong, field by field.
+/// Describes a status, with every invalid field.
 pub fn explain(status: &Status) -> anyhow::Error {
     let fields: Vec<String> = status
         .get_details_bad_request()

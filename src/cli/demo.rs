@@ -20,32 +20,31 @@ use super::{stats, top, users};
 use crate::domain::{MILLIS_PER_DAY, Timestamp};
 use crate::transport::proto;
 
-/// Large batches: answers wait for ClickHouse, so little would be on its way
-/// with small ones.
+/// Large batches: answers wait for ClickHouse, so small ones would be slow.
 const BATCH_LINES: u16 = 5_000;
 const BATCHES_IN_FLIGHT: u16 = 16;
 const RETRY_FOR: Duration = Duration::from_secs(60);
-/// How many of the bad lines are shown.
+/// How many of the rejected lines are shown.
 const REJECTED_SHOWN_MAX: usize = 4;
-/// As many campaigns as are asked for to find those of the sample.
+/// The number of campaigns to query to find those of the sample.
 const CAMPAIGNS_MAX: u32 = 1_000;
 
-/// Which sample, and where it goes.
+/// The sample to send.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
     #[command(flatten)]
     address: Address,
-    /// How many lines to make.
+    /// How many lines to generate.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     events: u64,
-    /// The same seed makes the same sample for the same --until.
+    /// The seed. The same seed and --until give the same sample.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The end of the sample's day. Without it: now.
+    /// The end of the sample's day. Default: now.
     #[arg(long, value_name = "TIME", value_parser = time_args::parse_time)]
     until: Option<Timestamp>,
-    /// Where to write the sample. Without it: a new file in the directory for
-    /// temporary files. It is kept either way.
+    /// The file to write the sample to. Default: a new file in the directory for temporary files.
+    /// The file is kept.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     /// Show no progress bar.
@@ -53,7 +52,7 @@ pub struct DemoArgs {
     quiet: bool,
 }
 
-/// What a sample is made of.
+/// The numbers of expected verdicts of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Made {
     accepted: u64,
@@ -63,7 +62,7 @@ struct Made {
 }
 
 impl DemoArgs {
-    /// Makes, sends, counts and shows.
+    /// Generates and sends the sample, and shows the counts.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let paint = Style::stdout();
         // Before anything is made: is a service running at all?
@@ -150,7 +149,7 @@ fn window(from: Timestamp, to: Timestamp) -> proto::Window {
     proto::Window { from: Some(time_args::to_proto(from)), to: Some(time_args::to_proto(to)) }
 }
 
-/// Whether the service counted what was made, and in which words.
+/// Compares the counts with the sample, and describes the result.
 fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, String) {
     let (counts, more) = (&summary.counts, after.saturating_sub(before));
     let known = counts.accepted + counts.duplicate + counts.conflict;
@@ -162,13 +161,13 @@ fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, Stri
     if counts.accepted == made.accepted && more == made.accepted {
         return (
             true,
-            format!("{distinct} distinct valid ids made, {accepted} accepted, {} more counted", grouped(more)),
+            format!("{distinct} distinct valid ids sent, {accepted} accepted, {} more counted", grouped(more)),
         );
     }
     if counts.accepted == 0 && more == 0 {
         return (
             true,
-            format!("all of the {distinct} distinct valid ids were there already; nothing was counted again"),
+            format!("all of the {distinct} distinct valid ids were already stored; nothing was counted again"),
         );
     }
     // An answer that was lost comes back as a duplicate, and its events are
@@ -176,13 +175,13 @@ fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, Stri
     if summary.reconnects > 0 && counts.accepted <= made.accepted && more == made.accepted {
         let reconnects = grouped(summary.reconnects);
         let text = format!(
-            "{distinct} distinct valid ids made, {} more counted, through {reconnects} reconnects",
+            "{distinct} distinct valid ids sent, {} more counted, with {reconnects} reconnects",
             grouped(more)
         );
         return (true, text);
     }
-    let text = format!("{distinct} distinct valid ids made, {accepted} accepted, {} more counted", grouped(more));
-    (false, text + " (was part of the sample there before, or does somebody else send, too?)")
+    let text = format!("{distinct} distinct valid ids sent, {accepted} accepted, {} more counted", grouped(more));
+    (false, text + " (part of the sample may have been stored before, or another producer is sending)")
 }
 
 async fn look_around(channel: Connection, until: Timestamp, paint: Style) -> anyhow::Result<()> {

@@ -14,13 +14,13 @@ use crate::domain::Timestamp;
 use crate::transport::proto;
 use crate::transport::proto::query_service_client::QueryServiceClient;
 
-/// How many events are shown when nobody says, and the most on one page.
+/// Default number of events to show, and the most on one page.
 const LIMIT_DEFAULT: u32 = 50;
 const PAGE_EVENTS_MAX: u32 = 500;
 /// Largest page that is read, in bytes: one of the largest events.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Which events, and how many.
+/// The events to list.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EventsArgs {
     #[command(flatten)]
@@ -36,10 +36,10 @@ pub struct EventsArgs {
     /// Only events of this type. Can be given up to 20 times.
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
-    /// How many events to show. Without it: 50, or all with --follow-pages.
+    /// How many events to show. Default: 50, or all with --follow-pages.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Ask for one page after the other. Without it, one page of at most 500.
+    /// Read all pages. Without it, one page of at most 500 events.
     #[arg(long)]
     follow_pages: bool,
     /// Print NDJSON.
@@ -47,7 +47,7 @@ pub struct EventsArgs {
     json: bool,
 }
 
-/// Which event.
+/// The event to show.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EventArgs {
     /// The event's id.
@@ -61,7 +61,7 @@ pub struct EventArgs {
 }
 
 impl EventsArgs {
-    /// Asks and shows, page by page.
+    /// Lists the events, page by page.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let window = self.window.window(time_args::now())?;
         let mut client = client(self.address.connect().await?);
@@ -91,7 +91,7 @@ impl EventsArgs {
             }
             if left == 0 || !self.follow_pages {
                 if !self.json {
-                    super::print(&Style::stdout().dim("there are more: --limit, --follow-pages\n"))?;
+                    super::print(&Style::stdout().dim("more events exist: use --limit or --follow-pages\n"))?;
                 }
                 break;
             }
@@ -105,7 +105,7 @@ impl EventsArgs {
 }
 
 impl EventArgs {
-    /// Asks and shows.
+    /// Reads the event and shows it.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let mut client = client(self.address.connect().await?);
         let answer = client.get_event(proto::GetEventRequest { event_id: self.event_id.clone() }).await;
@@ -115,7 +115,7 @@ impl EventArgs {
                 eprintln!("there is no event {}", printable(&self.event_id));
                 return Ok(ExitCode::from(super::EXIT_NEGATIVE));
             }
-            Err(status) => return Err(explain(&status).context("cannot ask for the event")),
+            Err(status) => return Err(explain(&status).context("cannot read the event")),
         };
         let stored = answer.event.context("the service sent no event")?;
         if self.json {
@@ -143,7 +143,7 @@ fn at(moment: Option<&prost_types::Timestamp>) -> Timestamp {
     moment.map(time_args::from_proto).unwrap_or_default()
 }
 
-/// A page as a table; with headings before the first line only.
+/// A page as a table, with headings before the first line only.
 fn render(page: &proto::ListEventsResponse, shown_before: usize) -> String {
     let mut table = Table::new().text("occurred at (UTC)").text("type").text("campaign").text("user").text("event id");
     for event in page.events.iter().filter_map(|stored| stored.event.as_ref()) {

@@ -35,13 +35,12 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::clickhouse::engine::ChildArgs;
 
-/// The exit code when the question was answered with "no": some lines were
-/// rejected, or there is no such event, or an hour is not known to be right.
+/// The exit code for a negative result: some lines were rejected, the event does not exist, or an
+/// hour is not known to be right.
 pub const EXIT_NEGATIVE: u8 = 1;
-/// The exit code when a command could not do its work; also of a wrong command
-/// line.
+/// The exit code for a failure, and for an invalid command line.
 pub const EXIT_FAILURE: u8 = 2;
-/// The exit code after Ctrl-C: 128 and the signal's number, as shells have it.
+/// The exit code after Ctrl-C: 128 and the signal's number, as in shells.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
 /// Exact event counting on ClickHouse: every event id is counted once.
@@ -52,18 +51,18 @@ pub const EXIT_INTERRUPTED: u8 = 130;
     after_help = "Start with `tallyhouse dev`, and then, in another terminal, `tallyhouse demo`."
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Subcommand)]
 pub enum Command {
     /// Run a service with an embedded ClickHouse on this machine.
     ///
-    /// Everything listens on loopback, there is no authentication (unless a
-    /// setting names keys), and the organization is `default`. The settings are listed by `--help`.
+    /// The service listens on loopback. Without keys in the settings there is no authentication,
+    /// and the organization is `default`. `--help` lists the settings.
     Dev(Box<service::ServiceArgs>),
     /// Run the service against a ClickHouse server.
     Serve(Box<service::ServiceArgs>),
@@ -71,67 +70,64 @@ pub enum Command {
     Migrate(Box<service::ServiceArgs>),
     /// Print every setting of the service as a page of Markdown.
     Settings(settings::SettingsArgs),
-    /// Make a token, for development.
+    /// Create a token for development.
     ///
-    /// Signed with the secret of the settings (auth_hs256_secret), or with a
-    /// private key in a PEM file. Shown with every request by the commands that
-    /// take --token, or TALLYHOUSE_TOKEN.
+    /// The token is signed with the setting auth_hs256_secret, or with a private key in a PEM file.
+    /// Pass it to other commands with --token or TALLYHOUSE_TOKEN.
     Token(Box<token::TokenArgs>),
-    /// Print as whom an analyst reads by SQL.
+    /// Print SQL credentials.
     ///
-    /// Of an organization: who sees the rows of that one only, in the database
-    /// tallyhouse_org. Without: who sees all, in tallyhouse_analytics. The user is
-    /// one of the embedded ClickHouse; with --sql, the statements are printed that
-    /// make it on a server of your own.
+    /// With an organization: the user that reads the rows of that organization in the database
+    /// tallyhouse_org. Without: the user that reads all rows in tallyhouse_analytics. The embedded
+    /// ClickHouse has these users; for your own server, --sql prints the statements that create
+    /// them.
     Analyst(Box<analyst::AnalystArgs>),
     /// Measure speed and memory, each against ClickHouse alone.
     ///
-    /// Load generator, service and embedded ClickHouse all run on this machine,
-    /// in one run. Machines differ and are shared: compare the ratios.
+    /// Load generator, service and embedded ClickHouse all run on this machine, in one run. Compare
+    /// the ratios, since machines differ.
     Bench(bench::BenchArgs),
     /// A command for a running service.
     #[command(flatten)]
     Client(ClientCommand),
-    /// The embedded engine's own process, started by `dev`.
+    /// The process of the embedded engine, started by `dev`.
     #[command(hide = true)]
     Engine(ChildArgs),
 }
 
-/// A command for a running service. What is said here is the help; what is
-/// said at the arguments' types is not shown.
+/// A command for a running service. The comments here are the help texts; those of the argument
+/// types are not shown.
 #[derive(Subcommand)]
 pub enum ClientCommand {
-    /// Fill a service with a realistic sample and look at it.
+    /// Send realistic sample events to a service and show the counts.
     ///
-    /// The sample is a day of twenty campaigns up to now, with everything that
-    /// real producers do: repeated, contradicted, late and bad events. It is
-    /// written to a file, sent as `send` does, and counted again.
+    /// The sample covers twenty campaigns over the last day, with duplicates, conflicts, late and
+    /// invalid events. It is written to a file and sent as by `send`. Then the counts are compared
+    /// with the file.
     Demo(demo::DemoArgs),
     /// Send events from an NDJSON file or from standard input.
     ///
-    /// Each line is one JSON object: event_id, type (or event_type),
-    /// campaign_id, creative_id, source, user_id, occurred_at (or timestamp;
-    /// RFC 3339), seq, metadata (or properties: an object). Other fields are not stored: the summary
-    /// lists them, and --strict rejects their lines. Blank lines are skipped. A line that
-    /// is no event is reported, and the others go on.
+    /// Each line is one JSON object: event_id, type (or event_type), campaign_id, creative_id,
+    /// source, user_id, occurred_at (or timestamp; RFC 3339), seq, metadata (or properties: an
+    /// object). Other fields are not stored: the summary lists them, and --strict rejects their
+    /// lines. Blank lines are skipped. Invalid lines are reported, and the others are sent.
     ///
-    /// Sending is safe to repeat: what was counted before is answered
-    /// "duplicate". After any failure, send the same file again.
+    /// It is safe to repeat the command: events that were counted before are answered as
+    /// duplicates. After any failure, send the same file again.
     Send(send::SendArgs),
     /// Show a campaign's impressions and clicks over time.
     ///
-    /// Without a window: of the last hour.
+    /// Default window: the last hour.
     Stats(stats::StatsArgs),
-    /// Rank users or campaigns by their events.
+    /// Rank users or campaigns by number of events.
     ///
-    /// Without a window: of the last 24 hours.
+    /// Default window: the last 24 hours.
     Top(top::TopArgs),
     /// Count users.
     Users(users::UsersArgs),
-    /// Count the different users of each day; short for `users daily`.
+    /// Count distinct users per day; short for `users daily`.
     ///
-    /// Without a window: of the last 7 days. A window is taken outwards to
-    /// whole days of UTC.
+    /// Default window: the last 7 days. A window is extended to whole days in UTC.
     Dau(users::DailyArgs),
     /// List stored events, newest first.
     ///
@@ -141,25 +137,24 @@ pub enum ClientCommand {
     Events(events::EventsArgs),
     /// Show one stored event.
     ///
-    /// Exit codes: 0 there it is, 1 there is none of this id, 2 failure.
+    /// Exit codes: 0 found, 1 no event with this id, 2 failure.
     Event(events::EventArgs),
     /// Load a directory of files: organizations, users, metrics and events.
     ///
-    /// The files are those of `samples/`: organizations.csv, users.csv, user_orgs.csv, metrics.csv and events.ndjson.
-    /// Any of them may be missing. Loading is safe to repeat.
+    /// The files are those of `samples/`: organizations.csv, users.csv, user_orgs.csv, metrics.csv
+    /// and events.ndjson. Any of them may be missing. It is safe to repeat the command.
     Load(Box<load::LoadArgs>),
-    /// Follow the verdicts as they are made, until Ctrl-C.
+    /// Show verdicts as they occur, until Ctrl-C.
     Watch(watch::WatchArgs),
-    /// Compare what was counted with the events, hour by hour.
+    /// Compare the counts with the stored events, hour by hour.
     ///
-    /// Without a window: of the last 24 hours that are over. A window is taken
-    /// outwards to whole hours of UTC. With --repair it is shown what a repair
-    /// would change, and with --confirm as well it is changed: what the rollups
-    /// lack is added, and what is shown to have been counted twice is taken away.
-    /// `audit repairs` lists what was repaired, `audit undo` takes a repair back.
+    /// Default window: the last 24 full hours. A window is extended to whole hours in UTC. --repair
+    /// shows what a repair would change. With --confirm as well, the repair adds missing counts and
+    /// removes counts that are proven to be double. `audit repairs` lists repairs, `audit undo`
+    /// undoes one.
     ///
-    /// Exit codes: 0 everything is right, or has been repaired; 1 something is
-    /// wrong, or could not be judged; 2 failure.
+    /// Exit codes: 0 all counts are right or were repaired; 1 some counts are wrong or could not be
+    /// checked; 2 failure.
     Audit(audit::AuditArgs),
     /// Show what of the log is not in ClickHouse yet, or retry what it refused.
     Segments(segments::SegmentsArgs),
@@ -171,7 +166,7 @@ pub enum ClientCommand {
 }
 
 impl ClientCommand {
-    /// Runs the command to its end.
+    /// Runs the command.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Demo(args) => args.run().await,
@@ -191,22 +186,22 @@ impl ClientCommand {
     }
 }
 
-/// The settings of the service that these commands are about. Their help leaves the others out.
+/// The settings that these commands use. Their help shows no others.
 const SETTINGS_SHOWN: [(&str, &[&str]); 3] = [
     ("token", &["auth_hs256_secret", "auth_issuer", "auth_audience"]),
     ("load", &["auth_hs256_secret", "auth_issuer", "auth_audience"]),
     ("analyst", &["data_dir", "clickhouse_database", "analyst_orgs"]),
 ];
-/// What the help of these commands says of the settings that it leaves out.
+/// The note on hidden settings in the help of these commands.
 const SETTINGS_HIDDEN: &str = "All settings of the service are read here as well; `tallyhouse settings` lists them.";
 
-/// Reads the command line. Ends the program where clap does: after a help text, and on a wrong command line.
+/// Parses the command line. Exits after a help text and on an invalid command line, as clap does.
 pub fn parse() -> Cli {
     let matches = command().get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// All commands, with help texts that show what each is about.
+/// All commands, with help texts that show the relevant settings.
 fn command() -> clap::Command {
     SETTINGS_SHOWN.into_iter().fold(Cli::command(), |command, (name, shown)| {
         command.mut_subcommand(name, |subcommand| {
@@ -218,7 +213,7 @@ fn command() -> clap::Command {
     })
 }
 
-/// An error with its causes, each said once: many say what caused them in their own words.
+/// An error with its causes, each once: many errors include the text of their cause.
 pub fn in_words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
@@ -231,11 +226,11 @@ pub fn in_words(error: &anyhow::Error) -> String {
     text
 }
 
-/// Standard output did not take what was written.
+/// Standard output could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Whoever read it has had enough (`| head`), which is no failure.
-    #[error("nobody reads the output any more")]
+    /// The reader has closed it (`| head`). Not a failure.
+    #[error("the output was closed by its reader")]
     Closed,
     /// Anything else, such as a full disk.
     #[error("cannot write the output: {0}")]
@@ -251,7 +246,7 @@ pub(crate) fn print(text: &str) -> Result<(), OutputError> {
     })
 }
 
-/// Writes a value to standard output as JSON for scripts.
+/// Writes a value to standard output as JSON.
 pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), OutputError> {
     print(&format!("{value:#}\n"))
 }

@@ -14,7 +14,7 @@ use super::time_args::{self, WindowArgs};
 use crate::transport::proto;
 use crate::transport::proto::audit_service_client::AuditServiceClient;
 
-/// Which repairs to list.
+/// Lists repairs.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RepairsArgs {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct RepairsArgs {
     json: bool,
 }
 
-/// Which repair to take back.
+/// Undoes a repair.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct UndoArgs {
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(super) struct UndoArgs {
 }
 
 impl RepairsArgs {
-    /// Lists them.
+    /// Lists the repairs.
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let window = self.window.window(time_args::now())?;
         let mut client = AuditServiceClient::new(self.address.connect().await?);
@@ -50,7 +50,7 @@ impl RepairsArgs {
 }
 
 impl UndoArgs {
-    /// Takes it back, and shows the repair that does so.
+    /// Undoes the repair, and shows the new one that does so.
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut client = AuditServiceClient::new(self.address.connect().await?);
         let undone = client.undo_repair(proto::UndoRepairRequest { repair_id: self.id }).await;

@@ -13,10 +13,10 @@ use super::time_args::{self, Precision};
 use crate::transport::proto;
 use crate::transport::proto::segment_service_client::SegmentServiceClient;
 
-/// What to do with the segments.
+/// Lists or retries segments.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SegmentsArgs {
-    /// What to do.
+    /// The action.
     #[arg(value_name = "ACTION", default_value = "list")]
     action: Action,
     #[command(flatten)]
@@ -30,13 +30,12 @@ pub struct SegmentsArgs {
 enum Action {
     /// Show the segments, oldest first.
     List,
-    /// Put every parked segment back in line, once what ClickHouse refused
-    /// them for has been mended.
+    /// Put every parked segment back in line, once what ClickHouse refused them for has been fixed.
     Retry,
 }
 
 impl SegmentsArgs {
-    /// Asks and shows.
+    /// Runs the action and shows the result.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let mut client = SegmentServiceClient::new(self.address.connect().await?);
         let (text, value) = match self.action {
@@ -50,7 +49,7 @@ impl SegmentsArgs {
                 let answer = client.retry_parked_segments(proto::RetryParkedSegmentsRequest {}).await;
                 let answer = answer.map_err(|status| explain(&status)).context("cannot retry segments")?;
                 let count = answer.into_inner().segments;
-                (format!("parked segments tried again: {count}\n"), json!({ "segments": count }))
+                (format!("parked segments retried: {count}\n"), json!({ "segments": count }))
             }
         };
         if self.json {
@@ -73,7 +72,7 @@ const fn state_name(state: proto::SegmentState) -> &'static str {
 
 fn render(segments: &[proto::Segment], paint: Style) -> String {
     if segments.is_empty() {
-        return "everything is in ClickHouse\n".to_owned();
+        return "all events are in ClickHouse\n".to_owned();
     }
     let mut table = Table::new().text("segment").text("state").number("events").number("bytes").text("opened at (UTC)");
     table = table.text("last error");
@@ -127,6 +126,6 @@ mod tests {
         let text = render(&[segment], Style::plain());
         assert!(text.contains("s1       parked   1,000"), "{text}");
         assert!(text.contains("no such column") && text.contains("segments retry"), "{text}");
-        assert_eq!(render(&[], Style::plain()), "everything is in ClickHouse\n");
+        assert_eq!(render(&[], Style::plain()), "all events are in ClickHouse\n");
     }
 }

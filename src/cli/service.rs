@@ -21,8 +21,7 @@ use crate::transport::raise_descriptor_limit;
 /// The settings of a service.
 #[derive(clap::Args)]
 pub struct ServiceArgs {
-    /// A TOML file of settings. The command line and the environment win over
-    /// it.
+    /// A TOML file with settings. The command line and the environment override it.
     #[arg(long, env = "TALLYHOUSE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -36,9 +35,8 @@ impl ServiceArgs {
     }
 }
 
-/// Runs the service with an embedded ClickHouse, or the one at a URL, for
-/// people to try: on loopback and without authentication, unless there are keys.
-/// Ends on SIGTERM and Ctrl-C.
+/// Runs the service for development, with an embedded ClickHouse or the one at a URL: on loopback,
+/// and without authentication unless keys are set. Ends on SIGTERM and Ctrl-C.
 ///
 /// # Errors
 /// See [`run`].
@@ -93,7 +91,7 @@ pub async fn serve(config: Config) -> Result<(), ServerError> {
     let socket = bind(config.listen)?;
     let endpoint = Endpoint::configured(&config);
     if !config.has_authentication() {
-        tracing::warn!("there is no authentication: everybody on this machine is the organization 'default'");
+        tracing::warn!("authentication is off: every caller on this machine is the organization 'default'");
     }
     let reader = reader_or(&config, &endpoint);
     let ready = |addresses: Addresses| {
@@ -115,13 +113,13 @@ async fn sql_port(config: &Config) -> Result<Option<SqlPort>, ServerError> {
     Ok(Some(SqlPort { listener, engine_sandbox: None }))
 }
 
-/// Where analysts call it.
+/// The URL for analysts.
 fn sql_url(sql: &SqlPort) -> Result<String, ServerError> {
     let address = sql.listener.local_addr().map_err(|error| ServerError::Part(error.to_string()))?;
     Ok(format!("http://{address}"))
 }
 
-/// The user for reading, or else the one for everything.
+/// The reader's user if it is set, otherwise the service's user.
 fn reader_or(config: &Config, endpoint: &Endpoint) -> Endpoint {
     Endpoint::configured_reader(config).unwrap_or_else(|| {
         tracing::warn!(
@@ -145,8 +143,8 @@ pub async fn bring_up_to_date(config: Config) -> Result<(), ServerError> {
     check_tables(&endpoint).await.map_err(|error| ServerError::Part(error.to_string()))
 }
 
-/// Turns the ticketing catalogue on, unless a setting turns it off, and makes a
-/// token for its administrators, if none is set.
+/// Turns the ticketing catalogue on unless a setting turns it off, and creates an admin token if
+/// none is set.
 fn make_ticketing_token(config: &mut Config) -> Result<Option<Secret>, ServerError> {
     config.ticketing = config.ticketing.is_on(true).into();
     if !config.has_ticketing() || !config.ticketing_admin_tokens().is_empty() {
@@ -159,13 +157,12 @@ fn make_ticketing_token(config: &mut Config) -> Result<Option<Secret>, ServerErr
     Ok(Some(token))
 }
 
-/// How the port is spoken to.
+/// The URL scheme of the port.
 const fn scheme(config: &Config) -> &'static str {
     if config.tls_certificate_file.is_empty() { "http" } else { "https" }
 }
 
-/// Says where everything is, and what to try. A token is shown if it was made
-/// here.
+/// Prints the addresses and commands to try, and the admin token if it was created here.
 fn welcome(scheme: &str, addresses: Addresses, url: &str, ticketing_token: Option<&Secret>) {
     let address = addresses.main;
     let ticketing = ticketing_token.map_or_else(String::new, |token| {

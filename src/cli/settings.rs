@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 
-/// There is nothing to choose.
+/// No arguments.
 #[derive(clap::Args)]
 pub struct SettingsArgs {}
 

@@ -11,12 +11,12 @@ use super::connection::Address;
 use super::style::Style;
 use super::table::Table;
 
-/// Where the catalogue is on the service's port.
+/// The catalogue's path on the service's port.
 const PREFIX: &str = "/ticketing";
-/// Longest an answer is waited for.
+/// Time-out of a request.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-/// What to do with shows.
+/// Manages shows.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ShowsArgs {
     #[command(subcommand)]
@@ -37,15 +37,15 @@ enum Action {
     Notifications(NotificationsArgs),
 }
 
-/// Which events.
+/// The events to list.
 #[derive(Clone, Debug, clap::Args)]
 struct ListArgs {
     #[command(flatten)]
     address: Address,
-    /// The first day of UTC, such as 2030-05-17.
+    /// The first day in UTC, such as 2030-05-17.
     #[arg(long, value_name = "DAY")]
     from: Option<String>,
-    /// The last day of UTC.
+    /// The last day in UTC.
     #[arg(long, value_name = "DAY")]
     to: Option<String>,
     /// Parts of locations, separated by commas.
@@ -58,7 +58,7 @@ struct ListArgs {
     page: PageArgs,
 }
 
-/// Which page.
+/// The page to show.
 #[derive(Clone, Debug, clap::Args)]
 struct PageArgs {
     /// The page, from 1.
@@ -72,7 +72,7 @@ struct PageArgs {
     json: bool,
 }
 
-/// Which notifications.
+/// The notifications to list.
 #[derive(Clone, Debug, clap::Args)]
 struct NotificationsArgs {
     #[command(flatten)]
@@ -89,16 +89,16 @@ struct NotificationsArgs {
 struct CreateArgs {
     #[command(flatten)]
     address: Address,
-    /// What it is called.
+    /// The title.
     #[arg(long)]
     title: String,
-    /// When it begins, as RFC 3339.
+    /// The start, as RFC 3339.
     #[arg(long, value_name = "TIME")]
     start: String,
-    /// When it ends, as RFC 3339.
+    /// The end, as RFC 3339.
     #[arg(long, value_name = "TIME")]
     end: String,
-    /// Where it takes place.
+    /// The location.
     #[arg(long, value_name = "PLACE")]
     location: String,
     /// DRAFT, PUBLISHED or CANCELLED.
@@ -107,10 +107,10 @@ struct CreateArgs {
     /// Private notes.
     #[arg(long)]
     notes: Option<String>,
-    /// Who creates it. Private.
+    /// The creator. Private.
     #[arg(long, value_name = "NAME")]
     created_by: Option<String>,
-    /// Makes the command repeatable: the same key creates one event in 24 hours.
+    /// An idempotency key: within 24 hours, the same key creates one event.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }
@@ -125,7 +125,7 @@ struct ChangeArgs {
 }
 
 impl ShowsArgs {
-    /// Asks, and shows the answer.
+    /// Runs the action and shows the answer.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
             Action::List(args) => args.run().await?,
@@ -219,7 +219,7 @@ impl Call {
         Self { method, body: Some(body), ..Self::get(path, Vec::new()) }
     }
 
-    /// The answer, if it is a good one.
+    /// The answer, or an error for any status but 2xx.
     async fn send(self, address: &Address) -> anyhow::Result<Value> {
         let url = format!("{}{PREFIX}{}", address.url().trim_end_matches('/'), self.path);
         let client = Client::builder().timeout(ANSWER_WAIT).build().context("cannot make a request")?;
@@ -243,7 +243,7 @@ impl Call {
     }
 }
 
-/// An error in words for a person: what was wrong, field by field.
+/// Describes an error, with every invalid field.
 fn explain(status: StatusCode, body: &Value) -> String {
     let error = &body["error"];
     let message = error["message"].as_str().unwrap_or("the catalogue refuses");

@@ -17,12 +17,12 @@ use crate::transport::proto;
 use crate::transport::proto::query_service_client::QueryServiceClient;
 
 const BAR_WIDTH: usize = 20;
-/// Columns of the line over the whole window.
+/// Columns of the sparkline of the whole window.
 const LINE_WIDTH: usize = 72;
-/// Largest answer that is read, in bytes: the service's most buckets.
+/// Largest accepted answer, in bytes: that of the most buckets.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Which campaign, when, and how finely.
+/// The statistics to show.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatsArgs {
     /// The campaign.
@@ -32,8 +32,7 @@ pub struct StatsArgs {
     address: Address,
     #[command(flatten)]
     window: WindowArgs,
-    /// The length of a bucket. Without it: minutes up to three hours, hours up
-    /// to a week, days beyond.
+    /// The length of a bucket. Default: minutes up to three hours, hours up to a week, then days.
     #[arg(long)]
     granularity: Option<Granularity>,
     /// Print JSON.
@@ -46,9 +45,9 @@ pub struct StatsArgs {
 pub enum Granularity {
     /// One minute.
     Minute,
-    /// One hour of UTC.
+    /// One hour in UTC.
     Hour,
-    /// One day of UTC.
+    /// One day in UTC.
     Day,
 }
 
@@ -90,7 +89,7 @@ impl Granularity {
 }
 
 impl StatsArgs {
-    /// Asks and shows.
+    /// Reads the statistics and shows them.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let window = self.window.window_or_last(Duration::from_secs(3_600), time_args::now())?;
         let granularity = self.granularity.unwrap_or_else(|| {
@@ -108,7 +107,7 @@ impl StatsArgs {
     }
 }
 
-/// Asks for a campaign's counts.
+/// Reads a campaign's counts.
 pub(super) async fn ask(
     channel: Connection,
     campaign: &str,
@@ -122,7 +121,7 @@ pub(super) async fn ask(
     };
     let mut client = QueryServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = client.get_campaign_stats(request).await;
-    Ok(answer.map_err(|status| explain(&status)).context("cannot ask for stats")?.into_inner())
+    Ok(answer.map_err(|status| explain(&status)).context("cannot read the statistics")?.into_inner())
 }
 
 fn ends(window: Option<&proto::Window>) -> (Timestamp, Timestamp) {
@@ -159,7 +158,7 @@ pub(super) fn render(
     text + &paint.dim(&freshness) + "\n"
 }
 
-/// The whole window at a glance.
+/// Sparklines of the whole window.
 fn lines(stats: &proto::GetCampaignStatsResponse, granularity: Granularity, paint: Style) -> String {
     let (from, to) = ends(stats.window.as_ref());
     let length = granularity.millis();
@@ -198,7 +197,7 @@ fn buckets(stats: &proto::GetCampaignStatsResponse, granularity: Granularity) ->
     table
 }
 
-/// The answer of the REST contract, and how fresh it is.
+/// The answer of the REST contract, with its freshness.
 fn to_json(stats: &proto::GetCampaignStatsResponse, granularity: Granularity) -> serde_json::Value {
     let series: Vec<serde_json::Value> = stats
         .series

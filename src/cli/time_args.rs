@@ -16,8 +16,8 @@ pub fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Reads a duration: numbers with units, such as `500ms`, `90s`, `15m`, `24h`,
-/// `7d`, `2w` or `1h30m`. `0` needs no unit.
+/// Parses a duration: numbers with units, such as `500ms`, `90s`, `15m`, `24h`, `7d`, `2w` or
+/// `1h30m`. `0` needs no unit.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is not a duration such as 90s, 15m, 24h, 7d or 1h30m");
     if text == "0" {
@@ -48,13 +48,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
-/// Reads a moment: an RFC 3339 time, or a date, which is its midnight of UTC.
+/// Parses a time: RFC 3339, or a date, which means midnight in UTC.
 pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     let moment = times::parse(text).or_else(|| times::parse_date(text));
     moment.ok_or_else(|| format!("'{text}' is neither a time such as 2026-02-10T21:00:00Z nor a date"))
 }
 
-/// A moment as the protocol writes it.
+/// A time in the protocol's form.
 pub fn to_proto(moment: Timestamp) -> prost_types::Timestamp {
     let millis = moment.millis();
     // A remainder of 1,000 fits in any integer.
@@ -62,12 +62,12 @@ pub fn to_proto(moment: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: millis.div_euclid(1_000), nanos }
 }
 
-/// A moment of the protocol, cut to the millisecond.
+/// A time of the protocol, truncated to milliseconds.
 pub fn from_proto(moment: &prost_types::Timestamp) -> Timestamp {
     Timestamp::from_millis(moment.seconds.saturating_mul(1_000).saturating_add(i64::from(moment.nanos) / 1_000_000))
 }
 
-/// A moment as RFC 3339, for scripts: with no more digits than it needs.
+/// A time as RFC 3339 with the fewest digits.
 pub fn rfc3339(moment: &prost_types::Timestamp) -> String {
     let nanos = i128::from(moment.seconds) * 1_000_000_000 + i128::from(moment.nanos);
     let text = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|time| time.format(&Rfc3339).ok());
@@ -75,7 +75,7 @@ pub fn rfc3339(moment: &prost_types::Timestamp) -> String {
     text.unwrap_or_else(|| format!("{}.{:09}", moment.seconds, moment.nanos))
 }
 
-/// A moment for a person to read, in UTC, as finely as asked.
+/// A readable time in UTC with this precision.
 pub fn readable(moment: Timestamp, precision: Precision) -> String {
     let Ok(time) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.millis()) * 1_000_000) else {
         return moment.millis().to_string();
@@ -91,7 +91,7 @@ pub fn readable(moment: Timestamp, precision: Precision) -> String {
     text.unwrap_or_default()
 }
 
-/// How finely a moment is shown.
+/// The precision of a readable time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// `2026-02-10`
@@ -104,23 +104,22 @@ pub enum Precision {
     ClockMilli,
 }
 
-/// The window of a question: the last so much, or from a moment to another.
+/// The window of a query: a duration up to now, or from one time to another.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct WindowArgs {
-    /// The window reaches back so far from now, such as 15m, 24h or 7d.
+    /// The length of a window that ends now, such as 15m, 24h or 7d.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with_all = ["from", "to"])]
     pub last: Option<Duration>,
-    /// The window starts here: a time such as 2026-02-10T21:00:00Z, or a date
-    /// (its midnight of UTC).
+    /// The start of the window: a time such as 2026-02-10T21:00:00Z, or a date (midnight in UTC).
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub from: Option<Timestamp>,
-    /// The window ends before this time. Without it: now.
+    /// The end of the window (exclusive). Default: now.
     #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "from")]
     pub to: Option<Timestamp>,
 }
 
 impl WindowArgs {
-    /// The window asked for; none when nothing was asked.
+    /// The requested window, if any.
     pub fn window(&self, now: Timestamp) -> anyhow::Result<Option<proto::Window>> {
         // The end is not included: one more millisecond takes in what happens
         // at this very one.
@@ -137,18 +136,18 @@ impl WindowArgs {
         Ok(Some(proto::Window { from: Some(to_proto(from)), to: Some(to_proto(to)) }))
     }
 
-    /// The window asked for, or else the last `default`.
+    /// The requested window, or the last `default`.
     pub fn window_or_last(&self, default: Duration, now: Timestamp) -> anyhow::Result<proto::Window> {
         let args = if self.last.is_none() && self.from.is_none() {
             &Self { last: Some(default), ..Self::default() }
         } else {
             self
         };
-        args.window(now)?.context("a window is needed")
+        args.window(now)?.context("a window is required")
     }
 }
 
-/// A window for a person to read.
+/// A readable window.
 pub fn readable_window(window: Option<&proto::Window>) -> String {
     let end = |moment: Option<&prost_types::Timestamp>| {
         moment.map(|moment| readable(from_proto(moment), Precision::Minute)).unwrap_or_default()
@@ -156,7 +155,7 @@ pub fn readable_window(window: Option<&proto::Window>) -> String {
     window.map(|window| format!("{} to {} UTC", end(window.from.as_ref()), end(window.to.as_ref()))).unwrap_or_default()
 }
 
-/// A window and how fresh an answer is, for scripts.
+/// A window and the freshness of an answer, as JSON.
 pub fn window_json(window: Option<&proto::Window>, freshness: Option<&proto::Freshness>) -> serde_json::Value {
     serde_json::json!({
         "from": window.and_then(|window| window.from.as_ref()).map(rfc3339),
@@ -166,7 +165,7 @@ pub fn window_json(window: Option<&proto::Window>, freshness: Option<&proto::Fre
     })
 }
 
-/// How fresh an answer is, for a person to read.
+/// The readable freshness of an answer.
 pub fn readable_freshness(freshness: Option<&proto::Freshness>, now: Timestamp) -> String {
     let Some(freshness) = freshness else { return "freshness unknown".to_owned() };
     let origin = if freshness.cached { "from the cache" } else { "computed now" };

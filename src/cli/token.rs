@@ -12,32 +12,32 @@ use super::service::ServiceArgs;
 use crate::config::Config;
 use crate::domain::OrgId;
 
-/// Whom a token is for, and how long it is good, unless somebody says otherwise.
+/// The default subject of a token.
 const SUBJECT: &str = "developer";
 const LIFETIME: Duration = Duration::from_secs(3_600);
 
-/// What the token is to say.
+/// The token to create.
 #[derive(clap::Args)]
 pub struct TokenArgs {
     /// The organization.
     #[arg(long, value_name = "ID")]
     org: String,
-    /// What it allows: any of ingest, read and admin, separated by spaces.
+    /// The scopes: any of ingest, read and admin, separated by spaces.
     #[arg(long, default_value = "ingest read", value_name = "SCOPES")]
     scope: String,
-    /// Who it is for.
+    /// The subject.
     #[arg(long, default_value = SUBJECT, value_name = "NAME")]
     subject: String,
-    /// How long it is good: a number of s, m, h or d.
+    /// The lifetime: a number followed by s, m, h or d.
     #[arg(long = "for", default_value = "1h", value_name = "TIME", value_parser = parse_time)]
     lifetime: Duration,
-    /// A private key in a PEM file, instead of the secret of the settings.
+    /// A PEM file with a private key to sign with, instead of auth_hs256_secret.
     #[arg(long, value_name = "FILE", requires = "alg")]
     key: Option<PathBuf>,
     /// The algorithm of that key.
     #[arg(long, requires = "key")]
     alg: Option<KeyAlgorithm>,
-    /// The name of the key in the set of keys.
+    /// The key's name (kid) in the set of keys.
     #[arg(long, value_name = "NAME")]
     kid: Option<String>,
     #[command(flatten)]
@@ -81,7 +81,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A token that is good for an hour, signed with the secret of the settings.
+/// A token that is valid for an hour, signed with the configured secret.
 ///
 /// # Errors
 /// When there is no secret.
@@ -91,16 +91,16 @@ pub(super) fn development_token(config: &Config, org_id: &str, scope: &str) -> a
 }
 
 impl TokenArgs {
-    /// Makes it and prints it.
+    /// Creates the token and prints it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         ensure!(OrgId::parse(&self.org).is_some(), "--org {}", OrgId::EXPECTED);
         if let Some(unknown) = self.scope.split_whitespace().find(|name| !["ingest", "read", "admin"].contains(name)) {
-            bail!("--scope: there is no scope {unknown:?}; there are ingest, read and admin");
+            bail!("--scope: unknown scope {unknown:?}; allowed are ingest, read and admin");
         }
         let (algorithm, key) = match self.key.as_deref().zip(self.alg) {
             Some((path, algorithm)) => {
                 let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-                private_key(algorithm, &pem).with_context(|| format!("{} is no such key", path.display()))?
+                private_key(algorithm, &pem).with_context(|| format!("{} is not a key for this algorithm", path.display()))?
             }
             None => (Algorithm::HS256, None),
         };

@@ -17,7 +17,7 @@ use crate::transport::proto::query_service_client::QueryServiceClient;
 
 const BAR_WIDTH: usize = 32;
 
-/// What to rank, and when.
+/// The ranking to show.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TopArgs {
     /// What to rank.
@@ -45,7 +45,7 @@ enum What {
 }
 
 impl TopArgs {
-    /// Asks and shows.
+    /// Reads the ranking and shows it.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let now = time_args::now();
         let window = self.window.window(now)?;
@@ -69,7 +69,7 @@ impl TopArgs {
     }
 }
 
-/// Asks for the busiest users. Without a window, of the last 24 hours.
+/// Reads the most active users. Default window: the last 24 hours.
 pub(super) async fn users(
     channel: Connection,
     window: Option<proto::Window>,
@@ -77,10 +77,10 @@ pub(super) async fn users(
 ) -> anyhow::Result<proto::GetTopUsersResponse> {
     let request = proto::GetTopUsersRequest { window, limit };
     let answer = QueryServiceClient::new(channel).get_top_users(request).await;
-    Ok(answer.map_err(|status| explain(&status)).context("cannot ask for the top users")?.into_inner())
+    Ok(answer.map_err(|status| explain(&status)).context("cannot read the top users")?.into_inner())
 }
 
-/// Asks for the busiest campaigns. Without a window, of the last 24 hours.
+/// Reads the most active campaigns. Default window: the last 24 hours.
 pub(super) async fn campaigns(
     channel: Connection,
     window: Option<proto::Window>,
@@ -88,7 +88,7 @@ pub(super) async fn campaigns(
 ) -> anyhow::Result<proto::GetTopCampaignsResponse> {
     let request = proto::GetTopCampaignsRequest { window, limit };
     let answer = QueryServiceClient::new(channel).get_top_campaigns(request).await;
-    Ok(answer.map_err(|status| explain(&status)).context("cannot ask for the top campaigns")?.into_inner())
+    Ok(answer.map_err(|status| explain(&status)).context("cannot read the top campaigns")?.into_inner())
 }
 
 /// The answer as lines of text.

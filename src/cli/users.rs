@@ -16,7 +16,7 @@ use crate::transport::proto;
 use crate::transport::proto::query_service_client::QueryServiceClient;
 
 const BAR_WIDTH: usize = 32;
-/// The window when none is asked for.
+/// The default window.
 pub(super) const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// What to count.
@@ -28,14 +28,13 @@ pub struct UsersArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum UsersQuestion {
-    /// Count the different users of each day of UTC, exactly.
+    /// Count the distinct users of each day in UTC, exactly.
     ///
-    /// Without a window: of the last 7 days. A window is taken outwards to
-    /// whole days.
+    /// Default window: the last 7 days. A window is extended to whole days.
     Daily(DailyArgs),
 }
 
-/// Which days.
+/// The days to count.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DailyArgs {
     #[command(flatten)]
@@ -48,7 +47,7 @@ pub struct DailyArgs {
 }
 
 impl UsersArgs {
-    /// Asks and shows.
+    /// Reads the counts and shows them.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.question {
             UsersQuestion::Daily(args) => args.run().await,
@@ -57,7 +56,7 @@ impl UsersArgs {
 }
 
 impl DailyArgs {
-    /// Asks and shows.
+    /// Reads the counts and shows them.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let now = time_args::now();
         let window = self.window.window_or_last(WEEK, now)?;
@@ -73,14 +72,14 @@ impl DailyArgs {
     }
 }
 
-/// Asks for the daily active users.
+/// Reads the daily active users.
 pub(super) async fn ask(
     channel: Connection,
     window: proto::Window,
 ) -> anyhow::Result<proto::GetDailyActiveUsersResponse> {
     let request = proto::GetDailyActiveUsersRequest { window: Some(window) };
     let answer = QueryServiceClient::new(channel).get_daily_active_users(request).await;
-    Ok(answer.map_err(|status| explain(&status)).context("cannot ask for daily active users")?.into_inner())
+    Ok(answer.map_err(|status| explain(&status)).context("cannot read the daily active users")?.into_inner())
 }
 
 /// The answer as lines of text.

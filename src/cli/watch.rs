@@ -15,18 +15,18 @@ use crate::transport::proto;
 use crate::transport::proto::outcome_service_client::OutcomeServiceClient;
 use crate::transport::proto::watch_response::Report;
 
-/// Which verdicts.
+/// The verdicts to show.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WatchArgs {
     #[command(flatten)]
     address: Address,
-    /// Only this verdict. Can be given several times.
+    /// Show only this verdict. Can be given several times.
     #[arg(long = "verdict", value_name = "VERDICT")]
     verdicts: Vec<VerdictName>,
-    /// Only events of this campaign.
+    /// Show only events of this campaign.
     #[arg(long, default_value = "", hide_default_value = true)]
     campaign: String,
-    /// Stop after so many outcomes.
+    /// Stop after this number of outcomes.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Print NDJSON.
@@ -68,7 +68,7 @@ const fn verdict_name(verdict: proto::Verdict) -> &'static str {
 }
 
 impl WatchArgs {
-    /// Follows until the end, which is Ctrl-C, or the service's.
+    /// Shows verdicts until Ctrl-C or the end of the service.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let channel = self.address.connect().await?;
         let request = proto::WatchRequest {

@@ -9,16 +9,16 @@ use serde::de::DeserializeOwned;
 
 use crate::json;
 
-/// What the files say of one organization.
+/// The contents of the files for one organization.
 #[derive(Debug, Default)]
 pub(super) struct OrgFiles {
-    /// The organization itself; none when only others speak of it.
+    /// The organization itself; none if only other files mention it.
     pub(super) organization: Option<OrganizationRow>,
     /// Its users: those who are members.
     pub(super) users: Vec<UserRow>,
     /// Its members.
     pub(super) members: Vec<MemberRow>,
-    /// Its own metrics.
+    /// Its daily metrics.
     pub(super) metrics: Vec<MetricRow>,
     /// Its events, as NDJSON.
     pub(super) events: Vec<u8>,
@@ -58,15 +58,15 @@ pub(super) struct MetricRow {
     pub(super) value: f64,
 }
 
-/// What of an event's line says whose it is.
+/// The field of an event's line that names its organization.
 #[derive(Deserialize)]
 struct EventOrg {
     org_id: String,
 }
 
-/// Reads the files of a directory. One that is not there is empty.
+/// Reads the files of a directory. A missing file counts as empty.
 pub(super) fn read(dir: &Path) -> anyhow::Result<BTreeMap<String, OrgFiles>> {
-    anyhow::ensure!(dir.is_dir(), "{} is no directory", dir.display());
+    anyhow::ensure!(dir.is_dir(), "{} is not a directory", dir.display());
     let mut orgs: BTreeMap<String, OrgFiles> = BTreeMap::new();
     for row in rows::<OrganizationRow>(&dir.join("organizations.csv"))? {
         let org = orgs.entry(row.org_id.clone()).or_default();
@@ -102,7 +102,7 @@ fn rows<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Vec<T>> {
     rows.with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// A file's text, without a byte-order mark; empty when there is none.
+/// A file's text without a byte-order mark; empty if the file is missing.
 fn text(file: &Path) -> anyhow::Result<String> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(json::without_bom(&text).to_owned()),

@@ -25,23 +25,21 @@ use crate::transport::proto::{
 };
 use files::OrgFiles;
 
-/// Lines in a batch of events, batches under way, and longest wait for a
-/// service that has gone.
+/// Lines in a batch of events, batches in flight, and longest wait for an unreachable service.
 const BATCH_LINES: u16 = 1_000;
 const BATCHES_IN_FLIGHT: u16 = 4;
 const RETRY_FOR: Duration = Duration::from_secs(60);
 /// Metrics in a request.
 const METRICS_MAX: usize = 1_000;
 
-/// What to load.
+/// The directory to load.
 #[derive(clap::Args)]
 pub struct LoadArgs {
     /// The directory.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Load only what the files say of this organization, as the one whose
-    /// token is shown. Without it, every organization is loaded, each with a
-    /// token that is made for it: that takes the service's secret
+    /// Load only this organization, with the given token. Without it, all organizations are loaded,
+    /// each with a token that is created for it, which requires the service's secret
     /// (auth_hs256_secret).
     #[arg(long, value_name = "ID")]
     org: Option<String>,
@@ -51,7 +49,7 @@ pub struct LoadArgs {
     service: ServiceArgs,
 }
 
-/// What was loaded.
+/// The loaded numbers.
 #[derive(Default)]
 struct Loaded {
     organizations: usize,
@@ -62,7 +60,7 @@ struct Loaded {
 }
 
 impl LoadArgs {
-    /// Loads everything, and says how much that was.
+    /// Loads everything, and prints the numbers.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.service.config()?;
         let mut orgs = files::read(&self.dir)?;
@@ -187,5 +185,5 @@ impl Loaded {
 }
 
 fn time(text: &str) -> anyhow::Result<Option<prost_types::Timestamp>> {
-    parse_time(text).map(Some).with_context(|| format!("{text:?} is no RFC 3339 time"))
+    parse_time(text).map(Some).with_context(|| format!("{text:?} is not an RFC 3339 time"))
 }

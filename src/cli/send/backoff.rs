@@ -4,8 +4,7 @@ use std::time::Duration;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The service may ask for more patience than [`PAUSE_MAX`], but not for any
-/// amount.
+/// The service may request a longer pause than [`PAUSE_MAX`], up to this.
 const ASKED_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Pauses that double from 100 ms to 5 s, each shortened at random by up to a
@@ -16,12 +15,12 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Begins anew: something went well.
+    /// Resets after a success.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// Whether nothing has gone wrong since something went well.
+    /// Whether there was no failure since the last success.
     pub(super) const fn is_fresh(&self) -> bool {
         self.failures == 0
     }

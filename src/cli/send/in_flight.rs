@@ -7,23 +7,23 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-/// Batches on their way, in order, and batches that wait to be sent again.
+/// Batches in flight, in order, and batches that wait to be sent again.
 #[derive(Debug)]
 pub struct InFlight<B> {
-    /// Bounds what is held, and so the memory of a sender.
+    /// The most batches that are held, which bounds memory.
     batches_max: usize,
     /// Sequence and batch, oldest first.
     unanswered: VecDeque<(u64, B)>,
-    /// How many of them, from the front, the present connection was given.
+    /// How many of them, from the front, were sent on the current connection.
     sent: usize,
     sequence_next: u64,
-    /// What the service could not decide, and when to ask again.
+    /// Undecided batches, and when to send them again.
     postponed: VecDeque<(Instant, B)>,
 }
 
-/// The service answered something it was not asked just then.
+/// An answer out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the service answered batch {got} out of turn")]
+#[error("the service answered batch {got} out of order")]
 pub struct OutOfTurn {
     /// The sequence of the answer.
     pub got: u64,
@@ -46,12 +46,12 @@ impl<B> InFlight<B> {
         self.unanswered.len() + self.postponed.len() < self.batches_max
     }
 
-    /// Whether everything was answered for good.
+    /// Whether every batch has its final answer.
     pub fn is_empty(&self) -> bool {
         self.unanswered.is_empty() && self.postponed.is_empty()
     }
 
-    /// Takes in a batch that was read.
+    /// Adds a batch that was read.
     pub fn push(&mut self, batch: B) {
         self.unanswered.push_back((self.sequence_next, batch));
         self.sequence_next += 1;
@@ -70,8 +70,7 @@ impl<B> InFlight<B> {
         Some((*sequence, batch))
     }
 
-    /// Gives back the batch that was answered. Answers come in the order of
-    /// the requests.
+    /// Returns the batch that was answered. Answers come in the order of the requests.
     pub fn answered(&mut self, sequence: u64) -> Result<B, OutOfTurn> {
         match self.unanswered.pop_front_if(|(front, _)| self.sent > 0 && *front == sequence) {
             Some((_, batch)) => {
@@ -82,13 +81,12 @@ impl<B> InFlight<B> {
         }
     }
 
-    /// Begins a new connection: what was not answered is sent again, in the
-    /// same order.
+    /// Starts a new connection: unanswered batches are sent again in the same order.
     pub fn reconnect(&mut self) {
         self.sent = 0;
     }
 
-    /// Puts a batch aside until `due`.
+    /// Postpones a batch until `due`.
     pub fn postpone(&mut self, due: Instant, batch: B) {
         self.postponed.push_back((due, batch));
     }
@@ -98,14 +96,14 @@ impl<B> InFlight<B> {
         self.postponed.front().map(|(due, _)| *due)
     }
 
-    /// Takes the postponed batches back in that are due.
+    /// Moves postponed batches that are due back into the queue.
     pub fn revive(&mut self, now: Instant) {
         while let Some((_, batch)) = self.postponed.pop_front_if(|(due, _)| *due <= now) {
             self.push(batch);
         }
     }
 
-    /// Everything held: first what was not answered, then what was postponed.
+    /// All batches: unanswered ones, then postponed ones.
     pub fn held(&self) -> (impl Iterator<Item = &B>, impl Iterator<Item = &B>) {
         (self.unanswered.iter().map(|(_, batch)| batch), self.postponed.iter().map(|(_, batch)| batch))
     }

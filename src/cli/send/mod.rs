@@ -37,7 +37,7 @@ use crate::transport::proto::Durability;
 /// How much of a source is read at a time, in bytes.
 const READ_BYTES: usize = 256 << 10;
 
-/// What to send, and what to say about it.
+/// The file to send and how to report it.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = "Exit codes:\n  \
         0    every line was accepted, or was there already (duplicate, conflict)\n  \
@@ -57,11 +57,11 @@ pub struct SendArgs {
     /// errors and text.
     #[arg(long, value_name = "FILE")]
     rejected: Option<PathBuf>,
-    /// Write every conflicting line to FILE, as NDJSON with line and event_id: its
-    /// id is there with another payload, which stays.
+    /// Write every conflicting line to FILE, as NDJSON with line and event_id. Its id is stored
+    /// with another payload, which stays.
     #[arg(long, value_name = "FILE")]
     conflicts: Option<PathBuf>,
-    /// Show no progress bar, and no notes of reconnects.
+    /// Show no progress bar and no messages about reconnects.
     #[arg(long, short)]
     quiet: bool,
     /// Print the summary as JSON.
@@ -69,32 +69,30 @@ pub struct SendArgs {
     json: bool,
 }
 
-/// How to send.
+/// Options of sending.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SendOptions {
-    /// Lines in a batch. A batch that does not fill within 200 ms goes as it
-    /// is.
+    /// Lines in a batch. An incomplete batch is sent after 200 ms.
     #[arg(long, default_value_t = 1_000, value_name = "LINES", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
-    /// Batches that may wait for their answers at a time.
+    /// Batches that can wait for their answers at a time.
     #[arg(long, default_value_t = 16, value_name = "BATCHES", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     in_flight: u16,
     /// Count an event as sent only when ClickHouse has it, so that any query
     /// made from then on counts it.
     #[arg(long)]
     stored: bool,
-    /// Reject lines with a field that no event has, instead of sending the rest
-    /// of them.
+    /// Reject lines with unknown fields, instead of sending them without these fields.
     #[arg(long)]
     strict: bool,
-    /// Give up after so long without progress. 0: never. (A service that is
-    /// not there at the start is an error at once.)
+    /// Give up after this time without progress. 0: never. (If the service cannot be reached at the
+    /// start, the command fails at once.)
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = parse_duration)]
     retry_for: Duration,
 }
 
 impl SendOptions {
-    /// Batches of so many lines, and patience of so long.
+    /// Options with these values and no strict mode.
     pub const fn new(batch: u16, in_flight: u16, stored: bool, retry_for: Duration) -> Self {
         Self { batch, in_flight, stored, strict: false, retry_for }
     }
@@ -113,7 +111,7 @@ impl SendArgs {
         Files { rejected: self.rejected.as_deref(), conflicts: self.conflicts.as_deref() }
     }
 
-    /// Sends the file, and says what became of it.
+    /// Sends the file, and reports the verdicts.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let (source, bytes) = open(&self.file).await?;
         let stop = stop_on_interrupt();
@@ -135,8 +133,8 @@ impl SendArgs {
     }
 }
 
-/// Sends the lines of a source. The summary tells the truth also when the
-/// inner result is an error; the outer is one when nothing was begun.
+/// Sends the lines of a source. The summary is valid even if the inner result is an error. The
+/// outer result is an error if nothing was sent.
 pub async fn send(
     address: &Address,
     source: Source,
@@ -161,7 +159,7 @@ pub async fn send(
     Ok((summary, read))
 }
 
-/// Opens a file, or standard input, and says how long it is, if that is known.
+/// Opens a file or standard input, and returns its length if that is known.
 pub async fn open(file: &Path) -> anyhow::Result<(Source, Option<u64>)> {
     if file == Path::new("-") {
         return Ok((Box::pin(BufReader::with_capacity(READ_BYTES, tokio::io::stdin())), None));
@@ -174,8 +172,7 @@ pub async fn open(file: &Path) -> anyhow::Result<(Source, Option<u64>)> {
     Ok((Box::pin(BufReader::with_capacity(READ_BYTES, opened)), bytes))
 }
 
-/// Ctrl-C ends the reading; what was read is still answered. A second one ends
-/// the program.
+/// Ctrl-C ends reading; lines that were read are still sent. A second one ends the program.
 pub(super) fn stop_on_interrupt() -> CancellationToken {
     let stop = CancellationToken::new();
     let to_cancel = stop.clone();

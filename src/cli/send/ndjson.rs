@@ -12,14 +12,14 @@ use crate::domain::FieldError;
 use crate::json;
 use crate::transport::{proto, rfc3339};
 
-/// Why a line never left.
+/// Why a line was not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// `NOT_JSON`, `INVALID` or `TOO_LONG`.
     pub code: &'static str,
     /// The event's id, if at least that could be read.
     pub event_id: String,
-    /// What is wrong.
+    /// What is wrong with it.
     pub errors: Vec<FieldError>,
 }
 
@@ -30,7 +30,7 @@ pub const INVALID: &str = "INVALID";
 /// The line is longer than this command reads.
 pub const TOO_LONG: &str = "TOO_LONG";
 
-/// A line as it is usually right: read in one go.
+/// A valid line, parsed in one pass.
 #[derive(Deserialize)]
 struct Line<'a> {
     event_id: Option<String>,
@@ -50,8 +50,7 @@ struct Line<'a> {
     properties: Option<&'a RawValue>,
 }
 
-/// Reads a line. A byte-order mark in front of it is ignored: files that were
-/// put together have them anywhere.
+/// Parses a line. Ignores a byte-order mark before it, since concatenated files have them anywhere.
 pub fn parse(text: &[u8]) -> Result<proto::Event, Unreadable> {
     let text = str::from_utf8(text).map_err(|_| not_json("must be UTF-8"))?;
     let text = json::without_bom(text);
@@ -91,13 +90,12 @@ pub fn parse(text: &[u8]) -> Result<proto::Event, Unreadable> {
 
 const TIME_FORM: &str = "must be an RFC 3339 time such as 2026-02-10T21:07:00Z";
 
-/// Reads an RFC 3339 time as the service does; finer digits than milliseconds
-/// are cut off.
+/// Parses an RFC 3339 time as the service does, truncated to milliseconds.
 pub fn parse_time(text: &str) -> Option<prost_types::Timestamp> {
     rfc3339::parse(text).map(time_args::to_proto)
 }
 
-/// Names every field at fault of a line that could not be read.
+/// Names every invalid field of a line that could not be parsed.
 fn diagnose(text: &str, error: &str) -> Unreadable {
     let object = match json::parse(text) {
         Ok(Value::Object(object)) => object,
@@ -140,7 +138,7 @@ fn not_json(message: &str) -> Unreadable {
     Unreadable { code: NOT_JSON, event_id: String::new(), errors: vec![FieldError::new("line", message)] }
 }
 
-/// An event as it is written: fields without a value are left out.
+/// An event in output: fields without a value are left out.
 #[derive(Serialize)]
 struct WrittenLine<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use super::report::Counts;
 use crate::cli::sparkline::grouped;
 
-/// How often a bar without an end turns.
+/// The interval of a spinner.
 const TICK: Duration = Duration::from_millis(120);
 
-/// A bar on standard error, or nothing.
+/// A progress bar on standard error, or nothing.
 pub struct Progress {
     bar: ProgressBar,
     started: Instant,
-    /// Whether trouble is told on standard error when there is no bar.
+    /// Whether messages are written to standard error if there is no bar.
     speaks: bool,
 }
 
@@ -40,12 +40,12 @@ impl Progress {
         Self { bar, started, speaks: true }
     }
 
-    /// Nothing is shown or told.
+    /// Shows nothing.
     pub fn silent() -> Self {
         Self::new(None, true)
     }
 
-    /// So far the source was read and answered.
+    /// Updates the progress.
     pub fn advance(&self, source_bytes: u64, counts: &Counts) {
         if self.bar.is_hidden() {
             return;
@@ -55,7 +55,7 @@ impl Progress {
         self.bar.set_message(format!("{} events  {rate:.0}/s", grouped(counts.decided())));
     }
 
-    /// Tells of trouble.
+    /// Shows a message.
     pub fn tell(&self, text: &str) {
         if !self.bar.is_hidden() {
             self.bar.println(text);
@@ -64,7 +64,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -18,8 +18,7 @@ use super::unknown_fields::{self, UnknownFields};
 use crate::domain::FieldError;
 use crate::transport::proto;
 
-/// Longest line that is read, in bytes. The service takes far shorter ones;
-/// this only bounds memory.
+/// Longest accepted line, in bytes. It only bounds memory; the service's limits are lower.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
 /// Largest batch, in bytes as the protocol counts: the service takes messages
 /// of 4 MiB by default.
@@ -27,38 +26,37 @@ const BATCH_BYTES_MAX: usize = 2 << 20;
 /// How long a batch waits to be filled.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// Anything lines can be read from.
+/// A source of lines.
 pub type Source = Pin<Box<dyn AsyncBufRead + Send>>;
 
-/// How lines are gathered.
+/// Options of gathering lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gathering {
     /// Most lines in one batch.
     pub(super) lines_max: usize,
-    /// Whether to keep the text of lines, to write it out should they be
-    /// rejected.
+    /// Whether to keep the text of lines, to write it if they are rejected.
     pub(super) keep_text: bool,
     /// Whether a line with an unknown field is rejected.
     pub(super) is_strict: bool,
 }
 
-/// Consecutive lines: the events they hold, and those that hold none.
+/// Consecutive lines: their events, and invalid lines.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// The events, in order.
     pub(super) events: Vec<proto::Event>,
-    /// For each event, where it came from.
+    /// The origin of each event.
     pub(super) origins: Vec<Origin>,
     /// The lines that could not be read as events.
     pub(super) unreadable: Vec<RejectedLine>,
-    /// Fields of these lines that no event has.
+    /// Unknown fields of these lines.
     pub(super) unknown_fields: UnknownFields,
     /// How many bytes of the source had been read when this batch was full.
     pub(super) source_bytes: u64,
     bytes: usize,
 }
 
-/// Where an event came from.
+/// The origin of an event.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
     /// The line's number, from 1.
@@ -73,7 +71,7 @@ impl Batch {
         self.events.len() + self.unreadable.len()
     }
 
-    /// The part of this batch that is to be sent again.
+    /// The events of this batch that are to be sent again.
     #[must_use]
     pub(super) fn only(mut self, indices: &[usize]) -> Self {
         let take = |index: &usize| {
@@ -83,7 +81,7 @@ impl Batch {
         Self { events, origins, unreadable: Vec::new(), ..self }
     }
 
-    /// Reads a line, and takes down its unknown fields.
+    /// Parses a line, and records its unknown fields.
     fn parse(&mut self, number: u64, text: &[u8], is_strict: bool) -> Result<proto::Event, Unreadable> {
         let event = ndjson::parse(text)?;
         let unknown_names = unknown_fields::of(text);
@@ -113,7 +111,7 @@ impl Batch {
     }
 }
 
-/// What a line with unknown fields is told where these are not allowed.
+/// The error of a line with unknown fields in strict mode.
 fn unknown(event_id: String, names: Vec<String>) -> Unreadable {
     let message = |name: &str| match unknown_fields::meant(name) {
         Some(field) => format!("is not a field of an event; did you mean {field}?"),
@@ -123,9 +121,8 @@ fn unknown(event_id: String, names: Vec<String>) -> Unreadable {
     Unreadable { code: ndjson::INVALID, event_id, errors }
 }
 
-/// Reads `source` to its end, or until `stop`, and hands on what it read in
-/// batches: full ones, and after 200 ms also others, so that a slow source is
-/// not held up. A source that is no NDJSON at all is an error that says what it is.
+/// Reads `source` to its end, or until `stop`, and passes on batches: full ones, and incomplete
+/// ones after 200 ms. A source that is not NDJSON is an error that names its format.
 pub(super) async fn read(
     source: Source,
     gathering: Gathering,
@@ -173,8 +170,7 @@ pub(super) async fn read(
     }
 }
 
-/// Lines of bounded length. What was read of a line stays here when reading is
-/// interrupted.
+/// Reads lines of bounded length. Keeps an incomplete line when reading is interrupted.
 struct Lines {
     source: Source,
     text: Vec<u8>,
@@ -184,8 +180,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// Reads to the end of the next line that is not blank. False at the end
-    /// of the source. Loses nothing when it is dropped half-way.
+    /// Reads the next line that is not blank. Returns false at the end of the source. Cancel safe.
     async fn advance(&mut self) -> io::Result<bool> {
         loop {
             let chunk = self.source.fill_buf().await?;

@@ -17,28 +17,28 @@ use crate::transport::proto;
 /// How many rejected lines are shown and kept in memory.
 pub const SHOWN_MAX: usize = 20;
 
-/// A line that is no event, and why.
+/// A rejected line, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RejectedLine {
     /// The line's number, from 1.
     pub line: u64,
     /// The event's id; empty when it has none.
     pub event_id: String,
-    /// `NOT_JSON` and `TOO_LONG` are said by this command; `INVALID` by it or
-    /// by the service; `TOO_OLD` and `IN_FUTURE` by the service.
+    /// `NOT_JSON` and `TOO_LONG` come from this command, `INVALID` from it or from the service,
+    /// others from the service.
     pub code: String,
-    /// Every field at fault.
+    /// Every invalid field.
     pub errors: Vec<Fault>,
     /// The line itself, if it was kept.
     pub text: String,
 }
 
-/// One thing wrong with one field.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
     /// The field; `line` for the line as a whole.
     pub field: String,
-    /// What is wrong.
+    /// What is wrong with it.
     pub message: String,
 }
 
@@ -70,7 +70,7 @@ impl RejectedLine {
     }
 }
 
-/// A line whose id is there with another payload.
+/// A line whose id is stored with another payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConflictingLine {
     /// The line's number, from 1.
@@ -79,7 +79,7 @@ pub struct ConflictingLine {
     pub event_id: String,
 }
 
-/// Where lines are written to, beside the summary.
+/// Files for rejected and conflicting lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Files<'a> {
     /// Every rejected line.
@@ -100,36 +100,36 @@ pub fn code_name(code: proto::RejectionCode) -> &'static str {
     }
 }
 
-/// How many lines met which fate.
+/// The numbers of verdicts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// New, and counted.
+    /// New and counted.
     pub accepted: u64,
-    /// Already there with the same payload.
+    /// Already stored with the same payload.
     pub duplicate: u64,
-    /// Already there with another payload.
+    /// Already stored with another payload.
     pub conflict: u64,
-    /// Not events.
+    /// Invalid.
     pub rejected: u64,
-    /// The service could not decide, as often as it was asked.
+    /// Undecided by the service every time they were sent.
     pub undecided: u64,
-    /// Sent perhaps, but never answered.
+    /// Perhaps sent, but not answered.
     pub unanswered: u64,
 }
 
 impl Counts {
-    /// Lines whose fate is known.
+    /// Lines with a verdict.
     pub const fn decided(&self) -> u64 {
         self.accepted + self.duplicate + self.conflict + self.rejected
     }
 }
 
-/// How a sending went.
+/// The result of sending.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// The fates.
+    /// The verdicts.
     pub counts: Counts,
-    /// How often the connection had to be made again.
+    /// How often the connection was re-established.
     pub reconnects: u64,
     /// How long it took.
     pub elapsed: Duration,
@@ -137,7 +137,7 @@ pub struct Summary {
     pub first_rejected: Vec<RejectedLine>,
     /// The first conflicting lines.
     pub first_conflicts: Vec<ConflictingLine>,
-    /// Fields that no event has.
+    /// Unknown fields.
     pub unknown_fields: UnknownFields,
 }
 
@@ -147,7 +147,7 @@ impl Summary {
         self.counts.decided() as f64 / self.elapsed.as_secs_f64().max(0.001)
     }
 
-    /// For scripts.
+    /// As JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let mut value = json!(self.counts);
         value["reconnects"] = self.reconnects.into();
@@ -167,15 +167,15 @@ impl Summary {
         value
     }
 
-    /// For people, with at most so many rejected lines.
+    /// As text, with at most this many rejected lines.
     pub fn render(&self, shown_max: usize, paint: Style) -> String {
         type Colour = fn(Style, &str) -> String;
         let counts = &self.counts;
         let always: [(&str, u64, Colour, &str); 4] = [
-            ("accepted", counts.accepted, Style::green, "new, and counted"),
-            ("duplicate", counts.duplicate, Style::dim, "already there; nothing was counted"),
-            ("conflict", counts.conflict, Style::yellow, "already there with another payload; the first stays"),
-            ("rejected", counts.rejected, Style::red, "not events"),
+            ("accepted", counts.accepted, Style::green, "new and counted"),
+            ("duplicate", counts.duplicate, Style::dim, "already stored, not counted again"),
+            ("conflict", counts.conflict, Style::yellow, "already stored with another payload; the first stays"),
+            ("rejected", counts.rejected, Style::red, "invalid, not stored"),
         ];
         let sometimes: [(&str, u64, Colour, &str); 2] = [
             ("undecided", counts.undecided, Style::red, "could not be decided; send them again later"),
@@ -204,7 +204,7 @@ impl Summary {
         let shown = &self.first_conflicts[..shown_max.min(self.first_conflicts.len())];
         let mut text = String::new();
         if !shown.is_empty() {
-            text.push_str("conflicts, of which the first event stays:\n");
+            text.push_str("conflicts (the first event stays):\n");
         }
         for line in shown {
             text.push_str(&format!("  line {:<9} {}\n", line.line, printable(&line.event_id)));
@@ -220,7 +220,7 @@ impl Summary {
         let mut text = String::new();
         for (field, Lines { lines, first }) in self.unknown_fields.iter() {
             if text.is_empty() {
-                text.push_str("fields that no event has, and that are not stored (--strict rejects their lines):\n");
+                text.push_str("unknown fields, which are not stored (--strict rejects their lines):\n");
             }
             let noun = if lines == 1 { "line" } else { "lines" };
             let meant = meant(field).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
@@ -248,35 +248,35 @@ impl Summary {
     }
 }
 
-/// Takes down what became of the lines.
+/// Collects the verdicts of lines.
 #[derive(Default)]
 pub struct Report {
-    /// The fates so far.
+    /// The verdicts so far.
     pub counts: Counts,
     /// The first rejected lines.
     pub first_rejected: Vec<RejectedLine>,
     /// The first conflicting lines.
     pub first_conflicts: Vec<ConflictingLine>,
-    /// Fields that no event has.
+    /// Unknown fields.
     pub unknown_fields: UnknownFields,
     rejected: Option<BufWriter<File>>,
     conflicts: Option<BufWriter<File>>,
 }
 
 impl Report {
-    /// Writes lines to these files, too.
+    /// A report that also writes lines to these files.
     pub fn new(files: Files<'_>) -> io::Result<Self> {
         let create = |path: Option<&Path>| path.map(File::create).transpose().map(|file| file.map(BufWriter::new));
         let (rejected, conflicts) = (create(files.rejected)?, create(files.conflicts)?);
         Ok(Self { rejected, conflicts, ..Self::default() })
     }
 
-    /// Whether the texts of rejected lines are wanted.
+    /// Whether the texts of rejected lines are required.
     pub const fn wants_text(&self) -> bool {
         self.rejected.is_some()
     }
 
-    /// Takes down a rejected line.
+    /// Records a rejected line.
     pub fn reject(&mut self, line: RejectedLine) -> io::Result<()> {
         self.counts.rejected += 1;
         write_line(self.rejected.as_mut(), &line)?;
@@ -286,7 +286,7 @@ impl Report {
         Ok(())
     }
 
-    /// Takes down a conflicting line. (Its verdict has been counted.)
+    /// Records a conflicting line. (Its verdict has been counted.)
     pub fn conflict(&mut self, line: ConflictingLine) -> io::Result<()> {
         write_line(self.conflicts.as_mut(), &line)?;
         if self.first_conflicts.len() < SHOWN_MAX {
@@ -295,7 +295,7 @@ impl Report {
         Ok(())
     }
 
-    /// Writes out what is still in memory.
+    /// Flushes the files.
     pub fn flush(&mut self) -> io::Result<()> {
         [&mut self.rejected, &mut self.conflicts].into_iter().flatten().try_for_each(io::Write::flush)
     }
@@ -340,7 +340,7 @@ mod tests {
     fn the_summary_speaks_of_trouble_only_when_there_is_some() {
         let counts = Counts { accepted: 1_234, ..Counts::default() };
         let mut summary = Summary { counts, elapsed: Duration::from_secs(2), ..Summary::default() };
-        assert!(summary.render(SHOWN_MAX, Style::plain()).starts_with("accepted           1,234  new, and counted\n"));
+        assert!(summary.render(SHOWN_MAX, Style::plain()).starts_with("accepted           1,234  new and counted\n"));
         assert!(!summary.render(SHOWN_MAX, Style::plain()).contains("undecided"));
         summary.counts.undecided = 1;
         assert!(summary.render(SHOWN_MAX, Style::plain()).contains("undecided"));

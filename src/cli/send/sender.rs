@@ -20,33 +20,32 @@ use crate::cli::connection::{Connection, explain};
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 
-/// How long to wait before asking again about undecided events: they wait for
-/// ClickHouse to come back.
+/// How long to wait before undecided events are sent again: they wait for ClickHouse to come back.
 const UNDECIDED_PAUSE: Duration = Duration::from_secs(1);
 /// Largest answer that is read, in bytes: one that rejects each event of the
 /// largest batch for every field.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// How to send.
+/// Options of sending.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sending {
-    /// What an answer is to promise.
+    /// The requested durability.
     pub(super) durability: proto::Durability,
-    /// Batches that may wait for their answers at a time.
+    /// Batches that can wait for their answers at a time.
     pub(super) batches_in_flight_max: usize,
-    /// How long to go on without any progress. None: for ever.
+    /// How long to continue without progress. None: without limit.
     pub(super) retry_for: Option<Duration>,
 }
 
 /// How one connection ended.
 enum Ended {
-    /// Everything was answered.
+    /// All batches are answered.
     Done,
-    /// There is more to do, on another connection.
+    /// Batches are left for another connection.
     Lost(Status),
 }
 
-/// Sends what comes out of a channel.
+/// Sends the batches of a channel.
 pub(super) struct Sender<'a> {
     client: IngestServiceClient<Connection>,
     sending: Sending,
@@ -54,10 +53,10 @@ pub(super) struct Sender<'a> {
     has_source_ended: bool,
     flight: InFlight<Batch>,
     backoff: Backoff,
-    /// When something was last decided, or began to wait for a decision.
+    /// When an event was last decided, or started to wait for a decision.
     progressed: Instant,
     reconnects: u64,
-    /// What stands in the way of progress, as far as is known.
+    /// The known obstacle to progress.
     obstacle: Option<String>,
     report: Report,
     progress: &'a Progress,
@@ -87,8 +86,7 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Sends until everything has its answer. The summary tells the truth also
-    /// when there is an error.
+    /// Sends until every batch has its answer. The summary is valid even if there is an error.
     pub(super) async fn run(mut self) -> (Summary, anyhow::Result<()>) {
         let started = Instant::now();
         let result = self.send_all().await;
@@ -124,7 +122,7 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Sends and listens on one connection, until it ends.
+    /// Sends and receives on one connection until it ends.
     async fn stream(&mut self) -> anyhow::Result<Ended> {
         self.flight.reconnect();
         let (requests, outgoing) = mpsc::channel(1);
@@ -177,7 +175,7 @@ impl<'a> Sender<'a> {
         Some(proto::IngestRequest { sequence, events: batch.events.clone(), durability })
     }
 
-    /// Takes down what became of a batch.
+    /// Records the verdicts of a batch.
     fn answered(&mut self, answer: proto::IngestResponse) -> anyhow::Result<()> {
         let mut batch = self.flight.answered(answer.sequence)?;
         let counts = answer.counts.unwrap_or_default();
@@ -205,7 +203,7 @@ impl<'a> Sender<'a> {
             }
         }
         let named = (rejected.len() - unreadable, undecided.len());
-        ensure!(named == announced, "the service counted other events than it named: {announced:?}, {named:?}");
+        ensure!(named == announced, "the service's counts do not match its results: {announced:?}, {named:?}");
         rejected.sort_by_key(|line| line.line);
         let decided = rejected.len() + (events - undecided.len());
         self.report.counts.accepted += u64::from(counts.accepted);
@@ -225,14 +223,13 @@ impl<'a> Sender<'a> {
         }
         self.progress.advance(batch.source_bytes, &self.report.counts);
         if !undecided.is_empty() {
-            self.obstacle = Some("the service cannot decide about some events just now".to_owned());
+            self.obstacle = Some("the service cannot decide some events at the moment".to_owned());
             self.flight.postpone(Instant::now() + UNDECIDED_PAUSE, batch.only(&undecided));
         }
         Ok(())
     }
 
-    /// Waits before the next connection; an error when there is no point in
-    /// another, or no time.
+    /// Waits before the next connection. Fails if another attempt is pointless or the time is over.
     async fn pause(&mut self, status: &Status) -> anyhow::Result<()> {
         if self.flight.is_empty() {
             return Ok(());
@@ -242,7 +239,7 @@ impl<'a> Sender<'a> {
         }
         let reason = explain(status).to_string();
         if self.backoff.is_fresh() {
-            self.progress.tell(&format!("interrupted ({reason}); trying again"));
+            self.progress.tell(&format!("interrupted ({reason}); retrying"));
         }
         self.obstacle = Some(reason);
         if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
@@ -271,8 +268,8 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// Whether the same request may succeed later. Cut connections come as several
-/// codes, so these are listed which no repetition mends.
+/// Whether the same request may succeed later. Lost connections have several codes, so this lists
+/// the codes that no repetition can fix.
 const fn is_worth_retrying(code: Code) -> bool {
     !matches!(
         code,
@@ -287,7 +284,7 @@ const fn is_worth_retrying(code: Code) -> bool {
     )
 }
 
-/// Waits until then; for ever when there is no then.
+/// Waits until this time, or forever without one.
 async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,

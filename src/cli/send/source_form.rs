@@ -1,12 +1,13 @@
 //! Detects input that is not NDJSON by its first bytes, and suggests how to convert it.
 
-/// Why a source that begins so holds no events, and what to do; none when it may hold some.
+/// Explains why a source with this beginning contains no events, and what to do; none if it may
+/// contain some.
 pub(super) fn hint(start: &[u8]) -> Option<&'static str> {
     let packed: [(&[u8], &str); 6] = [
         (&[0x1f, 0x8b], "this is a gzip file: unpack it, as in `gunzip -c FILE | tallyhouse send -`"),
         (&[0x28, 0xb5, 0x2f, 0xfd], "this is a zstd file: unpack it, as in `zstd -dc FILE | tallyhouse send -`"),
         (b"PK\x03\x04", "this is a zip file: unpack it, as in `unzip -p FILE | tallyhouse send -`"),
-        (b"PAR1", "this is a Parquet file: write it as NDJSON, one JSON object a line"),
+        (b"PAR1", "this is a Parquet file: convert it to NDJSON, with one JSON object per line"),
         (
             &[0xff, 0xfe],
             "this text is UTF-16: write it as UTF-8, as in `iconv -f UTF-16 -t UTF-8 FILE | tallyhouse send -`",
@@ -30,7 +31,7 @@ pub(super) fn hint(start: &[u8]) -> Option<&'static str> {
         ),
         Some(b'{') | None => None,
         Some(_) if is_header(line) => {
-            Some("this is CSV: one JSON object a line is read; most tools that write CSV can write NDJSON")
+            Some("this is CSV; convert it to NDJSON, with one JSON object per line")
         }
         Some(_) => None,
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
-/// The fields that are read.
+/// The known fields.
 const FIELDS: [&str; 12] = [
     "event_id",
     "type",
@@ -22,14 +22,14 @@ const FIELDS: [&str; 12] = [
     "metadata",
     "properties",
 ];
-/// Fields that other commands write beside these: `events --json` when it was received, and files for `load` whose
-/// it is.
+/// Fields that other commands write: `received_at` of `events --json`, and `org_id` in files for
+/// `load`.
 const IGNORED: [&str; 2] = ["received_at", "org_id"];
 /// Most names that are kept.
 const NAMES_MAX: usize = 20;
 /// Most characters of a name that are kept.
 const NAME_CHARS_MAX: usize = 64;
-/// How alike a name must be to be taken for a slip, from 0 to 1 (Jaro and Winkler).
+/// Similarity at which a name counts as a misspelling, from 0 to 1 (Jaro-Winkler).
 const LIKENESS_MIN: f64 = 0.88;
 
 /// Unknown fields by name.
@@ -39,21 +39,21 @@ pub struct UnknownFields(BTreeMap<String, Lines>);
 /// The lines with an unknown field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
-    /// How many they are.
+    /// The number of lines.
     pub lines: u64,
     /// The number of the first, from 1.
     pub first: u64,
 }
 
 impl UnknownFields {
-    /// Takes down the unknown fields of a line. Beyond 20 names, further ones are left out.
+    /// Records the unknown fields of a line. At most 20 names are kept.
     pub fn note(&mut self, line: u64, names: &[String]) {
         for name in names {
             self.add(name, Lines { lines: 1, first: line });
         }
     }
 
-    /// Adds those of later lines.
+    /// Adds the fields of later lines.
     pub fn absorb(&mut self, later: Self) {
         for (name, lines) in later.0 {
             self.add(&name, lines);
@@ -74,20 +74,20 @@ impl UnknownFields {
     }
 }
 
-/// The names of the fields of a line that no event has. None for a line that is no JSON object.
+/// The names of unknown fields of a line. None if the line is not a JSON object.
 pub fn of(text: &[u8]) -> Vec<String> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     deserializer.deserialize_map(Names).unwrap_or_default()
 }
 
-/// The field that a name with a slip was meant to be.
+/// The field that a misspelled name probably means.
 pub fn meant(name: &str) -> Option<&'static str> {
     let likeness = |field: &'static str| (strsim::jaro_winkler(&name.to_lowercase(), field), field);
     let best = FIELDS.into_iter().map(likeness).max_by(|(one, _), (other, _)| one.total_cmp(other));
     best.filter(|(likeness, _)| *likeness >= LIKENESS_MIN).map(|(_, field)| field)
 }
 
-/// Collects names and passes over values.
+/// Collects names and ignores values.
 struct Names;
 
 impl<'de> Visitor<'de> for Names {
