@@ -1,7 +1,7 @@
 -- Every event, once. The columns up to `version` are written in this order by the service (RowBinary).
 --
 -- The sorting key is the identity of an event plus its minute. The minute is in front of the id because ids are
--- unique per organisation but need not contain a time, and because all questions about events are windows of minutes.
+-- unique per organization but need not contain a time, and because all questions about events are windows of minutes.
 --
 -- First write wins: ReplacingMergeTree keeps the highest version, so version counts down as arrival counts up.
 --

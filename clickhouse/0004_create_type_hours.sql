@@ -1,4 +1,4 @@
--- Events per organisation, hour and type.
+-- Events per organization, hour and type.
 CREATE TABLE IF NOT EXISTS {database}.type_hours
 (
     org_id LowCardinality(String),

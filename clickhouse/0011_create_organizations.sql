@@ -1,4 +1,4 @@
--- Who uses the service: organisations, their users, and who belongs to what. Small tables that are written a row at a
+-- Who uses the service: organizations, their users, and who belongs to what. Small tables that are written a row at a
 -- time and read with FINAL; a later row of the same key replaces the earlier.
 --
 -- version: the service's clock in microseconds, as in events.arrival.
@@ -17,7 +17,7 @@ ENGINE = ReplacingMergeTree(version)
 ORDER BY org_id
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
--- What an organisation knows of its users. A user of two organisations has two rows, each seen by one of them only.
+-- What an organization knows of its users. A user of two organizations has two rows, each seen by one of them only.
 CREATE TABLE IF NOT EXISTS {database}.users
 (
     org_id     LowCardinality(String),

@@ -1,4 +1,4 @@
--- Figures that organisations bring themselves: one value per name and day. A later value replaces the earlier.
+-- Figures that organizations bring themselves: one value per name and day. A later value replaces the earlier.
 CREATE TABLE IF NOT EXISTS {database}.custom_metrics
 (
     org_id  LowCardinality(String),

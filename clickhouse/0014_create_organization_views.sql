@@ -1,6 +1,6 @@
--- What analysts read beside the events: in {database}_analytics of all organisations, in {database}_org of one only.
+-- What analysts read beside the events: in {database}_analytics of all organizations, in {database}_org of one only.
 --
--- {database}_org is for the analysts of one organisation. Its views show the rows of the organisation that the reader's
+-- {database}_org is for the analysts of one organization. Its views show the rows of the organization that the reader's
 -- settings profile names as log_comment (which readers cannot change, see docs/security.md), and none without it. The
 -- columns are the same in both databases, so a query written for one runs in the other.
 CREATE DATABASE IF NOT EXISTS {database}_org;
@@ -22,7 +22,7 @@ SELECT org_id, name, plan, unknown_event_types, created_at, updated_at
 FROM {database}.organizations FINAL
 WHERE org_id = getSetting('log_comment');
 
--- What organisations know of their users.
+-- What organizations know of their users.
 CREATE OR REPLACE VIEW {database}_analytics.users DEFINER = {definer} SQL SECURITY DEFINER AS
 SELECT org_id, user_id, email, name, role, created_at, updated_at
 FROM {database}.users FINAL;
@@ -32,7 +32,7 @@ SELECT org_id, user_id, email, name, role, created_at, updated_at
 FROM {database}.users FINAL
 WHERE org_id = getSetting('log_comment');
 
--- Who belongs to which organisation.
+-- Who belongs to which organization.
 CREATE OR REPLACE VIEW {database}_analytics.memberships DEFINER = {definer} SQL SECURITY DEFINER AS
 SELECT org_id, user_id, role, joined_at
 FROM {database}.memberships FINAL;

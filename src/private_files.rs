@@ -25,7 +25,7 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     match std::fs::set_permissions(path, Permissions::from_mode(mode & !OF_OTHERS)) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            tracing::warn!(path = %path.display(), "a directory of the service is open to other users, and is not its own");
+            tracing::warn!(path = %path.display(), "a directory of the service is accessible to other users, and does not belong to the service's user");
             Ok(())
         }
         Err(error) => Err(error),

@@ -215,7 +215,7 @@ pub async fn run(
     // take in the time; the rest is forwarded by the next run.
     log.shut().await;
     if tokio::time::timeout(shutdown_wait, forwarder.drained()).await.is_err() {
-        tracing::warn!(segments = log.segments().backlog(), "stopping with events that only the log has");
+        tracing::warn!(segments = log.segments().backlog(), "stopping with events that are not in ClickHouse yet");
     }
     stop.cancel();
     tasks.close();

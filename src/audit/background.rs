@@ -42,7 +42,7 @@ impl Auditor {
         loop {
             tokio::time::sleep(self.settings.pause).await;
             if let Err(error) = self.keep_due(&mut known).await {
-                tracing::warn!(%error, "which hours are to be audited could not be read or written");
+                tracing::warn!(%error, "could not read or write the hours that are due for an audit");
                 self.status.failed("ClickHouse did not answer");
             }
             self.status.due(known.schedule.due());
@@ -66,7 +66,10 @@ impl Auditor {
             *read_at = Some(Instant::now());
         }
         if is_joined {
-            tracing::warn!(due = schedule.due(), "many hours wait for an audit; hours between them are audited, too");
+            tracing::warn!(
+                due = schedule.due(),
+                "many hours wait for an audit; hours between them are audited as well"
+            );
         }
         self.store.need(unsaved).await?;
         unsaved.clear();

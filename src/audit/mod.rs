@@ -302,7 +302,7 @@ impl Audit {
                 Err(error.into())
             }
             Err(error) => {
-                tracing::error!(%error, "an audit broke down");
+                tracing::error!(%error, "an audit task failed");
                 Err(Error::internal())
             }
         })

@@ -291,7 +291,7 @@ impl Auditor {
         }
         self.store.record_keys(repair).await?;
         if let Err(error) = self.apply(repair).await {
-            tracing::warn!(%error, rollup = rollup.as_str(), "a repair failed, and may or may not be there");
+            tracing::warn!(%error, rollup = rollup.as_str(), "a repair failed; it is unknown whether it was stored");
             return Ok(false);
         }
         let (added, taken) = repair.added_and_taken();

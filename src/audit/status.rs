@@ -76,7 +76,7 @@ impl AuditStatus {
             if let Some(((hour, org_id), result)) = state.open.pop_first() {
                 state.left_out += 1;
                 let (hour_ms, result) = (hour.millis(), result.as_str());
-                tracing::warn!(hour_ms, org_id, result, "an hour that is not right is not listed any more");
+                tracing::warn!(hour_ms, org_id, result, "too many hours are not right; an hour is no longer listed");
             }
         }
     }

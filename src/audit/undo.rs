@@ -90,14 +90,14 @@ impl Auditor {
         self.store.record(record(RepairState::Begun)).await?;
         self.store.record_keys(undo).await?;
         if let Err(error) = self.apply(undo).await {
-            tracing::warn!(%error, repair = repair.id, "a repair may have been taken back or not");
-            let message = "it is not known whether the repair was taken back; call again";
+            tracing::warn!(%error, repair = repair.id, "it is unknown whether a repair was undone");
+            let message = "it is unknown whether the repair was undone; call again";
             return Err(Error::unavailable(message, RETRY_AFTER));
         }
         self.store.record(record(RepairState::Done)).await?;
         self.store.record_undone(undo.org_id, repair, self.clock.order_micros()).await?;
         let (added, taken) = undo.added_and_taken();
-        tracing::info!(org_id = undo.org_id, repair = repair.id, added, taken, "a repair was taken back");
+        tracing::info!(org_id = undo.org_id, repair = repair.id, added, taken, "a repair was undone");
         self.metrics.repaired(undo.rollup, added, taken);
         Ok(())
     }

@@ -40,7 +40,10 @@ impl AnalystArgs {
 fn user(config: &Config, org_id: Option<&OrgId>) -> anyhow::Result<String> {
     if let Some(org_id) = org_id {
         let org = org_id.as_str();
-        ensure!(config.analyst_orgs.0.contains(org_id), "{org} has no analyst: add it to analyst_orgs and restart the service");
+        ensure!(
+            config.analyst_orgs.0.contains(org_id),
+            "{org} has no analyst: add it to analyst_orgs and restart the service"
+        );
     }
     let Login { user, password, database } = login(config, &AnalystKey::open(config)?, org_id);
     let password = password.as_ref().map_or("(none)", Secret::expose);

@@ -174,10 +174,8 @@ fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, Stri
     // counted all the same.
     if summary.reconnects > 0 && counts.accepted <= made.accepted && more == made.accepted {
         let reconnects = grouped(summary.reconnects);
-        let text = format!(
-            "{distinct} distinct valid ids sent, {} more counted, with {reconnects} reconnects",
-            grouped(more)
-        );
+        let text =
+            format!("{distinct} distinct valid ids sent, {} more counted, with {reconnects} reconnects", grouped(more));
         return (true, text);
     }
     let text = format!("{distinct} distinct valid ids sent, {accepted} accepted, {} more counted", grouped(more));

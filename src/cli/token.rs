@@ -100,7 +100,8 @@ impl TokenArgs {
         let (algorithm, key) = match self.key.as_deref().zip(self.alg) {
             Some((path, algorithm)) => {
                 let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-                private_key(algorithm, &pem).with_context(|| format!("{} is not a key for this algorithm", path.display()))?
+                private_key(algorithm, &pem)
+                    .with_context(|| format!("{} is not a key for this algorithm", path.display()))?
             }
             None => (Algorithm::HS256, None),
         };

@@ -159,7 +159,7 @@ impl ClickHouseStore {
         let expired = format!("SELECT count() FROM {staging} WHERE {IS_DELETED}");
         let expired: u64 = self.client.query_raw(&expired).fetch_one().await.map_err(QueryError::from)?;
         if expired > 0 {
-            tracing::warn!(staging, expired, "events of a segment are not settled: those of their months are deleted");
+            tracing::warn!(staging, expired, "left out events of a settled segment whose months have been deleted");
         }
         // The key of the table, so that no more of it is read than may be the
         // segment's, and no more is remembered than the segment has.

@@ -188,7 +188,7 @@ impl EventTypes {
             if let Err(error) = &refreshed
                 && !fails
             {
-                tracing::warn!(%error, "event types that others register are not seen for now");
+                tracing::warn!(%error, "could not read event types that other instances register");
             }
             fails = refreshed.is_err();
         }
@@ -197,6 +197,6 @@ impl EventTypes {
 
 /// What a caller is told; the cause goes to the log.
 fn failed(error: QueryError) -> Error {
-    tracing::warn!(%error, "a question about event types failed");
+    tracing::warn!(%error, "a query about event types failed");
     error.into()
 }

@@ -167,7 +167,13 @@ impl EventTypes {
             self.compiled.put(key, Some(Arc::new(check)));
         }
         self.latest.registered(org_id, event_type, LatestVersion { version: number, schema });
-        tracing::info!(org_id = org_id.as_str(), event_type, version = number, force, "an event type was registered");
+        tracing::info!(
+            org_id = org_id.as_str(),
+            event_type,
+            version = number,
+            force,
+            "registered a version of an event type"
+        );
         Ok(Registered { version, is_new: true })
     }
 

@@ -45,7 +45,7 @@ impl SchemaWorkers {
             drop(turn);
             done
         });
-        worked.await.inspect_err(|error| tracing::error!(%error, "working on a schema failed")).ok()
+        worked.await.inspect_err(|error| tracing::error!(%error, "a task for a schema failed")).ok()
     }
 
     /// The same for a caller that can be told to come again.

@@ -177,7 +177,7 @@ impl IdempotentIngest {
     /// What the caller is told; the cause is in the log.
     fn cannot_keep(&self, _: KeyStoreError) -> Error {
         self.failed.note();
-        Error::unavailable("idempotency keys cannot be kept just now", RETRY_AFTER)
+        Error::unavailable("could not store idempotency keys just now", RETRY_AFTER)
     }
 
     /// Waits until no other call with the key runs.
@@ -202,7 +202,7 @@ impl IdempotentIngest {
                 Ok(_) => continue,
                 Err(error) => {
                     self.failed.note();
-                    tracing::warn!(%error, "idempotency keys cannot be swept");
+                    tracing::warn!(%error, "could not sweep idempotency keys");
                 }
             }
             tokio::time::sleep(SWEEP_PAUSE).await;
@@ -252,7 +252,7 @@ impl Call {
         if !self.is_again {
             let forgotten = self.place.calls.store.forget(self.place.key.clone(), self.at).await;
             if let Err(error) = forgotten {
-                tracing::warn!(%error, "an idempotency key that did nothing is kept");
+                tracing::warn!(%error, "could not remove the unused idempotency key of a refused call");
             }
         }
         error
@@ -279,7 +279,7 @@ fn counted(verdicts: Vec<Verdict>) -> BatchVerdicts {
 
 fn replayed(key: &[u8], at: u64, answer: &[u8], drafts: &[EventDraft<'_>]) -> Result<StoredResponse, Error> {
     let Some(verdicts) = record::read_answer(answer, drafts.len()) else {
-        tracing::error!("the answer that an idempotency key has is none");
+        tracing::error!("the stored answer of an idempotency key cannot be read");
         return Err(Error::internal());
     };
     Ok(StoredResponse { verdicts: counted(verdicts), event_ids: event_ids(key, at, drafts), is_replayed: true })

@@ -242,7 +242,7 @@ impl Keeper {
             let mut said = Vec::with_capacity(requests.len());
             let done = self.transact(requests, &mut said);
             if let Err(error) = &done {
-                tracing::error!(%error, "idempotency keys cannot be kept");
+                tracing::error!(%error, "could not store idempotency keys");
                 self.database = None;
             }
             for say in said {

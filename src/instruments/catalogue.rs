@@ -1,13 +1,13 @@
 //! The catalogue of all metrics.
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A number that only rises.
+    /// A value that only increases.
     Counter,
-    /// A number of now.
+    /// A current value.
     Gauge,
-    /// How often a number was how large.
+    /// A distribution of values.
     Histogram,
 }
 
@@ -16,13 +16,13 @@ pub enum Kind {
 pub struct Described {
     /// Its name, in OpenTelemetry's form.
     pub name: &'static str,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its unit (UCUM): `s`, `By`, or none.
     pub unit: &'static str,
-    /// What its series are told apart by.
+    /// Its labels.
     pub labels: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub meaning: &'static str,
 }
 
@@ -38,42 +38,42 @@ const fn of(
 
 use Kind::{Counter, Gauge, Histogram};
 
-/// All of them, by name.
+/// All metrics, ordered by name.
 #[rustfmt::skip]
 pub const CATALOGUE: [Described; 33] = [
-    of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, waiting for their turn included), LOOKUP (of late events)."),
-    of("http.server.request.duration", Histogram, "s", "http.request.method, url.scheme, http.route, http.response.status_code, error.type", "Time of REST calls. Without a route: there is no such path."),
-    of("process.cpu.seconds", Counter, "", "", "Time on processors, in seconds. On Linux, as all of process.*; without the embedded ClickHouse, a process of its own."),
+    of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, including the waiting time), LOOKUP (of late events)."),
+    of("http.server.request.duration", Histogram, "s", "http.request.method, url.scheme, http.route, http.response.status_code, error.type", "Time of REST calls. Without a route: the path is unknown."),
+    of("process.cpu.seconds", Counter, "", "", "Processor time, in seconds. On Linux only, like all of process.*. Does not include the embedded ClickHouse, which is a separate process."),
     of("process.max_fds", Gauge, "", "", "File descriptors that may be open."),
     of("process.open_fds", Gauge, "", "", "Open file descriptors."),
     of("process.resident_memory.bytes", Gauge, "", "", "Resident memory, in bytes."),
     of("process.start_time.seconds", Gauge, "", "", "When the service was started, in seconds since 1970."),
     of("process.threads", Gauge, "", "", "Threads."),
     of("process.virtual_memory.bytes", Gauge, "", "", "Virtual memory, in bytes."),
-    of("rpc.server.call.duration", Histogram, "s", "rpc.system.name, rpc.method, rpc.response.status_code, error.type", "Time of gRPC and grpc-web calls, streams to their end. Unknown methods are `_OTHER`."),
-    of("tallyhouse.audit.checks", Counter, "", "result", "Hours of organizations that were audited, by result."),
-    of("tallyhouse.audit.found", Counter, "", "rollup, direction", "Events counted too few or too many when found, by rollup."),
+    of("rpc.server.call.duration", Histogram, "s", "rpc.system.name, rpc.method, rpc.response.status_code, error.type", "Time of gRPC and grpc-web calls; of streams, until their end. Unknown methods are `_OTHER`."),
+    of("tallyhouse.audit.checks", Counter, "", "result", "Audited hours of organizations, by result."),
+    of("tallyhouse.audit.found", Counter, "", "rollup, direction", "Missing and surplus counts found by audits, by rollup."),
     of("tallyhouse.audit.last_timestamp", Gauge, "s", "", "When an hour was last audited, in seconds since 1970; 0: never."),
-    of("tallyhouse.audit.repaired", Counter, "", "rollup, direction", "Events added or taken by repairs, by rollup."),
-    of("tallyhouse.build.info", Gauge, "", "version, profile", "Always 1. Which build this is."),
+    of("tallyhouse.audit.repaired", Counter, "", "rollup, direction", "Counts added and removed by repairs, by rollup."),
+    of("tallyhouse.build.info", Gauge, "", "version, profile", "Always 1. The labels identify the build."),
     of("tallyhouse.cache.answers", Counter, "", "result", "Answers from the cache (`hit`) and from ClickHouse (`miss`)."),
-    of("tallyhouse.clickhouse.up", Gauge, "", "", "1 when ClickHouse answered when it was last asked, else 0."),
+    of("tallyhouse.clickhouse.up", Gauge, "", "", "1 if ClickHouse answered the last check, otherwise 0."),
     of("tallyhouse.forwarder.inserts", Counter, "", "result", "Attempts to insert a segment: `stored`, `failed` (and repeated), `refused` (and parked)."),
-    of("tallyhouse.health.reason", Gauge, "", "code", "1 while a reason to refuse events or to count them late holds, else 0: `docs/health.md`."),
+    of("tallyhouse.health.reason", Gauge, "", "code", "1 while this reason to refuse events or to count them late is present, otherwise 0. See `docs/health.md`."),
     of("tallyhouse.index.ids", Gauge, "", "", "Event ids held in memory."),
-    of("tallyhouse.ingest.batches", Histogram, "", "", "Events of a batch."),
-    of("tallyhouse.ingest.deduplication.duration", Histogram, "s", "", "Time of a batch from its first event's check to its verdicts, look-ups of late events included."),
+    of("tallyhouse.ingest.batches", Histogram, "", "", "Events per batch."),
+    of("tallyhouse.ingest.deduplication.duration", Histogram, "s", "", "Time of a batch from the check of its first event to its verdicts, including look-ups of late events."),
     of("tallyhouse.ingest.events", Counter, "", "verdict", "Events by verdict."),
     of("tallyhouse.limits.refusals", Counter, "", "policy", "Calls refused by a rate limit. A limit that is off is not listed."),
-    of("tallyhouse.limits.subjects", Gauge, "", "policy", "Organizations or users whose rate is counted just now."),
-    of("tallyhouse.log.age", Gauge, "s", "", "Age of the oldest acknowledged event that is not in ClickHouse; 0: all are."),
+    of("tallyhouse.limits.subjects", Gauge, "", "policy", "Organizations or users whose rate is currently counted."),
+    of("tallyhouse.log.age", Gauge, "s", "", "Age of the oldest acknowledged event that is not in ClickHouse; 0 if there is none."),
     of("tallyhouse.log.events", Gauge, "", "", "Events not in ClickHouse."),
     of("tallyhouse.log.groups", Histogram, "", "", "Events that were synced to disk together."),
     of("tallyhouse.log.segments", Gauge, "", "", "Sealed segments not in ClickHouse."),
     of("tallyhouse.log.segments.parked", Gauge, "", "", "Segments that ClickHouse refused."),
     of("tallyhouse.log.size", Gauge, "By", "", "Bytes of the log on disk."),
     of("tallyhouse.log.sync.duration", Histogram, "s", "", "Time of a write to the log and its fdatasync."),
-    of("tallyhouse.requests.in_flight", Gauge, "", "", "Calls under way, streams included."),
+    of("tallyhouse.requests.in_flight", Gauge, "", "", "Calls in flight, including streams."),
 ];
 
 impl Described {
@@ -96,7 +96,7 @@ pub fn reference_markdown() -> String {
         "# Metrics\n\n\
          Served at `/metrics` in Prometheus's text format, and checked with `promtool check metrics`. Names and labels of `http.*`, `rpc.*`\n\
          and `db.*` are those of OpenTelemetry's semantic conventions (1.40), with dots as underscores, and the same as in spans; `process_*` are those\n\
-         of Prometheus's own client libraries. No label holds an id, an organization, or anything else that callers choose. Histograms have `_bucket`, `_sum` and `_count`. Spans: `docs/tracing.md`.\n\n\
+         of Prometheus's own client libraries. No label contains an id, an organization, or another value that callers choose. Histograms have `_bucket`, `_sum` and `_count`. Spans: `docs/tracing.md`.\n\n\
          | metric | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for metric in CATALOGUE {

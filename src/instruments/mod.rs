@@ -17,12 +17,12 @@ const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// Bounds of numbers of events.
 const EVENTS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
 
-/// Makes instruments as they are described.
+/// Creates instruments as the catalogue describes them.
 pub struct Instruments(pub Meter);
 
 impl Instruments {
-    /// Those of the whole service. Ask for it only once the service has a place
-    /// to show them: before, they count for nobody.
+    /// The instruments of the service. Use it only after the meter provider has been installed;
+    /// earlier instruments record nothing.
     pub fn global() -> Self {
         Self(global::meter("tallyhouse"))
     }

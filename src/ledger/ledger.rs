@@ -330,7 +330,7 @@ impl Ledger {
     }
 
     fn raise_floor(&self, runs: &[Arc<Run>], floor: Day) -> Result<(), LedgerError> {
-        tracing::warn!(floor_day = floor.0, "the id ledger is full: ids of older events are let go");
+        tracing::warn!(floor_day = floor.0, "the id ledger is full: ids of the oldest days are dropped");
         {
             // First what is said of them, then the ids.
             let mut manifest = self.manifest.lock();

@@ -216,7 +216,7 @@ impl Drop for RunningQuery {
             let cancelled = tokio::time::timeout_at(until, canceller.cancel(&query_ids)).await;
             if let Ok(Err(error)) = &cancelled {
                 // It ends by its own time limit, until when its place is taken, unless ClickHouse is not there at all.
-                tracing::warn!(%error, "a query whose caller has gone could not be cancelled");
+                tracing::warn!(%error, "could not cancel a query whose caller has disconnected");
                 if !matches!(error, QueryError::Unreachable(_)) {
                     tokio::time::sleep_until(until).await;
                 }

@@ -101,7 +101,7 @@ impl Retention {
                 if tick % REFRESHES_PER_CHECK == 0 { self.check(&recorded).await } else { Ok(()) }
             };
             if let Err(error) = checked.await {
-                tracing::warn!(%error, "months that have passed the retention period could not be looked for");
+                tracing::warn!(%error, "could not look for months that have passed the retention period");
             }
         }
     }
@@ -127,7 +127,7 @@ impl Retention {
     fn agreed_time(&self, clickhouse: Timestamp) -> Option<Timestamp> {
         let own = self.clock.judge();
         let own =
-            own.inspect_err(|doubt| tracing::warn!(%doubt, "the time is in doubt: no events are deleted")).ok()?;
+            own.inspect_err(|doubt| tracing::warn!(%doubt, "the clock is not trusted: no events are deleted")).ok()?;
         let apart_ms = own.millis().saturating_sub(clickhouse.millis()).abs();
         if apart_ms > CLOCKS_APART_MILLIS_MAX {
             tracing::warn!(apart_ms, "the clocks of the service and of ClickHouse differ: no events are deleted");
@@ -154,7 +154,7 @@ impl Retention {
             self.store.record(period, DeletionState::Deleted, self.settings.retention_days).await?;
         }
         let events = self.store.delete_month(month.number()).await?;
-        tracing::info!(%month, events, "a month was deleted");
+        tracing::info!(%month, events, "deleted a month of events");
         Ok(())
     }
 

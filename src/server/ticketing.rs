@@ -165,7 +165,7 @@ impl ReadCounter for ReadsAsImpressions {
     async fn count_read(&self, id: ShowId) {
         // Whoever reads is answered either way.
         if let Err(error) = self.try_count(id).await {
-            tracing::warn!(%id, code = ?error.code, error = error.message, "a read is not counted");
+            tracing::warn!(%id, code = ?error.code, error = error.message, "a read of the catalogue was not counted");
         }
     }
 }
@@ -185,7 +185,7 @@ impl ReadsAsImpressions {
         let submission = self.pipeline.submit(&self.org_id, vec![draft], bytes, Durability::Logged).await?;
         let verdicts = submission.verdicts().await?;
         if verdicts.counts.accepted != 1 {
-            tracing::warn!(%id, verdicts = ?verdicts.verdicts, "a read is not counted");
+            tracing::warn!(%id, verdicts = ?verdicts.verdicts, "a read of the catalogue was not counted");
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ impl Forwarder {
         }
         let answered = tokio::time::timeout(self.run_max, request.send()).await;
         let answer = answered.map_err(|_| GatewayError::too_long())?.map_err(|error| {
-            tracing::warn!(%error, "a statement of an analyst had no answer");
+            tracing::warn!(%error, "a statement of an analyst received no answer");
             GatewayError::away()
         })?;
         if answer.status().is_success() {
@@ -129,7 +129,7 @@ impl Drop for Running {
                     tracing::warn!(error, "a statement of an analyst could not be killed");
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "a statement of an analyst could not be killed"),
-                Err(_) => tracing::warn!("a statement of an analyst goes on after it was killed"),
+                Err(_) => tracing::warn!("a statement of an analyst continues after it was killed"),
             }
             drop(turn);
         });

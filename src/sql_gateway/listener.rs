@@ -38,7 +38,7 @@ pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, tasks: T
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection for SQL could not be taken");
+                tracing::warn!(%error, "could not accept a connection for SQL");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -61,7 +61,7 @@ impl Export {
     pub fn end(self) {
         let Some(provider) = self.0 else { return };
         if let Err(error) = provider.shutdown_with_timeout(EXPORT_WAIT_MAX) {
-            tracing::warn!(%error, "the last spans could not be sent");
+            tracing::warn!(%error, "the last spans could not be exported");
         }
     }
 }
@@ -81,7 +81,7 @@ fn endpoint(config: &Config) -> Result<Option<String>, TelemetryError> {
             (None, _) => return Ok(None),
             (Some(endpoint), Some(protocol)) if protocol != "grpc" => {
                 // Meant for other programs too: no reason not to serve.
-                tracing::warn!(endpoint, protocol, "no spans are sent: this service speaks OTLP over grpc only");
+                tracing::warn!(endpoint, protocol, "no spans are exported: only OTLP over gRPC is supported");
                 return Ok(None);
             }
             (Some(endpoint), _) => endpoint,

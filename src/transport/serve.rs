@@ -117,7 +117,7 @@ pub async fn serve(
         () = connections.look_after() => {}
         () = over => {}
     }
-    tracing::warn!("requests that did not end in time are cut off");
+    tracing::warn!("closed requests that did not end in time");
     connections.cut_off_all();
     let _ = tokio::time::timeout(CUT_OFF_WAIT, served).await;
     Ok(())

@@ -15,7 +15,7 @@ use crate::events::{click, now_millis, timestamp, window};
 use crate::service::TestService;
 use crate::tokens::{Signer, changed, channel, claims, key_set, now, unsigned};
 
-const MISSING: &str = "a bearer token is needed";
+const MISSING: &str = "a bearer token is required";
 const MALFORMED: &str = "the token is malformed";
 const UNTRUSTED: &str = "the token's signature cannot be verified";
 const EXPIRED: &str = "the token has expired";

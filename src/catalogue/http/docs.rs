@@ -14,7 +14,7 @@ use super::{MountedApi, openapi};
 
 pub(super) async fn description(State(mounted): State<MountedApi>) -> Result<Response, Failure> {
     let json = openapi::description(mounted.prefix).map_err(|error| {
-        tracing::error!(%error, "the catalogue's interface cannot be described");
+        tracing::error!(%error, "could not create the catalogue's description");
         Failure::internal()
     })?;
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
@@ -51,7 +51,7 @@ fn file(name: &str, mounted: &MountedApi) -> Result<Response, Failure> {
         }
         Ok(None) => Err(Failure::no_such_path()),
         Err(error) => {
-            tracing::error!(%error, "a page of the documentation cannot be made");
+            tracing::error!(%error, "could not create a page of the documentation");
             Err(Failure::internal())
         }
     }

@@ -157,7 +157,7 @@ impl Pagination {
 /// A value as JSON.
 pub(super) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(value).map_err(|error| {
-        tracing::error!(%error, "an answer cannot be written");
+        tracing::error!(%error, "could not write an answer");
         Failure::internal()
     })
 }

@@ -69,14 +69,14 @@ impl Dispatcher {
         let mut swept_at: Option<Timestamp> = None;
         while !stop.is_cancelled() {
             let has_more = self.send_due().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "notifications cannot be read; they are kept");
+                tracing::warn!(%error, "could not read notifications");
                 false
             });
             let now = self.clock.now();
             if swept_at.is_none_or(|at| now.millis() - at.millis() >= millis(SWEEP_PAUSE)) {
                 swept_at = Some(now);
                 if let Err(error) = self.store.sweep(now, now.plus_millis(-millis(DELIVERED_KEPT))).await {
-                    tracing::warn!(%error, "the catalogue cannot be swept");
+                    tracing::warn!(%error, "could not sweep the catalogue");
                 }
             }
             if !has_more {
@@ -99,7 +99,7 @@ impl Dispatcher {
             let attempted = self.attempt(&claim).await;
             if let Err(error) = self.store.settle(&claim, &attempted, self.clock.now()).await {
                 let id = &claim.notification.id;
-                tracing::warn!(%error, id, "what became of a notification cannot be kept; it may be sent again");
+                tracing::warn!(%error, id, "could not record the result of a notification; it may be sent again");
             }
         });
         sent.await;
@@ -116,12 +116,12 @@ impl Dispatcher {
         let error: String = error.chars().filter(|char| *char != '\0').take(ERROR_CHARS_MAX).collect();
         let (id, attempt) = (&claim.notification.id, claim.attempt);
         if attempt >= self.settings.attempts_max {
-            tracing::error!(id, attempt, error, "a notification is given up");
+            tracing::error!(id, attempt, error, "gave up on a notification");
             return AttemptOutcome::GivenUp { error };
         }
         let wait = self.settings.backoff.wait(attempt, rand::random());
         let wait = retry_after.map_or(wait, |asked| wait.max(asked));
-        tracing::warn!(id, attempt, error, wait_ms = millis(wait), "a notification is sent again later");
+        tracing::warn!(id, attempt, error, wait_ms = millis(wait), "a notification failed and will be retried");
         AttemptOutcome::RetryAt { at: self.clock.now().plus_millis(millis(wait)), error }
     }
 }

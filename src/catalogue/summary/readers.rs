@@ -128,7 +128,7 @@ impl Summaries {
             let made = made.unwrap_or_else(|_| Err(SummaryError("the summarizer did not answer in time".to_owned())));
             match &made {
                 Ok(()) => finished.insert(key, progress.borrow().tokens.as_slice().into()),
-                Err(error) => tracing::warn!(%error, "a summary cannot be made"),
+                Err(error) => tracing::warn!(%error, "could not generate a summary"),
             }
             drop(place);
             progress.send_modify(|progress| progress.end = Some(made));

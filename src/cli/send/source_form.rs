@@ -30,9 +30,7 @@ pub(super) fn hint(start: &[u8]) -> Option<&'static str> {
             "this is JSON over several lines: one JSON object a line is read, as in `jq -c . FILE | tallyhouse send -`",
         ),
         Some(b'{') | None => None,
-        Some(_) if is_header(line) => {
-            Some("this is CSV; convert it to NDJSON, with one JSON object per line")
-        }
+        Some(_) if is_header(line) => Some("this is CSV; convert it to NDJSON, with one JSON object per line"),
         Some(_) => None,
     }
 }

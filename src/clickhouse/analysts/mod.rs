@@ -79,7 +79,7 @@ pub async fn create_views(endpoint: &Endpoint, org_ids: &[OrgId]) -> Result<(), 
         for statement in views(&endpoint.database, org_id) {
             client.query_raw(&statement).execute().await?;
         }
-        tracing::debug!(org_id = org_id.as_str(), "views for analysts are there");
+        tracing::debug!(org_id = org_id.as_str(), "the views for analysts exist");
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ impl AuditStore {
         Ok(insert.end().await?)
     }
 
-    /// Records that a repair was taken back.
+    /// Records that a repair was undone.
     pub async fn record_undone(&self, org_id: &str, undone: &RecordedRepair, at_micros: u64) -> Result<(), QueryError> {
         let statement = format!(
             "INSERT INTO audit_repairs (org_id, hour, rollup, repair_id, state, at, keys, added, taken, author, undoes) \

@@ -42,7 +42,7 @@ fn mend_table(table_dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     let (table, blocks) = (table_dir.display(), lost.len());
-    tracing::warn!(%table, blocks, "ClickHouse noted blocks that it does not have; their tokens are taken back");
+    tracing::warn!(%table, blocks, "ClickHouse recorded blocks that it does not have; withdrew their tokens");
     let mut file = OpenOptions::new().append(true).open(&path)?;
     file.set_len(whole.len() as u64)?; // A line that was cut short stands for nothing.
     for (part, block) in lost {

@@ -165,7 +165,7 @@ impl Fetcher {
                 }
             }
             if std::mem::take(&mut is_first) {
-                tracing::info!("another process is fetching ClickHouse; waiting for it");
+                tracing::info!("waiting for another process that downloads ClickHouse");
             }
             self.pause()?;
         }

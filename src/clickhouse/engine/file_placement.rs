@@ -21,7 +21,7 @@ pub(super) fn spread_parts(data_dir: &Path) {
         // The table may have been dropped since.
         if let Err(error) = mark(&table_dir) {
             let table = table_dir.display();
-            tracing::debug!(%error, %table, "the parts of a table are not spread over the disk");
+            tracing::debug!(%error, %table, "could not spread the parts of a table over the disk");
         }
     }
 }

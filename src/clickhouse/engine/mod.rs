@@ -176,7 +176,7 @@ impl Engine {
     pub async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.supervision.await {
-            tracing::error!(%error, "the supervision of ClickHouse failed");
+            tracing::error!(%error, "the supervisor of ClickHouse failed");
         }
     }
 }
@@ -196,7 +196,7 @@ fn own_executable() -> io::Result<PathBuf> {
 /// Says what analysts' queries could reach if one of the other barriers fell.
 fn warn_of_gaps(sandbox: SandboxStatus) {
     match sandbox {
-        SandboxStatus::Full => tracing::info!("ClickHouse runs in a sandbox: it sees its own directory only"),
+        SandboxStatus::Full => tracing::info!("ClickHouse runs in a sandbox"),
         SandboxStatus::Partial => tracing::warn!(
             "ClickHouse runs in a part of its sandbox: this kernel restricts its files, but not all of its ports, \
              signals and system calls (Linux 6.12 or later does)"
@@ -222,7 +222,7 @@ async fn first_start(mut starter: Starter) -> Result<(Starter, process::Process)
             StartError::InUse => return Err(EngineError::InUse { dir: starter.dir().to_owned() }),
             StartError::Ended { .. } | StartError::Hung { .. } if attempts + 1 < START_ATTEMPTS_MAX => {
                 attempts += 1;
-                tracing::warn!(%error, "ClickHouse did not start; trying again");
+                tracing::warn!(%error, "ClickHouse did not start; retrying");
             }
             StartError::Ended { .. } | StartError::Hung { .. } => return Err(EngineError::Start(error.to_string())),
             StartError::Io(_) => return Err(EngineError::Start(error.to_string())),

@@ -123,7 +123,7 @@ impl Process {
             self.terminate();
         }
         if tokio::time::timeout(wait_max, self.child.wait()).await.is_err() {
-            tracing::warn!(?wait_max, "ClickHouse did not shut down in time; it is killed");
+            tracing::warn!(?wait_max, "ClickHouse did not shut down in time; killing it");
             self.kill().await;
         }
     }

@@ -68,7 +68,7 @@ impl Source {
             match check_version(&path).await {
                 Ok(()) => return Ok(Self::Binary(path)),
                 Err(problem) => {
-                    tracing::info!(path = %path.display(), problem, "a ClickHouse on the PATH is passed over")
+                    tracing::info!(path = %path.display(), problem, "ignored a ClickHouse on the PATH")
                 }
             }
         }

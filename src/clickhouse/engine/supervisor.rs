@@ -116,7 +116,7 @@ impl Starter {
     async fn former_gone(&self) -> Result<(), StartError> {
         let deadline = Instant::now() + self.settings.former_wait_max;
         if self.home.is_locked()? {
-            tracing::info!(dir = %self.home.dir().display(), "waiting for a former ClickHouse to end");
+            tracing::info!(dir = %self.home.dir().display(), "waiting for an earlier ClickHouse process to end");
         }
         while self.home.is_locked()? {
             if Instant::now() > deadline {
@@ -188,7 +188,7 @@ impl Supervisor {
             self.pid.send_replace(None);
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             let output = self.starter.home.output_tail();
-            tracing::error!(status, output, "ClickHouse ended; starting it again");
+            tracing::error!(status, output, "ClickHouse ended; restarting it");
             let Some(restarted) = stop.run_until_cancelled(self.restart()).await else {
                 // A process that was just starting has been killed. Its lock
                 // is free when it has gone.
@@ -214,7 +214,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     let pause = pause(&self.starter.settings, attempts);
-                    tracing::warn!(%error, ?pause, "ClickHouse did not start; trying again");
+                    tracing::warn!(%error, ?pause, "ClickHouse did not start; retrying");
                     tokio::time::sleep(pause).await;
                 }
             }

@@ -126,7 +126,7 @@ impl KeySet {
         for (place, entry) in entries.into_iter().take(KEYS_MAX).enumerate() {
             match Key::parse(entry.get()) {
                 Ok(key) => keys.push(key),
-                Err(reason) => tracing::warn!(place, reason, "a key of the set is not used"),
+                Err(reason) => tracing::warn!(place, reason, "a key of the set is ignored"),
             }
         }
         Ok(Self::new(keys))

@@ -35,7 +35,7 @@ impl Refusal {
     /// The error for the caller.
     pub(in crate::transport) fn error(self) -> Error {
         match self {
-            Self::Missing => Error::unauthenticated("a bearer token is needed"),
+            Self::Missing => Error::unauthenticated("a bearer token is required"),
             Self::Malformed => Error::unauthenticated("the token is malformed"),
             Self::Untrusted => Error::unauthenticated("the token's signature cannot be verified"),
             Self::Expired => Error::unauthenticated("the token has expired"),

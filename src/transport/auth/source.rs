@@ -133,7 +133,7 @@ impl Source {
         let complaint = self.load().await.err().unwrap_or_default();
         let mut last = self.complaint.lock();
         if !complaint.is_empty() && *last != complaint {
-            tracing::warn!(error = complaint, "the keys for tokens cannot be read; those from before stay");
+            tracing::warn!(error = complaint, "could not read the keys for tokens; the previous keys stay in use");
         }
         *last = complaint;
     }
@@ -152,7 +152,7 @@ impl Source {
             return Ok(());
         }
         let keys = KeySet::parse(&text).map_err(|error| error.to_string())?;
-        tracing::info!(keys = keys.len(), "keys for tokens read");
+        tracing::info!(keys = keys.len(), "loaded the keys for tokens");
         *self.text.lock() = text;
         *self.keys.write() = Some(Arc::new(keys));
         Ok(())

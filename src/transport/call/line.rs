@@ -53,7 +53,7 @@ impl Lines {
         if self.second.swap(now, Ordering::Relaxed) != now {
             let left_out = self.in_second.swap(0, Ordering::Relaxed).saturating_sub(self.per_second);
             if left_out > 0 {
-                tracing::info!(target: "tallyhouse::request", left_out, "further calls went well");
+                tracing::info!(target: "tallyhouse::request", left_out, "further successful calls were not logged");
             }
         }
         self.in_second.fetch_add(1, Ordering::Relaxed) < self.per_second

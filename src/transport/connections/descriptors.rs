@@ -16,7 +16,7 @@ pub fn raise_descriptor_limit() {
     if current != maximum {
         let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
         if let Err(error) = raised {
-            tracing::debug!(%error, "the limit of open files stays as it is");
+            tracing::debug!(%error, "could not raise the limit of open files");
         }
     }
 }

@@ -43,7 +43,7 @@ impl Listener {
                 // The connection was gone before it was accepted.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "no connection can be accepted; one is closed");
+                    tracing::warn!(%error, "could not accept a connection; closing one");
                     self.connections.close_least_needed();
                     sleep(PAUSE).await;
                 }

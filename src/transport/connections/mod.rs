@@ -265,7 +265,7 @@ impl Connections {
             }
         }
         if cut_off > 0 {
-            tracing::warn!(connections = cut_off, "peers that do not read what they asked for are cut off");
+            tracing::warn!(connections = cut_off, "closed connections of peers that do not read");
         }
     }
 

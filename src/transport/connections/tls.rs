@@ -72,7 +72,7 @@ impl Tls {
             sleep(FILE_PAUSE).await;
             let complaint = self.refresh().await.err().map(|error| error.to_string()).unwrap_or_default();
             if !complaint.is_empty() && complaint != last_complaint {
-                tracing::warn!(error = complaint, "the certificate cannot be read again; the one from before stays");
+                tracing::warn!(error = complaint, "could not reload the certificate; the previous one stays in use");
             }
             last_complaint = complaint;
         }
@@ -88,7 +88,7 @@ impl Tls {
         }
         let loaded = parse(certificate, key, &self.certificate_file, &self.key_file)?;
         *self.loaded.write() = loaded;
-        tracing::info!(file = %self.certificate_file.display(), "a new certificate is used");
+        tracing::info!(file = %self.certificate_file.display(), "loaded a new certificate");
         Ok(())
     }
 

@@ -80,7 +80,7 @@ impl AuditService for Audits {
         // By itself, so that it is not broken off when nobody waits.
         let undone = tokio::spawn(async move { auditor.undo(&org_id, &repair_id).await }).await;
         let undone = undone.unwrap_or_else(|error| {
-            tracing::error!(%error, "the undoing of a repair broke down");
+            tracing::error!(%error, "the task that undoes a repair failed");
             Err(Error::internal())
         });
         Ok(Response::new(UndoRepairResponse { repair: Some(repair(undone.map_err(status::of)?)) }))

@@ -53,10 +53,10 @@ impl SegmentService for Segments {
         let log = Arc::clone(&self.context.app.log);
         // It renames files and syncs their directory.
         let retried = tokio::task::spawn_blocking(move || log.retry_parked()).await.map_err(|error| {
-            tracing::error!(%error, "parked segments could not be put back in line");
+            tracing::error!(%error, "could not retry parked segments");
             status::of(Error::internal())
         })?;
-        tracing::info!(segments = retried, "parked segments are tried again");
+        tracing::info!(segments = retried, "parked segments are retried");
         Ok(Response::new(RetryParkedSegmentsResponse { segments: u32::try_from(retried).unwrap_or(u32::MAX) }))
     }
 }

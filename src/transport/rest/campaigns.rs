@@ -18,13 +18,13 @@ use crate::transport::rfc3339;
 /// The most active campaigns.
 #[derive(Serialize, ToSchema)]
 pub(super) struct TopCampaigns {
-    /// The first moment answered for, in whole minutes.
+    /// The start of the window, in whole minutes.
     #[schema(format = DateTime, example = "2026-02-09T21:11:00Z")]
     from: String,
-    /// The moment after the last, in whole minutes.
+    /// The end of the window (exclusive), in whole minutes.
     #[schema(format = DateTime, example = "2026-02-10T21:11:00Z")]
     to: String,
-    /// Most events first; campaigns with as many, by `campaign_id`.
+    /// Most events first; equal counts by `campaign_id`.
     campaigns: Vec<TopCampaign>,
 }
 
@@ -56,14 +56,14 @@ impl From<&CampaignCount> for TopCampaign {
 #[utoipa::path(
     get, path = "/campaigns/top", operation_id = "getTopCampaigns", tag = "Counts", security(("token" = ["read"])),
     params(
-        ("from" = Option<String>, Query, format = DateTime, description = "The first moment. RFC 3339, any offset. Together with `to`."),
-        ("to" = Option<String>, Query, format = DateTime, description = "The moment after the last; after `from`."),
-        ("window" = Option<String>, Query, description = "Instead: the time up to now, as `90m`, `24h` (default) or `7d`."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 10 by default."),
+        ("from" = Option<String>, Query, format = DateTime, description = "The start of the window. RFC 3339, any offset. Together with `to`."),
+        ("to" = Option<String>, Query, format = DateTime, description = "The end of the window (exclusive); after `from`."),
+        ("window" = Option<String>, Query, description = "Alternatively, a duration up to now, such as `90m`, `24h` (default) or `7d`."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Largest number of entries; default 10."),
     ),
     responses(
         (status = 200, description = "The campaigns.", body = TopCampaigns, headers(
-            ("X-Cache" = String, description = "`HIT` when the answer came from memory, else `MISS`."),
+            ("X-Cache" = String, description = "`HIT` if the answer came from the cache, otherwise `MISS`."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
         )),
         AnyFailure,

@@ -24,8 +24,7 @@ use crate::domain::Error;
 use crate::transport::auth::RequiredAccess;
 use crate::transport::call::SharedBody;
 
-/// A page that shows the description by a script of another house, of one
-/// version.
+/// A page that shows the description with an external script of a fixed version.
 const REDOC: &str = concat!(
     "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Tallyhouse</title></head><body>",
     "<redoc spec-url=\"/openapi.json\"></redoc>",
@@ -33,12 +32,12 @@ const REDOC: &str = concat!(
     "<script src=\"https://cdn.redoc.ly/redoc/v2.5.0/bundles/redoc.standalone.js\"></script></body></html>",
 );
 
-/// Adds all; they are for everybody. The description is that of a service with
-/// these settings.
+/// Adds the routes, which require no token. The description is that of a service with these
+/// settings.
 pub(super) fn add(routes: Routes, settings: &Settings) -> Routes {
     let json = openapi::document(settings).map_or_else(
         |error| {
-            tracing::error!(%error, "the REST interface cannot be described");
+            tracing::error!(%error, "could not create the REST description");
             Bytes::from_static(b"{}")
         },
         |document| Bytes::from(document.to_string()),
@@ -67,7 +66,7 @@ pub(super) struct Written(Bytes);
 /// The description of this interface
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "getDescription", tag = "Service",
-    responses((status = 200, description = "OpenAPI. Pages to read it are at `/docs` and `/redoc`.", content_type = "application/json", body = Object)),
+    responses((status = 200, description = "The OpenAPI description. `/docs` and `/redoc` show it.", content_type = "application/json", body = Object)),
 )]
 pub(super) async fn description(State(Written(json)): State<Written>) -> Response {
     let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -105,7 +104,7 @@ fn page(name: &str, config: Arc<Config<'static>>) -> Response {
         }
         Ok(None) => Failure::no_such_path().into_response(),
         Err(error) => {
-            tracing::error!(%error, "a page of the documentation cannot be made");
+            tracing::error!(%error, "could not create a page of the documentation");
             Failure::from(Error::internal()).into_response()
         }
     }

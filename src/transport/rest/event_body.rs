@@ -7,15 +7,16 @@ use utoipa::ToSchema;
 use super::fields::{self, Faults, Text};
 use crate::domain::{Error, EventDraft, FieldError};
 
-/// The fields in the order in which they are named when they are at fault.
+/// The fields in the order in which errors name them.
 const FIELDS: [&str; 8] =
     ["event_id", "type", "campaign_id", "creative_id", "source", "occurred_at", "user_id", "metadata"];
 
-/// One event, as it is sent.
+/// An event to send.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewEvent)]
 pub(super) struct EventBody<'a> {
-    /// Identity: however often it is sent, it counts once. 1 to 128 bytes, no control characters.
+    /// The event's identity: it is counted once, however often it is sent. 1 to 128 bytes, no
+    /// control characters.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, min_length = 1, example = "0199c2f0-7d6c-7a51-9d2b-6a4f3c1e8b77")]
     event_id: Text<'a>,
@@ -23,7 +24,7 @@ pub(super) struct EventBody<'a> {
     #[serde(borrow, default, rename = "type")]
     #[schema(value_type = AdEventType, required)]
     event_type: Text<'a>,
-    /// The campaign it counts for. At most 256 bytes.
+    /// The campaign. At most 256 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, min_length = 1, example = "camp_123")]
     campaign_id: Text<'a>,
@@ -31,29 +32,30 @@ pub(super) struct EventBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "creative_9")]
     creative_id: Text<'a>,
-    /// The system that saw it. At most 256 bytes.
+    /// The system that recorded it. At most 256 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, min_length = 1, example = "web")]
     source: Text<'a>,
-    /// When it happened; kept to the millisecond. Not older than the retention time, not more than 5 minutes ahead.
+    /// When it happened, truncated to milliseconds. Not older than the retention period, and at
+    /// most 5 minutes ahead.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, format = DateTime, example = "2026-02-10T21:10:00.123Z")]
     occurred_at: Text<'a>,
-    /// The user it counts for. At most 256 bytes.
+    /// The user. At most 256 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "user_42")]
     user_id: Text<'a>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
-    /// Anything else, as one object. At most 16 KiB of JSON.
+    /// Further properties as an object. At most 16 KiB of JSON.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
 }
 
-/// The types of events this resource takes.
+/// The event types of this resource.
 #[derive(ToSchema)]
 #[schema(as = AdEventType, rename_all = "lowercase")]
 #[allow(dead_code, reason = "describes")]
@@ -68,7 +70,7 @@ impl<'a> EventBody<'a> {
     /// Reads a body.
     ///
     /// # Errors
-    /// `Invalid` when it is not one JSON object. Its fields are not judged yet.
+    /// `Invalid` if it is not one JSON object. Its fields are not validated yet.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Error> {
         fields::read_object(bytes).map_err(|error| error.invalid("body"))
     }
@@ -151,7 +153,7 @@ mod tests {
         future_millis_max: 300_000,
     };
 
-    /// The fields at fault, in order.
+    /// The invalid fields, in order.
     fn faults(body: &str) -> Vec<String> {
         let faults = match EventBody::read(body.as_bytes()) {
             Err(error) => error.fields,

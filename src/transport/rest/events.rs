@@ -25,14 +25,15 @@ use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
 use crate::transport::{Cursors, properties, rfc3339};
 
-/// How long the sender of an undecided event is told to wait.
+/// The `Retry-After` for an undecided event.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What became of an event.
+/// The verdict on an event.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Taken<'a> {
-    /// `accepted`: new, durable and counted. `duplicate`: already there with the same payload. `conflict`: its id is
-    /// already there with another payload, which stays. Only `accepted` was counted.
+    /// `accepted`: new, durable and counted. `duplicate`: already stored with the same payload.
+    /// `conflict`: its id is already stored with another payload, which stays. Only `accepted` was
+    /// counted.
     #[schema(value_type = Outcome)]
     status: &'static str,
     /// The event's id.
@@ -53,16 +54,16 @@ pub(super) enum Outcome {
     Conflict,
 }
 
-/// Take one event
+/// Send one event
 ///
-/// Answers once the event is durable. Sending again is always safe.
+/// Answers when the event is durable. It is always safe to send it again.
 #[utoipa::path(
     post, path = "/events", operation_id = "postEvent", tag = "Events", security(("token" = ["ingest"])),
-    request_body(content = EventBody, description = "The event. Unknown fields are ignored; null is as if left out."),
+    request_body(content = EventBody, description = "The event. Unknown fields are ignored; null means missing."),
     responses(
-        (status = 202, description = "What became of it.", body = Taken, headers(
-            ("RateLimit" = String, description = "What is left of the organization's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
-            ("RateLimit-Policy" = String, description = "That limit: how many in how many seconds."),
+        (status = 202, description = "The verdict.", body = Taken, headers(
+            ("RateLimit" = String, description = "What remains of the organization's limit, if there is one; see draft-ietf-httpapi-ratelimit-headers."),
+            ("RateLimit-Policy" = String, description = "That limit: the number of events, and the window in seconds."),
         )),
         (status = 408, description = "The body did not arrive in time: `REQUEST_TIMEOUT`.", body = ErrorBody),
         (status = 413, description = "The body is too large: `TOO_LARGE`.", body = ErrorBody),
@@ -110,29 +111,29 @@ pub(super) struct Stored {
     #[serde(rename = "type")]
     #[schema(example = "click")]
     event_type: String,
-    /// The campaign it counts for; null when none.
+    /// The campaign; null if none.
     #[schema(required)]
     campaign_id: Option<String>,
-    /// The creative; null when none.
+    /// The creative; null if none.
     #[schema(required)]
     creative_id: Option<String>,
-    /// The system that saw it; null when unknown.
+    /// The system that recorded it; null if unknown.
     #[schema(required)]
     source: Option<String>,
-    /// The user it counts for; null when none.
+    /// The user; null if none.
     #[schema(required)]
     user_id: Option<String>,
     /// When it happened, to the millisecond.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00.123Z")]
     occurred_at: String,
-    /// When the service took it, to the microsecond.
+    /// When the service received it, to the microsecond.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00.456789Z")]
     received_at: String,
-    /// The producer's own number; left out when none.
+    /// The producer's sequence number; left out if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u64, required = false, nullable = false)]
     seq: Option<u64>,
-    /// Anything else; an empty object when there is nothing.
+    /// The properties; an empty object if there are none.
     #[schema(value_type = Object)]
     metadata: Value,
 }
@@ -160,12 +161,12 @@ impl From<StoredEvent> for Stored {
 pub(super) struct Page {
     /// Newest `occurred_at` first.
     events: Vec<Stored>,
-    /// Ask with this as `cursor`, and the same filters, for the next page; null when this was the last.
+    /// The `cursor` of the next page, with the same filters; null if this is the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// Stored events, newest first
+/// List stored events, newest first
 #[utoipa::path(
     get, path = "/events", operation_id = "listEvents", tag = "Events", security(("token" = ["read"])),
     params(
@@ -174,8 +175,8 @@ pub(super) struct Page {
         ("type" = Option<Vec<String>>, Query, style = Form, explode, max_items = 20, description = "Only events of this type; repeatable, up to 20 times."),
         ("from" = Option<String>, Query, format = DateTime, description = "Only events at or after this time. RFC 3339, any offset."),
         ("to" = Option<String>, Query, format = DateTime, description = "Only events before this time; after `from`."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "How many at most; 50 by default."),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before, with the same filters."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Largest number of entries; default 50."),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page, with the same filters."),
     ),
     responses(
         (status = 200, description = "A page of events.", body = Page, headers(
@@ -219,7 +220,7 @@ pub(super) fn question(
     Ok((filter, limit, after))
 }
 
-/// One stored event
+/// Show a stored event
 #[utoipa::path(
     get, path = "/events/{event_id}", operation_id = "getEvent", tag = "Events", security(("token" = ["read"])),
     params(("event_id" = String, Path, description = "The event's id, percent-encoded.")),
@@ -228,7 +229,7 @@ pub(super) fn question(
             ("X-Cache" = String, description = "Always `MISS`: events are not cached."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time can be found. RFC 3339."),
         )),
-        (status = 404, description = "There is no event of this id: `NOT_FOUND`.", body = ErrorBody),
+        (status = 404, description = "There is no event with this id: `NOT_FOUND`.", body = ErrorBody),
         AnyFailure,
     ),
 )]

@@ -14,7 +14,7 @@ use super::rate_limit;
 use crate::domain::{Breach, Error, ErrorCode, FieldError};
 use crate::transport::error::names;
 
-/// An error, on its way to a response.
+/// An error with its HTTP status, before it is written.
 #[derive(Debug)]
 pub(in crate::transport) struct Failure {
     status: StatusCode,
@@ -47,7 +47,7 @@ impl Failure {
         Self::http(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not have this method")
     }
 
-    /// The body is of a kind that is not read here.
+    /// The content type of the body is not supported.
     pub(in crate::transport) const fn unsupported_media_type(message: &'static str) -> Self {
         Self::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
     }
@@ -57,13 +57,14 @@ impl Failure {
         Self::http(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not arrive in time")
     }
 
-    /// The body is no JSON. (Where a contract tells that from JSON that is wrong.)
+    /// The body is not JSON. (For contracts that distinguish this from invalid fields.)
     pub(super) fn malformed_json(message: String) -> Self {
         let details = vec![FieldError::new("body", message)];
         Self { details, ..Self::http(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "the body cannot be read") }
     }
 
-    /// The cursor is not one of this list's. (Where a contract tells that from other wrong parameters.)
+    /// The cursor is not one of this list. (For contracts that distinguish this from other invalid
+    /// parameters.)
     pub(super) fn invalid_cursor(error: Error) -> Self {
         let Self { details, .. } = Self::from(error);
         Self { details, ..Self::http(StatusCode::BAD_REQUEST, "INVALID_CURSOR", "the cursor cannot be used") }
@@ -115,30 +116,31 @@ pub(super) struct ErrorBody {
     error: ErrorInfo,
 }
 
-/// What went wrong.
+/// The error.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ErrorInfo {
-    /// For programs. It never changes.
+    /// A stable code for programs.
     #[schema(example = "VALIDATION_ERROR")]
     code: &'static str,
-    /// For people.
+    /// A readable message.
     #[schema(value_type = String, example = "validation failed")]
     message: Cow<'static, str>,
-    /// Every field at fault; often none.
+    /// Every invalid field; often none.
     details: Vec<Detail>,
 }
 
 impl ErrorInfo {
-    /// The service cannot do it now.
+    /// The service cannot answer at the moment.
     pub(super) fn unavailable(message: String) -> Self {
         Self { code: names(ErrorCode::Unavailable).code, message: Cow::Owned(message), details: Vec::new() }
     }
 }
 
-/// One thing wrong with one field.
+/// An invalid field.
 #[derive(Clone, Serialize, ToSchema)]
 pub(super) struct Detail {
-    /// The field's or the parameter's name; `body` for the body as a whole. A place within a field has dots.
+    /// The field's or the parameter's name; `body` for the body as a whole. A path within a field
+    /// uses dots.
     #[schema(example = "occurred_at")]
     pub(super) field: String,
     /// What is wrong and what is allowed.
@@ -152,39 +154,41 @@ impl From<FieldError> for Detail {
     }
 }
 
-/// What can go wrong with any request, for its description.
+/// The errors of any request, for its description.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes")]
 pub(super) enum AnyFailure {
-    /// Something in the request is wrong: `VALIDATION_ERROR`, with every field at fault.
+    /// The request is invalid: `VALIDATION_ERROR`, with every invalid field.
     #[response(status = 422)]
     Invalid(ErrorBody),
-    /// There is no good token: `UNAUTHENTICATED`. (Not without authentication.)
+    /// The token is missing or invalid: `UNAUTHENTICATED`. (Only with authentication.)
     #[response(status = 401, headers(("WWW-Authenticate" = String, description = "What is wrong with the token.")))]
     Unauthenticated(ErrorBody),
     /// The token does not allow this, or the request names another organization than the token: `PERMISSION_DENIED`.
     #[response(status = 403)]
     Forbidden(ErrorBody),
-    /// The organization, or a user of the events, is over a rate limit: `RATE_LIMITED`. Nothing was taken.
+    /// The organization, or a user of the events, is over a rate limit: `RATE_LIMITED`. Nothing was
+    /// stored.
     #[response(status = 429, headers(
         ("Retry-After" = u64, description = "Seconds to wait."),
-        ("RateLimit" = String, description = "What is left of which limit, and in how many seconds there is more; see draft-ietf-httpapi-ratelimit-headers."),
-        ("RateLimit-Policy" = String, description = "The limits: how many in how many seconds."),
+        ("RateLimit" = String, description = "What remains of which limit, and the seconds until it is renewed; see draft-ietf-httpapi-ratelimit-headers."),
+        ("RateLimit-Policy" = String, description = "The limits: the number of events, and the window in seconds."),
     ))]
     Limited(ErrorBody),
-    /// The service is at fault: `INTERNAL`.
+    /// An internal error: `INTERNAL`.
     #[response(status = 500)]
     Internal(ErrorBody),
-    /// Too much to do (`OVERLOADED`), or a part of the service cannot be reached (`UNAVAILABLE`): try again.
+    /// The service is overloaded (`OVERLOADED`), or a part of it cannot be reached (`UNAVAILABLE`);
+    /// retry.
     #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds to wait.")))]
     Unavailable(ErrorBody),
 }
 
-/// What can go wrong with any body under `/api/v1`, for its description.
+/// The errors of any body under `/api/v1`, for its description.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes")]
 pub(super) enum BodyFailure {
-    /// The body is no JSON: `MALFORMED_JSON`.
+    /// The body is not JSON: `MALFORMED_JSON`.
     #[response(status = 400)]
     Malformed(ErrorBody),
     /// The body did not arrive in time: `REQUEST_TIMEOUT`.

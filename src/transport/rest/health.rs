@@ -18,10 +18,10 @@ use crate::health::{Effect, Reason, Status};
 use crate::transport::context::TransportContext;
 use crate::transport::rfc3339;
 
-/// How long a probe is told to wait, in seconds.
+/// The `Retry-After` of probes, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// The process runs.
+/// The answer of the liveness probe.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Alive {
     /// Always `ok`.
@@ -29,37 +29,38 @@ pub(super) struct Alive {
     status: &'static str,
 }
 
-/// Is the process alive?
+/// Liveness probe
 #[utoipa::path(
     get, path = "/healthz", operation_id = "getHealth", tag = "Service",
-    responses((status = 200, description = "It is.", body = Alive)),
+    responses((status = 200, description = "The process runs.", body = Alive)),
 )]
 pub(super) async fn alive() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
-/// How the service is. While every event is refused, `error` is there too.
+/// The state of the service. Has `error` while every event is refused.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// `ready`; `degraded` when events are taken and something else is wrong, such as that ClickHouse is away or has
-    /// refused segments; `refusing` when every event is refused.
+    /// `ready`; `degraded` if events are accepted and something else is wrong, for example
+    /// ClickHouse is unreachable or has refused segments; `refusing` if every event is refused.
     #[schema(example = "ready")]
     status: &'static str,
-    /// Why the status is not `ready`; the gravest reason first. `docs/health.md` lists the codes.
+    /// Why the status is not `ready`; the most serious reason first. `docs/health.md` lists the
+    /// codes.
     reasons: Vec<ReadinessReason>,
     /// Whether ClickHouse answers: `up` or `away`.
     #[schema(example = "up")]
     clickhouse: &'static str,
-    /// How much of the embedded ClickHouse's sandbox the kernel enforces: `full`, `partial` or `none`. Left out where
-    /// ClickHouse is a server of its own.
+    /// How much of the embedded ClickHouse's sandbox the kernel enforces: `full`, `partial` or
+    /// `none`. Left out if ClickHouse is a separate server.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "full")]
     engine_sandbox: Option<&'static str>,
-    /// What of the log is not in ClickHouse yet.
+    /// The part of the log that is not in ClickHouse yet.
     segments: Waiting,
-    /// What the audit of the rollups has found.
+    /// The findings of the audit.
     audit: Audited,
-    /// The error that callers with events get, in the form of all errors.
+    /// The error that callers with events receive.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorInfo>,
 }
@@ -67,13 +68,13 @@ pub(super) struct Readiness {
 /// A reason why events are refused, or counted late.
 #[derive(Serialize, ToSchema)]
 struct ReadinessReason {
-    /// For programs. It never changes.
+    /// A stable code for programs.
     #[schema(example = "CLICKHOUSE_AWAY")]
     code: &'static str,
-    /// For people: the values of now, and the setting.
+    /// A readable message with current values and the setting.
     #[schema(example = "ClickHouse does not answer")]
     message: String,
-    /// Whether it makes the service refuse every event.
+    /// Whether every event is refused for this reason.
     refuses_events: bool,
 }
 
@@ -84,28 +85,29 @@ impl From<Reason> for ReadinessReason {
     }
 }
 
-/// What the audit of the rollups has found since the service started. Differences do not make the service unready.
+/// The findings of the audit since the service started. Differences do not make the service
+/// unready.
 #[derive(Serialize, ToSchema)]
 struct Audited {
-    /// When the background audit last looked at an hour.
+    /// When the background audit last audited an hour.
     #[schema(example = "2026-02-10T21:00:00Z")]
     last_audit_at: Option<String>,
-    /// Hours that it has looked at.
+    /// Hours that it has audited.
     hours: u64,
     /// Hours that were repaired.
     repaired: u64,
     /// Hours of organizations in which a rollup is wrong.
     different: u64,
-    /// Hours of organizations that could not be judged yet.
+    /// Hours of organizations that could not be decided yet.
     undecided: u64,
-    /// Hours of organizations in which a rollup counts more events than are stored, without a sign that they were counted
-    /// twice.
+    /// Hours of organizations in which a rollup counts more events than are stored, without proof
+    /// that they were counted twice.
     events_missing: u64,
-    /// Hours that were not right and are not counted above, since there are too many.
+    /// Hours that were not right and are not counted above, because there are too many.
     left_out: u64,
     /// Hours that wait to be audited.
     due: u64,
-    /// Why the background audit could not look at its last hour. Empty: it could.
+    /// Why the background audit could not audit its last hour. Empty if it could.
     last_error: &'static str,
 }
 
@@ -127,23 +129,23 @@ impl From<StatusReport> for Audited {
     }
 }
 
-/// What of the log is not in ClickHouse yet.
+/// The part of the log that is not in ClickHouse yet.
 #[derive(Serialize, ToSchema)]
 struct Waiting {
     /// Segments that wait to be inserted.
     waiting: usize,
-    /// Segments that ClickHouse refused, and that are retried by command.
+    /// Segments that ClickHouse refused. They are retried by command.
     parked: usize,
     /// Events in all segments.
     rows: u64,
 }
 
-/// Does the service take events?
+/// Readiness probe
 #[utoipa::path(
     get, path = "/readyz", operation_id = "getReadiness", tag = "Service",
     responses(
-        (status = 200, description = "It does: `ready` or `degraded`.", body = Readiness),
-        (status = 503, description = "It refuses every event, or is stopping: `UNAVAILABLE`. `reasons` says why.", body = Readiness,
+        (status = 200, description = "Events are accepted: `ready` or `degraded`.", body = Readiness),
+        (status = 503, description = "Every event is refused, or the service is stopping: `UNAVAILABLE`. See `reasons`.", body = Readiness,
             headers(("Retry-After" = u64, description = "Seconds to wait."))),
     ),
 )]
@@ -155,7 +157,7 @@ pub(super) async fn ready(State(context): State<Arc<TransportContext>>) -> Respo
     let reasons = match reasons {
         Ok(reasons) => reasons,
         Err(error) => {
-            tracing::error!(%error, "the checks of health failed");
+            tracing::error!(%error, "the health checks failed");
             return Failure::from(Error::internal()).into_response();
         }
     };

@@ -27,7 +27,7 @@ pub(super) fn document(config: &Config) -> Result<Value, serde_json::Error> {
     Ok(document)
 }
 
-/// Every operation: its path, its method, and what is said of it.
+/// Every operation: its path, its method, and its description.
 fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &mut Value)> {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     paths.flat_map(|(path, methods)| {
@@ -36,15 +36,15 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
     })
 }
 
-/// What routes and types say of themselves.
+/// The descriptions of routes and types.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Tallyhouse",
         description = "Counts every event id exactly once.\n\nEvery error has the same body. An unknown path answers \
             404 `NOT_FOUND`, a wrong method 405 `METHOD_NOT_ALLOWED` with `Allow`. Unknown parameters are ignored. \
-            Where the service has authentication, requests send a bearer token, which names their organization. \
-            Bodies may be compressed (`Content-Encoding: gzip`), and so are large answers for who accepts it. \
+            If the service has authentication, requests require a bearer token, which names their organization. \
+            Bodies can be compressed (`Content-Encoding: gzip`). Large answers are compressed if the request accepts gzip. \
             The same port speaks gRPC and grpc-web; reflection describes it.",
     ),
     servers((url = "/")),
@@ -58,15 +58,15 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
     ),
     modifiers(&BearerToken, &UnderBothNames),
     tags(
-        (name = "Events", description = "Events in, and single events out."),
-        (name = "Counts", description = "Answers from the rollups."),
-        (name = "Analytics", description = "Customer analytics: the same events and counts by their contract, and what belongs to them."),
-        (name = "Service", description = "The service itself."),
+        (name = "Events", description = "Send events, and read single events."),
+        (name = "Counts", description = "Read counts from the rollups."),
+        (name = "Analytics", description = "Customer analytics: events, counts, daily metrics, organizations and users."),
+        (name = "Service", description = "Probes, metrics and this description."),
     ),
 )]
 struct Description;
 
-/// Describes the token that requests show.
+/// Describes the bearer token.
 struct BearerToken;
 
 impl Modify for BearerToken {
@@ -78,7 +78,7 @@ impl Modify for BearerToken {
     }
 }
 
-/// Describes the routes that are served under `/api/v1` as they are elsewhere.
+/// Describes routes that are also served under `/api/v1`.
 struct UnderBothNames;
 
 impl Modify for UnderBothNames {

@@ -18,26 +18,27 @@ use crate::transport::rfc3339;
 /// One campaign's counts.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
-    /// The campaign asked for.
+    /// The requested campaign.
     #[schema(example = "camp_123")]
     campaign_id: String,
-    /// The first moment answered for: `from`, rounded down to whole minutes.
+    /// The start of the window: `from`, rounded down to whole minutes.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00Z")]
     from: String,
-    /// The moment after the last: `to`, rounded up to whole minutes.
+    /// The end of the window (exclusive): `to`, rounded up to whole minutes.
     #[schema(format = DateTime, example = "2026-02-10T21:20:00Z")]
     to: String,
     /// The length of a bucket: `minute`, `hour` or `day`.
     #[schema(example = "minute")]
     granularity: &'static str,
-    /// Buckets with events, in order of time. The first and the last count only what lies within the window.
+    /// Buckets with events, in order of time. The first and the last count only events within the
+    /// window.
     series: Vec<Bucket>,
 }
 
 /// One bucket.
 #[derive(Serialize, ToSchema)]
 struct Bucket {
-    /// Its first moment.
+    /// The start.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00Z")]
     ts: String,
     /// Events of type `impression`.
@@ -62,13 +63,13 @@ impl From<&CampaignBucket> for Bucket {
     get, path = "/stats", operation_id = "getStats", tag = "Counts", security(("token" = ["read"])),
     params(
         ("campaign_id" = String, Query, description = "The campaign."),
-        ("from" = String, Query, format = DateTime, description = "The first moment. RFC 3339, any offset."),
-        ("to" = String, Query, format = DateTime, description = "The moment after the last; after `from`."),
+        ("from" = String, Query, format = DateTime, description = "The start of the window. RFC 3339, any offset."),
+        ("to" = String, Query, format = DateTime, description = "The end of the window (exclusive); after `from`."),
         ("granularity" = Option<String>, Query, description = "The length of a bucket: `minute` (default), `hour` or `day`. At most 50,000 buckets."),
     ),
     responses(
         (status = 200, description = "The counts.", body = Stats, headers(
-            ("X-Cache" = String, description = "`HIT` when the answer came from memory, else `MISS`."),
+            ("X-Cache" = String, description = "`HIT` if the answer came from the cache, otherwise `MISS`."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
         )),
         AnyFailure,

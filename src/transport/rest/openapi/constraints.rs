@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 
-/// Words that are never anything else.
+/// Fields with a fixed set of values.
 const ORG_ID: &str = "^[A-Za-z0-9_.-]{1,64}$";
 const METRIC: &str = "^[A-Za-z0-9_.-]{1,64}$";
 const WINDOW: &str = "^[0-9]+[mhd]$";
 const DATE_OR_TIME: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?$";
 
-/// Adds what routes and types do not say of themselves.
+/// Adds constraints that routes and types do not declare.
 pub(super) fn complete(document: &mut Value, config: &Config) {
     for (schema, property, constraints) in properties(config) {
         let place = &mut document["components"]["schemas"][schema]["properties"][property];
@@ -35,7 +35,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Adds keywords to a schema. One that may also be null still may.
+/// Adds keywords to a schema. A nullable schema stays nullable.
 fn add(schema: &mut Value, constraints: &Value) {
     let types = &schema["type"];
     let may_be_null = types.as_array().is_some_and(|types| types.iter().any(|name| name == "null"));

@@ -13,7 +13,7 @@ type Fault = (&'static str, &'static str);
 const CODES: [(&str, u16, &str, Option<Fault>); 17] = [
     ("MALFORMED_JSON", 400, "the body cannot be read", Some(("body", "must be one JSON object"))),
     ("INVALID_CURSOR", 400, "the cursor cannot be used", Some(("cursor", "must be a cursor of this list"))),
-    ("UNAUTHENTICATED", 401, "a bearer token is needed", None),
+    ("UNAUTHENTICATED", 401, "a bearer token is required", None),
     ("PERMISSION_DENIED", 403, "the token does not have the scope 'read'", None),
     ("NOT_FOUND", 404, "there is no such event", None),
     ("METHOD_NOT_ALLOWED", 405, "this path does not have this method", None),
@@ -31,7 +31,7 @@ const CODES: [(&str, u16, &str, Option<Fault>); 17] = [
     ),
     ("RATE_LIMITED", 429, "the organization is over its limit", None),
     ("INTERNAL", 500, "internal error; the service's log has the cause", None),
-    ("OVERLOADED", 503, "too many questions at a time", None),
+    ("OVERLOADED", 503, "too many queries at a time", None),
     ("UNAVAILABLE", 503, "ClickHouse cannot be reached", None),
 ];
 

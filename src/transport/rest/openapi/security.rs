@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 
-/// Says of every operation what it requires. One that is open to everybody says
-/// so with an empty list: left out, it would mean nothing was said.
+/// Adds the required scope to every operation. Open operations get an empty list, since a missing
+/// one would be undefined.
 pub(super) fn complete(document: &mut Value, config: &Config) {
     for (path, _, operation) in super::operations(document) {
         if path == "/metrics" && config.metrics_open {

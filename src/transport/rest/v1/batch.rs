@@ -10,12 +10,12 @@ use crate::transport::rest::fields::{self, Faults, First, Text};
 
 /// Most events of one call.
 pub(super) const EVENTS_MAX: usize = 100;
-/// What is named when an event as a whole is at fault.
+/// The field name of errors about an event as a whole.
 const EVENT: &str = "event";
 
-/// What the fields are called here whose names in the domain are others.
+/// Fields that have other names in the domain.
 const NAMES: [(&str, &str); 2] = [("type", "event_type"), ("occurred_at", "timestamp")];
-/// The fields in the order in which they are named when they are at fault.
+/// The fields in the order in which errors name them.
 pub(in crate::transport::rest) const FIELDS: [&str; 10] = [
     EVENT,
     "event_id",
@@ -29,16 +29,16 @@ pub(in crate::transport::rest) const FIELDS: [&str; 10] = [
     "creative_id",
 ];
 
-/// One event, as it is sent.
+/// An event to send.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = AnalyticsEvent)]
 pub(in crate::transport::rest) struct EventItem<'a> {
-    /// Identity: however often it is sent, it counts once. 1 to 128 bytes, no control characters. May be left out with
-    /// an `Idempotency-Key`.
+    /// The event's identity: it is counted once, however often it is sent. 1 to 128 bytes, no
+    /// control characters. Optional with an `Idempotency-Key`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, min_length = 1, example = "0199c2f0-7d6c-7a51-9d2b-6a4f3c1e8b77")]
     event_id: Text<'a>,
-    /// The user it counts for. At most 256 bytes.
+    /// The user. At most 256 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "user_42")]
     user_id: Text<'a>,
@@ -46,23 +46,24 @@ pub(in crate::transport::rest) struct EventItem<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = String, required, min_length = 1, example = "page_view")]
     event_type: Text<'a>,
-    /// Anything else, as one object. At most 16 KiB of JSON.
+    /// Further properties as an object. At most 16 KiB of JSON.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>)]
     properties: Option<&'a RawValue>,
-    /// When it happened; kept to the millisecond. Not older than the retention time, not more than 5 minutes ahead.
+    /// When it happened, truncated to milliseconds. Not older than the retention period, and at
+    /// most 5 minutes ahead.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, format = DateTime, example = "2026-02-10T21:10:00.123Z")]
     timestamp: Text<'a>,
-    /// The producer's own number for ordering a user's events; 0 when none.
+    /// A number by which the producer orders the events of a user; 0 if none.
     #[serde(borrow, default)]
     #[schema(value_type = Option<u64>)]
     seq: Option<&'a RawValue>,
-    /// The system that saw it. At most 256 bytes.
+    /// The system that recorded it. At most 256 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "web")]
     source: Text<'a>,
-    /// The campaign it counts for. At most 256 bytes.
+    /// The campaign. At most 256 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "camp_123")]
     campaign_id: Text<'a>,
@@ -70,15 +71,14 @@ pub(in crate::transport::rest) struct EventItem<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "creative_9")]
     creative_id: Text<'a>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
 }
 
 impl EventItem<'_> {
-    /// The event it means. What is wrong so far is in the draft, under the
-    /// domain's names.
+    /// The draft of the event, with errors so far under the domain's names.
     fn draft(&self, properties_bytes_max: usize) -> EventDraft<'_> {
         let mut faults = Faults::default();
         EventDraft {
@@ -96,21 +96,21 @@ impl EventItem<'_> {
     }
 }
 
-/// Some events, as they are sent.
+/// A batch of events to send.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = AnalyticsEvents)]
 pub(in crate::transport::rest) struct EventsBody<'a> {
-    /// The events, at most 100. Each is judged for itself.
+    /// The events, at most 100. Each is validated by itself.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<EventItem>, required, min_items = 1, max_items = 100)]
     events: Option<&'a RawValue>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
 }
 
-/// Some events that have been read, each of them or what is wrong with it.
+/// A parsed batch: each event, or its errors.
 pub(in crate::transport::rest) struct Batch<'a> {
     items: Vec<Result<EventItem<'a>, String>>,
     org_id: Text<'a>,
@@ -120,8 +120,8 @@ impl<'a> Batch<'a> {
     /// Reads a body.
     ///
     /// # Errors
-    /// 400 for what is no JSON; 422 when it is not an object with 1 to 100
-    /// events. The events are not judged yet.
+    /// 400 if it is not JSON; 422 if it is not an object with 1 to 100 events. The events are not
+    /// validated yet.
     pub(in crate::transport::rest) fn read(bytes: &'a [u8]) -> Result<Self, Failure> {
         let EventsBody { events, org_id } = fields::read_object(bytes).map_err(fields::NotAnObject::failure)?;
         let read = |item: &'a RawValue| fields::read_object(item.get().as_bytes()).map_err(|error| error.message);
@@ -129,13 +129,13 @@ impl<'a> Batch<'a> {
         Ok(Self { items: items.into_iter().map(read).collect(), org_id })
     }
 
-    /// Every organization that is named, in the body or in an event.
+    /// Every organization that the body or an event names.
     pub(in crate::transport::rest) fn org_ids(&self) -> impl Iterator<Item = &str> {
         let of_items = self.items.iter().flatten().filter_map(|item| item.org_id.org_id());
         self.org_id.org_id().into_iter().chain(of_items)
     }
 
-    /// The events they mean, in order.
+    /// The drafts of the events, in order.
     pub(in crate::transport::rest) fn drafts(&self, properties_bytes_max: usize) -> Vec<EventDraft<'_>> {
         let items = self.items.iter();
         items
@@ -178,7 +178,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_770_757_800_000);
 
-    /// The fields at fault of the one event.
+    /// The invalid fields of the one event.
     fn check(event: &str, expected: &[&str]) {
         let body = format!("{{\"events\":[{event}]}}");
         let batch = Batch::read(body.as_bytes()).expect("a batch");

@@ -21,25 +21,25 @@ use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failur
 use crate::transport::rest::fields::{Faults, NotAnObject, Text, read_object};
 use crate::transport::rfc3339;
 
-/// A version, as it is sent.
+/// A version to register.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewEventType)]
 pub(in crate::transport::rest) struct EventTypeBody<'a> {
-    /// That of the last version plus one; or that of the last version itself, with the same schema: nothing changes
-    /// then. Left out: the next one, or the last one when the schema is the same.
+    /// The last version's number plus one, or the last version's number with the same schema, which
+    /// changes nothing. Default: the next number, or the last one if the schema is the same.
     #[serde(borrow, default)]
     #[schema(value_type = Option<u32>, minimum = 1, example = 2)]
     version: Option<&'a RawValue>,
-    /// What `properties` must satisfy: a JSON Schema (draft 2020-12) of at most 64 KiB. References lead to
-    /// `#/$defs/…` of the same schema. Left out: anything will do.
+    /// The schema of `properties`: a JSON Schema (draft 2020-12) of at most 64 KiB. References
+    /// point to `#/$defs/…` of the same schema. Default: all properties are accepted.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>)]
     schema: Option<&'a RawValue>,
-    /// Registers the version even though it may refuse what the last one accepts.
+    /// Registers the version even if it may refuse what the last one accepts.
     #[serde(borrow, default)]
     #[schema(value_type = Option<bool>)]
     force: Option<&'a RawValue>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -74,7 +74,7 @@ pub(in crate::transport::rest) struct EventTypeVersion {
     /// The version's number, from 1.
     #[schema(example = 2)]
     version: u32,
-    /// What `properties` must satisfy; null: anything will do.
+    /// The schema of `properties`; null if all are accepted.
     #[schema(value_type = Option<Object>, required)]
     schema: Option<Box<RawValue>>,
     /// When it was registered, to the millisecond.
@@ -101,7 +101,7 @@ pub(in crate::transport::rest) struct EventTypeSummary {
     /// The latest version's number, from 1.
     #[schema(example = 2)]
     version: u32,
-    /// Whether it has a schema; if not, anything will do.
+    /// Whether it has a schema; if not, all properties are accepted.
     has_schema: bool,
     /// When it was registered, to the millisecond.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00.123Z")]
@@ -138,19 +138,20 @@ pub(in crate::transport::rest) struct EventType {
 
 /// Register a version of an event type
 ///
-/// Answers once the version is durable. From then on, events of the type are checked against it, and record its number.
+/// Answers when the version is durable. From then on, events of the type are checked against it and
+/// record its number.
 #[utoipa::path(
     put, path = "/api/v1/event-types/{type}", operation_id = "putEventType", tag = "Analytics",
     security(("token" = ["admin"])),
     params(("type" = String, Path, description = "The type: 1 to 64 letters, digits, `_`, `-`, `.` or `:`.")),
-    request_body(content = EventTypeBody, description = "The version. Unknown fields are ignored; null is as if left out."),
+    request_body(content = EventTypeBody, description = "The version. Unknown fields are ignored; null means missing."),
     responses(
-        (status = 200, description = "It was registered just so before.", body = EventTypeVersion),
-        (status = 201, description = "It is registered.", body = EventTypeVersion),
-        (status = 409, description = "Somebody else registers the type just now, or has registered this version with another schema: `CONFLICT`.", body = ErrorBody),
+        (status = 200, description = "The same version was registered before.", body = EventTypeVersion),
+        (status = 201, description = "The version was registered.", body = EventTypeVersion),
+        (status = 409, description = "Another caller is registering the type, or has registered this version with another schema: `CONFLICT`.", body = ErrorBody),
         BodyFailure,
         AnyFailure,
-        (status = 422, description = "Something in the request is wrong: `VALIDATION_ERROR`. Or the version may refuse what the last one accepts, in the places named: `INCOMPATIBLE_SCHEMA`.", body = ErrorBody),
+        (status = 422, description = "The request is invalid: `VALIDATION_ERROR`. Or the version may refuse what the last one accepts, at the named paths: `INCOMPATIBLE_SCHEMA`.", body = ErrorBody),
     ),
 )]
 pub(in crate::transport::rest) async fn put(
@@ -169,7 +170,7 @@ pub(in crate::transport::rest) async fn put(
     Ok((status, Json(EventTypeVersion::from(version))).into_response())
 }
 
-/// Every event type, with its latest version
+/// List event types with their latest versions
 #[utoipa::path(
     get, path = "/api/v1/event-types", operation_id = "listEventTypes", tag = "Analytics",
     security(("token" = ["read"])),
@@ -183,7 +184,7 @@ pub(in crate::transport::rest) async fn list(
     Ok(Json(EventTypes { event_types: types.into_iter().map(EventTypeSummary::from).collect() }).into_response())
 }
 
-/// One event type, with every version
+/// Show an event type with all versions
 #[utoipa::path(
     get, path = "/api/v1/event-types/{type}", operation_id = "getEventType", tag = "Analytics",
     security(("token" = ["read"])),

@@ -22,68 +22,69 @@ use crate::transport::rest::{body, rate_limit};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// How long the sender of undecided events is told to wait.
+/// The `Retry-After` for undecided events.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What became of some events.
+/// The verdicts on a batch.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct TakenEvents {
     /// New, durable and counted.
     #[schema(example = 98)]
     accepted: usize,
-    /// Already there with the same payload; not counted again.
+    /// Already stored with the same payload; not counted again.
     #[schema(example = 1)]
     duplicates: usize,
-    /// All others, in order.
+    /// All other events, in order.
     rejected: Vec<RejectedEvent>,
 }
 
-/// An event that was not taken.
+/// An event that was not accepted.
 #[derive(Serialize, ToSchema)]
 struct RejectedEvent {
-    /// Its place among the events sent, from 0.
+    /// Its index in the batch, from 0.
     #[schema(example = 7)]
     index: usize,
-    /// `INVALID`: a field is missing or wrong. `SCHEMA`: the properties do not satisfy the schema of the event's type.
-    /// `UNKNOWN_TYPE`: the type is not registered, and the organization rejects such events. `TOO_OLD`, `IN_FUTURE`: its time is not within bounds. `CONFLICT`: its
-    /// id is already there with another payload, which stays. `UNDECIDED`: it is old, and whether it is new could not
-    /// be told just now; send it again later.
+    /// `INVALID`: a field is missing or wrong. `SCHEMA`: the properties do not satisfy the schema
+    /// of the event's type. `UNKNOWN_TYPE`: the type is not registered, and the organization
+    /// rejects such events. `TOO_OLD`, `IN_FUTURE`: its time is out of range. `CONFLICT`: its id is
+    /// already stored with another payload, which stays. `UNDECIDED`: its id could not be looked
+    /// up; send it again later.
     #[schema(example = "INVALID")]
     code: &'static str,
     /// What is wrong with `field`, and what is allowed.
     #[schema(example = "is required")]
     message: String,
-    /// The first field at fault; `event` for the event as a whole.
+    /// The first invalid field; `event` for the event as a whole.
     #[schema(example = "timestamp")]
     field: String,
-    /// Every field at fault, the first one included.
+    /// Every invalid field, including the first.
     #[schema(min_items = 1)]
     details: Vec<Detail>,
 }
 
-/// Take some events
+/// Send a batch of events
 ///
-/// Answers once those that were accepted are durable. Each event is judged for itself. Sending again is always safe.
-/// When none was taken, the answer is an error: 503 when sending the same again may help (some could not be decided just
-/// now), else 422.
+/// Answers when the accepted events are durable. Each event is validated by itself. It is always
+/// safe to send again. If no event was accepted, the answer is an error: 503 if sending the same
+/// batch again may help (some events could not be decided), otherwise 422.
 ///
-/// With an `Idempotency-Key`, the call can be repeated for 24 hours: the same key with the same events gives the first
-/// answer again, also while the first call runs and after a restart. An answer with undecided events is not kept, nor
-/// is a refusal (401, 403, 429, 503).
+/// With an `Idempotency-Key`, you can repeat the call for 24 hours: the same key with the same
+/// events returns the first answer, also while the first call runs and after a restart. Answers
+/// with undecided events and refusals (401, 403, 429, 503) are not kept.
 #[utoipa::path(
     post, path = "/api/v1/events", operation_id = "postEvents", tag = "Analytics", security(("token" = ["ingest"])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters, the organization's own. Events without an `event_id` are given one then, the same each time.")),
-    request_body(content = EventsBody, description = "The events. Unknown fields are ignored; null is as if left out."),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters, within the organization. Events without an `event_id` are given one, the same each time.")),
+    request_body(content = EventsBody, description = "The events. Unknown fields are ignored; null means missing."),
     responses(
-        (status = 202, description = "What became of them.", body = TakenEvents, headers(
-            ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
-            ("RateLimit" = String, description = "What is left of the organization's limit, where there is one; see draft-ietf-httpapi-ratelimit-headers."),
-            ("RateLimit-Policy" = String, description = "That limit: how many in how many seconds."),
+        (status = 202, description = "The verdicts.", body = TakenEvents, headers(
+            ("Idempotency-Replayed" = String, description = "`true` if this is the stored answer of an earlier call with the key."),
+            ("RateLimit" = String, description = "What remains of the organization's limit, if there is one; see draft-ietf-httpapi-ratelimit-headers."),
+            ("RateLimit-Policy" = String, description = "That limit: the number of events, and the window in seconds."),
         )),
         BodyFailure,
         AnyFailure,
-        (status = 422, description = "No event was taken, or something else in the request is wrong: `VALIDATION_ERROR`. Or the key was used for other events before: `IDEMPOTENCY_KEY_REUSED`.", body = ErrorBody, headers(
-            ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
+        (status = 422, description = "No event was accepted, or the request is invalid: `VALIDATION_ERROR`. Or the key was used for other events before: `IDEMPOTENCY_KEY_REUSED`.", body = ErrorBody, headers(
+            ("Idempotency-Replayed" = String, description = "`true` if this is the stored answer of an earlier call with the key."),
         )),
     ),
 )]
@@ -117,7 +118,7 @@ pub(in crate::transport::rest) async fn take(
     Ok(response)
 }
 
-/// The key that makes a call repeatable, if it has one.
+/// The idempotency key of a call, if it has one.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
@@ -139,8 +140,8 @@ fn answer(verdicts: &[Verdict]) -> Response {
 /// The answer to these verdicts.
 ///
 /// # Errors
-/// When nothing was taken: `Unavailable` as long as sending the same again may
-/// help, else `Invalid`.
+/// If no event was accepted: `Unavailable` if sending the same batch again may help, otherwise
+/// `Invalid`.
 fn taken(verdicts: &[Verdict]) -> Result<TakenEvents, Error> {
     let count = |wanted: &Verdict| verdicts.iter().filter(|verdict| *verdict == wanted).count();
     let (accepted, duplicates) = (count(&Verdict::Accepted), count(&Verdict::Duplicate));
@@ -164,7 +165,7 @@ fn rejected(index: usize, verdict: &Verdict) -> Option<RejectedEvent> {
     let of_id = |message: &str| vec![FieldError::new("event_id", message)];
     let (code, faults) = match verdict {
         Verdict::Accepted | Verdict::Duplicate => return None,
-        Verdict::Conflict => ("CONFLICT", of_id("is already there with another payload, which stays")),
+        Verdict::Conflict => ("CONFLICT", of_id("is already stored with another payload, which stays")),
         Verdict::Undecided => {
             ("UNDECIDED", of_id("is old, and whether it is new cannot be told just now; send it again later"))
         }

@@ -22,30 +22,30 @@ use crate::transport::{properties, rfc3339};
 pub(in crate::transport::rest) struct StoredItem {
     /// Its id.
     event_id: String,
-    /// The user it counts for; null when none.
+    /// The user; null if none.
     #[schema(required)]
     user_id: Option<String>,
     /// What happened.
     #[schema(example = "page_view")]
     event_type: String,
-    /// Anything else; an empty object when there is nothing.
+    /// The properties; an empty object if there are none.
     #[schema(value_type = Object)]
     properties: Value,
     /// When it happened, to the millisecond.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00.123Z")]
     timestamp: String,
-    /// The producer's own number; 0 when none.
+    /// The producer's sequence number; 0 if none.
     seq: u64,
-    /// The system that saw it; null when unknown.
+    /// The system that recorded it; null if unknown.
     #[schema(required)]
     source: Option<String>,
-    /// The campaign it counts for; null when none.
+    /// The campaign; null if none.
     #[schema(required)]
     campaign_id: Option<String>,
-    /// The creative; null when none.
+    /// The creative; null if none.
     #[schema(required)]
     creative_id: Option<String>,
-    /// When the service took it, to the microsecond.
+    /// When the service received it, to the microsecond.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00.456789Z")]
     received_at: String,
     /// The version of its type that its properties were checked against; 0: its type was not registered.
@@ -77,33 +77,34 @@ impl From<StoredEvent> for StoredItem {
 pub(in crate::transport::rest) struct EventPage {
     /// Newest `timestamp` first.
     events: Vec<StoredItem>,
-    /// Ask with this as `cursor`, and the same filters, for the next page; null when this was the last.
+    /// The `cursor` of the next page, with the same filters; null if this is the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// Stored events, newest first
+/// List stored events, newest first
 ///
-/// Following the cursors shows every event that was there at the beginning exactly once, also while new ones arrive.
+/// Following the cursors returns every event that existed at the start exactly once, also while new
+/// ones arrive.
 #[utoipa::path(
     get, path = "/api/v1/events", operation_id = "listAnalyticsEvents", tag = "Analytics",
     security(("token" = ["read"])),
     params(
-        ("org_id" = Option<String>, Query, description = "The organization; only ever that of the token."),
+        ("org_id" = Option<String>, Query, description = "The organization; must be that of the token."),
         ("user_id" = Option<String>, Query, description = "Only events of this user."),
         ("event_type" = Option<Vec<String>>, Query, style = Form, explode, max_items = 20, description = "Only events of this type; repeatable, up to 20 times."),
         ("campaign_id" = Option<String>, Query, description = "Only events of this campaign."),
-        ("start_date" = Option<String>, Query, description = "Only events at or after this time: RFC 3339, or a date, which is its first moment in UTC."),
+        ("start_date" = Option<String>, Query, description = "Only events at or after this time: RFC 3339, or a date, which means its start in UTC."),
         ("end_date" = Option<String>, Query, description = "Only events before this time: RFC 3339; or up to the end of a date, in UTC."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "How many at most; 50 by default."),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before, with the same filters."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Largest number of entries; default 50."),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page, with the same filters."),
     ),
     responses(
         (status = 200, description = "A page of events.", body = EventPage, headers(
             ("X-Cache" = String, description = "Always `MISS`: lists are not cached."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time is included. RFC 3339."),
         )),
-        (status = 400, description = "The cursor was altered, or made for another list: `INVALID_CURSOR`.", body = ErrorBody),
+        (status = 400, description = "The cursor was changed, or belongs to another list: `INVALID_CURSOR`.", body = ErrorBody),
         AnyFailure,
     ),
 )]
@@ -123,7 +124,7 @@ pub(in crate::transport::rest) async fn list(
     Ok(answer(page, found.watermark, found.cached))
 }
 
-/// The filter, the limit, and the cursor, which is not judged yet.
+/// The filter, the limit, and the cursor, which is not validated yet.
 pub(in crate::transport::rest) fn question(mut params: Params) -> Result<(EventFilter, Limit, String), Error> {
     let filter = EventFilter {
         window: params.open_dates(),
@@ -137,7 +138,7 @@ pub(in crate::transport::rest) fn question(mut params: Params) -> Result<(EventF
     Ok((filter, limit, cursor))
 }
 
-/// One stored event
+/// Show a stored event
 #[utoipa::path(
     get, path = "/api/v1/events/{event_id}", operation_id = "getAnalyticsEvent", tag = "Analytics",
     security(("token" = ["read"])),
@@ -147,7 +148,7 @@ pub(in crate::transport::rest) fn question(mut params: Params) -> Result<(EventF
             ("X-Cache" = String, description = "Always `MISS`: events are not cached."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time can be found. RFC 3339."),
         )),
-        (status = 404, description = "There is no event of this id: `NOT_FOUND`.", body = ErrorBody),
+        (status = 404, description = "There is no event with this id: `NOT_FOUND`.", body = ErrorBody),
         AnyFailure,
     ),
 )]

@@ -28,7 +28,7 @@ pub(in crate::transport::rest) struct NewMember<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-10T21:10:00Z")]
     joined_at: Text<'a>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -83,15 +83,15 @@ pub(in crate::transport::rest) struct MemberList {
 
 /// Put a membership in its place
 ///
-/// Replaces what was there. The user need not be known.
+/// An existing one is replaced. The user need not be known.
 #[utoipa::path(
     put, path = "/api/v1/organizations/{org_id}/members/{user_id}", operation_id = "putMember", tag = "Analytics",
     security(("token" = ["admin"])),
     params(
-        ("org_id" = String, Path, description = "The organization; only ever that of the token."),
+        ("org_id" = String, Path, description = "The organization; must be that of the token."),
         ("user_id" = String, Path, description = "The user's id, percent-encoded. At most 256 bytes."),
     ),
-    request_body(content = NewMember, description = "The membership. Unknown fields are ignored; null is as if left out."),
+    request_body(content = NewMember, description = "The membership. Unknown fields are ignored; null means missing."),
     responses(
         (status = 200, description = "The membership, as it is stored.", body = StoredMember),
         BodyFailure,
@@ -119,13 +119,13 @@ pub(in crate::transport::rest) async fn put(
     get, path = "/api/v1/organizations/{org_id}/members", operation_id = "listMembers", tag = "Analytics",
     security(("token" = ["admin"])),
     params(
-        ("org_id" = String, Path, description = "The organization; only ever that of the token."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "How many at most; 50 by default."),
+        ("org_id" = String, Path, description = "The organization; must be that of the token."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Largest number of entries; default 50."),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
     ),
     responses(
         (status = 200, description = "A page of members.", body = MemberList),
-        (status = 400, description = "The cursor was altered, or made for another list: `INVALID_CURSOR`.", body = ErrorBody),
+        (status = 400, description = "The cursor was changed, or belongs to another list: `INVALID_CURSOR`.", body = ErrorBody),
         AnyFailure,
     ),
 )]

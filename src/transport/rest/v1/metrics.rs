@@ -105,14 +105,14 @@ fn ends(window: Window) -> (String, String) {
     get, path = "/api/v1/metrics/summary", operation_id = "getMetricsSummary", tag = "Analytics",
     security(("token" = ["read"])),
     params(
-        ("org_id" = Option<String>, Query, description = "The organization; only ever that of the token."),
+        ("org_id" = Option<String>, Query, description = "The organization; must be that of the token."),
         ("start_date" = String, Query, example = "2026-02-10", description = "The first day, or any RFC 3339 time of it."),
         ("end_date" = String, Query, example = "2026-02-16", description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
         ("metrics" = Option<Vec<String>>, Query, style = Form, explode, description = "Up to 20 names; repeatable, also as `metrics[]`, and with commas. By default the five that are built in."),
     ),
     responses(
         (status = 200, description = "The metrics.", body = Summary, headers(
-            ("X-Cache" = String, description = "`HIT` when the whole answer came from memory, else `MISS`."),
+            ("X-Cache" = String, description = "`HIT` if the whole answer came from the cache, otherwise `MISS`."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
         )),
         AnyFailure,
@@ -150,24 +150,24 @@ pub(in crate::transport::rest) struct DailyActiveUsers {
     /// The last day.
     #[schema(format = Date, example = "2026-02-16")]
     end_date: String,
-    /// How many different users had events on each day; every day of the range, in order.
+    /// The number of distinct users with events on each day; every day of the range, in order.
     daily: Vec<DailyFigure>,
 }
 
-/// How many different users had events on each day
+/// The number of distinct users with events on each day
 ///
-/// Exact. Days are of UTC.
+/// Exact. Days are in UTC.
 #[utoipa::path(
     get, path = "/api/v1/metrics/dau", operation_id = "getDailyActiveUsers", tag = "Analytics",
     security(("token" = ["read"])),
     params(
-        ("org_id" = Option<String>, Query, description = "The organization; only ever that of the token."),
+        ("org_id" = Option<String>, Query, description = "The organization; must be that of the token."),
         ("start_date" = String, Query, example = "2026-02-10", description = "The first day, or any RFC 3339 time of it."),
         ("end_date" = String, Query, example = "2026-02-16", description = "The last day, or the RFC 3339 time after the last. At most 3,660 days."),
     ),
     responses(
         (status = 200, description = "The users of each day.", body = DailyActiveUsers, headers(
-            ("X-Cache" = String, description = "`HIT` when the answer came from memory, else `MISS`."),
+            ("X-Cache" = String, description = "`HIT` if the answer came from the cache, otherwise `MISS`."),
             ("X-Watermark" = String, description = "Everything acknowledged at or before this time is counted. RFC 3339."),
         )),
         AnyFailure,
@@ -197,14 +197,15 @@ pub(in crate::transport::rest) fn days(mut params: Params) -> Result<Window, Err
     params.done(window)
 }
 
-/// A value of your own.
+/// A value of your own metric.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::transport::rest) struct MetricValue<'a> {
     /// The day, from 1970-01-01 to 2105-12-31.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, format = Date, example = "2026-02-10")]
     date: Text<'a>,
-    /// The metric: 1 to 64 letters, digits, `_`, `-` or `.`; not one that is counted.
+    /// The metric: 1 to 64 letters, digits, `_`, `-` or `.`. Names of counted metrics are not
+    /// allowed.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, min_length = 1, max_length = 64, example = "revenue")]
     name: Text<'a>,
@@ -212,36 +213,37 @@ pub(in crate::transport::rest) struct MetricValue<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = f64, required, example = 1234.5)]
     value: Option<&'a RawValue>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
 }
 
-/// Values of your own.
+/// Values of your own metrics.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::transport::rest) struct MetricValues<'a> {
     /// All of them are stored, or none.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<MetricValue>, required, min_items = 1, max_items = 1000)]
     metrics: Option<&'a RawValue>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
 }
 
-/// What was stored.
+/// The result of storing values.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct StoredValues {
-    /// How many values.
+    /// The number of stored values.
     #[schema(example = 1)]
     stored: usize,
 }
 
-/// Bring values of your own, by day
+/// Store values of your own metrics, by day
 ///
-/// A later value for the same day and name replaces the earlier. Once this is answered, every summary has the values.
+/// A later value for the same day and name replaces the earlier one. After the answer, every
+/// summary includes the values.
 #[utoipa::path(
     post, path = "/api/v1/metrics", operation_id = "postMetrics", tag = "Analytics", security(("token" = ["ingest"])),
     request_body(content = MetricValues, description = "The values. Unknown fields are ignored."),
@@ -268,10 +270,10 @@ pub(in crate::transport::rest) async fn put(
     Ok(Json(StoredValues { stored: values.len() }))
 }
 
-/// A value that has been read, or what is wrong with it.
+/// A parsed value, or its errors.
 type Item<'a> = Result<MetricValue<'a>, String>;
 
-/// Reads each value by itself; they are not judged yet.
+/// Parses each value by itself, without validation.
 fn items<'a>(body: &MetricValues<'a>) -> Result<Vec<Item<'a>>, Error> {
     let items = First::<{ CustomValue::COUNT_MAX }>::read("metrics", body.metrics)?;
     let read = |item: &&'a RawValue| fields::read_object(item.get().as_bytes()).map_err(|error| error.message);

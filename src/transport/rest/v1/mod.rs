@@ -45,18 +45,18 @@ pub(super) fn add(routes: Routes) -> Routes {
         .route("/api/v1/users/{user_id}", admin, put(users::put).get(users::show))
 }
 
-/// The values that a path names.
+/// The parameters of a path.
 fn named<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Failure> {
     let Path(named) = path.map_err(|_| Error::invalid_field("path", "must be UTF-8, percent-encoded"))?;
     Ok(named)
 }
 
-/// Reads a body as one JSON object. Its fields are not judged yet.
+/// Parses a body as one JSON object, without validating its fields.
 fn read<'a, T: Deserialize<'a>>(bytes: &'a Bytes) -> Result<T, Failure> {
     fields::read_object(bytes).map_err(fields::NotAnObject::failure)
 }
 
-/// A body may name its organization, but no other.
+/// Checks that an organization in the body is the caller's.
 fn check_org_id(caller: &Caller, org_id: &Text<'_>) -> Result<(), Failure> {
     let Some(org_id) = org_id.org_id() else { return Ok(()) };
     Ok(caller.must_be(org_id).map_err(|refusal| refusal.error())?)

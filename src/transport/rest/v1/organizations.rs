@@ -20,27 +20,28 @@ use crate::transport::rest::fields::{Faults, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;
 
-/// An organization, as it is sent.
+/// An organization to store.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::transport::rest) struct NewOrganization<'a> {
     /// Its name. At most 256 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = String, required, min_length = 1, example = "Acme")]
     name: Text<'a>,
-    /// What it has subscribed to. At most 64 bytes.
+    /// Its subscription plan. At most 64 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "pro")]
     plan: Text<'a>,
-    /// What becomes of events of types that are not registered: `accept` or `reject`. Without it, as it was; `accept` for a
-    /// new organization.
+    /// The handling of events of unregistered types: `accept` or `reject`. Default: unchanged;
+    /// `accept` for a new organization.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "accept")]
     unknown_event_types: Text<'a>,
-    /// When it came to be, in the years 1900 to 2299. Without it, as it was; now for a new organization.
+    /// When it was created, in the years 1900 to 2299. Default: unchanged; now for a new
+    /// organization.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-10T21:10:00Z")]
     created_at: Text<'a>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -75,13 +76,13 @@ pub(in crate::transport::rest) struct StoredOrganization {
     /// Its name.
     #[schema(example = "Acme")]
     name: String,
-    /// What it has subscribed to; empty when nothing is known.
+    /// Its subscription plan; empty if unknown.
     #[schema(example = "pro")]
     plan: String,
-    /// What becomes of events of types that are not registered: `accept` or `reject`.
+    /// The handling of events of unregistered types: `accept` or `reject`.
     #[schema(example = "accept")]
     unknown_event_types: &'static str,
-    /// When it came to be.
+    /// When it was created.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00Z")]
     created_at: String,
     /// When it was last replaced.
@@ -103,16 +104,16 @@ impl From<Organization> for StoredOrganization {
     }
 }
 
-/// Put an organization in its place
+/// Create or replace an organization
 ///
-/// Replaces what was there.
+/// An existing one is replaced.
 #[utoipa::path(
     put, path = "/api/v1/organizations/{org_id}", operation_id = "putOrganization", tag = "Analytics",
     security(("token" = ["admin"])),
-    params(("org_id" = String, Path, description = "The organization; only ever that of the token.")),
-    request_body(content = NewOrganization, description = "The organization. Unknown fields are ignored; null is as if left out."),
+    params(("org_id" = String, Path, description = "The organization; must be that of the token.")),
+    request_body(content = NewOrganization, description = "The organization. Unknown fields are ignored; null means missing."),
     responses(
-        (status = 200, description = "The organization, as it is stored.", body = StoredOrganization),
+        (status = 200, description = "The stored organization.", body = StoredOrganization),
         BodyFailure,
         AnyFailure,
     ),
@@ -135,7 +136,7 @@ pub(in crate::transport::rest) async fn put(
 #[utoipa::path(
     get, path = "/api/v1/organizations/{org_id}", operation_id = "getOrganization", tag = "Analytics",
     security(("token" = ["admin"])),
-    params(("org_id" = String, Path, description = "The organization; only ever that of the token.")),
+    params(("org_id" = String, Path, description = "The organization; must be that of the token.")),
     responses(
         (status = 200, description = "The organization.", body = StoredOrganization),
         (status = 404, description = "It is not registered: `NOT_FOUND`.", body = ErrorBody),
@@ -160,7 +161,7 @@ pub(in crate::transport::rest) struct TopOrganizations {
     /// The last day: today, in UTC.
     #[schema(format = Date, example = "2026-02-10")]
     end_date: String,
-    /// Most events first; organizations with as many, by `org_id`.
+    /// Most events first; equal counts by `org_id`.
     organizations: Vec<TopOrganization>,
 }
 
@@ -190,13 +191,14 @@ impl From<OrganizationCount> for TopOrganization {
 
 /// The organizations with the most events
 ///
-/// Of all organizations. Where there is authentication, only the operator's organization may ask (`operator_org_id`).
+/// Among all organizations. With authentication, only the operator's organization is allowed to
+/// call this (`operator_org_id`).
 #[utoipa::path(
     get, path = "/api/v1/organizations/top", operation_id = "getTopOrganizations", tag = "Analytics",
     security(("token" = ["admin"])),
     params(
-        ("days" = Option<u32>, Query, minimum = 1, maximum = 3660, description = "Whole days of UTC, up to and including today; 30 by default."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 5 by default."),
+        ("days" = Option<u32>, Query, minimum = 1, maximum = 3660, description = "Whole days in UTC, up to and including today; default 30."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Largest number of entries; default 5."),
     ),
     responses(
         (status = 200, description = "The organizations.", body = TopOrganizations, headers(

@@ -17,10 +17,10 @@ use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failur
 use crate::transport::rest::fields::{Faults, Text};
 use crate::transport::rfc3339;
 
-/// A user, as it is sent.
+/// A user to store.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::transport::rest) struct NewUser<'a> {
-    /// The e-mail address. At most 320 bytes; it is not looked at any further.
+    /// The e-mail address. At most 320 bytes; not validated further.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada@acme.example")]
     email: Text<'a>,
@@ -28,19 +28,20 @@ pub(in crate::transport::rest) struct NewUser<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "Ada")]
     name: Text<'a>,
-    /// What the user is there for. At most 64 bytes.
+    /// The user's role. At most 64 bytes.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "editor")]
     role: Text<'a>,
-    /// When the user came to be, in the years 1900 to 2299. Without it, as it was; now for a new user.
+    /// When the user was created, in the years 1900 to 2299. Default: unchanged; now for a new
+    /// user.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-10T21:10:00Z")]
     created_at: Text<'a>,
-    /// When this was last changed, in the years 1900 to 2299. Without it, now.
+    /// When this was last changed, in the years 1900 to 2299. Default: now.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-02-10T21:10:00Z")]
     updated_at: Text<'a>,
-    /// The organization; only ever that of the token. It need not be given.
+    /// The organization. Optional; must be that of the token.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "acme")]
     org_id: Text<'a>,
@@ -62,7 +63,7 @@ impl NewUser<'_> {
     }
 }
 
-/// What an organization knows of a user.
+/// A user of an organization.
 #[derive(Serialize, ToSchema)]
 pub(in crate::transport::rest) struct StoredUser {
     /// The user's id, as in events.
@@ -74,10 +75,10 @@ pub(in crate::transport::rest) struct StoredUser {
     /// The name; empty when unknown.
     #[schema(example = "Ada")]
     name: String,
-    /// What the user is there for; empty when unknown.
+    /// The user's role; empty if unknown.
     #[schema(example = "editor")]
     role: String,
-    /// When the user came to be.
+    /// When the user was created.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00Z")]
     created_at: String,
     /// When this was last changed.
@@ -93,16 +94,16 @@ impl From<User> for StoredUser {
     }
 }
 
-/// Put a user in its place
+/// Create or replace a user
 ///
-/// Replaces what was there.
+/// An existing one is replaced.
 #[utoipa::path(
     put, path = "/api/v1/users/{user_id}", operation_id = "putUser", tag = "Analytics",
     security(("token" = ["admin"])),
     params(("user_id" = String, Path, description = "The user's id, percent-encoded. At most 256 bytes.")),
-    request_body(content = NewUser, description = "The user. Unknown fields are ignored; null is as if left out."),
+    request_body(content = NewUser, description = "The user. Unknown fields are ignored; null means missing."),
     responses(
-        (status = 200, description = "The user, as it is stored.", body = StoredUser),
+        (status = 200, description = "The stored user.", body = StoredUser),
         BodyFailure,
         AnyFailure,
     ),
@@ -123,14 +124,14 @@ pub(in crate::transport::rest) async fn put(
 
 /// A user
 ///
-/// (A user whose id is `top` can be put, but not shown here.)
+/// (A user whose id is `top` can be stored, but not shown by this route.)
 #[utoipa::path(
     get, path = "/api/v1/users/{user_id}", operation_id = "getUser", tag = "Analytics",
     security(("token" = ["admin"])),
     params(("user_id" = String, Path, description = "The user's id, percent-encoded.")),
     responses(
         (status = 200, description = "The user.", body = StoredUser),
-        (status = 404, description = "There is no user of this id: `NOT_FOUND`.", body = ErrorBody),
+        (status = 404, description = "There is no user with this id: `NOT_FOUND`.", body = ErrorBody),
         AnyFailure,
     ),
 )]
