@@ -16,20 +16,20 @@ use super::{Auditor, HourRequest};
 use crate::clickhouse::error::QueryError;
 use crate::domain::{AuditAuthor, AuditedHour, HourResult, Timestamp};
 
-/// How often the table is read, for hours that another service has put there.
+/// Interval at which the table is read, for hours that another service has added.
 const READ_EVERY: Duration = Duration::from_secs(300);
 
-/// What the background knows.
-struct Background {
+/// The state of the background task.
+struct BackgroundState {
     schedule: Schedule,
-    /// Hours that have a reason, and are not in the table yet.
+    /// Due hours that are not in the table yet.
     unsaved: Vec<Timestamp>,
     read_at: Option<Instant>,
 }
 
 impl Auditor {
-    /// Audits hours that are over, until `stop`: after a start the last ones,
-    /// then each that ends, and those that late events have touched.
+    /// Audits hours in the background until `stop`: recent hours after a start, then each hour that
+    /// ends, and hours with late events.
     pub fn start_background(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         let (auditor, stop) = (Arc::clone(self), stop.clone());
         tasks.spawn(async move { stop.run_until_cancelled(auditor.keep_auditing()).await });
@@ -38,7 +38,7 @@ impl Auditor {
     async fn keep_auditing(&self) {
         let after_millis = i64::try_from(self.settings.after.as_millis()).unwrap_or(i64::MAX);
         let schedule = Schedule::new(after_millis, self.settings.hours);
-        let mut known = Background { schedule, unsaved: Vec::new(), read_at: None };
+        let mut known = BackgroundState { schedule, unsaved: Vec::new(), read_at: None };
         loop {
             tokio::time::sleep(self.settings.pause).await;
             if let Err(error) = self.keep_due(&mut known).await {
@@ -55,9 +55,9 @@ impl Auditor {
         }
     }
 
-    /// Takes in the hours that have a reason, and keeps them in the table.
-    async fn keep_due(&self, known: &mut Background) -> Result<(), QueryError> {
-        let Background { schedule, unsaved, read_at } = known;
+    /// Collects due hours, and stores them in the table.
+    async fn keep_due(&self, known: &mut BackgroundState) -> Result<(), QueryError> {
+        let BackgroundState { schedule, unsaved, read_at } = known;
         let touched = self.stored_hours.take_touched();
         unsaved.extend(touched.iter().filter(|hour| !schedule.is_due(*hour)));
         let mut is_joined = schedule.need(touched.iter());
@@ -99,7 +99,7 @@ impl Auditor {
     }
 }
 
-/// Whether of every organization it is known whether its counts are right.
+/// Whether the result is final for every organization.
 fn is_judged(audited: &AuditedHour) -> bool {
     let is_open = |result| matches!(result, HourResult::InFlight | HourResult::Undetermined);
     !audited.findings.iter().any(|finding| is_open(finding.result))

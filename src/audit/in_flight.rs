@@ -12,7 +12,7 @@ use crate::ingest::insert_gate::InsertGate;
 use crate::ingest::log::{Segment, Segments};
 use crate::ingest::segment_hours::{SegmentHours, read_hours};
 
-/// A segment's file may get another name while it is looked for.
+/// Attempts to read a segment, whose file may be renamed meanwhile.
 const ATTEMPTS: u32 = 3;
 
 /// Knows the hours that may be stored in part: those of segments whose insert was attempted and is
@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 3;
 pub(super) struct InFlight {
     gate: Arc<InsertGate>,
     segments: Arc<Segments>,
-    /// Of the unconfirmed segments only.
+    /// The hours of unconfirmed segments.
     hours: Mutex<BTreeMap<Uuid, Arc<SegmentHours>>>,
 }
 
@@ -30,14 +30,12 @@ impl InFlight {
         Self { gate, segments, hours: Mutex::default() }
     }
 
-    /// Closes the gate: nothing of this service's is inserted until the answer
-    /// is dropped.
+    /// Closes the gate: this service inserts nothing until the returned guard is dropped.
     pub(super) async fn hold(&self) -> RwLockWriteGuard<'_, ()> {
         self.gate.hold().await
     }
 
-    /// Whether a segment that was attempted and is not confirmed has events in
-    /// this hour.
+    /// Whether an unconfirmed segment has events in this hour.
     pub(super) async fn touches(&self, scope: HourScope<'_>) -> bool {
         let unconfirmed = self.gate.unconfirmed();
         self.hours.lock().retain(|id, _| unconfirmed.contains(id));

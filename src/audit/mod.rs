@@ -45,27 +45,26 @@ use reading::Reading;
 
 /// Most hours of one audit by command: a leap year.
 pub const HOURS_MAX: i64 = 366 * 24;
-/// Hours of an audit that names no window.
+/// Hours of an audit without a window.
 const HOURS_DEFAULT: i64 = 24;
 /// Audits by command at a time, one of each organization. They take turns, hour
 /// by hour.
 const AUDITS_MAX: u64 = 64;
-/// How long a caller is told to wait while another audit runs.
+/// The `retry_after` while another audit runs.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// How the audit goes about it. See the settings of the same names in
-/// [`crate::config::Config`].
+/// The settings of the audit. See the settings of the same names in [`crate::config::Config`].
 #[derive(Clone, Copy, Debug)]
 pub struct AuditSettings {
-    /// Longest an hour may be read.
+    /// Longest time to read an hour.
     pub wait_max: Duration,
-    /// Longest the service's own inserts are held up for an hour.
+    /// Longest time that the service's own inserts are held up for an hour.
     pub hold_max: Duration,
-    /// How long an hour must have been over before the background audits it.
+    /// Time between the end of an hour and its background audit.
     pub after: Duration,
     /// The background's pause between two hours.
     pub pause: Duration,
-    /// The last hours that the background audits after a start.
+    /// Number of recent hours that the background audits after a start.
     pub hours: u32,
     /// Whether the background repairs what it finds.
     pub repair: bool,
@@ -83,34 +82,33 @@ pub struct Auditor {
     clock: Arc<ArrivalClock>,
     metrics: Arc<Metrics>,
     status: AuditStatus,
-    /// One command of each organization at a time.
+    /// Limits commands to one for each organization.
     commands: Arc<FairSemaphore>,
-    /// One hour at a time, whoever asks; who waits for one takes turns.
+    /// Limits audits to one hour at a time, in turns.
     hours: Arc<FairSemaphore>,
 }
 
-/// What to audit an hour for.
+/// The parameters of auditing an hour.
 #[derive(Clone, Debug)]
 struct HourRequest {
     /// None: all organizations.
     org_id: Option<String>,
     hour: Timestamp,
     repair: bool,
-    /// Events that a repair may take away from a rollup without a sign that they
-    /// were counted twice.
+    /// Counts that a repair can remove from a rollup without proof of double counting.
     unproven_removals_max: u64,
     author: AuditAuthor,
 }
 
 impl HourRequest {
-    /// On whose behalf it is made.
+    /// The tenant that it is made for.
     fn tenant(&self) -> Tenant {
         self.org_id.as_deref().and_then(OrgId::parse).map_or(Tenant::Service, Tenant::Organization)
     }
 }
 
 impl Auditor {
-    /// Audits the database behind this store.
+    /// Creates an auditor for this store.
     #[expect(clippy::too_many_arguments, reason = "every part is another")]
     pub fn new(
         settings: AuditSettings,
@@ -138,17 +136,17 @@ impl Auditor {
         })
     }
 
-    /// What was found so far.
+    /// The findings so far.
     pub const fn status(&self) -> &AuditStatus {
         &self.status
     }
 
-    /// Begins an audit of an organization: of a window, taken outwards to
-    /// whole hours, or of the last 24 hours that are over.
+    /// Begins an audit of an organization for a window, extended to whole hours, or for the last 24
+    /// full hours.
     ///
     /// # Errors
-    /// `Invalid` for a window that is too long, or that lies where nothing can
-    /// be audited; `Exhausted` while another audit of the organization runs.
+    /// `Invalid` for a window that is too long or cannot be audited; `Exhausted` while another
+    /// audit of the organization runs.
     pub fn begin(
         self: &Arc<Self>,
         org_id: &OrgId,
@@ -171,7 +169,7 @@ impl Auditor {
     /// Audits one hour.
     async fn audit_hour(&self, request: HourRequest) -> Result<AuditedHour, QueryError> {
         let tenant = request.tenant();
-        let _turn = self.hours.acquire(&tenant, 1).await.map_err(|_| QueryError::Crowded)?;
+        let _turn = self.hours.acquire(&tenant, 1).await.map_err(|_| QueryError::QueueFull)?;
         if self.retention.deleted().overlaps(&schedule::period(request.hour)) {
             return Ok(without_reading(&request, HourResult::Expired, resolve::EXPIRED));
         }
@@ -195,7 +193,7 @@ impl Auditor {
         Ok(audited)
     }
 
-    /// Looks closer at the organizations whose hour is not plainly consistent.
+    /// Resolves organizations whose hour seems inconsistent.
     async fn judge(
         &self,
         request: &HourRequest,
@@ -244,18 +242,16 @@ impl Auditor {
     }
 }
 
-/// What an audit by command may change.
+/// What an audit by command is allowed to change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RepairRequest {
-    /// Whether to add what is missing, and to take away what was shown to be
-    /// counted twice.
+    /// Whether to add missing counts, and to remove counts that are proven to be double.
     pub repair: bool,
-    /// How many events may be taken away without such a sign, over all hours.
+    /// How many counts can be removed without proof, over all hours.
     pub unproven_removals_max: u64,
 }
 
-/// An audit by command, hour by hour. Dropping it ends it after the hour that
-/// is under way.
+/// An audit by command, hour by hour. Dropping it ends it after the current hour.
 pub struct Audit {
     auditor: Arc<Auditor>,
     org_id: String,
@@ -274,7 +270,7 @@ impl Audit {
     /// Audits the next hour; none after the last.
     ///
     /// # Errors
-    /// When ClickHouse does not answer.
+    /// If ClickHouse does not answer.
     pub async fn next(&mut self) -> Option<Result<AuditedHour, Error>> {
         let hour = self.next;
         if hour >= self.window.to() {
@@ -328,8 +324,7 @@ fn auditable(window: Option<Window>, now: Timestamp) -> Result<Window, Error> {
     Ok(window)
 }
 
-/// How many events a repair took away without a sign that they were counted
-/// twice: of the rollup that had most of them.
+/// How many counts a repair removed without proof, in the rollup with the most of them.
 fn unproven_removed(audited: &AuditedHour) -> u64 {
     let most = |finding: &HourFinding| finding.found.iter().map(|found| found.unproven).max().unwrap_or_default();
     let repaired = audited.findings.iter().filter(|finding| finding.result == HourResult::Repaired);
@@ -342,7 +337,7 @@ const fn nothing(hour: Timestamp) -> AuditedHour {
 
 const TOOK_TOO_LONG: &str = "it took longer to read than audit_wait_ms_max";
 
-/// Of all organizations when none was named: nothing is known of any.
+/// The result when nothing could be read: for the named organization, or for all.
 fn without_reading(request: &HourRequest, result: HourResult, reason: &'static str) -> AuditedHour {
     let finding = HourFinding {
         org_id: request.org_id.clone().unwrap_or_default(),

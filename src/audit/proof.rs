@@ -2,11 +2,10 @@
 
 use crate::domain::{Difference, Differences, Rollup};
 
-/// Takes what a rollup counts too many for proven when another rollup, which
-/// counts the same events, says what the events say: then no event is missing,
-/// and this rollup is wrong. `was_repaired`: those that may say so only since
-/// they were made equal to the events.
-pub(super) fn take_for_proven(found: &mut [Differences], was_repaired: impl Fn(Rollup) -> bool) {
+/// Marks the surplus of a rollup as proven if another rollup that counts the same events equals the
+/// events: then no event is missing, and this rollup is wrong. Rollups in `was_repaired` prove
+/// nothing, since a repair made them equal.
+pub(super) fn mark_proven(found: &mut [Differences], was_repaired: impl Fn(Rollup) -> bool) {
     let differing: Vec<Rollup> = found.iter().map(|differences| differences.rollup).collect();
     let agrees = |witness: &Rollup| !differing.contains(witness) && !was_repaired(*witness);
     for differences in found {
@@ -29,9 +28,8 @@ const fn witnesses(rollup: Rollup) -> &'static [Rollup] {
     }
 }
 
-/// What is to be changed: all that is missing; and what is counted too many, of
-/// each rollup as a whole, if it was shown to be counted twice, or if no rollup
-/// has more unproven events than this.
+/// The changes of a repair: all missing counts; and the surplus of each rollup as a whole, if it is
+/// proven, or if no rollup has more unproven counts than allowed.
 pub(super) fn repairable(found: &[Differences], unproven_removals_max: u64) -> Vec<Differences> {
     let is_allowed = found.iter().all(|differences| differences.unproven <= unproven_removals_max);
     let plan = found.iter().map(|differences| {
@@ -84,7 +82,7 @@ mod tests {
         let keys = [(1, 9, 0), (2, 1, 0)];
         let check = |rollups: &[Rollup], repaired: &[Rollup], proven: &[Rollup]| {
             let mut found: Vec<Differences> = rollups.iter().map(|rollup| found(*rollup, &keys)).collect();
-            take_for_proven(&mut found, |rollup| repaired.contains(&rollup));
+            mark_proven(&mut found, |rollup| repaired.contains(&rollup));
             let is_proven = |differences: &&Differences| differences.unproven == 0;
             let named: Vec<Rollup> = found.iter().filter(is_proven).map(|differences| differences.rollup).collect();
             assert_eq!(named, proven, "{rollups:?}");

@@ -23,7 +23,7 @@ impl Reading {
         self.events.values().map(|sums| sums.types.events.cast_unsigned()).sum()
     }
 
-    /// What a rollup should say.
+    /// The expected sums of a rollup.
     fn expected(&self, rollup: Rollup, hour: u32) -> Buckets {
         let by_minute = |sum: fn(&EventSums) -> Sum| self.events.iter().map(|(at, sums)| (*at, sum(sums))).collect();
         let by_hour = |sum: fn(&EventSums) -> Sum| {
@@ -37,7 +37,7 @@ impl Reading {
         }
     }
 
-    /// The rollups that say something else, and in which buckets.
+    /// The rollups that differ, with the buckets that differ.
     pub(super) fn differing(&self, hour: u32) -> Vec<(Rollup, Vec<u32>)> {
         let differing = Rollup::ALL.into_iter().zip(&self.rollups).map(|(rollup, actual)| {
             let expected = self.expected(rollup, hour);

@@ -25,7 +25,7 @@ use std::array::from_fn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::proof::{repairable, take_for_proven};
+use super::proof::{mark_proven, repairable};
 use super::reading::{Buckets, Reading};
 use super::schedule::period;
 use super::{Auditor, HourRequest, second};
@@ -36,47 +36,45 @@ use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, RepairSta
 use crate::ingest::store::StoreError;
 use crate::ingest::stored::TouchedHours;
 
-/// Attempts at a reading that stands still.
+/// Attempts to get a final reading.
 const ATTEMPTS_MAX: u32 = 4;
-/// Repairs of one hour after each other: each takes so many keys of a rollup,
-/// and the next what is left.
+/// Successive repairs of one hour: each changes a limited number of keys, and the next one the
+/// rest.
 const REPAIRS_MAX: u32 = 200;
 const REPAIR_KEYS_MAX: u32 = 200_000;
-/// Keys that are listed in a report, of each rollup.
+/// Keys that a report lists for each rollup.
 const LISTED_MAX: u32 = 100;
-/// Longest the inserts of others are waited for, and how often they are looked
-/// at.
+/// Longest wait for inserts of others, and the interval of checks.
 const INSERTS_WAIT_MAX: Duration = Duration::from_secs(10);
 const INSERTS_PAUSE: Duration = Duration::from_millis(20);
-/// Pause before a reading that moved is made again.
+/// Pause before a reading is repeated.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What stands still while a reading is made.
+/// The state that must not change during a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct State {
+struct HourState {
     mark: Mark,
     /// In the order of [`Rollup::ALL`].
     rollups: [Buckets; 4],
 }
 
-/// What one attempt saw.
+/// The result of one attempt.
 enum Attempt {
     Consistent,
-    /// Its events are deleted.
+    /// Its events have been deleted.
     Expired,
-    /// A segment of this service's is half-way in.
+    /// A segment of this service may be partly inserted.
     InFlight,
-    /// Somebody wrote meanwhile.
+    /// The hour changed during the reading.
     Moved,
     Different(Vec<Differences>, &'static str),
-    /// It was different, and the difference, or the first keys of it, has been
-    /// inserted.
+    /// It differed, and the difference, or its first keys, have been inserted.
     Repaired(Vec<Differences>),
 }
 
-/// What is known of an hour so far.
+/// What is known about an hour so far.
 #[derive(Default)]
-struct Known {
+struct HourProgress {
     rows: u64,
     ids: u64,
     found: Vec<Differences>,
@@ -96,7 +94,7 @@ impl Auditor {
         request: &HourRequest,
         ticket: &QueryTicket,
     ) -> Result<HourFinding, QueryError> {
-        let mut known = Known::default();
+        let mut known = HourProgress::default();
         let mut attempts = 0;
         let mut repairs = 0;
         let (result, reason) = loop {
@@ -135,19 +133,18 @@ impl Auditor {
         if result.is_right() {
             known.left.clear();
         }
-        let Known { rows, ids, found, left } = known;
+        let HourProgress { rows, ids, found, left } = known;
         Ok(HourFinding { org_id: request_org(scope), hour: scope.hour, result, rows, ids, reason, found, left })
     }
 
-    /// One attempt, within the time it may take; none when that was not
-    /// enough.
+    /// One attempt within its time limit; none after the limit.
     async fn attempt_in_time(
         &self,
         scope: HourScope<'_>,
         request: &HourRequest,
         ticket: &QueryTicket,
         holds: bool,
-        known: &mut Known,
+        known: &mut HourProgress,
     ) -> Result<Option<Attempt>, QueryError> {
         let wait_max = if holds { self.settings.hold_max } else { self.settings.wait_max };
         let effort = Effort { wait_max, ..self.effort(request.author, ticket) };
@@ -166,7 +163,7 @@ impl Auditor {
         scope: HourScope<'_>,
         request: &HourRequest,
         effort: Effort<'_>,
-        known: &mut Known,
+        known: &mut HourProgress,
     ) -> Result<Attempt, QueryError> {
         if self.in_flight.touches(scope).await {
             return Ok(Attempt::InFlight); // There is no need to read.
@@ -199,8 +196,8 @@ impl Auditor {
             found.push(differences);
         }
         let was_repaired = |rollup| before.get(&rollup).is_some_and(|repairs| repairs.over + repairs.open > 0);
-        take_for_proven(&mut found, was_repaired);
-        if !self.stood_still(scope, &state, effort).await? {
+        mark_proven(&mut found, was_repaired);
+        if !self.is_unchanged(scope, &state, effort).await? {
             return Ok(Attempt::Moved);
         }
         // Not before everything is read: the events may have gone meanwhile.
@@ -228,8 +225,8 @@ impl Auditor {
         Ok(Attempt::Repaired(found))
     }
 
-    /// What must stand still.
-    async fn state(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<State, QueryError> {
+    /// Reads the state that must not change.
+    async fn state(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<HourState, QueryError> {
         let mut rollups: [Buckets; 4] = from_fn(|_| Buckets::new());
         for (sums, rollup) in rollups.iter_mut().zip(Rollup::ALL) {
             let read = self.store.rollup_sums(rollup, scope, effort).await?;
@@ -237,17 +234,20 @@ impl Auditor {
             let something = read.into_iter().filter(|(_, sum)| *sum != Default::default());
             *sums = something.map(|((_, bucket), sum)| (bucket, sum)).collect();
         }
-        Ok(State { mark: self.store.mark(scope, effort).await?, rollups })
+        Ok(HourState { mark: self.store.mark(scope, effort).await?, rollups })
     }
 
-    /// Whether the state is still this, after all inserts that were under way
-    /// have ended.
-    async fn stood_still(&self, scope: HourScope<'_>, before: &State, effort: Effort<'_>) -> Result<bool, QueryError> {
+    /// Whether the state is unchanged after all running inserts have ended.
+    async fn is_unchanged(
+        &self,
+        scope: HourScope<'_>,
+        before: &HourState,
+        effort: Effort<'_>,
+    ) -> Result<bool, QueryError> {
         Ok(self.inserts_have_ended(effort).await? && self.state(scope, effort).await? == *before)
     }
 
-    /// Waits until the inserts under way just now have ended; whether they
-    /// have.
+    /// Waits until the currently running inserts have ended. Returns whether they have.
     async fn inserts_have_ended(&self, effort: Effort<'_>) -> Result<bool, QueryError> {
         // The rest of the time is for reading.
         let deadline = tokio::time::Instant::now() + INSERTS_WAIT_MAX.min(effort.wait_max / 2);
@@ -263,14 +263,14 @@ impl Auditor {
         Ok(true)
     }
 
-    /// Records and inserts a repair; false when somebody wrote in between.
+    /// Records and inserts a repair. Returns false if the hour changed in between.
     async fn repair(
         &self,
         scope: HourScope<'_>,
         author: AuditAuthor,
         differences: &Differences,
         over_before: u64,
-        before: &State,
+        before: &HourState,
         effort: Effort<'_>,
     ) -> Result<bool, QueryError> {
         let org_id = request_org(scope);
@@ -302,7 +302,7 @@ impl Auditor {
         Ok(true)
     }
 
-    /// Inserts a repair. An error says nothing about whether it is there.
+    /// Inserts a repair. After an error it may or may not be stored.
     pub(super) async fn apply(&self, repair: Repair<'_>) -> Result<(), StoreError> {
         let applied = self.store.apply(repair).await;
         // Also when it may not be there: a question too many does no harm.
@@ -323,14 +323,14 @@ const REPAIRS_TOO_MANY: &str = "too much differs for one audit; audit it again";
 const WAIT_TOO_SHORT: &str = "it took longer to read than audit_wait_ms_max";
 const HOLD_TOO_SHORT: &str = "events keep coming, and it took longer to read than audit_hold_ms_max";
 
-/// The organization of a scope that has one.
+/// The organization of a scope, or an empty text.
 fn request_org(scope: HourScope<'_>) -> String {
     scope.org_id.unwrap_or_default().to_owned()
 }
 
-impl Known {
-    /// Notes what an attempt found: the first is what was wrong, the last what
-    /// is left.
+impl HourProgress {
+    /// Records the findings of an attempt: the first ones are the original differences, the last
+    /// ones those that are left.
     fn see(&mut self, mut found: Vec<Differences>) {
         for differences in &mut found {
             differences.listed.truncate(LISTED_MAX as usize);

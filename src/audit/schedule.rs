@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use crate::domain::{HourSet, MILLIS_PER_HOUR, Period, Periods, Timestamp};
 
-/// Most runs of hours that wait to be audited again; beyond, the hours between
-/// two runs are audited, too.
+/// Most runs of hours that wait for an audit. Beyond this, hours between two runs are audited as
+/// well.
 const RUNS_MAX: usize = 10_000;
 
 /// Decides which hour the background audits next. Pure: it is given the time. An hour is named by
 /// its first instant.
 pub(super) struct Schedule {
-    /// How long an hour must have been over, and the shortest time between two
-    /// audits of the same hour.
+    /// Time between the end of an hour and its audit, and the shortest time between two audits of
+    /// the same hour.
     after_millis: i64,
-    /// The last hours to audit without any reason.
+    /// Number of recent hours that are audited in any case.
     hours: i64,
-    /// When hours were last audited.
+    /// The times of the last audits.
     audited: BTreeMap<Timestamp, Timestamp>,
-    /// Hours that have a reason.
+    /// Due hours.
     due: HourSet,
 }
 
@@ -27,8 +27,8 @@ impl Schedule {
         Self { after_millis, hours: hours as i64, audited: BTreeMap::new(), due: HourSet::new(RUNS_MAX) }
     }
 
-    /// These hours have changed, or could not be judged. Says whether hours
-    /// between them were added, for lack of room.
+    /// Adds hours that have changed or could not be decided. Returns whether hours between them
+    /// were added because of the limit.
     pub(super) fn need(&mut self, hours: impl IntoIterator<Item = Timestamp>) -> bool {
         let mut is_joined = false;
         for hour in hours {
@@ -37,26 +37,25 @@ impl Schedule {
         is_joined
     }
 
-    /// Whether an hour has a reason to be audited.
+    /// Whether an hour is due.
     pub(super) fn is_due(&self, hour: Timestamp) -> bool {
         self.due.contains(hour)
     }
 
-    /// How many hours have a reason.
+    /// The number of due hours.
     pub(super) fn due(&self) -> u64 {
         self.due.len()
     }
 
-    /// Takes out the hours that cannot be audited any more.
+    /// Removes and returns hours that can no longer be audited.
     pub(super) fn take_expired(&mut self, deleted: &Periods) -> Vec<Timestamp> {
         let expired: Vec<Timestamp> = self.due.iter().filter(|hour| deleted.overlaps(&period(*hour))).collect();
         expired.iter().for_each(|hour| self.due.remove(*hour));
         expired
     }
 
-    /// Takes the next hour that can be audited: of the last ones the newest that
-    /// was never audited; else, of those that have a reason, the one whose last
-    /// audit is longest ago.
+    /// Returns the next hour to audit: the newest recent hour that was never audited; otherwise the
+    /// due hour with the oldest audit.
     pub(super) fn next(&mut self, now: Timestamp, deleted: &Periods) -> Option<Timestamp> {
         let last = now.plus_millis(-self.after_millis).floor_to(MILLIS_PER_HOUR).plus_millis(-MILLIS_PER_HOUR);
         let first = last.plus_millis(-(self.hours - 1) * MILLIS_PER_HOUR).max(Timestamp::from_millis(0));
@@ -79,7 +78,7 @@ impl Schedule {
     }
 }
 
-/// The moments of an hour.
+/// The period of an hour.
 pub(super) const fn period(hour: Timestamp) -> Period {
     Period { from: hour, to: hour.plus_millis(MILLIS_PER_HOUR) }
 }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::domain::{AuditAuthor, AuditedHour, HourResult, Timestamp};
 
-/// Most hours that are remembered as not right.
+/// Most hours that are listed as not right.
 const HOURS_MAX: usize = 1_000;
 
 /// Collects the findings of audits since the start, for `/readyz`, metrics and `GetAuditStatus`. In
@@ -16,7 +16,7 @@ pub struct AuditStatus {
     state: Mutex<StatusReport>,
 }
 
-/// What was found so far.
+/// The findings so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusReport {
     /// When the background last audited an hour.
@@ -25,34 +25,33 @@ pub struct StatusReport {
     pub last_hour: Option<Timestamp>,
     /// Hours that the background has audited since the start.
     pub hours: u64,
-    /// Hours that were repaired since the start, whoever asked.
+    /// Hours that were repaired since the start, by the background or by command.
     pub repaired: u64,
-    /// The hours that are not known to be right, by organization, as they were
-    /// last seen.
+    /// The last results of hours that are not known to be right, by organization.
     pub open: BTreeMap<(Timestamp, String), HourResult>,
-    /// Hours of organizations that were not right and are not listed any more,
-    /// since there are too many.
+    /// Hours of organizations that were not right and are no longer listed, because there are too
+    /// many.
     pub left_out: u64,
     /// Hours that wait to be audited by the background.
     pub due: u64,
-    /// Why the background could not audit its last hour. Empty: it could.
+    /// Why the background could not audit its last hour. Empty if it could.
     pub last_error: &'static str,
 }
 
 impl StatusReport {
-    /// How many hours were last seen so.
+    /// The number of hours with this last result.
     pub fn count(&self, result: HourResult) -> u64 {
         self.open.values().filter(|found| **found == result).count() as u64
     }
 }
 
 impl AuditStatus {
-    /// What was found so far.
+    /// The findings so far.
     pub fn report(&self) -> StatusReport {
         self.state.lock().clone()
     }
 
-    /// An hour was audited.
+    /// Records an audited hour.
     pub(super) fn audited(&self, audited: &AuditedHour, author: AuditAuthor, now: Timestamp) {
         let mut state = self.state.lock();
         if author == AuditAuthor::Background {
@@ -81,12 +80,12 @@ impl AuditStatus {
         }
     }
 
-    /// So many hours wait for the background.
+    /// Records the number of hours that wait for the background.
     pub(super) fn due(&self, due: u64) {
         self.state.lock().due = due;
     }
 
-    /// The background could not audit an hour.
+    /// Records that the background could not audit an hour.
     pub(super) fn failed(&self, error: &'static str) {
         self.state.lock().last_error = error;
     }

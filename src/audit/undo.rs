@@ -8,15 +8,14 @@ use crate::clickhouse::error::QueryError;
 use crate::domain::{AuditAuthor, Error, OrgId, RecordedRepair, RepairState, Window};
 use crate::fairness::Tenant;
 
-/// How long an undo whose outcome is not known may be repeated, in
-/// milliseconds: its token is remembered for longer.
+/// How long an undo with an unknown result can be repeated, in milliseconds. Its token is
+/// remembered for longer.
 const AGAIN_MILLIS_MAX: i64 = 60 * 60 * 1_000;
 /// How long a caller is told to wait before it repeats one.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Auditor {
-    /// The repairs of an organization in a window, or in the last 24 hours that
-    /// are over; the newest first.
+    /// The repairs of an organization in a window, or in the last 24 full hours; the newest first.
     ///
     /// # Errors
     /// `Invalid` for a window as in [`Auditor::begin`]; when ClickHouse does not
@@ -27,15 +26,15 @@ impl Auditor {
         self.limiter.run(org_id, list).await
     }
 
-    /// Takes a repair of an organization back: changes every count by the
-    /// opposite. Returns the repair that does so.
+    /// Undoes a repair of an organization by reverting every change. Returns the new repair that
+    /// does so.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` when the repair is not known to be in the rollup;
-    /// `Unavailable` when it is not known whether it was taken back.
+    /// `NotFound`; `Conflict` if the repair is not known to be in the rollup; `Unavailable` if it
+    /// is unknown whether it was undone.
     pub async fn undo(&self, org_id: &OrgId, repair_id: &str) -> Result<RecordedRepair, Error> {
         let turn = self.hours.acquire(&Tenant::from(org_id), 1).await;
-        let _turn = turn.map_err(|_| Error::from(QueryError::Crowded))?;
+        let _turn = turn.map_err(|_| Error::from(QueryError::QueueFull))?;
         let recorded = self.recorded_with_undo(org_id, repair_id).await?;
         let repair = recorded.iter().find(|repair| repair.id == repair_id);
         let repair = repair.ok_or_else(|| Error::not_found("there is no such repair"))?;

@@ -102,8 +102,8 @@ impl RunArgs {
         if self.json {
             super::print_json(&to_json(&summary, &hours))?;
         } else {
-            let asks = Asks { repair: self.repair, confirm: self.confirm };
-            super::print(&render(&summary, &hours, asks, Style::stdout()))?;
+            let mode = RepairMode { repair: self.repair, confirm: self.confirm };
+            super::print(&render(&summary, &hours, mode, Style::stdout()))?;
         }
         Ok(if is_right(&summary) { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NEGATIVE) })
     }
@@ -111,21 +111,21 @@ impl RunArgs {
 
 /// The requested repair.
 #[derive(Clone, Copy, Debug, Default)]
-struct Asks {
+struct RepairMode {
     repair: bool,
     confirm: bool,
 }
 
 /// The changes by a repair of these hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Plan {
+struct RepairPlan {
     added: u64,
     taken: u64,
     /// The rest, by the rollup with the largest surplus in each hour.
     unproven: u64,
 }
 
-impl Plan {
+impl RepairPlan {
     fn of(hours: &[proto::AuditedHour]) -> Self {
         let mut plan = Self::default();
         for hour in hours {
@@ -177,7 +177,7 @@ pub(super) fn readable(at: Option<&prost_types::Timestamp>) -> String {
     at.map(|at| time_args::readable(time_args::from_proto(at), Precision::Minute)).unwrap_or_default()
 }
 
-fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], asks: Asks, paint: Style) -> String {
+fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], mode: RepairMode, paint: Style) -> String {
     let mut text =
         format!("{}\n", paint.bold(&format!("audit of {}", time_args::readable_window(summary.window.as_ref()))));
     if !hours.is_empty() {
@@ -205,18 +205,18 @@ fn render(summary: &proto::AuditSummary, hours: &[proto::AuditedHour], asks: Ask
     let line = counts.join(", ");
     text.push_str(&if is_right(summary) { paint.green(&line) } else { paint.red(&line) });
     text.push('\n');
-    text.push_str(&advice(Plan::of(hours), asks));
+    text.push_str(&advice(RepairPlan::of(hours), mode));
     text
 }
 
 /// What to do about remaining differences.
-fn advice(plan: Plan, asks: Asks) -> String {
-    let Plan { added, taken, unproven } = plan;
+fn advice(plan: RepairPlan, mode: RepairMode) -> String {
+    let RepairPlan { added, taken, unproven } = plan;
     let mut text = String::new();
-    if added + taken > 0 && asks.repair && !asks.confirm {
+    if added + taken > 0 && mode.repair && !mode.confirm {
         let (added, taken) = (grouped(added), grouped(taken));
         text.push_str(&format!("with --confirm, a repair adds {added} counts and removes {taken}\n"));
-    } else if added + taken > 0 && !asks.repair {
+    } else if added + taken > 0 && !mode.repair {
         text.push_str("`tallyhouse audit --repair` shows what a repair would change\n");
     }
     if unproven > 0 {
@@ -361,7 +361,7 @@ mod tests {
         let summary =
             proto::AuditSummary { hours: 2, ids: 2_000, consistent: 1, events_missing: 1, ..Default::default() };
         let hours = [hour(proto::HourResult::EventsMissing)];
-        let text = render(&summary, &hours, Asks::default(), Style::plain());
+        let text = render(&summary, &hours, RepairMode::default(), Style::plain());
         let line = "1970-01-01 02:00  events missing  1,000  user_minutes     1        0         2         2";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("user_minutes  1970-01-01 02:01            ann              3        5"), "{text}");
@@ -371,13 +371,13 @@ mod tests {
 
     #[test]
     fn a_repair_is_shown_before_it_is_confirmed() {
-        let check = |asks: Asks, expected: &str| {
-            assert_eq!(advice(Plan { added: 1_200, taken: 3, unproven: 0 }, asks), expected, "{asks:?}");
+        let check = |mode: RepairMode, expected: &str| {
+            assert_eq!(advice(RepairPlan { added: 1_200, taken: 3, unproven: 0 }, mode), expected, "{mode:?}");
         };
-        check(Asks::default(), "`tallyhouse audit --repair` shows what a repair would change\n");
-        let preview = Asks { repair: true, confirm: false };
+        check(RepairMode::default(), "`tallyhouse audit --repair` shows what a repair would change\n");
+        let preview = RepairMode { repair: true, confirm: false };
         check(preview, "with --confirm, a repair adds 1,200 counts and removes 3\n");
-        check(Asks { confirm: true, ..preview }, "");
+        check(RepairMode { confirm: true, ..preview }, "");
     }
 
     #[test]

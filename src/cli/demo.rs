@@ -54,7 +54,7 @@ pub struct DemoArgs {
 
 /// The numbers of expected verdicts of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Made {
+struct SampleCounts {
     accepted: u64,
     duplicate: u64,
     conflict: u64,
@@ -104,9 +104,9 @@ fn temporary_file(until: Timestamp) -> PathBuf {
     std::env::temp_dir().join(name)
 }
 
-fn write(sample: Sample, file: &Path) -> std::io::Result<Made> {
+fn write(sample: Sample, file: &Path) -> std::io::Result<SampleCounts> {
     let mut out = BufWriter::new(File::create(file)?);
-    let mut made = Made::default();
+    let mut made = SampleCounts::default();
     for item in sample {
         writeln!(out, "{}", item.line())?;
         match item.expected {
@@ -120,7 +120,7 @@ fn write(sample: Sample, file: &Path) -> std::io::Result<Made> {
     Ok(made)
 }
 
-impl Made {
+impl SampleCounts {
     fn describe(&self, file: &Path, lines: u64, paint: Style) -> String {
         format!(
             "{} {} lines in {}:\n{} valid events with ids of their own, {} repeated, {} contradicting an earlier \
@@ -150,7 +150,7 @@ fn window(from: Timestamp, to: Timestamp) -> proto::Window {
 }
 
 /// Compares the counts with the sample, and describes the result.
-fn check(made: &Made, summary: &Summary, before: u64, after: u64) -> (bool, String) {
+fn check(made: &SampleCounts, summary: &Summary, before: u64, after: u64) -> (bool, String) {
     let (counts, more) = (&summary.counts, after.saturating_sub(before));
     let known = counts.accepted + counts.duplicate + counts.conflict;
     let (distinct, accepted) = (grouped(made.accepted), grouped(counts.accepted));
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::cli::send::report::Counts;
 
-    const MADE: Made = Made { accepted: 90, duplicate: 5, conflict: 2, rejected: 3 };
+    const MADE: SampleCounts = SampleCounts { accepted: 90, duplicate: 5, conflict: 2, rejected: 3 };
 
     #[test]
     fn the_house_is_believed_only_when_it_adds_up() {

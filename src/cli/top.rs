@@ -22,7 +22,7 @@ const BAR_WIDTH: usize = 32;
 pub struct TopArgs {
     /// What to rank.
     #[arg(value_name = "WHAT")]
-    what: What,
+    what: RankingKind,
     #[command(flatten)]
     address: Address,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub struct TopArgs {
 
 /// What to rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
+enum RankingKind {
     /// Users, by events of every type.
     Users,
     /// Campaigns, by events of every type.
@@ -51,11 +51,11 @@ impl TopArgs {
         let window = self.window.window(now)?;
         let channel = self.address.connect().await?;
         let (text, value) = match self.what {
-            What::Users => {
+            RankingKind::Users => {
                 let answer = users(channel, window, self.limit).await?;
                 (render_users(&answer, Style::stdout(), now), users_json(&answer))
             }
-            What::Campaigns => {
+            RankingKind::Campaigns => {
                 let answer = campaigns(channel, window, self.limit).await?;
                 (render_campaigns(&answer, Style::stdout(), now), campaigns_json(&answer))
             }

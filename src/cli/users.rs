@@ -23,11 +23,11 @@ pub(super) const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 #[derive(Clone, Debug, clap::Args)]
 pub struct UsersArgs {
     #[command(subcommand)]
-    question: UsersQuestion,
+    question: UsersCommand,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum UsersQuestion {
+enum UsersCommand {
     /// Count the distinct users of each day in UTC, exactly.
     ///
     /// Default window: the last 7 days. A window is extended to whole days.
@@ -50,7 +50,7 @@ impl UsersArgs {
     /// Reads the counts and shows them.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.question {
-            UsersQuestion::Daily(args) => args.run().await,
+            UsersCommand::Daily(args) => args.run().await,
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct TypeDay {
     pub day: Timestamp,
     /// The type; empty for all that were not named.
     pub event_type: String,
-    /// How many.
+    /// A count.
     pub events: u64,
 }
 

@@ -62,10 +62,10 @@ pub enum QueryError {
     Overloaded(String),
     /// ClickHouse did not answer within the time limit of queries.
     #[error("the query took too long")]
-    TookTooLong,
+    TimedOut,
     /// Too many queries of the same organization wait.
     #[error("too many queries of this organization wait already")]
-    Crowded,
+    QueueFull,
     /// ClickHouse could not make sense of the question, or we of the answer.
     #[error("{0}")]
     Failed(String),
@@ -77,8 +77,8 @@ impl QueryError {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Overloaded(_) => "overloaded",
-            Self::TookTooLong => "took_too_long",
-            Self::Crowded => "crowded",
+            Self::TimedOut => "took_too_long",
+            Self::QueueFull => "crowded",
             Self::Failed(_) => "failed",
         }
     }
@@ -105,8 +105,8 @@ impl From<QueryError> for Error {
         match error {
             QueryError::Unreachable(_) => Self::unavailable("ClickHouse cannot be reached", RETRY_AFTER),
             QueryError::Overloaded(_) => Self::exhausted("ClickHouse is overloaded", RETRY_AFTER),
-            QueryError::TookTooLong => Self::unavailable("the query took too long", RETRY_AFTER),
-            QueryError::Crowded => Self::exhausted("too many queries of this organization wait already", RETRY_AFTER),
+            QueryError::TimedOut => Self::unavailable("the query took too long", RETRY_AFTER),
+            QueryError::QueueFull => Self::exhausted("too many queries of this organization wait already", RETRY_AFTER),
             QueryError::Failed(_) => Self::internal(),
         }
     }

@@ -26,12 +26,12 @@ pub struct Directory {
     all_organizations: AllOrganizations,
 }
 
-/// Who may ask about all organizations.
+/// Who can query all organizations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllOrganizations {
-    /// Everybody: without authentication there is one organization.
+    /// Every caller: without authentication there is one organization.
     OpenToAll,
-    /// The organization of those who run the service, if one is configured.
+    /// Only the operator's organization, if one is configured.
     OperatorOnly(Option<OrgId>),
 }
 
@@ -48,8 +48,7 @@ impl AllOrganizations {
 }
 
 impl Directory {
-    /// Kept in this store. What organizations decide about types of events is
-    /// told to these.
+    /// A directory in this store. Decisions on unknown event types are passed to `event_types`.
     pub const fn new(
         store: DirectoryStore,
         event_types: Arc<EventTypes>,
@@ -64,13 +63,13 @@ impl Directory {
     /// An organization.
     ///
     /// # Errors
-    /// `NotFound` when it has not been put.
+    /// `NotFound` if it does not exist.
     pub async fn organization(&self, org_id: &OrgId) -> Result<Organization, Error> {
         let found = self.limiter.run(org_id, |ticket| self.store.organization(ticket, org_id)).await?;
         found.ok_or_else(|| Error::not_found("this organization is not registered"))
     }
 
-    /// Puts a draft that has been checked in the organization's place.
+    /// Creates or replaces an organization from a validated draft.
     pub async fn put_organization(&self, org_id: &OrgId, draft: OrganizationDraft) -> Result<Organization, Error> {
         let old = self.limiter.run(org_id, |ticket| self.store.organization(ticket, org_id)).await?;
         let new = draft.replacing(org_id.clone(), old.as_ref(), self.clock.now());
@@ -82,13 +81,13 @@ impl Directory {
     /// A user of an organization.
     ///
     /// # Errors
-    /// `NotFound` when it has not been put.
+    /// `NotFound` if it does not exist.
     pub async fn user(&self, org_id: &OrgId, user_id: &str) -> Result<User, Error> {
         let found = self.limiter.run(org_id, |ticket| self.store.user(ticket, org_id, user_id)).await?;
         found.ok_or_else(|| Error::not_found("there is no user with this id"))
     }
 
-    /// Puts a draft that has been checked in the user's place.
+    /// Creates or replaces a user from a validated draft.
     pub async fn put_user(&self, org_id: &OrgId, user_id: String, draft: UserDraft) -> Result<User, Error> {
         let old = self.limiter.run(org_id, |ticket| self.store.user(ticket, org_id, &user_id)).await?;
         let new = draft.replacing(user_id, old.as_ref(), self.clock.now());
@@ -109,8 +108,7 @@ impl Directory {
         Ok(MemberPage { members, next })
     }
 
-    /// Puts a draft that has been checked in the membership's place. The user
-    /// need not be known.
+    /// Creates or replaces a membership from a validated draft. The user does not have to exist.
     pub async fn put_member(&self, org_id: &OrgId, user_id: String, draft: MemberDraft) -> Result<Member, Error> {
         let old = self.limiter.run(org_id, |ticket| self.store.member(ticket, org_id, &user_id)).await?;
         let new = draft.replacing(user_id, old.as_ref(), self.clock.now());
@@ -118,11 +116,11 @@ impl Directory {
         Ok(new)
     }
 
-    /// The organizations with the most events of the last days, today included,
-    /// and which days these are. Never cached.
+    /// The organizations with the most events of the last days, including today, and the window.
+    /// Never cached.
     ///
     /// # Errors
-    /// `Forbidden` for all but the operator, where there is authentication.
+    /// `Forbidden` for all but the operator, if authentication is on.
     pub async fn top_organizations(
         &self,
         asking: &OrgId,

@@ -2,7 +2,7 @@
 
 use super::Timestamp;
 
-/// A table of counts that is kept up to date as events are stored.
+/// A table of counts that is updated as events are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rollup {
     /// Events per campaign, minute and type.
@@ -35,8 +35,8 @@ impl Rollup {
     }
 }
 
-/// What a rollup counts by, within one organization. What it does not count by
-/// is empty.
+/// The key of a rollup's row within one organization. Fields that are not part of the rollup's key
+/// are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RollupKey {
     /// The first moment of the minute or hour.
@@ -45,7 +45,7 @@ pub struct RollupKey {
     pub campaign_id: String,
     /// The user.
     pub user_id: String,
-    /// The hash of the user that is part of the key of `user_days`; else 0.
+    /// The hash of the user that is part of the key of `user_days`; otherwise 0.
     pub user_key: u64,
     /// The event type.
     pub event_type: String,
@@ -56,22 +56,21 @@ pub struct RollupKey {
 pub struct Difference {
     /// The key.
     pub key: RollupKey,
-    /// The distinct ids among the events.
+    /// The number of distinct ids in the events.
     pub expected: i64,
-    /// What the rollup says.
+    /// The count in the rollup.
     pub actual: i64,
-    /// How many events of this key are shown to have been counted twice.
+    /// The number of events of this key that are proven to have been counted twice.
     pub counted_twice: u64,
 }
 
 impl Difference {
-    /// What is missing from the rollup; negative when it counts too many.
+    /// The missing count; negative if the rollup counts too many.
     pub const fn missing(&self) -> i64 {
         self.expected.saturating_sub(self.actual)
     }
 
-    /// What the rollup counts too many that nothing shows to have been counted
-    /// twice.
+    /// The surplus count without proof of double counting.
     pub const fn unproven(&self) -> u64 {
         let over = self.actual.saturating_sub(self.expected);
         if over > 0 { over.unsigned_abs().saturating_sub(self.counted_twice) } else { 0 }
@@ -85,34 +84,32 @@ pub struct Differences {
     pub rollup: Rollup,
     /// Keys whose count is wrong.
     pub keys: u64,
-    /// Events that are missing, over all keys that count too few.
+    /// Missing counts, summed over all keys with too low counts.
     pub under: u64,
-    /// Events that are too many, over all keys that count too many.
+    /// Surplus counts, summed over all keys with too high counts.
     pub over: u64,
-    /// Those of them that nothing shows to have been counted twice.
+    /// The part of them without proof of double counting.
     pub unproven: u64,
     /// The first of the keys, in order of time.
     pub listed: Vec<Difference>,
 }
 
-/// What became of an hour of an organization.
+/// The result of auditing an hour of an organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HourResult {
-    /// Every rollup says what the events say.
+    /// Every rollup equals the events.
     Consistent,
-    /// A rollup was wrong, and is right now.
+    /// A rollup was wrong and has been repaired.
     Repaired,
     /// A rollup is wrong.
     Different,
-    /// Something is being written there, so nothing can be said yet.
+    /// Events are being written into the hour, so the result is not final.
     InFlight,
-    /// It could not be read in the time that is allowed.
+    /// The hour could not be read within the time limit.
     Undetermined,
-    /// A rollup counts more events than are stored, and nothing shows that they
-    /// were counted twice.
+    /// A rollup counts more events than are stored, without proof of double counting.
     EventsMissing,
-    /// Its events, or some of them, were deleted since they passed the
-    /// retention period: it cannot be audited.
+    /// Some or all of its events were deleted after the retention period, so it cannot be audited.
     Expired,
 }
 
@@ -146,31 +143,30 @@ impl HourResult {
         matches!(self, Self::Consistent | Self::Repaired)
     }
 
-    /// Whether a later audit may say something else: the hour is neither right
-    /// nor beyond saying.
+    /// Whether a later audit may have another result: the hour is neither right nor expired.
     pub const fn is_open(self) -> bool {
         !self.is_right() && !matches!(self, Self::Expired)
     }
 }
 
-/// An hour of an organization that was not simply consistent.
+/// The finding for an hour of an organization that was not consistent at first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HourFinding {
-    /// The organization, as the tables name it.
+    /// The organization's id.
     pub org_id: String,
     /// The hour's first moment.
     pub hour: Timestamp,
     /// What became of it.
     pub result: HourResult,
-    /// Rows among its events. 0 when they were not counted.
+    /// The number of its rows. 0 if they were not counted.
     pub rows: u64,
-    /// Distinct ids among them.
+    /// The number of distinct ids.
     pub ids: u64,
-    /// Why nothing can be said, or nothing was repaired, in words.
+    /// Why there is no result, or no repair, as text.
     pub reason: &'static str,
-    /// What was wrong when it was found, by rollup.
+    /// The differences before the audit, by rollup.
     pub found: Vec<Differences>,
-    /// What is wrong now, by rollup.
+    /// The differences after the audit, by rollup.
     pub left: Vec<Differences>,
 }
 
@@ -179,15 +175,15 @@ pub struct HourFinding {
 pub struct AuditedHour {
     /// The hour's first moment.
     pub hour: Timestamp,
-    /// Distinct ids among its events.
+    /// The number of distinct ids.
     pub ids: u64,
-    /// Organizations that have events or counts in it.
+    /// The number of organizations with events or counts in it.
     pub organizations: u64,
-    /// Those of them that are not simply consistent.
+    /// The findings for organizations that were not consistent at first.
     pub findings: Vec<HourFinding>,
 }
 
-/// Who asked for an audit.
+/// The origin of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditAuthor {
     /// The service itself.
@@ -206,17 +202,16 @@ impl AuditAuthor {
     }
 }
 
-/// How far a repair has come.
+/// The state of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RepairState {
-    /// It is about to be inserted: it may be in the rollup or not.
+    /// It is being inserted, and may or may not be in the rollup.
     Begun,
     /// It is in the rollup.
     Done,
-    /// It was in the rollup, and was taken back.
+    /// It was in the rollup and has been undone.
     Undone,
-    /// It was begun, the hour was found right afterwards, and whether by this
-    /// repair is not known.
+    /// It was begun, and the hour was right afterwards. It is unknown whether this repair did that.
     Closed,
 }
 
@@ -243,7 +238,7 @@ impl RepairState {
     }
 }
 
-/// A repair, as it is recorded.
+/// A recorded repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedRepair {
     /// Its id.
@@ -258,12 +253,12 @@ pub struct RecordedRepair {
     pub at: Timestamp,
     /// Keys whose count was changed.
     pub keys: u64,
-    /// Events added.
+    /// Counts added.
     pub added: u64,
-    /// Events taken away.
+    /// Counts removed.
     pub taken: u64,
-    /// Who asked for it, as in the record.
+    /// Its origin.
     pub author: String,
-    /// The repair that this one took back; empty: none.
+    /// The repair that this one undoes; empty if none.
     pub undoes: String,
 }

@@ -3,7 +3,7 @@
 use super::event::{BLANK, has_control, is_blank};
 use super::{Error, FieldError, OrgId, Timestamp};
 
-/// The times that can be kept, in milliseconds: the years 1900 to 2299.
+/// The earliest storable time, in milliseconds. Times are in the years 1900 to 2299.
 const TIME_MIN: Timestamp = Timestamp::from_millis(-2_208_988_800_000);
 const TIME_MAX: Timestamp = Timestamp::from_millis(10_413_791_999_999);
 /// Most bytes of a name of a person or an organization, and of a user's id.
@@ -13,10 +13,10 @@ const WORD_BYTES_MAX: usize = 64;
 /// Most bytes of an e-mail address (RFC 5321: 64, an at sign, 255).
 const EMAIL_BYTES_MAX: usize = 320;
 
-/// What becomes of events of types that are not registered.
+/// The handling of events of unregistered types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownTypes {
-    /// They are events like others.
+    /// They are accepted.
     #[default]
     Accept,
     /// They are rejected.
@@ -32,7 +32,7 @@ impl UnknownTypes {
         }
     }
 
-    /// Reads the name.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Accept, Self::Reject].into_iter().find(|policy| policy.as_str() == text)
     }
@@ -45,18 +45,18 @@ pub struct Organization {
     pub org_id: OrgId,
     /// Its name.
     pub name: String,
-    /// What it has subscribed to; empty when nothing is known.
+    /// Its subscription plan; empty if unknown.
     pub plan: String,
-    /// What becomes of its events of unknown types.
+    /// The handling of its events of unregistered types.
     pub unknown_event_types: UnknownTypes,
-    /// When it came to be.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was last replaced.
     pub updated_at: Timestamp,
 }
 
-/// An organization as somebody sent it. What is none stays as it was; for a new
-/// one, the default.
+/// An unvalidated organization. A missing field keeps its value; for a new organization it gets the
+/// default.
 #[derive(Clone, Debug, Default)]
 pub struct OrganizationDraft {
     /// See [`Organization::name`]. Required; 1 to 256 bytes.
@@ -70,14 +70,14 @@ pub struct OrganizationDraft {
 }
 
 impl OrganizationDraft {
-    /// What is wrong with it, by field.
+    /// Adds every invalid field to `errors`.
     pub fn check(&self, errors: &mut Vec<FieldError>) {
         check_name("name", &self.name, NAME_BYTES_MAX, errors);
         check_text("plan", &self.plan, WORD_BYTES_MAX, errors);
         check_time("created_at", self.created_at, errors);
     }
 
-    /// What it becomes, in place of `old`.
+    /// The value that replaces `old`.
     pub fn replacing(self, org_id: OrgId, old: Option<&Organization>, now: Timestamp) -> Organization {
         let Self { name, plan, unknown_event_types, created_at } = self;
         Organization {
@@ -91,7 +91,7 @@ impl OrganizationDraft {
     }
 }
 
-/// What an organization knows of a user.
+/// A user of an organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The user's id, as in events.
@@ -100,15 +100,15 @@ pub struct User {
     pub email: String,
     /// The name; empty when unknown.
     pub name: String,
-    /// What the user is there for; empty when unknown.
+    /// The user's role; empty if unknown.
     pub role: String,
-    /// When the user came to be.
+    /// When the user was created.
     pub created_at: Timestamp,
     /// When this was last replaced.
     pub updated_at: Timestamp,
 }
 
-/// A user as somebody sent it.
+/// An unvalidated user.
 #[derive(Clone, Debug, Default)]
 pub struct UserDraft {
     /// See [`User::email`]. At most 320 bytes.
@@ -124,7 +124,7 @@ pub struct UserDraft {
 }
 
 impl UserDraft {
-    /// What is wrong with it, by field.
+    /// Adds every invalid field to `errors`.
     pub fn check(&self, user_id: &str, errors: &mut Vec<FieldError>) {
         check_name("user_id", user_id, NAME_BYTES_MAX, errors);
         check_text("email", &self.email, EMAIL_BYTES_MAX, errors);
@@ -134,7 +134,7 @@ impl UserDraft {
         check_time("updated_at", self.updated_at, errors);
     }
 
-    /// What it becomes, in place of `old`.
+    /// The value that replaces `old`.
     pub fn replacing(self, user_id: String, old: Option<&User>, now: Timestamp) -> User {
         let Self { email, name, role, created_at, updated_at } = self;
         let created_at = created_at.or(old.map(|old| old.created_at)).unwrap_or(now);
@@ -142,18 +142,18 @@ impl UserDraft {
     }
 }
 
-/// That a user belongs to an organization.
+/// A membership of a user in an organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The user's id.
     pub user_id: String,
-    /// What the user may do there; empty when unknown.
+    /// The member's role; empty if unknown.
     pub role: String,
-    /// Since when.
+    /// The start of the membership.
     pub joined_at: Timestamp,
 }
 
-/// A membership as somebody sent it.
+/// An unvalidated membership.
 #[derive(Clone, Debug, Default)]
 pub struct MemberDraft {
     /// See [`Member::role`]. At most 64 bytes.
@@ -163,14 +163,14 @@ pub struct MemberDraft {
 }
 
 impl MemberDraft {
-    /// What is wrong with it, by field.
+    /// Adds every invalid field to `errors`.
     pub fn check(&self, user_id: &str, errors: &mut Vec<FieldError>) {
         check_name("user_id", user_id, NAME_BYTES_MAX, errors);
         check_text("role", &self.role, WORD_BYTES_MAX, errors);
         check_time("joined_at", self.joined_at, errors);
     }
 
-    /// What it becomes, in place of `old`.
+    /// The value that replaces `old`.
     pub fn replacing(self, user_id: String, old: Option<&Member>, now: Timestamp) -> Member {
         let joined_at = self.joined_at.or(old.map(|old| old.joined_at)).unwrap_or(now);
         Member { user_id, role: self.role, joined_at }
@@ -182,7 +182,7 @@ impl MemberDraft {
 pub struct MemberPage {
     /// The memberships.
     pub members: Vec<Member>,
-    /// The user to go on after; none when this was the last page.
+    /// The user after which the next page starts; none if this is the last page.
     pub next: Option<String>,
 }
 
@@ -199,7 +199,7 @@ pub struct OrganizationCount {
     pub events: u64,
 }
 
-/// Says what is wrong, if something is.
+/// Returns an `Invalid` error if there are errors.
 pub fn nothing_wrong(errors: Vec<FieldError>) -> Result<(), Error> {
     if errors.is_empty() { Ok(()) } else { Err(Error::invalid(errors)) }
 }

@@ -2,38 +2,37 @@
 
 use std::time::Duration;
 
-/// How long a caller is told to wait while the service does not know the time.
+/// The `retry_after` while the clock is not trusted.
 const CLOCK_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// One thing wrong with one field of a request.
+/// An invalid field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     /// The field's name, as the caller knows it.
     pub field: String,
-    /// What is wrong and what is allowed, for a person to read.
+    /// What is wrong and what is allowed, as readable text.
     pub message: String,
 }
 
 impl FieldError {
-    /// Says what is wrong with a field.
+    /// Creates an error for a field.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }
 }
 
-/// The closed set of things that can go wrong for a caller. Each transport
-/// maps every one of them to its own code, in one table.
+/// The closed set of errors for callers. One table maps each to the codes of the transports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// The request is wrong, and stays wrong however often it is sent.
+    /// The request is invalid. A repetition fails as well.
     Invalid,
-    /// The caller has not shown who it is.
+    /// The caller is not authenticated.
     Unauthenticated,
-    /// The caller may not do this.
+    /// The caller is not allowed to do this.
     Forbidden,
-    /// What was asked for does not exist.
+    /// The requested object does not exist.
     NotFound,
-    /// Somebody else has changed, or is changing, the same thing.
+    /// Another caller has changed, or is changing, the same object.
     Conflict,
     /// A new version of an event type may refuse what the last one accepts.
     Incompatible,
@@ -41,15 +40,15 @@ pub enum ErrorCode {
     KeyReused,
     /// The request is larger than a limit.
     TooLarge,
-    /// A bound of the service is reached; the same request can succeed later.
+    /// A limit of the service is reached; the same request can succeed later.
     Exhausted,
-    /// The caller, or a user it speaks for, is over a rate limit; the same
-    /// request can succeed later. Nothing of it has happened.
+    /// The caller, or a user of its events, is over a rate limit; the same request can succeed
+    /// later. Nothing was done.
     Limited,
-    /// A part of the service cannot be reached; the same request can succeed
-    /// later. What it asked for may or may not have happened.
+    /// A part of the service cannot be reached; the same request can succeed later. The request may
+    /// or may not have taken effect.
     Unavailable,
-    /// The service is at fault.
+    /// An internal error.
     Internal,
 }
 
@@ -73,47 +72,45 @@ impl ErrorCode {
     }
 }
 
-/// An error to hand to a caller. Its text is safe to show: internal detail
-/// has gone to the log.
+/// An error for a caller. Its text contains no internal details; those are in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// What kind of error it is.
     pub code: ErrorCode,
-    /// What went wrong, for a person to read.
+    /// The readable message.
     pub message: String,
     /// Every field at fault, for [`ErrorCode::Invalid`] and
     /// [`ErrorCode::Incompatible`].
     pub fields: Vec<FieldError>,
-    /// How long to wait before the same request has a chance, for
-    /// [`ErrorCode::Exhausted`], [`ErrorCode::Limited`] and
-    /// [`ErrorCode::Unavailable`].
+    /// How long to wait before the same request can succeed, for [`ErrorCode::Exhausted`],
+    /// [`ErrorCode::Limited`] and [`ErrorCode::Unavailable`].
     pub retry_after: Option<Duration>,
-    /// Who is over which limit, for [`ErrorCode::Limited`].
+    /// The exceeded limits, for [`ErrorCode::Limited`].
     pub breaches: Vec<Breach>,
 }
 
-/// A rate limit: so many in each window, wherever it begins.
+/// A rate limit: a maximum for every window, wherever it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// The limit's name, for programs.
     pub policy: &'static str,
-    /// How many.
+    /// The maximum for each window.
     pub max: u32,
     /// The window.
     pub window: Duration,
 }
 
-/// Somebody is over a rate limit.
+/// An exceeded rate limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     /// The limit.
     pub quota: Quota,
-    /// Who: `organization:…` or `user:…`.
+    /// The subject: `organization:…` or `user:…`.
     pub subject: String,
-    /// How many would still have fitted.
+    /// The remaining allowance.
     pub left: u32,
-    /// How long to wait until what was asked for fits.
+    /// How long to wait until the request fits.
     pub wait: Duration,
 }
 
@@ -122,32 +119,32 @@ impl Error {
         Self { code, message: message.into(), fields: Vec::new(), retry_after: None, breaches: Vec::new() }
     }
 
-    /// The request is wrong in these fields.
+    /// An error for these invalid fields.
     pub fn invalid(fields: Vec<FieldError>) -> Self {
         Self { fields, ..Self::new(ErrorCode::Invalid, "validation failed") }
     }
 
-    /// The request is wrong in one field.
+    /// An error for one invalid field.
     pub fn invalid_field(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError::new(field, message)])
     }
 
-    /// The caller has not shown who it is.
+    /// The caller is not authenticated.
     pub fn unauthenticated(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Unauthenticated, message)
     }
 
-    /// The caller may not do this.
+    /// The caller is not allowed to do this.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Forbidden, message)
     }
 
-    /// What was asked for does not exist.
+    /// The requested object does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message)
     }
 
-    /// Somebody else has changed, or is changing, the same thing.
+    /// Another caller has changed, or is changing, the same object.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Conflict, message)
     }
@@ -168,27 +165,27 @@ impl Error {
         Self::new(ErrorCode::TooLarge, message)
     }
 
-    /// A bound is reached; try again after the given time.
+    /// A limit is reached; retry after the given time.
     pub fn exhausted(message: impl Into<String>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Exhausted, message) }
     }
 
-    /// Somebody is over a rate limit; try again after the given time.
+    /// A rate limit is exceeded; retry after the given time.
     pub fn limited(message: impl Into<String>, retry_after: Duration, breaches: Vec<Breach>) -> Self {
         Self { retry_after: Some(retry_after), breaches, ..Self::new(ErrorCode::Limited, message) }
     }
 
-    /// A part cannot be reached; try again after the given time.
+    /// A part cannot be reached; retry after the given time.
     pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
-    /// The service does not know the time: nothing can be judged by it now.
+    /// The clock is not trusted, so nothing can be checked against it.
     pub fn clock_in_doubt(doubt: &impl std::fmt::Display) -> Self {
         Self::unavailable(doubt.to_string(), CLOCK_RETRY_AFTER)
     }
 
-    /// The service is at fault.
+    /// An internal error.
     pub fn internal() -> Self {
         Self::new(ErrorCode::Internal, "internal error; the service's log has the cause")
     }

@@ -13,10 +13,10 @@ pub struct OrgId(Arc<str>);
 impl OrgId {
     /// Most bytes of an id.
     pub const BYTES_MAX: usize = 64;
-    /// What an id may be, in words.
+    /// A description of valid ids.
     pub const EXPECTED: &'static str = "must be 1 to 64 letters, digits, '_', '-' or '.'";
 
-    /// Reads an id; none when it cannot be one. Ids are compared byte by byte.
+    /// Parses an id; none if it is invalid. Ids are compared byte by byte.
     pub fn parse(text: &str) -> Option<Self> {
         let is_token = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
         (is_token && (1..=Self::BYTES_MAX).contains(&text.len())).then(|| Self(text.into()))
@@ -39,7 +39,7 @@ impl fmt::Debug for OrgId {
     }
 }
 
-/// The bounds an event must keep. All are configurable.
+/// The limits for events. All are configurable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventLimits {
     /// Longest event id, in bytes.
@@ -51,16 +51,14 @@ pub struct EventLimits {
     /// Longest JSON text of the properties, in bytes, without insignificant
     /// white space.
     pub properties_bytes_max: usize,
-    /// How far `occurred_at` may lie in the past, in milliseconds; never before
-    /// 1970. The same time is the retention of the raw table, so an id that has
-    /// been forgotten cannot come back.
+    /// How far `occurred_at` may be in the past, in milliseconds; never before 1970. It equals the
+    /// retention period, so a deleted id cannot be accepted again.
     pub retention_millis: i64,
-    /// How far `occurred_at` may lie ahead of the service's clock, in
-    /// milliseconds.
+    /// How far `occurred_at` may be ahead of the service's clock, in milliseconds.
     pub future_millis_max: i64,
 }
 
-/// An event as somebody sent it: nothing is known about it yet.
+/// An unvalidated event.
 #[derive(Clone, Debug, Default)]
 pub struct EventDraft<'a> {
     /// See [`Event::event_id`].
@@ -75,18 +73,18 @@ pub struct EventDraft<'a> {
     pub source: &'a str,
     /// See [`Event::user_id`].
     pub user_id: &'a str,
-    /// See [`Event::occurred_at`]; none when it was missing.
+    /// See [`Event::occurred_at`]; none if missing.
     pub occurred_at: Option<Timestamp>,
     /// See [`Event::seq`].
     pub seq: u64,
     /// See [`Event::properties`].
     pub properties: PropertiesDraft<'a>,
-    /// What the transport could not even read, by field.
+    /// Fields that the transport could not parse.
     pub unreadable: Vec<FieldError>,
 }
 
-/// Properties as a transport read them. Their JSON is read there, since the
-/// domain knows no wire format.
+/// Properties as a transport parsed them. Transports parse JSON, since the domain has no wire
+/// format.
 #[derive(Clone, Debug, Default)]
 pub enum PropertiesDraft<'a> {
     /// None were sent, or an empty object.
@@ -97,7 +95,7 @@ pub enum PropertiesDraft<'a> {
     Canonical(Cow<'a, str>),
 }
 
-/// A valid event. There is no other kind in memory.
+/// A valid event. Invalid events cannot be constructed.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
     org_id: &'a OrgId,
@@ -107,15 +105,14 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Checks a draft against the limits and the time, and says everything
-    /// that is wrong with it.
+    /// Validates a draft against the limits and the time. Returns every invalid field.
     pub fn parse(
         org_id: &'a OrgId,
         draft: EventDraft<'a>,
         limits: &EventLimits,
         now: Timestamp,
     ) -> Result<Self, Rejection> {
-        let mut faults = Faults { errors: draft.unreadable.clone(), code: RejectionCode::Invalid };
+        let mut faults = DraftErrors { errors: draft.unreadable.clone(), code: RejectionCode::Invalid };
         faults.check_id("event_id", draft.event_id, limits.event_id_bytes_max);
         faults.check_type(draft.event_type, limits.type_bytes_max);
         for (field, text) in [
@@ -149,22 +146,22 @@ impl<'a> Event<'a> {
         self.draft.event_type
     }
 
-    /// The campaign it counts for; empty when none.
+    /// The campaign; empty if none.
     pub const fn campaign_id(&self) -> &'a str {
         self.draft.campaign_id
     }
 
-    /// The creative; empty when none.
+    /// The creative; empty if none.
     pub const fn creative_id(&self) -> &'a str {
         self.draft.creative_id
     }
 
-    /// The system that saw it; empty when unknown.
+    /// The system that recorded it; empty if unknown.
     pub const fn source(&self) -> &'a str {
         self.draft.source
     }
 
-    /// The user it counts for; empty when none.
+    /// The user; empty if none.
     pub const fn user_id(&self) -> &'a str {
         self.draft.user_id
     }
@@ -174,14 +171,14 @@ impl<'a> Event<'a> {
         self.occurred_at
     }
 
-    /// The producer's own number for ordering a user's events; 0 when none.
+    /// A number by which the producer orders the events of a user; 0 if none.
     pub const fn seq(&self) -> u64 {
         self.draft.seq
     }
 
-    /// The version of its type that its properties were checked against; 0
-    /// when its type is not registered. It is not part of the payload: the same
-    /// event that comes again after a new version is still the same.
+    /// The version of its type that its properties were checked against; 0 when its type is not
+    /// registered. It is not part of the payload: an event that is repeated after a new version is
+    /// still a duplicate.
     pub const fn schema_version(&self) -> u32 {
         self.schema_version
     }
@@ -192,7 +189,7 @@ impl<'a> Event<'a> {
         self
     }
 
-    /// The canonical text of one JSON object; empty when there are none.
+    /// The canonical text of one JSON object; empty if there are none.
     pub fn properties(&self) -> &str {
         match &self.draft.properties {
             PropertiesDraft::None => "",
@@ -201,22 +198,22 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The first time that is counted, whatever the retention period: the rollups
-/// keep buckets as ClickHouse's `DateTime` and `Date`, which begin in 1970.
+/// The earliest accepted time, for any retention period: the rollups store buckets as ClickHouse's
+/// `DateTime` and `Date`, which begin in 1970.
 const FIRST: Timestamp = Timestamp::from_millis(0);
 
-/// Collects what is wrong with a draft.
-struct Faults {
+/// Collects the errors of a draft.
+struct DraftErrors {
     errors: Vec<FieldError>,
     code: RejectionCode,
 }
 
-impl Faults {
+impl DraftErrors {
     fn add(&mut self, field: &str, message: impl Into<String>) {
         self.errors.push(FieldError::new(field, message));
     }
 
-    /// What the transport could not read has been named already.
+    /// Whether the transport has already reported the field.
     fn is_named(&self, field: &str) -> bool {
         self.errors.iter().any(|error| error.field == field)
     }
@@ -292,11 +289,11 @@ impl Faults {
     }
 }
 
-/// What is said of a text that is blank.
+/// The message for blank texts.
 pub(super) const BLANK: &str = "must not be blank";
 
-/// White space alone names nothing, and comes from a value that is missing: all
-/// such events would be one.
+/// Whether a text is only white space. Such values usually come from missing ones, and all such
+/// events would be the same.
 pub(super) fn is_blank(text: &str) -> bool {
     !text.is_empty() && text.chars().all(char::is_whitespace)
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{MILLIS_PER_HOUR, Timestamp};
 
-/// A set of hours, as runs of hours that follow each other. When there are more
-/// runs than allowed, the two that are nearest become one, with the hours
-/// between them: the set may then hold hours that were not put into it, and
-/// always holds those that were.
+/// A set of hours, stored as runs of consecutive hours. When there are more runs than allowed, the
+/// two nearest ones are merged, including the hours between them: the set may then contain hours
+/// that were not added, and always contains those that were.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HourSet {
     /// The first hour of a run, and the hour after its last, counted since 1970.
@@ -16,13 +15,12 @@ pub struct HourSet {
 }
 
 impl HourSet {
-    /// An empty set of at most so many runs; at least one.
+    /// An empty set with at most this many runs (at least one).
     pub const fn new(runs_max: usize) -> Self {
         Self { runs: BTreeMap::new(), runs_max }
     }
 
-    /// Puts the hour of a moment into the set; whether others had to be put in
-    /// for that.
+    /// Adds the hour of a time. Returns whether other hours were added as well.
     pub fn insert(&mut self, moment: Timestamp) -> bool {
         let hour = hour_of(moment);
         if self.holds(hour) {
@@ -55,7 +53,7 @@ impl HourSet {
         }
     }
 
-    /// Takes the hour of a moment out of the set.
+    /// Removes the hour of a time.
     pub fn remove(&mut self, moment: Timestamp) {
         let hour = hour_of(moment);
         let Some((from, to)) = self.run_of(hour) else { return };
@@ -77,12 +75,12 @@ impl HourSet {
         self.run_of(hour).is_some()
     }
 
-    /// Whether the hour of a moment is in the set.
+    /// Whether the set contains the hour of a time.
     pub fn contains(&self, moment: Timestamp) -> bool {
         self.holds(hour_of(moment))
     }
 
-    /// The first moments of the hours, in order.
+    /// The starts of the hours, in order.
     pub fn iter(&self) -> impl Iterator<Item = Timestamp> {
         self.runs.iter().flat_map(|(from, to)| (*from..*to).map(|hour| Timestamp::from_millis(hour * MILLIS_PER_HOUR)))
     }

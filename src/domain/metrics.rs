@@ -8,18 +8,18 @@ const DAYS_MAX: i64 = 3_660;
 const NAME_BYTES_MAX: usize = 64;
 /// The prefix of the metrics that count one type of events.
 const EVENTS_OF: &str = "events:";
-/// The days that a value can be kept for: 1970-01-01 and before 2106-01-01.
+/// The first day of a stored value. Days are from 1970-01-01 to before 2106-01-01.
 const DAY_MIN: Timestamp = Timestamp::from_millis(0);
 const DAY_END: Timestamp = Timestamp::from_millis(49_673 * MILLIS_PER_DAY);
 /// Largest value. The sum of any range of days is then a finite number, too.
 const VALUE_MAX: f64 = 1e300;
 
-/// What is counted or kept for each day.
+/// A daily metric, counted or stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Events of every type.
     Events,
-    /// Different users with at least one event.
+    /// Distinct users with at least one event.
     ActiveUsers,
     /// Events of type `impression`.
     Impressions,
@@ -29,21 +29,21 @@ pub enum Metric {
     Ctr,
     /// Events of this type.
     EventsOf(String),
-    /// Values that the organization brings itself, under this name.
+    /// Values that the organization stores under this name.
     Custom(String),
 }
 
 impl Metric {
-    /// Most metrics of one question.
+    /// Most metrics of one query.
     pub const COUNT_MAX: usize = 20;
-    /// What a question that names no metric is about.
+    /// The metrics of a query that names none.
     pub const DEFAULT: [Self; 5] = [Self::Events, Self::ActiveUsers, Self::Impressions, Self::Clicks, Self::Ctr];
     /// The types that `impressions` and `clicks` count.
     pub const IMPRESSION: &'static str = "impression";
     /// See [`Self::IMPRESSION`].
     pub const CLICK: &'static str = "click";
 
-    /// Reads a name; none when nothing can have it.
+    /// Parses a name; none if it is invalid.
     pub fn parse(name: &str) -> Option<Self> {
         let built_in = Self::DEFAULT.into_iter().find(|metric| metric.name() == name);
         let metric = built_in.or_else(|| match name.strip_prefix(EVENTS_OF) {
@@ -72,18 +72,18 @@ fn is_token(text: &str, more: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && text.chars().all(is_good)
 }
 
-/// Asks for metrics of every day of a window.
+/// A query for metrics of every day of a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SummaryQuery {
-    /// Whole days of UTC, at most 3,660.
+    /// Whole days in UTC, at most 3,660.
     pub window: Window,
-    /// Each once, in the order of the question.
+    /// Each once, in the order of the query.
     pub metrics: Vec<Metric>,
 }
 
 impl SummaryQuery {
-    /// Checks the question; the window is taken outwards to whole days. Without
-    /// names, it is about [`Metric::DEFAULT`].
+    /// Validates the query and extends the window to whole days. Without names, the metrics are
+    /// [`Metric::DEFAULT`].
     ///
     /// # Errors
     /// Name `metrics`, or `window_field` for too many days.
@@ -124,7 +124,7 @@ pub fn check_days(field: &str, window: Window) -> Result<(), FieldError> {
     Err(FieldError::new(field, format!("gives {days} days; at most {DAYS_MAX} are allowed")))
 }
 
-/// Says that there is no metric of this name.
+/// The error for an unknown metric.
 pub fn unknown_metric(name: &str) -> FieldError {
     let shown: String = name.chars().take(NAME_BYTES_MAX).collect();
     let message = format!(
@@ -137,9 +137,9 @@ pub fn unknown_metric(name: &str) -> FieldError {
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Measurement {
-    /// How many.
+    /// A count.
     Count(u64),
-    /// How much; always finite.
+    /// A number; always finite.
     Number(f64),
 }
 
@@ -148,14 +148,14 @@ pub enum Measurement {
 pub struct MetricSeries {
     /// The metric's name.
     pub name: String,
-    /// Of the whole window: users are those who differ over the whole of it, a
-    /// ratio is that of the totals, values that were brought are added up.
+    /// The total of the window: for users, distinct users over the whole window; for a ratio, the
+    /// ratio of the totals; for stored metrics, the sum.
     pub total: Measurement,
-    /// Of each day, in order; every day of the window is there.
+    /// The value of each day of the window, in order.
     pub daily: Vec<(Timestamp, Measurement)>,
 }
 
-/// A value that an organization brings itself.
+/// A value that an organization stores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CustomValue {
     /// The day's first moment.
@@ -170,9 +170,8 @@ impl CustomValue {
     /// Most values of one call.
     pub const COUNT_MAX: usize = 1_000;
 
-    /// Checks a value; what is none could not be read, and has been named.
-    /// Every field at fault is added to `errors`, under the name that `field`
-    /// makes of it.
+    /// Validates a value. A field that is none could not be parsed and has been reported. Every
+    /// invalid field is added to `errors`, under the name that `field` makes of it.
     pub fn check(
         day: Option<Timestamp>,
         name: &str,

@@ -2,7 +2,7 @@
 
 use super::Timestamp;
 
-/// The stretch of time from `from` (included) to `to` (not included).
+/// The period from `from` (included) to `to` (not included).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period {
     /// Its first moment.
@@ -12,24 +12,24 @@ pub struct Period {
 }
 
 impl Period {
-    /// Whether both have a moment in common.
+    /// Whether both overlap.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.from < other.to && other.from < self.to
     }
 }
 
-/// A set of moments, as periods that neither overlap nor touch, in order.
+/// A set of times, as ordered periods that neither overlap nor touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Periods(Vec<Period>);
 
 impl Periods {
-    /// The period that a moment lies in; none when it is not in the set.
+    /// The period that contains a time; none if it is not in the set.
     pub fn find(&self, moment: Timestamp) -> Option<Period> {
         let after = self.0.partition_point(|period| period.from <= moment);
         self.0[..after].last().filter(|period| moment < period.to).copied()
     }
 
-    /// Whether a moment of the period is in the set.
+    /// Whether the set overlaps the period.
     pub fn overlaps(&self, period: &Period) -> bool {
         let after = self.0.partition_point(|other| other.from < period.to);
         self.0[..after].last().is_some_and(|other| other.overlaps(period))

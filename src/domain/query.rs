@@ -2,7 +2,7 @@
 
 use super::{Error, FieldError, MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp};
 
-/// A stretch of time: `from` is included, `to` is not.
+/// A period of time: `from` is included, `to` is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     from: Timestamp,
@@ -10,8 +10,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// The stretch from `from` (included) to `to` (not included). An error
-    /// names the fields `from` and `to` when it would be empty.
+    /// A window from `from` (included) to `to` (not included). If it would be empty, an error names
+    /// the fields `from` and `to`.
     pub fn new(from: Timestamp, to: Timestamp) -> Result<Self, Error> {
         if from < to { Ok(Self { from, to }) } else { Err(Error::invalid_field("from", "must be before 'to'")) }
     }
@@ -32,14 +32,13 @@ impl Window {
         self.to
     }
 
-    /// The smallest window of whole stretches of `length` milliseconds that
-    /// holds this one.
+    /// The smallest window of whole buckets of `length` milliseconds that contains this one.
     #[must_use]
     pub const fn outwards_to(self, length: i64) -> Self {
         Self { from: self.from.floor_to(length), to: self.to.ceil_to(length) }
     }
 
-    /// How many stretches of `length` milliseconds it touches.
+    /// The number of buckets of `length` milliseconds that it touches.
     pub const fn buckets(self, length: i64) -> i64 {
         let whole = self.outwards_to(length);
         whole.to.millis().saturating_sub(whole.from.millis()) / length
@@ -51,9 +50,9 @@ impl Window {
 pub enum Granularity {
     /// One minute.
     Minute,
-    /// One hour of UTC.
+    /// One hour in UTC.
     Hour,
-    /// One day of UTC.
+    /// One day in UTC.
     Day,
 }
 
@@ -76,13 +75,13 @@ impl Granularity {
         }
     }
 
-    /// Reads the name.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Minute, Self::Hour, Self::Day].into_iter().find(|granularity| granularity.as_str() == text)
     }
 }
 
-/// Asks for one campaign's counts over time.
+/// A query for one campaign's counts over time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StatsQuery {
     /// The campaign.
@@ -94,7 +93,7 @@ pub struct StatsQuery {
 }
 
 impl StatsQuery {
-    /// Checks the question; the window is rounded outwards to whole minutes.
+    /// Validates the query and extends the window to whole minutes.
     pub fn new(campaign_id: String, window: Window, granularity: Granularity, buckets_max: u32) -> Result<Self, Error> {
         let mut errors = Vec::new();
         if campaign_id.is_empty() {
@@ -114,7 +113,7 @@ impl StatsQuery {
     }
 }
 
-/// How many items a ranking or a page may have.
+/// The largest number of items of a ranking or a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit(u32);
 
@@ -123,16 +122,16 @@ impl Limit {
     pub const RANKING_MAX: u32 = 1_000;
     /// The most events of a page.
     pub const PAGE_MAX: u32 = 500;
-    /// The items of a ranking when none were named.
+    /// The default for a ranking.
     pub const RANKING_DEFAULT: Self = Self(10);
-    /// The events of a page when none were named.
+    /// The default for a page of events.
     pub const PAGE_DEFAULT: Self = Self(50);
 
     /// The most days of a ranking of organizations.
     pub const DAYS_MAX: u32 = 3_660;
-    /// The days of a ranking of organizations when none were named.
+    /// The default number of days for a ranking of organizations.
     pub const DAYS_DEFAULT: Self = Self(30);
-    /// The organizations of a ranking when no number was named.
+    /// The default for a ranking of organizations.
     pub const ORGANIZATIONS_DEFAULT: Self = Self(5);
 
     /// A limit of 1 to `max`; an error names `field`.
@@ -150,14 +149,14 @@ impl Limit {
     }
 }
 
-/// Something worked out from the database, and how fresh it is.
+/// A result with its freshness.
 #[derive(Clone, Debug)]
 pub struct Answer<T> {
-    /// What was asked for.
+    /// The result.
     pub value: T,
-    /// Everything acknowledged at or before this moment is counted.
+    /// Everything acknowledged at or before this time is counted.
     pub watermark: Timestamp,
-    /// True when it came from memory.
+    /// Whether it came from the cache.
     pub cached: bool,
 }
 
@@ -176,7 +175,7 @@ pub struct CampaignBucket {
     pub clicks: u64,
 }
 
-/// The most active first; those with as many events, by id.
+/// Most events first; equal counts by id.
 pub type Ranking<T> = Vec<T>;
 
 /// One user's count.
@@ -201,16 +200,16 @@ pub struct CampaignCount {
     pub clicks: u64,
 }
 
-/// One day's different users.
+/// The distinct users of a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DayCount {
     /// The day's first moment.
     pub day: Timestamp,
-    /// How many different users had at least one event.
+    /// The number of distinct users with at least one event.
     pub users: u64,
 }
 
-/// An event as it is stored.
+/// A stored event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// See [`super::Event::event_id`].
@@ -233,11 +232,11 @@ pub struct StoredEvent {
     pub properties: String,
     /// See [`super::Event::schema_version`].
     pub schema_version: u32,
-    /// When the service took it, in microseconds since 1970-01-01T00:00:00Z.
+    /// When the service received it, in microseconds since 1970-01-01T00:00:00Z.
     pub received_at_micros: i64,
 }
 
-/// Which events to list. Empty filters let everything through.
+/// A filter of events. Empty fields match all events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventFilter {
     /// Only events of this window.
@@ -255,7 +254,7 @@ impl EventFilter {
     pub const TYPES_MAX: usize = 20;
 }
 
-/// Where a page ended: the next page begins with the event after this one.
+/// The position after a page: the next page starts after this event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PageKey {
     /// The last event's time.
@@ -269,6 +268,6 @@ pub struct PageKey {
 pub struct EventPage {
     /// The events.
     pub events: Vec<StoredEvent>,
-    /// Where to go on; none when this was the last page.
+    /// The position of the next page; none if this is the last page.
     pub next: Option<PageKey>,
 }

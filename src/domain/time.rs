@@ -7,12 +7,12 @@ pub const MILLIS_PER_HOUR: i64 = 60 * MILLIS_PER_MINUTE;
 /// Milliseconds in a day of UTC (leap seconds are not counted).
 pub const MILLIS_PER_DAY: i64 = 24 * MILLIS_PER_HOUR;
 
-/// A moment in UTC: milliseconds since 1970-01-01T00:00:00Z, negative before.
+/// A time in UTC: milliseconds since 1970-01-01T00:00:00Z, negative before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment so many milliseconds after 1970-01-01T00:00:00Z.
+    /// The time this many milliseconds after 1970-01-01T00:00:00Z.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -22,20 +22,19 @@ impl Timestamp {
         self.0
     }
 
-    /// The start of the stretch of `length` milliseconds that this moment lies
-    /// in, counted from 1970-01-01T00:00:00Z.
+    /// The start of the bucket of `length` milliseconds that contains this time, counted from
+    /// 1970-01-01T00:00:00Z.
     pub const fn floor_to(self, length: i64) -> Self {
         Self(self.0 - self.0.rem_euclid(length))
     }
 
-    /// The first start of such a stretch that is not before this moment.
+    /// The first start of such a bucket that is not before this time.
     pub const fn ceil_to(self, length: i64) -> Self {
         let floor = self.floor_to(length).0;
         if floor == self.0 { self } else { Self(floor.saturating_add(length)) }
     }
 
-    /// This moment moved by so many milliseconds, stopping at the ends of what
-    /// can be counted.
+    /// This time plus a number of milliseconds, saturating.
     pub const fn plus_millis(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
     }

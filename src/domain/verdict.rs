@@ -2,41 +2,39 @@
 
 use super::FieldError;
 
-/// What became of one event.
+/// The verdict on one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// New, durable as asked for, and counted.
+    /// New, stored with the requested durability, and counted.
     Accepted,
-    /// Already there with the same payload; nothing was counted.
+    /// Already stored with the same payload; not counted again.
     Duplicate,
-    /// Its id is already there with another payload; the first stays, nothing
-    /// was counted.
+    /// Its id is already stored with another payload, which stays; not counted again.
     Conflict,
-    /// Not an event; neither stored nor counted.
+    /// Invalid; neither stored nor counted.
     Rejected(Rejection),
-    /// Older than the ids held in memory while ClickHouse could not be asked;
-    /// neither stored nor counted, to be sent again later.
+    /// Older than the ids in memory, and ClickHouse did not answer; neither stored nor counted. To
+    /// be sent again later.
     Undecided,
 }
 
-/// Why an event was rejected: a code for programs, and every field at fault
-/// for people.
+/// Why an event was rejected: a code, and every invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// The gravest reason.
+    /// The most serious reason.
     pub code: RejectionCode,
     /// Every field at fault; never empty.
     pub errors: Vec<FieldError>,
 }
 
-/// The kinds of reasons to reject an event.
+/// Kinds of rejections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectionCode {
     /// A field is missing, too long, or not of its form.
     Invalid,
-    /// `occurred_at` lies before the retention time.
+    /// `occurred_at` is before the retention period.
     TooOld,
-    /// `occurred_at` lies too far ahead of the service's clock.
+    /// `occurred_at` is too far ahead of the service's clock.
     InFuture,
     /// The properties do not satisfy the schema of the event's type.
     Schema,
@@ -57,16 +55,16 @@ impl RejectionCode {
     }
 }
 
-/// How many events of a batch got which verdict.
+/// The number of events of a batch with each verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerdictCounts {
-    /// New, and counted.
+    /// New and counted.
     pub accepted: u32,
-    /// Already there with the same payload.
+    /// Already stored with the same payload.
     pub duplicate: u32,
-    /// Already there with another payload.
+    /// Already stored with another payload.
     pub conflict: u32,
-    /// Not events.
+    /// Invalid.
     pub rejected: u32,
     /// To be sent again later.
     pub undecided: u32,

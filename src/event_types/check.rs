@@ -8,8 +8,7 @@ use super::cost::{self, Cost, STEPS_MAX};
 use super::schema::Schema;
 use crate::domain::FieldError;
 
-/// Sizes of compiled patterns that are told apart, in bytes; the last is the
-/// largest that is allowed.
+/// Size classes of compiled patterns, in bytes. The last one is the largest allowed.
 const PATTERN_SIZES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 /// Largest compiled pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = PATTERN_SIZES[PATTERN_SIZES.len() - 1];
@@ -21,30 +20,27 @@ const AUTOMATON_BYTES_MAX: usize = 64 << 10;
 const NODE_BYTES: usize = 512;
 /// More bytes of properties than any configuration allows.
 const PROPERTIES_BYTES_BOUND: usize = 1 << 20;
-/// Errors are collected while a value is judged to the end only where that takes
-/// so few steps: each step may be an error, of some hundred bytes. Else the first
-/// one is described.
+/// Most steps for which all errors are collected; each step may be an error of some hundred bytes.
+/// Beyond this, only the first error is described.
 const EXPLAINED_STEPS_MAX: u64 = 20_000;
-/// Longest name of a place, in characters, and longest message: both are made
-/// from what others have written.
+/// Longest path and longest message, in characters. Both contain text from callers.
 const TEXT_CHARS_MAX: usize = 200;
 
 /// A compiled schema.
 #[derive(Debug)]
-pub(super) struct Check {
+pub(super) struct CompiledSchema {
     validator: Validator,
     cost: Cost,
-    /// The expanded schema, where the estimate alone may say too much.
+    /// The expanded schema, for an exact count of steps if the estimate is too high.
     expanded: Option<Value>,
     bytes: usize,
 }
 
-impl Check {
+impl CompiledSchema {
     /// Compiles a schema. Takes up to about a second.
     ///
     /// # Errors
-    /// What is wrong with it, by place: it is no JSON Schema, or a pattern is
-    /// none, or is too large.
+    /// Errors by path: it is not a JSON Schema, or a pattern is invalid or too large.
     pub(super) fn compile(schema: &Schema) -> Result<Self, Vec<FieldError>> {
         let pattern_bytes = patterns_bytes(schema.expanded())?;
         let validator = compile(schema.root()).map_err(|error| {
@@ -62,21 +58,22 @@ impl Check {
         Ok(Self { validator, cost, expanded: is_near_the_bound.then(|| expanded.clone()), bytes })
     }
 
-    /// About how much memory it takes, in bytes.
+    /// The approximate memory, in bytes.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The most that checking properties of so many bytes costs, in steps.
+    /// An upper bound for the cost of checking properties of this size, in steps.
     pub(super) const fn steps_of_text(&self, bytes: usize) -> u64 {
         self.cost.of_text(bytes)
     }
 
-    /// What is wrong with an event's properties; nothing when they are as the
-    /// schema wants them.
+    /// The errors of an event's properties; empty if they satisfy the schema.
     pub(super) fn faults(&self, properties: &Value) -> Vec<FieldError> {
         let steps = self.cost.of_values(cost::values(properties));
-        if steps > STEPS_MAX && self.expanded.as_ref().is_none_or(|expanded| cost::is_too_dear(expanded, properties)) {
+        if steps > STEPS_MAX
+            && self.expanded.as_ref().is_none_or(|expanded| cost::is_too_expensive(expanded, properties))
+        {
             let message = format!("take more than {STEPS_MAX} steps to be checked against the schema of the type");
             return vec![FieldError::new("properties", message)];
         }
@@ -132,7 +129,7 @@ fn patterns_bytes(expanded: &Value) -> Result<usize, Vec<FieldError>> {
     Err(vec![FieldError::new("schema", message)])
 }
 
-/// Where values of `enum` look like patterns, too many are found.
+/// Collects patterns; values of `enum` that look like patterns are included.
 fn collect_patterns<'a>(schema: &'a Value, patterns: &mut Vec<&'a str>) {
     match schema {
         Value::Object(keywords) => {
@@ -146,8 +143,8 @@ fn collect_patterns<'a>(schema: &'a Value, patterns: &mut Vec<&'a str>) {
     }
 }
 
-/// The size of a compiled pattern. What is none, or is too large, has no size:
-/// compiling the schema will say so.
+/// The size of a compiled pattern; 0 for an invalid or too large one, which the compilation of the
+/// schema reports.
 fn pattern_bytes(pattern: &str) -> usize {
     let fits = |bytes: &usize| {
         let options = PatternOptions::regex().size_limit(*bytes).dfa_size_limit(AUTOMATON_BYTES_MAX);
@@ -192,8 +189,8 @@ mod tests {
 
     use super::*;
 
-    fn compiled(schema: &Value) -> Result<Check, Vec<FieldError>> {
-        Check::compile(&Schema::parse(&schema.to_string())?)
+    fn compiled(schema: &Value) -> Result<CompiledSchema, Vec<FieldError>> {
+        CompiledSchema::compile(&Schema::parse(&schema.to_string())?)
     }
 
     #[test]

@@ -12,46 +12,44 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::EventTypes;
-use super::check::Check;
+use super::check::CompiledSchema;
 use super::compiled::{CompiledSchemas, VersionKey};
 use super::latest::{LatestVersion, OrgTypes};
 use super::schema::Schema;
 use crate::domain::{Event, FieldError, OrgId, Rejection, RejectionCode, UnknownTypes};
 use crate::json;
 
-/// Most steps of an event that is checked on the thread of its call: less than a
-/// millisecond.
+/// Most steps of an event that is checked on the thread of its call; less than a millisecond.
 const INLINE_STEPS_MAX: u64 = 20_000;
 /// Most steps of all events of a batch that are checked there.
 const INLINE_BATCH_STEPS_MAX: u64 = 200_000;
-/// Longest that a batch holds a worker before it is another one's turn.
+/// Longest time that a batch uses a worker before the next one runs.
 const TURN_MAX: Duration = Duration::from_millis(50);
-/// Faults that are named in a batch; from then on, one of each event.
+/// Errors that are listed for a batch. Beyond this, one for each event.
 const BATCH_FAULTS_MAX: usize = 2_000;
 
-/// What checking says of an event.
+/// The result of checking an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// It satisfies this version of its type; 0 when the type is not
-    /// registered.
+    /// It satisfies this version of its type; 0 if the type is not registered.
     Version(u32),
     /// It does not satisfy its type, or its type is unknown.
     Unwanted(Rejection),
-    /// It could not be checked in the time there is.
+    /// It could not be checked in time.
     Undecided,
 }
 
-/// An event that is left to the workers.
-struct Job {
+/// An event that a worker checks.
+struct PendingCheck {
     position: usize,
     of: Arc<(VersionKey, Arc<str>)>,
     properties: String,
 }
 
-/// How many faults of a batch are still named in full.
-struct FaultsLeft(usize);
+/// How many errors of a batch can still be listed in full.
+struct ErrorBudget(usize);
 
-impl FaultsLeft {
+impl ErrorBudget {
     fn cut(&mut self, mut faults: Vec<FieldError>) -> Vec<FieldError> {
         faults.truncate(self.0.max(1));
         self.0 = self.0.saturating_sub(faults.len());
@@ -71,7 +69,7 @@ impl EventTypes {
         let mut checked = Vec::new();
         let mut jobs = VecDeque::new();
         let mut keys: HashMap<&str, Arc<(VersionKey, Arc<str>)>> = HashMap::new();
-        let (mut inline_left, mut faults_left) = (INLINE_BATCH_STEPS_MAX, FaultsLeft(BATCH_FAULTS_MAX));
+        let (mut inline_left, mut error_budget) = (INLINE_BATCH_STEPS_MAX, ErrorBudget(BATCH_FAULTS_MAX));
         for (position, event) in events.enumerate() {
             let Some(latest) = types.latest(event.event_type()) else {
                 checked.push(of_unknown_type(types.unknown()));
@@ -91,36 +89,36 @@ impl EventTypes {
                 Some(None) => checked.push(Checked::Version(0)),
                 Some(Some(check)) if check.steps_of_text(properties.len()) <= inline_left.min(INLINE_STEPS_MAX) => {
                     inline_left -= check.steps_of_text(properties.len());
-                    checked.push(judge(&check, *version, properties, &mut faults_left));
+                    checked.push(judge(&check, *version, properties, &mut error_budget));
                     // Checking costs; others must get their turn within a batch.
                     tokio::task::coop::consume_budget().await;
                 }
                 _ => {
-                    jobs.push_back(Job { position, of: Arc::clone(of), properties: properties.to_owned() });
+                    jobs.push_back(PendingCheck { position, of: Arc::clone(of), properties: properties.to_owned() });
                     checked.push(Checked::Undecided);
                 }
             }
         }
-        self.check_on_workers(org_id, jobs, faults_left, deadline, &mut checked).await;
+        self.check_on_workers(org_id, jobs, error_budget, deadline, &mut checked).await;
         checked
     }
 
     async fn check_on_workers(
         &self,
         org_id: &OrgId,
-        mut jobs: VecDeque<Job>,
-        mut faults_left: FaultsLeft,
+        mut jobs: VecDeque<PendingCheck>,
+        mut error_budget: ErrorBudget,
         deadline: Instant,
         checked: &mut [Checked],
     ) {
         while !jobs.is_empty() {
             let schemas = Arc::clone(&self.compiled);
-            let work = move || turn(&schemas, jobs, faults_left, deadline);
+            let work = move || turn(&schemas, jobs, error_budget, deadline);
             let Some(done) = self.workers.run_before(deadline, org_id, work).await else { break };
             for (position, of_event) in done.checked {
                 checked[position] = of_event;
             }
-            (jobs, faults_left) = (done.jobs, done.faults_left);
+            (jobs, error_budget) = (done.jobs, done.error_budget);
             if Instant::now() >= deadline {
                 break;
             }
@@ -133,19 +131,24 @@ impl EventTypes {
     }
 }
 
-/// What a worker has done in its turn, and what is left.
-struct Turn {
+/// The results of a worker's turn, and the remaining events.
+struct TurnResult {
     checked: Vec<(usize, Checked)>,
-    jobs: VecDeque<Job>,
-    faults_left: FaultsLeft,
+    jobs: VecDeque<PendingCheck>,
+    error_budget: ErrorBudget,
 }
 
-/// Checks events one after the other, until it is another one's turn.
-fn turn(schemas: &CompiledSchemas, mut jobs: VecDeque<Job>, mut faults_left: FaultsLeft, deadline: Instant) -> Turn {
+/// Checks events until the end of the turn.
+fn turn(
+    schemas: &CompiledSchemas,
+    mut jobs: VecDeque<PendingCheck>,
+    mut error_budget: ErrorBudget,
+    deadline: Instant,
+) -> TurnResult {
     let end = deadline.min(Instant::now() + TURN_MAX);
     let mut checked = Vec::new();
     // Those that are too large to be kept are compiled once in a turn.
-    let mut compiled: HashMap<VersionKey, Option<Arc<Check>>> = HashMap::new();
+    let mut compiled: HashMap<VersionKey, Option<Arc<CompiledSchema>>> = HashMap::new();
     while Instant::now() < end
         && let Some(job) = jobs.pop_front()
     {
@@ -159,15 +162,15 @@ fn turn(schemas: &CompiledSchemas, mut jobs: VecDeque<Job>, mut faults_left: Fau
             }
         };
         let of_event =
-            check.map_or(Checked::Version(0), |check| judge(&check, key.version, &job.properties, &mut faults_left));
+            check.map_or(Checked::Version(0), |check| judge(&check, key.version, &job.properties, &mut error_budget));
         checked.push((job.position, of_event));
     }
-    Turn { checked, jobs, faults_left }
+    TurnResult { checked, jobs, error_budget }
 }
 
-/// Compiles a schema that is stored, and keeps it. None when it is no schema.
-fn compile_stored(schemas: &CompiledSchemas, key: &VersionKey, schema: &str) -> Option<Arc<Check>> {
-    let compiled = match Schema::parse(schema).and_then(|schema| Check::compile(&schema)) {
+/// Compiles a stored schema, and caches it. None if it is invalid.
+fn compile_stored(schemas: &CompiledSchemas, key: &VersionKey, schema: &str) -> Option<Arc<CompiledSchema>> {
+    let compiled = match Schema::parse(schema).and_then(|schema| CompiledSchema::compile(&schema)) {
         Ok(check) => Some(Arc::new(check)),
         Err(faults) => {
             // Written by hand, or by a service with other bounds. Events are
@@ -198,7 +201,7 @@ fn of_unknown_type(policy: UnknownTypes) -> Checked {
     }
 }
 
-fn judge(check: &Check, version: u32, properties: &str, faults_left: &mut FaultsLeft) -> Checked {
+fn judge(check: &CompiledSchema, version: u32, properties: &str, error_budget: &mut ErrorBudget) -> Checked {
     let errors = match json::parse(properties) {
         Ok(properties) => check.faults(&properties),
         // The transport has written this text itself.
@@ -207,5 +210,5 @@ fn judge(check: &Check, version: u32, properties: &str, faults_left: &mut Faults
     if errors.is_empty() {
         return Checked::Version(version);
     }
-    Checked::Unwanted(Rejection { code: RejectionCode::Schema, errors: faults_left.cut(errors) })
+    Checked::Unwanted(Rejection { code: RejectionCode::Schema, errors: error_budget.cut(errors) })
 }

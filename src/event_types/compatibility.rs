@@ -20,19 +20,17 @@ use super::{check, cost};
 use crate::domain::FieldError;
 use types::Types;
 
-/// Most pairs of subschemas that are compared; what is copied, compiled and
-/// tried on the way counts too.
+/// Most pairs of subschemas that are compared. Copying, compiling and trying values count as well.
 const STEPS_MAX: u64 = 20_000_000;
-/// What it costs to compile a subschema or a value of `enum`, in steps.
+/// The cost of compiling a subschema or a value of `enum`, in steps.
 const COMPILE_STEPS: u64 = 50;
 
-/// Keywords that only work together with others, in their groups: a group is
-/// accepted when the old schema has just the same.
+/// Groups of keywords that only work together. A group is accepted if the old schema has the same
+/// group.
 const GROUPS: [&[&str]; 2] = [&["if", "then", "else"], &["contains", "minContains", "maxContains"]];
 
-/// The places of `new` that may refuse what `old` accepts, among objects, and
-/// why; none when it refuses nothing of it. What cannot be decided before the
-/// deadline is refused.
+/// The paths in `new` that may refuse objects that `old` accepts, with reasons; none if it refuses
+/// none of them. What cannot be decided before the deadline is reported.
 pub(super) fn faults(old: &Value, new: &Value, deadline: Instant) -> Vec<FieldError> {
     let mut comparison = Comparison { steps_left: STEPS_MAX, deadline, faults: Vec::new() };
     comparison.compare(&of_objects(old), new, "properties");
@@ -68,8 +66,8 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// Takes what something costs. False when it can no longer be afforded: then
-    /// nothing may be concluded from what was found.
+    /// Charges a cost. Returns false if the limit is exceeded; then the findings are not
+    /// conclusive.
     fn take(&mut self, steps: u64) -> bool {
         self.steps_left = self.steps_left.saturating_sub(steps);
         if self.steps_left > 0 && Instant::now() >= self.deadline {
@@ -90,8 +88,8 @@ impl Comparison {
         }
     }
 
-    /// Whether everything that `old` accepts is shown to be accepted by `new`;
-    /// says where not.
+    /// Whether `new` provably accepts everything that `old` accepts. Reports paths where it does
+    /// not.
     fn compare(&mut self, old: &Value, new: &Value, place: &str) {
         // Both are copied further down.
         let copied = cost::values(old).saturating_add(cost::values(new));
@@ -112,7 +110,7 @@ impl Comparison {
         }
     }
 
-    /// Whether it can be shown, without saying where not.
+    /// The same without reporting paths.
     fn is_shown(&mut self, old: &Value, new: &Value) -> bool {
         let faults = std::mem::take(&mut self.faults);
         self.compare(old, new, "");
@@ -179,7 +177,7 @@ impl Comparison {
         }
     }
 
-    /// Keywords that concern values of every type, and those that nobody knows.
+    /// Compares keywords for values of every type, and unknown keywords.
     fn compare_rest(&mut self, old: &Map<String, Value>, new: &Map<String, Value>, place: &str) {
         for (keyword, asked) in new {
             if is_compared(keyword) || old.get(keyword) == Some(asked) && group(keyword).is_empty() {

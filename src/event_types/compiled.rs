@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::check::Check;
+use super::check::CompiledSchema;
 use crate::domain::OrgId;
 use crate::fairness::Shares;
 
-/// What an entry takes beside its schema, in bytes.
+/// The overhead of an entry, in bytes.
 const ENTRY_BYTES: usize = 256;
 
 /// Names a version of an organization's type.
@@ -27,19 +27,19 @@ pub(super) struct VersionKey {
 /// dropped and compiled again when needed.
 pub(super) struct CompiledSchemas {
     shares: Shares,
-    kept: Mutex<Kept>,
+    state: Mutex<CacheState>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct CacheState {
     schemas: HashMap<VersionKey, Entry>,
     bytes: u64,
     bytes_by_org: HashMap<OrgId, u64>,
     uses: u64,
 }
 
-/// What a version is checked by; none when its schema cannot be compiled.
-pub(super) type Compiled = Option<Arc<Check>>;
+/// The compiled schema of a version; none if it cannot be compiled.
+pub(super) type Compiled = Option<Arc<CompiledSchema>>;
 
 struct Entry {
     check: Compiled,
@@ -48,41 +48,41 @@ struct Entry {
 }
 
 impl CompiledSchemas {
-    /// For so many bytes, shared by these rules.
+    /// Creates a cache with these shares, in bytes.
     pub(super) fn new(shares: Shares) -> Self {
-        Self { shares, kept: Mutex::default() }
+        Self { shares, state: Mutex::default() }
     }
 
-    /// A compiled schema, if it is in memory.
+    /// A compiled schema, if it is cached.
     pub(super) fn get(&self, key: &VersionKey) -> Option<Compiled> {
-        let mut kept = self.kept.lock();
-        kept.uses += 1;
-        let uses = kept.uses;
-        let entry = kept.schemas.get_mut(key)?;
+        let mut state = self.state.lock();
+        state.uses += 1;
+        let uses = state.uses;
+        let entry = state.schemas.get_mut(key)?;
         entry.used_at = uses;
         Some(entry.check.clone())
     }
 
-    /// Keeps a compiled schema, and lets go of others where there is no room.
-    /// One that is larger than an organization's share is not kept.
+    /// Caches a compiled schema, and evicts others if necessary. A schema larger than an
+    /// organization's share is not cached.
     pub(super) fn put(&self, key: VersionKey, check: Compiled) {
         let bytes = check.as_ref().map_or(0, |check| check.bytes()).saturating_add(ENTRY_BYTES) as u64;
         if bytes > self.shares.tenant_max() {
             return;
         }
-        let mut kept = self.kept.lock();
-        kept.remove(&key);
-        while kept.bytes_of(&key.org_id) + bytes > self.shares.tenant_max() && kept.let_go_of_one(Some(&key.org_id)) {}
-        while kept.bytes + bytes > self.shares.total() && kept.let_go_of_one(None) {}
-        kept.uses += 1;
-        let used_at = kept.uses;
-        kept.bytes += bytes;
-        *kept.bytes_by_org.entry(key.org_id.clone()).or_default() += bytes;
-        kept.schemas.insert(key, Entry { check, bytes, used_at });
+        let mut state = self.state.lock();
+        state.remove(&key);
+        while state.bytes_of(&key.org_id) + bytes > self.shares.tenant_max() && state.evict_one(Some(&key.org_id)) {}
+        while state.bytes + bytes > self.shares.total() && state.evict_one(None) {}
+        state.uses += 1;
+        let used_at = state.uses;
+        state.bytes += bytes;
+        *state.bytes_by_org.entry(key.org_id.clone()).or_default() += bytes;
+        state.schemas.insert(key, Entry { check, bytes, used_at });
     }
 }
 
-impl Kept {
+impl CacheState {
     fn bytes_of(&self, org_id: &OrgId) -> u64 {
         self.bytes_by_org.get(org_id).copied().unwrap_or_default()
     }
@@ -98,9 +98,9 @@ impl Kept {
         }
     }
 
-    /// Lets go of the schema of an organization, or else of the one with most
-    /// bytes, that was not used for longest; false when there is none.
-    fn let_go_of_one(&mut self, of: Option<&OrgId>) -> bool {
+    /// Evicts the least recently used schema of an organization, by default of the one with the
+    /// most bytes. Returns false if there is none.
+    fn evict_one(&mut self, of: Option<&OrgId>) -> bool {
         let largest = || self.bytes_by_org.iter().max_by_key(|(_, bytes)| **bytes).map(|(org_id, _)| org_id);
         let Some(org_id) = of.or_else(largest) else { return false };
         let of_org = self.schemas.iter().filter(|(key, _)| key.org_id == *org_id);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn check() -> Compiled {
-        Some(Arc::new(Check::compile(&Schema::parse("{\"type\":\"object\"}").unwrap()).unwrap()))
+        Some(Arc::new(CompiledSchema::compile(&Schema::parse("{\"type\":\"object\"}").unwrap()).unwrap()))
     }
 
     fn one() -> u64 {
@@ -138,10 +138,10 @@ mod tests {
             schemas.put(key("acme", version), check());
             assert!(schemas.get(&key("acme", 1)).is_some(), "it is used");
         }
-        let kept = schemas.kept.lock();
-        assert_eq!((kept.bytes, kept.bytes_of(&key("acme", 1).org_id)), (5 * one, 4 * one));
-        assert!(kept.schemas.contains_key(&key("beta", 1)) && kept.schemas.contains_key(&key("acme", 100)));
-        assert!(!kept.schemas.contains_key(&key("acme", 2)));
+        let state = schemas.state.lock();
+        assert_eq!((state.bytes, state.bytes_of(&key("acme", 1).org_id)), (5 * one, 4 * one));
+        assert!(state.schemas.contains_key(&key("beta", 1)) && state.schemas.contains_key(&key("acme", 100)));
+        assert!(!state.schemas.contains_key(&key("acme", 2)));
     }
 
     #[test]
@@ -150,10 +150,10 @@ mod tests {
         let schemas = CompiledSchemas::new(Shares::new(4 * one, 50));
         for n in 0..50 {
             schemas.put(key(&format!("org{n}"), 1), check());
-            assert!(schemas.kept.lock().bytes <= 4 * one);
+            assert!(schemas.state.lock().bytes <= 4 * one);
         }
         schemas.put(key("org49", 1), check());
-        assert_eq!(schemas.kept.lock().bytes, 4 * one);
+        assert_eq!(schemas.state.lock().bytes, 4 * one);
         let tiny = CompiledSchemas::new(Shares::new(10, 50));
         tiny.put(key("acme", 1), check());
         assert!(tiny.get(&key("acme", 1)).is_none());

@@ -9,12 +9,11 @@ use serde_json::{Map, Value};
 
 use crate::domain::FieldError;
 
-/// Most steps of checking one event: 0.1 s or so.
+/// Most steps for checking one event; about 0.1 s.
 pub(super) const STEPS_MAX: u64 = 4_000_000;
-/// What a pattern costs beside its text, in steps.
+/// The cost of a pattern in addition to its text, in steps.
 const PATTERN_STEPS: u64 = 4;
-/// What `uniqueItems` costs for each value in the array: hashing, and some
-/// comparisons.
+/// The cost of `uniqueItems` for each value in the array: hashing, and some comparisons.
 const UNIQUE_STEPS: u64 = 16;
 /// Compiled bytes of a pattern that cost one step for each byte of text: each
 /// byte may be compared with every state of the automaton.
@@ -31,23 +30,22 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// That of an expanded schema whose patterns have so many bytes, compiled.
-    /// `maxItems` and `maxProperties` bound nothing here: whether a list is
-    /// longer may be looked at after its items.
+    /// The cost of an expanded schema, with the size of its compiled patterns in bytes. `maxItems`
+    /// and `maxProperties` bound nothing here: whether a list is longer may be looked at after its
+    /// items.
     pub(super) fn of(expanded: &Value, pattern_bytes: u64) -> Self {
         let mut walk = Walk { faults: None, values_max: 0, are_lists_bounded: false };
         let cost = walk.schema(expanded, "");
         Self { per_byte: pattern_bytes.div_ceil(PATTERN_BYTES_PER_STEP), ..cost }
     }
 
-    /// The most that checking a text of so many bytes can cost.
+    /// An upper bound for a text of this size.
     pub(super) const fn of_text(&self, bytes: usize) -> u64 {
         let text = self.per_byte.saturating_mul(bytes as u64);
         self.of_values(values_max(bytes)).saturating_add(text)
     }
 
-    /// The most that checking so many values can cost, the matching of patterns
-    /// left out.
+    /// An upper bound for this number of values, without patterns.
     pub(super) const fn of_values(&self, values: u64) -> u64 {
         self.once.saturating_add(self.per_value.saturating_mul(values))
     }
@@ -83,19 +81,19 @@ impl Cost {
 
 /// Whether checking a value can take more than [`STEPS_MAX`] steps. Exact, and so
 /// itself of as many steps, which are cheap ones.
-pub(super) fn is_too_dear(expanded: &Value, value: &Value) -> bool {
-    let mut counting = Counting { left: STEPS_MAX };
+pub(super) fn is_too_expensive(expanded: &Value, value: &Value) -> bool {
+    let mut counting = StepCounter { left: STEPS_MAX };
     counting.apply(expanded, value);
     counting.left == 0
 }
 
 /// Counts what is applied to what, without stopping at the first failure, until
 /// nothing is left.
-struct Counting {
+struct StepCounter {
     left: u64,
 }
 
-impl Counting {
+impl StepCounter {
     fn apply(&mut self, schema: &Value, value: &Value) {
         let Value::Object(keywords) = schema else { return self.take(1) };
         self.take(1 + own(keywords));
@@ -190,7 +188,7 @@ pub(super) fn check(expanded: &Value, properties_bytes_max: usize) -> Result<(),
 }
 
 struct Walk {
-    /// What is too dear, if that is asked.
+    /// The expensive keywords, if requested.
     faults: Option<Vec<FieldError>>,
     values_max: u64,
     /// Whether lists keep to `maxItems`, and objects to `maxProperties`.
@@ -351,8 +349,8 @@ mod tests {
         assert!(Cost::of(&schema, 4 << 10).of_text(200) < 10_000);
     }
 
-    /// Applies every subschema to every value it may be applied to, without
-    /// stopping at the first failure, and counts.
+    /// Counts the steps of applying every subschema to every possible value, without stopping at a
+    /// failure.
     fn work(schema: &Value, value: &Value) -> u64 {
         let Value::Object(keywords) = schema else { return 1 };
         let mut steps = 1 + keywords.get("enum").and_then(Value::as_array).map_or(0, |all| all.len() as u64);
@@ -423,7 +421,7 @@ mod tests {
         #[test]
         fn the_estimate_bounds_the_work(schema in any_schema(), value in any_value()) {
             let bound = Cost::of(&schema, 0).of_values(values(&value));
-            let mut counting = Counting { left: u64::MAX };
+            let mut counting = StepCounter { left: u64::MAX };
             counting.apply(&schema, &value);
             let counted = u64::MAX - counting.left;
             prop_assert!(work(&schema, &value) <= counted && counted <= bound, "{counted}");

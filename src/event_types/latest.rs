@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use crate::clickhouse::event_types::LatestRow;
 use crate::domain::{OrgId, UnknownTypes};
 
-/// What one organization's events are checked against.
+/// The event types of one organization.
 #[derive(Clone, Debug, Default)]
 pub struct OrgTypes {
     unknown: UnknownTypes,
@@ -20,7 +20,7 @@ pub struct OrgTypes {
 #[derive(Clone, Debug)]
 pub(super) struct LatestVersion {
     pub(super) version: u32,
-    /// The text of its schema. None: anything will do.
+    /// The text of its schema. None: all properties are accepted.
     pub(super) schema: Option<Arc<str>>,
 }
 
@@ -30,12 +30,12 @@ impl OrgTypes {
         self.types.get(event_type)
     }
 
-    /// What is to be done with events of types that are not registered.
+    /// The handling of events of unregistered types.
     pub(super) const fn unknown(&self) -> UnknownTypes {
         self.unknown
     }
 
-    /// Nothing is asked of anything.
+    /// Whether all events are accepted without a check.
     fn is_default(&self) -> bool {
         self.unknown == UnknownTypes::Accept && self.types.is_empty()
     }
@@ -48,7 +48,7 @@ type Organizations = HashMap<OrgId, Arc<OrgTypes>>;
 #[derive(Default)]
 pub(super) struct Latest {
     organizations: RwLock<Organizations>,
-    /// How often something was changed here.
+    /// The number of changes by this instance.
     changes: AtomicU64,
 }
 
@@ -74,13 +74,13 @@ impl Latest {
         self.change(org_id, |types| types.unknown = policy);
     }
 
-    /// A version was registered here.
+    /// Adds a version that this instance registered.
     pub(super) fn registered(&self, org_id: &OrgId, event_type: &str, latest: LatestVersion) {
         self.change(org_id, |types| _ = types.types.insert(event_type.to_owned(), latest));
     }
 
-    /// Takes in what the tables say, unless something has been changed here
-    /// since. Returns whether it has taken it in.
+    /// Replaces the contents by those of the tables, unless this instance has changed something
+    /// since. Returns whether it did.
     pub(super) fn replace(
         &self,
         versions: Vec<LatestRow>,

@@ -36,11 +36,10 @@ use compiled::CompiledSchemas;
 use latest::Latest;
 use workers::SchemaWorkers;
 
-/// Most faults that are named, of a schema, of a comparison, or of an event.
+/// Most errors that are listed for a schema, a comparison or an event.
 const FAULTS_MAX: usize = 10;
 
-/// The bounds of event types. See the settings of the same names in
-/// [`crate::config::Config`].
+/// The limits of event types. See the settings of the same names in [`crate::config::Config`].
 #[derive(Clone, Copy, Debug)]
 pub struct EventTypeSettings {
     /// Longest type, in bytes.
@@ -71,7 +70,7 @@ pub struct StoredVersion {
     pub event_type: String,
     /// The version's number, from 1.
     pub version: u32,
-    /// The text of its schema, with keys sorted; empty: anything will do.
+    /// The text of its schema, with keys sorted; empty: all properties are accepted.
     pub schema: String,
     /// When it was registered.
     pub created_at: Timestamp,
@@ -84,7 +83,7 @@ pub struct VersionSummary {
     pub event_type: String,
     /// The latest version's number, from 1.
     pub version: u32,
-    /// Whether it has a schema; if not, anything will do.
+    /// Whether it has a schema; if not, all properties are accepted.
     pub has_schema: bool,
     /// When it was registered.
     pub created_at: Timestamp,
@@ -101,12 +100,12 @@ pub struct EventTypes {
     workers: SchemaWorkers,
     /// Types that are being registered, by organization.
     under_way: Mutex<HashSet<(OrgId, String)>>,
-    /// What the tables were like when they were read last.
+    /// The state of the tables at the last read.
     state_read: tokio::sync::Mutex<Option<String>>,
 }
 
 impl EventTypes {
-    /// With nothing known yet: see [`EventTypes::refresh`].
+    /// Creates it without types; call [`EventTypes::refresh`] first.
     pub fn new(
         settings: EventTypeSettings,
         store: EventTypeStore,
@@ -127,13 +126,12 @@ impl EventTypes {
         }
     }
 
-    /// What an organization's events are checked against; none: nothing.
+    /// The event types of an organization; none if it has none.
     pub fn of(&self, org_id: &OrgId) -> Option<Arc<OrgTypes>> {
         self.latest.of(org_id)
     }
 
-    /// An organization has decided about unknown types, durably. It holds from
-    /// now on.
+    /// Applies an organization's stored decision on unknown types.
     pub fn set_unknown_types(&self, org_id: &OrgId, policy: UnknownTypes) {
         self.latest.set_unknown_types(org_id, policy);
     }
@@ -161,8 +159,7 @@ impl EventTypes {
         self.limiter.run(org_id, |ticket| self.store.versions(ticket, org_id, event_type)).await
     }
 
-    /// Takes in what was registered elsewhere. Costs one question when nothing
-    /// was.
+    /// Reads types that other instances have registered. Costs one query if nothing changed.
     pub async fn refresh(&self) -> Result<(), QueryError> {
         let mut state_read = self.state_read.lock().await;
         let changes = self.latest.changes();
@@ -179,7 +176,7 @@ impl EventTypes {
         Ok(())
     }
 
-    /// Refreshes for ever.
+    /// Refreshes periodically. Never returns.
     pub async fn keep_fresh(&self, pause: Duration) {
         let mut fails = false;
         loop {
@@ -195,7 +192,7 @@ impl EventTypes {
     }
 }
 
-/// What a caller is told; the cause goes to the log.
+/// The error for the caller; the cause goes to the log.
 fn failed(error: QueryError) -> Error {
     tracing::warn!(%error, "a query about event types failed");
     error.into()

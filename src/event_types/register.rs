@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::check::Check;
+use super::check::CompiledSchema;
 use super::compiled::VersionKey;
 use super::latest::LatestVersion;
 use super::schema::Schema;
@@ -15,30 +15,30 @@ use crate::domain::{Error, FieldError, OrgId};
 /// are in memory.
 const ORG_SCHEMAS_BYTES_MAX: u64 = 4 << 20;
 
-/// What is to be registered.
+/// A version to register.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registration {
-    /// The version's number; none: the next, or the last if it is the same.
+    /// The version's number; none: the next one, or the last one if it is the same.
     pub version: Option<u32>,
-    /// The text of the schema; empty: anything will do.
+    /// The text of the schema; empty: all properties are accepted.
     pub schema: String,
-    /// Even though the version may refuse what the last one accepts.
+    /// Registers the version even if it may refuse what the last one accepts.
     pub force: bool,
 }
 
-/// What is registered now.
+/// The result of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
     /// The version.
     pub version: StoredVersion,
-    /// Whether it is new. If not, it had been registered just so before.
+    /// Whether it is new. If not, the same version was registered before.
     pub is_new: bool,
 }
 
-/// A schema that has been read, and compiled.
+/// A parsed and compiled schema.
 struct Compiled {
     schema: Option<Schema>,
-    check: Option<Check>,
+    check: Option<CompiledSchema>,
 }
 
 impl Compiled {
@@ -48,7 +48,7 @@ impl Compiled {
         }
         let schema = Schema::parse(text)?;
         cost::check(schema.expanded(), properties_bytes_max)?;
-        let check = Check::compile(&schema)?;
+        let check = CompiledSchema::compile(&schema)?;
         Ok(Self { schema: Some(schema), check: Some(check) })
     }
 
@@ -56,7 +56,7 @@ impl Compiled {
         self.schema.as_ref().map_or("", Schema::text)
     }
 
-    /// What of a former schema it may refuse.
+    /// The paths at which it may refuse what an earlier schema accepts.
     fn faults(&self, former: &str, deadline: Instant) -> Vec<FieldError> {
         let Some(schema) = &self.schema else { return Vec::new() };
         let anything = serde_json::Value::Bool(true);
@@ -70,13 +70,13 @@ impl Compiled {
     }
 }
 
-/// A type that is being registered. Nobody else registers it meanwhile.
-struct Place {
+/// The exclusive right to register a type.
+struct RegistrationGuard {
     types: Arc<EventTypes>,
     key: (OrgId, String),
 }
 
-impl Place {
+impl RegistrationGuard {
     fn take(types: &Arc<EventTypes>, org_id: &OrgId, event_type: &str) -> Result<Self, Error> {
         let key = (org_id.clone(), event_type.to_owned());
         if !types.under_way.lock().insert(key.clone()) {
@@ -86,20 +86,20 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for RegistrationGuard {
     fn drop(&mut self) {
         self.types.under_way.lock().remove(&self.key);
     }
 }
 
 impl EventTypes {
-    /// Adds a version to a type. It is durable when this returns, and events
-    /// are checked against it from now on.
+    /// Adds a version to a type. When this returns, the version is durable and events are checked
+    /// against it.
     ///
     /// # Errors
-    /// `Invalid` for a name, a schema or a number that cannot be; `Conflict`
-    /// when somebody else registers the type just now, or has registered the
-    /// version; `Incompatible` when it may refuse what the last one accepts.
+    /// `Invalid` for an invalid name, schema or number; `Conflict` if another caller is registering
+    /// the type or has registered the version; `Incompatible` if it may refuse what the last one
+    /// accepts.
     pub async fn register(
         self: &Arc<Self>,
         org_id: &OrgId,
@@ -110,7 +110,7 @@ impl EventTypes {
         let (types, org_id, event_type) = (Arc::clone(self), org_id.clone(), event_type.to_owned());
         // It goes on when the caller goes: who comes next finds it done.
         let registered = tokio::spawn(async move {
-            let place = Place::take(&types, &org_id, &event_type)?;
+            let place = RegistrationGuard::take(&types, &org_id, &event_type)?;
             let registered = types.register_alone(&org_id, &event_type, registration).await;
             drop(place);
             registered
@@ -143,8 +143,8 @@ impl EventTypes {
         let versions = self.versions(org_id, event_type).await?;
         let last = versions.first();
         let number = match number(version, compiled.text(), last)? {
-            Number::Last(last) => return Ok(Registered { version: last.clone(), is_new: false }),
-            Number::Next(number) => number,
+            VersionNumber::Last(last) => return Ok(Registered { version: last.clone(), is_new: false }),
+            VersionNumber::Next(number) => number,
         };
         self.check_room(org_id, versions.len(), compiled.text().len()).await?;
         let former = last.filter(|_| !force).map(|last| last.schema.clone());
@@ -177,7 +177,7 @@ impl EventTypes {
         Ok(Registered { version, is_new: true })
     }
 
-    /// Refuses what would be one too many, or too large beside the others.
+    /// Checks the limits on types, versions and bytes.
     async fn check_room(&self, org_id: &OrgId, versions: usize, schema_bytes: usize) -> Result<(), Error> {
         let (types_max, versions_max) = (self.settings.types_max, self.settings.versions_max);
         if versions >= versions_max {
@@ -199,22 +199,22 @@ impl EventTypes {
     }
 }
 
-/// Which version a registration means.
+/// The version that a registration refers to.
 #[derive(Debug, PartialEq, Eq)]
-enum Number<'a> {
-    /// The last one, which is just the same.
+enum VersionNumber<'a> {
+    /// The last one, which is identical.
     Last(&'a StoredVersion),
     Next(u32),
 }
 
-fn number<'a>(given: Option<u32>, schema: &str, last: Option<&'a StoredVersion>) -> Result<Number<'a>, Error> {
+fn number<'a>(given: Option<u32>, schema: &str, last: Option<&'a StoredVersion>) -> Result<VersionNumber<'a>, Error> {
     let next = last.map_or(1, |last| last.version.saturating_add(1));
     let same = last.filter(|last| last.schema == schema);
     match (given, same) {
-        (None, Some(same)) => Ok(Number::Last(same)),
-        (None, None) => Ok(Number::Next(next)),
-        (Some(given), _) if given == next => Ok(Number::Next(next)),
-        (Some(given), Some(same)) if given == same.version => Ok(Number::Last(same)),
+        (None, Some(same)) => Ok(VersionNumber::Last(same)),
+        (None, None) => Ok(VersionNumber::Next(next)),
+        (Some(given), _) if given == next => Ok(VersionNumber::Next(next)),
+        (Some(given), Some(same)) if given == same.version => Ok(VersionNumber::Last(same)),
         (Some(given), _) if last.is_some_and(|last| given == last.version) => {
             Err(Error::conflict(format!("version {given} is registered with another schema; the next is {next}")))
         }
@@ -238,8 +238,8 @@ mod tests {
         let check =
             |given: Option<u32>, schema: &str, last: Option<&StoredVersion>, expected: Result<Option<u32>, &str>| {
                 let got = number(given, schema, last).map(|number| match number {
-                    Number::Last(_) => None,
-                    Number::Next(number) => Some(number),
+                    VersionNumber::Last(_) => None,
+                    VersionNumber::Next(number) => Some(number),
                 });
                 let got = got.map_err(|error| if error.fields.is_empty() { "conflict" } else { "invalid" });
                 assert_eq!(got, expected, "{given:?} {schema}");

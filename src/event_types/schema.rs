@@ -19,7 +19,7 @@ const NODES_MAX: usize = 5_000;
 /// Most patterns in an expanded schema: each is a compiled automaton.
 const PATTERNS_MAX: usize = 50;
 
-/// What only describes.
+/// Annotations, which are ignored.
 const ANNOTATIONS: [&str; 14] = [
     "$comment",
     "$defs",
@@ -37,7 +37,7 @@ const ANNOTATIONS: [&str; 14] = [
     "writeOnly",
 ];
 
-/// What is refused, and what to write instead.
+/// Unsupported keywords, with alternatives.
 const UNSUPPORTED: [(&str, &str); 10] = [
     ("$anchor", "refer by '#/$defs/…'"),
     ("$dynamicAnchor", "refer by '#/$defs/…'"),
@@ -68,10 +68,10 @@ pub(super) const FORMATS: [&str; 12] = [
     "uuid",
 ];
 
-/// The one draft that is known.
+/// The supported draft.
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// A schema that keeps its bounds.
+/// A schema within the limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Schema {
     text: String,
@@ -80,10 +80,10 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    /// Reads the text of a schema.
+    /// Parses the text of a schema.
     ///
     /// # Errors
-    /// Everything that is wrong with it, by place.
+    /// Every error, with its path.
     pub(super) fn parse(text: &str) -> Result<Self, Vec<FieldError>> {
         let wrong = |message: String| vec![FieldError::new("schema", message)];
         if text.len() > SCHEMA_BYTES_MAX {
@@ -97,7 +97,7 @@ impl Schema {
         Ok(Self { text: root.to_string(), root, expanded })
     }
 
-    /// Its one text, with keys sorted.
+    /// Its normalized text, with sorted keys.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -113,19 +113,21 @@ impl Schema {
     }
 }
 
-/// How a keyword holds subschemas.
+/// How a keyword contains subschemas.
 #[derive(Clone, Copy)]
-enum Holds {
+enum SubschemaForm {
     One,
     List,
     ByName,
 }
 
-fn holds(keyword: &str) -> Option<Holds> {
+fn holds(keyword: &str) -> Option<SubschemaForm> {
     Some(match keyword {
-        "additionalProperties" | "contains" | "else" | "if" | "items" | "not" | "propertyNames" | "then" => Holds::One,
-        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Holds::List,
-        "$defs" | "definitions" | "dependentSchemas" | "patternProperties" | "properties" => Holds::ByName,
+        "additionalProperties" | "contains" | "else" | "if" | "items" | "not" | "propertyNames" | "then" => {
+            SubschemaForm::One
+        }
+        "allOf" | "anyOf" | "oneOf" | "prefixItems" => SubschemaForm::List,
+        "$defs" | "definitions" | "dependentSchemas" | "patternProperties" | "properties" => SubschemaForm::ByName,
         _ => return None,
     })
 }
@@ -194,12 +196,12 @@ impl<'a> Expander<'a> {
             }
             let below = format!("{place}.{keyword}");
             let held = match (holds(keyword), value) {
-                (Some(Holds::One), _) => self.schema(value, &below, depth + 1),
-                (Some(Holds::List), Value::Array(list)) => {
+                (Some(SubschemaForm::One), _) => self.schema(value, &below, depth + 1),
+                (Some(SubschemaForm::List), Value::Array(list)) => {
                     let list = list.iter().enumerate();
                     list.map(|(n, schema)| self.schema(schema, &format!("{below}.{n}"), depth + 1)).collect()
                 }
-                (Some(Holds::ByName), Value::Object(schemas)) => {
+                (Some(SubschemaForm::ByName), Value::Object(schemas)) => {
                     let schemas = schemas.iter();
                     let schemas = schemas.map(|(name, schema)| {
                         (name.clone(), self.schema(schema, &format!("{below}.{name}"), depth + 1))

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use crate::domain::{Error, OrgId};
 use crate::fairness::{FairSemaphore, Shares, Tenant};
 
-/// Threads at least.
+/// Smallest number of threads.
 const THREADS_MIN: usize = 2;
-/// How long a caller is told to wait when there was no turn for it.
+/// The `retry_after` for calls that had no turn.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Threads on which schemas are compiled, compared, and checked against events if that is
@@ -20,17 +20,17 @@ pub(super) struct SchemaWorkers {
 }
 
 impl SchemaWorkers {
-    /// So many threads, or, where that is 0, one for every two processors and at
-    /// least two. An organization uses up to a share of them, in percent.
+    /// Creates workers: `threads_max` of them, or one for every two processors and at least two if
+    /// it is 0. An organization uses at most its share, in percent.
     pub(super) fn new(threads_max: usize, share_percent: u32) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads_max == 0 { (processors / 2).max(THREADS_MIN) } else { threads_max };
         Self { turns: FairSemaphore::new(Shares::new(threads as u64, share_percent)) }
     }
 
-    /// Works on one of the threads, when it is the organization's turn; none
-    /// when that is not before the deadline. Work that has begun goes on when
-    /// the caller goes, and keeps its thread until it ends.
+    /// Runs work on a thread when it is the organization's turn; none if that is not before the
+    /// deadline. Work that has begun continues after the caller disconnects, and keeps its thread
+    /// until it ends.
     pub(super) async fn run_before<T: Send + 'static>(
         &self,
         deadline: Instant,
@@ -48,10 +48,10 @@ impl SchemaWorkers {
         worked.await.inspect_err(|error| tracing::error!(%error, "a task for a schema failed")).ok()
     }
 
-    /// The same for a caller that can be told to come again.
+    /// The same for callers that can retry.
     ///
     /// # Errors
-    /// `Exhausted` when it is not the organization's turn in time.
+    /// `Exhausted` if it is not the organization's turn in time.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         deadline: Instant,

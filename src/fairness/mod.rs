@@ -14,7 +14,7 @@ pub use shares::Shares;
 
 use crate::domain::OrgId;
 
-/// On whose behalf something shared is used.
+/// The tenant that uses a shared resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tenant {
     /// The service itself: the background audit, the refresh of event types.

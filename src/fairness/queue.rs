@@ -10,13 +10,13 @@ use std::hash::Hash;
 
 use super::shares::Shares;
 
-/// Names a request that waits.
+/// The id of a waiting request.
 pub(super) type RequestId = u64;
 
-/// What becomes of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Requested {
-    /// It holds what it wanted.
+    /// It was granted.
     Granted,
     /// It waits.
     Queued(RequestId),
@@ -38,14 +38,14 @@ pub(super) struct FairQueue<K> {
     taken: u64,
     held: HashMap<K, u64>,
     waiting: HashMap<K, VecDeque<Waiting>>,
-    /// When each tenant that holds or waits was served last, in grants.
+    /// When each tenant was served last, as a number of grants.
     served: HashMap<K, u64>,
     grants: u64,
     next_id: RequestId,
 }
 
 impl<K: Clone + Eq + Hash> FairQueue<K> {
-    /// Shares by these rules. Of each tenant, up to `waiting_max` requests
+    /// Creates a queue with these shares, in which up to `waiting_max` requests of each tenant
     /// wait.
     pub(super) fn new(shares: Shares, waiting_max: usize) -> Self {
         Self {
@@ -60,17 +60,17 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         }
     }
 
-    /// What is held in all.
+    /// The total that is held.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// What a tenant holds.
+    /// The amount that a tenant holds.
     pub(super) fn held(&self, tenant: &K) -> u64 {
         self.held.get(tenant).copied().unwrap_or_default()
     }
 
-    /// Grants so much to a tenant, if that is free and nobody waits for it.
+    /// Grants an amount if it is free and no other request waits for it.
     pub(super) fn try_request(&mut self, tenant: &K, wanted: u64) -> bool {
         let is_free = self.waiting.is_empty() && self.shares.allows(self.taken, self.held(tenant), wanted);
         if is_free {
@@ -79,9 +79,8 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         is_free
     }
 
-    /// Requests so much for a tenant; more than its share is taken for its
-    /// share. After [`Requested::Queued`], [`FairQueue::next`] may have
-    /// something to grant.
+    /// Requests an amount for a tenant, at most its share. After [`Requested::Queued`],
+    /// [`FairQueue::next`] may have something to grant.
     pub(super) fn request(&mut self, tenant: &K, wanted: u64) -> Requested {
         let wanted = self.clamped(wanted);
         if self.try_request(tenant, wanted) {
@@ -97,7 +96,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         Requested::Queued(id)
     }
 
-    /// What a request for so much is granted at most.
+    /// The amount that is granted at most for a request.
     pub(super) fn clamped(&self, wanted: u64) -> u64 {
         wanted.min(self.shares.tenant_max())
     }
@@ -112,7 +111,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         is_cancelled
     }
 
-    /// A tenant gives so much back.
+    /// Releases an amount of a tenant.
     pub(super) fn release(&mut self, tenant: &K, amount: u64) {
         if let Some(held) = self.held.get_mut(tenant) {
             let amount = amount.min(*held);
@@ -125,7 +124,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         self.forget_if_idle(tenant);
     }
 
-    /// Grants the next request that waits, if what it wants is free.
+    /// Grants the next waiting request, if its amount is free.
     pub(super) fn next(&mut self) -> Option<RequestId> {
         let heads = self.waiting.iter().filter_map(|(tenant, queue)| Some((tenant, queue.front()?)));
         let within_share = heads.filter(|(tenant, head)| self.shares.is_within_share(self.held(tenant), head.wanted));
@@ -152,7 +151,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         self.served.insert(tenant.clone(), self.grants);
     }
 
-    /// Memory is for tenants that hold something or wait.
+    /// Removes a tenant that neither holds nor waits.
     fn forget_if_idle(&mut self, tenant: &K) {
         if self.waiting.get(tenant).is_some_and(VecDeque::is_empty) {
             self.waiting.remove(tenant);

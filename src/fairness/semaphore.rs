@@ -28,12 +28,12 @@ pub struct FairSemaphore {
 
 struct State {
     queue: FairQueue<Tenant>,
-    /// What wakes those who wait.
+    /// The wakers of waiting requests.
     waiters: HashMap<RequestId, oneshot::Sender<()>>,
 }
 
 impl State {
-    /// Wakes everybody whose request can be granted now.
+    /// Grants all requests that can be granted, and wakes them.
     fn grant_all(&mut self) {
         while let Some(id) = self.queue.next() {
             if let Some(waiter) = self.waiters.remove(&id) {
@@ -58,9 +58,8 @@ impl FairSemaphore {
         is_granted.then(|| self.permit(tenant, wanted))
     }
 
-    /// Takes `wanted` units for a tenant, or its whole share if that is less,
-    /// as soon as it is its turn. A caller that goes gives up its place in the
-    /// line.
+    /// Takes `wanted` units for a tenant, or its whole share if that is less, as soon as it is its
+    /// turn. A dropped call leaves the queue.
     ///
     /// # Errors
     /// When too many requests of the tenant wait already.
@@ -120,7 +119,7 @@ impl Drop for FairPermit {
     }
 }
 
-/// A place in the line, until it is dropped.
+/// A place in the queue, until it is dropped.
 struct Waiter {
     semaphore: Arc<FairSemaphore>,
     tenant: Tenant,

@@ -28,31 +28,31 @@ use crate::health::RecentRefusal;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::pipeline::{BatchVerdicts, Durability, Pipeline, Submission};
 use record::BodyHash;
-use store::Begun;
+use store::KeyState;
 
-/// How long a caller is told to wait when the file cannot be read or written.
+/// The `retry_after` when the file cannot be read or written.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Time between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 
-/// What makes a call repeatable: any text of 1 to 255 characters.
+/// An idempotency key: a text of 1 to 255 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
     /// Most characters of a key.
     pub const CHARS_MAX: usize = 255;
-    /// What a key may be, in words.
+    /// A description of valid keys.
     pub const EXPECTED: &'static str = "must be 1 to 255 characters, none of them a control character";
 
-    /// Reads a key; none when it cannot be one.
+    /// Parses a key; none if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let chars = text.chars().take(Self::CHARS_MAX + 1).count();
         let is_key = (1..=Self::CHARS_MAX).contains(&chars) && !text.chars().any(char::is_control);
         is_key.then(|| Self(text.to_owned()))
     }
 
-    /// As the store knows it: an organization's name has no such byte.
+    /// The key in the store, after the organization and a NUL, which no organization's id contains.
     fn of(&self, org_id: &OrgId) -> Vec<u8> {
         [org_id.as_str().as_bytes(), &[0], self.0.as_bytes()].concat()
     }
@@ -63,14 +63,14 @@ impl IdempotencyKey {
 pub struct StoredResponse {
     /// The verdicts.
     pub verdicts: BatchVerdicts,
-    /// The ids that were made, by position; none where an event had its own.
+    /// The generated ids, by position; none where an event had an id.
     pub event_ids: Vec<Option<String>>,
-    /// Whether a former call was answered just so.
+    /// Whether this is the stored answer of an earlier call.
     pub is_replayed: bool,
 }
 
-/// Keys whose calls run now, with what those that come meanwhile wait for.
-type Running = Mutex<HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>>;
+/// Keys with running calls, with the lock that concurrent calls wait for.
+type RunningCalls = Mutex<HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>>;
 
 /// Runs ingest calls that have an idempotency key. A repeated call returns the stored answer for 24
 /// hours; a concurrent one waits for the first. Refuses new keys when the store is full or cannot
@@ -78,19 +78,19 @@ type Running = Mutex<HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>>;
 pub struct IdempotentIngest {
     store: KeyStore,
     clock: Arc<ArrivalClock>,
-    running: Running,
+    running: RunningCalls,
     full: RecentRefusal,
     failed: RecentRefusal,
 }
 
-/// The right to be the only call with a key. Dropping it lets the next one in.
-struct Place {
+/// The exclusive right to run a call with a key. Dropping it lets the next one run.
+struct KeyLock {
     calls: Arc<IdempotentIngest>,
     key: Vec<u8>,
     alone: Option<OwnedMutexGuard<()>>,
 }
 
-impl Drop for Place {
+impl Drop for KeyLock {
     fn drop(&mut self) {
         let mut running = self.calls.running.lock();
         self.alone = None;
@@ -102,24 +102,22 @@ impl Drop for Place {
 }
 
 impl IdempotentIngest {
-    /// With the keys in this store.
+    /// Creates it for the keys in this store.
     pub fn new(store: KeyStore, clock: Arc<ArrivalClock>) -> Self {
         Self {
             store,
             clock,
-            running: Running::default(),
+            running: RunningCalls::default(),
             full: RecentRefusal::default(),
             failed: RecentRefusal::default(),
         }
     }
 
-    /// Takes a batch as [`Pipeline::submit`] does, once for its key, and waits
-    /// for the verdicts.
+    /// Submits a batch like [`Pipeline::submit`], once for its key, and waits for the verdicts.
     ///
     /// # Errors
-    /// As the pipeline's. `KeyReused` when a former call with the key had
-    /// another body; `Exhausted` when there is no room for another key,
-    /// `Unavailable` when keys cannot be kept, or the time is in doubt.
+    /// As the pipeline's. `KeyReused` if an earlier call with the key had another body; `Exhausted`
+    /// if the store is full; `Unavailable` if keys cannot be stored or the clock is not trusted.
     pub async fn submit(
         self: &Arc<Self>,
         pipeline: &Pipeline,
@@ -136,14 +134,14 @@ impl IdempotentIngest {
         let begun = begun.map_err(|error| self.cannot_keep(error))?;
         self.failed.clear();
         let (at, is_again) = match begun {
-            Begun::New { at } => {
+            KeyState::New { at } => {
                 self.full.clear();
                 (at, false)
             }
-            Begun::Again { at } => (at, true),
-            Begun::Answered { at, answer } => return replayed(&place.key, at, &answer, &drafts),
-            Begun::OtherBody => return Err(Error::key_reused()),
-            Begun::Full { retry_after } => {
+            KeyState::Again { at } => (at, true),
+            KeyState::Answered { at, answer } => return replayed(&place.key, at, &answer, &drafts),
+            KeyState::OtherBody => return Err(Error::key_reused()),
+            KeyState::Full { retry_after } => {
                 self.full.note();
                 return Err(Error::exhausted(
                     "there is no room for another idempotency key of this organization",
@@ -164,7 +162,7 @@ impl IdempotentIngest {
         }
     }
 
-    /// Whether new keys were refused for want of room in the last seconds.
+    /// Whether new keys were refused in the last seconds because the store was full.
     pub fn was_full(&self) -> bool {
         self.full.is_recent()
     }
@@ -174,22 +172,22 @@ impl IdempotentIngest {
         self.failed.is_recent()
     }
 
-    /// What the caller is told; the cause is in the log.
+    /// The error for the caller; the cause is in the log.
     fn cannot_keep(&self, _: KeyStoreError) -> Error {
         self.failed.note();
         Error::unavailable("could not store idempotency keys just now", RETRY_AFTER)
     }
 
-    /// Waits until no other call with the key runs.
-    async fn place(self: &Arc<Self>, key: Vec<u8>) -> Place {
+    /// Waits until no other call with the key is running.
+    async fn place(self: &Arc<Self>, key: Vec<u8>) -> KeyLock {
         let place = Arc::clone(self.running.lock().entry(key.clone()).or_default());
         // From here on, whoever goes cleans up.
-        let mut place_taken = Place { calls: Arc::clone(self), key, alone: None };
+        let mut place_taken = KeyLock { calls: Arc::clone(self), key, alone: None };
         place_taken.alone = Some(place.lock_owned().await);
         place_taken
     }
 
-    /// Forgets keys whose time is over, for ever.
+    /// Removes expired keys periodically. Never returns.
     pub async fn keep_swept(&self) {
         loop {
             let Ok(now) = self.clock.judge_micros() else {
@@ -212,15 +210,15 @@ impl IdempotentIngest {
 
 /// A call that runs.
 struct Call {
-    place: Place,
+    place: KeyLock,
     /// When the first attempt was made.
     at: u64,
-    /// A former attempt was broken off.
+    /// An earlier attempt was interrupted.
     is_again: bool,
 }
 
 impl Call {
-    /// Waits for the verdicts and keeps them, also when the caller goes.
+    /// Waits for the verdicts and stores them, even if the caller disconnects.
     async fn answer(self, submission: Submission, event_ids: Vec<Option<String>>) -> Result<StoredResponse, Error> {
         let answered = tokio::spawn(async move {
             let verdicts = match submission.verdicts().await {
@@ -246,8 +244,7 @@ impl Call {
         })
     }
 
-    /// The call was refused. It need not be remembered, unless a former attempt
-    /// has done something.
+    /// The call was refused. Its key is removed, unless an earlier attempt had an effect.
     async fn nothing_done(self, error: Error) -> Error {
         if !self.is_again {
             let forgotten = self.place.calls.store.forget(self.place.key.clone(), self.at).await;
@@ -259,8 +256,8 @@ impl Call {
     }
 }
 
-/// Events with ids that were made for this call can only be known from a former
-/// attempt of it: they were accepted then.
+/// Events with generated ids can only be known from an earlier attempt of this call, which accepted
+/// them.
 fn as_first(made: BatchVerdicts, event_ids: &[Option<String>]) -> BatchVerdicts {
     let mut verdicts = made.verdicts;
     for (verdict, event_id) in verdicts.iter_mut().zip(event_ids) {
@@ -294,8 +291,8 @@ fn event_ids(key: &[u8], at: u64, drafts: &[EventDraft<'_>]) -> Vec<Option<Strin
     drafts.map(|(draft, position)| is_missing(draft).then(|| event_id(key, at, position))).collect()
 }
 
-/// A UUIDv7 of the time of the first attempt. Its random bits are made from the
-/// organization and the key, that time and the position.
+/// A UUIDv7 with the time of the first attempt. Its random bits are derived from the organization,
+/// the key, that time and the position.
 fn event_id(key: &[u8], at: u64, position: u64) -> String {
     let mut hash = Sha256::new();
     hash.update(b"tallyhouse event id");
@@ -308,8 +305,7 @@ fn event_id(key: &[u8], at: u64, position: u64) -> String {
     uuid::Builder::from_unix_timestamp_millis(at / 1_000, &random).into_uuid().to_string()
 }
 
-/// What stands for a body: everything that its events say, however it was
-/// written.
+/// The hash of a body: of all values of its events, independent of their text form.
 fn print(drafts: &[EventDraft<'_>], durability: Durability) -> BodyHash {
     let mut hash = Sha256::new();
     hash.update((drafts.len() as u64).to_le_bytes());

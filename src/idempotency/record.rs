@@ -16,14 +16,14 @@ use crate::domain::{FieldError, Rejection, RejectionCode, Verdict};
 const VERSION: u8 = 1;
 const TIME: std::ops::Range<usize> = 1..9;
 const PRINT: std::ops::Range<usize> = 9..41;
-/// Most bytes of an answer that are unpacked: several times those of ten thousand rejected events with every
-/// field at fault.
+/// Most bytes of a decompressed answer: several times those of ten thousand rejected events with
+/// every field invalid.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
-/// What stands for a body: SHA-256 over what its events say.
+/// The SHA-256 of a body's events.
 pub(super) type BodyHash = [u8; 32];
 
-/// A record, as it lies in the store.
+/// A stored record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     /// When the first call was made, in microseconds since 1970.
@@ -42,7 +42,7 @@ impl<'a> Record<'a> {
         bytes
     }
 
-    /// Reads a record; none when the bytes are not one.
+    /// Parses a record; none if the bytes are invalid.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let at = u64::from_le_bytes(bytes.get(TIME)?.try_into().ok()?);
         let print = bytes.get(PRINT)?.try_into().ok()?;
@@ -105,7 +105,7 @@ impl Kind {
     }
 }
 
-/// Verdicts, to be kept.
+/// Encodes verdicts for the store.
 pub(super) fn write_answer(verdicts: &[Verdict]) -> Vec<u8> {
     let other = |(position, verdict): (usize, &Verdict)| {
         let (kind, errors) = match verdict {
@@ -131,7 +131,7 @@ fn compressed(json: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Verdicts that were kept on so many events; none when the bytes are not that.
+/// Decodes the verdicts on this number of events; none if the bytes are invalid.
 pub(super) fn read_answer(bytes: &[u8], events: usize) -> Option<Vec<Verdict>> {
     let answer: Answer = match bytes {
         // As former releases have written it.

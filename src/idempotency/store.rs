@@ -23,13 +23,13 @@ const TIMES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("times
 const SUMS: TableDefinition<'_, &str, u64> = TableDefinition::new("sums");
 /// The sum of what records cost, in bytes.
 const BYTES: &str = "bytes";
-/// There once the sums of each organization are kept. Files of former releases lack it.
+/// Present when the sums of each organization are stored. Files of earlier releases lack it.
 const BY_ORGANIZATION: &str = "by organization";
 
 /// How long a key is kept after its first call.
-pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// What a record costs beside its key and its value, in bytes: its place in the
-/// order of times, and in the pages of the file.
+pub(super) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The cost of a record beside its key and its value, in bytes: its entry by time, and overhead of
+/// pages.
 const RECORD_BYTES: u64 = 64;
 /// Most requests in a transaction, and most of them that wait.
 const REQUESTS_MAX: usize = 1_024;
@@ -38,8 +38,7 @@ const SWEPT_MAX: usize = 10_000;
 /// Memory for pages of the file, in bytes.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// The bounds of what is kept. See the settings of the same names in
-/// [`crate::config::Config`].
+/// The limits of the store. See the settings of the same names in [`crate::config::Config`].
 #[derive(Clone, Copy, Debug)]
 pub struct KeyBounds {
     /// Most keys.
@@ -59,7 +58,7 @@ impl KeyBounds {
 /// The file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyStoreError {
-    /// What the system or the store says.
+    /// The error of the system or the store.
     #[error("{0}")]
     Failed(String),
     /// The thread has ended.
@@ -73,31 +72,31 @@ impl<E: Into<redb::Error>> From<E> for KeyStoreError {
     }
 }
 
-/// What is known of a key that is used.
+/// The state of a key when a call begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Begun {
-    /// Nothing. That it is used now is recorded, durably.
+pub(super) enum KeyState {
+    /// The key is new. Its use has been recorded durably.
     New {
         /// When.
         at: u64,
     },
-    /// A former call was broken off before it was answered.
+    /// An earlier call was interrupted before its answer.
     Again {
-        /// When that was made.
+        /// The time of that call.
         at: u64,
     },
-    /// A former call was answered.
+    /// An earlier call was answered.
     Answered {
-        /// When that was made.
+        /// The time of that call.
         at: u64,
         /// The answer.
         answer: Vec<u8>,
     },
-    /// A former call had another body.
+    /// An earlier call had another body.
     OtherBody,
-    /// There is no room for another key.
+    /// The store is full.
     Full {
-        /// When the oldest one goes.
+        /// When the oldest key expires.
         retry_after: Duration,
     },
 }
@@ -105,7 +104,7 @@ pub(super) enum Begun {
 type Reply<T> = oneshot::Sender<Result<T, KeyStoreError>>;
 
 enum Request {
-    Begin { key: Vec<u8>, print: BodyHash, now: u64, reply: Reply<Begun> },
+    Begin { key: Vec<u8>, print: BodyHash, now: u64, reply: Reply<KeyState> },
     Finish { key: Vec<u8>, at: u64, answer: Vec<u8>, reply: Reply<()> },
     Forget { key: Vec<u8>, at: u64, reply: Reply<()> },
     Sweep { now: u64, reply: Reply<usize> },
@@ -119,34 +118,34 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
-    /// Opens the file, or makes it. Blocks.
+    /// Opens or creates the file. Blocking.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn open(path: &Path, bounds: KeyBounds) -> Result<Self, KeyStoreError> {
-        let keeper = Keeper { database: Some(open(path)?), path: path.to_owned(), bounds };
+        let keeper = StoreThread { database: Some(open(path)?), path: path.to_owned(), bounds };
         let (requests, received) = mpsc::channel(REQUESTS_MAX);
         let thread = std::thread::Builder::new().name("idempotency".to_owned());
         let thread = thread.spawn(move || keeper.run(received)).map_err(redb::Error::Io)?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
-    /// A key is used for a body.
-    pub(super) async fn begin(&self, key: Vec<u8>, print: BodyHash, now: u64) -> Result<Begun, KeyStoreError> {
+    /// Begins a call with this key and body hash.
+    pub(super) async fn begin(&self, key: Vec<u8>, print: BodyHash, now: u64) -> Result<KeyState, KeyStoreError> {
         self.ask(|reply| Request::Begin { key, print, now, reply }).await
     }
 
-    /// The call that was made at this time has this answer.
+    /// Stores the answer of the call that began at this time.
     pub(super) async fn finish(&self, key: Vec<u8>, at: u64, answer: Vec<u8>) -> Result<(), KeyStoreError> {
         self.ask(|reply| Request::Finish { key, at, answer, reply }).await
     }
 
-    /// The call that was made at this time has done nothing.
+    /// Removes the key of a call that had no effect.
     pub(super) async fn forget(&self, key: Vec<u8>, at: u64) -> Result<(), KeyStoreError> {
         self.ask(|reply| Request::Forget { key, at, reply }).await
     }
 
-    /// Forgets keys whose time is over, and returns how many there were.
+    /// Removes expired keys, and returns their number.
     pub(super) async fn sweep(&self, now: u64) -> Result<usize, KeyStoreError> {
         self.ask(|reply| Request::Sweep { now, reply }).await
     }
@@ -160,7 +159,7 @@ impl KeyStore {
 }
 
 impl Drop for KeyStore {
-    /// Waits for what is under way: another may open the file then.
+    /// Waits for the thread, so that the file can be opened again.
     fn drop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
@@ -184,7 +183,7 @@ fn open(path: &Path) -> Result<Database, KeyStoreError> {
     Ok(database)
 }
 
-/// Adds up what each organization has, where a former release has not.
+/// Computes the sums of each organization for a file of an earlier release.
 fn sum_by_organization(transaction: &WriteTransaction) -> Result<(), KeyStoreError> {
     let mut sums = transaction.open_table(SUMS)?;
     if sums.get(BY_ORGANIZATION)?.is_some() {
@@ -220,17 +219,17 @@ fn bytes_of(organization: &str) -> String {
 }
 
 /// The thread.
-struct Keeper {
-    /// None after an error: it is opened again for the next request.
+struct StoreThread {
+    /// None after an error; it is reopened for the next request.
     database: Option<Database>,
     path: PathBuf,
     bounds: KeyBounds,
 }
 
-/// What is to be said once the transaction is committed.
-type Said = Box<dyn FnOnce(Option<&KeyStoreError>)>;
+/// The answer to send after the transaction has been committed.
+type PendingReply = Box<dyn FnOnce(Option<&KeyStoreError>)>;
 
-impl Keeper {
+impl StoreThread {
     fn run(mut self, mut received: mpsc::Receiver<Request>) {
         while let Some(first) = received.blocking_recv() {
             let mut requests = vec![first];
@@ -251,9 +250,8 @@ impl Keeper {
         }
     }
 
-    /// Requests that are not reached are not answered, which their callers take
-    /// for an error.
-    fn transact(&mut self, requests: Vec<Request>, said: &mut Vec<Said>) -> Result<(), KeyStoreError> {
+    /// Requests that are not reached get no answer, which their callers treat as an error.
+    fn transact(&mut self, requests: Vec<Request>, said: &mut Vec<PendingReply>) -> Result<(), KeyStoreError> {
         let database = match self.database.take() {
             Some(database) => database,
             None => open(&self.path)?,
@@ -290,7 +288,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Returns whether anything is to be committed.
-    fn take_all(mut self, requests: Vec<Request>, said: &mut Vec<Said>) -> Result<bool, KeyStoreError> {
+    fn take_all(mut self, requests: Vec<Request>, said: &mut Vec<PendingReply>) -> Result<bool, KeyStoreError> {
         for request in requests {
             said.push(match request {
                 Request::Begin { key, print, now, reply } => say(reply, self.begin(&key, print, now)?),
@@ -302,15 +300,15 @@ impl<'t> Tables<'t> {
         Ok(self.is_changed)
     }
 
-    fn begin(&mut self, key: &[u8], print: BodyHash, now: u64) -> Result<Begun, KeyStoreError> {
+    fn begin(&mut self, key: &[u8], print: BodyHash, now: u64) -> Result<KeyState, KeyStoreError> {
         let found = self.records.get(key)?.map(|record| record.value().to_vec());
         if let Some(record) = found.as_deref().and_then(Record::read) {
             let Record { at, print: first, answer } = record;
             if !is_over(at, now) {
                 return Ok(match answer {
-                    _ if first != print => Begun::OtherBody,
-                    [] => Begun::Again { at },
-                    answer => Begun::Answered { at, answer: answer.to_vec() },
+                    _ if first != print => KeyState::OtherBody,
+                    [] => KeyState::Again { at },
+                    answer => KeyState::Answered { at, answer: answer.to_vec() },
                 });
             }
             self.remove(key, at)?;
@@ -321,7 +319,7 @@ impl<'t> Tables<'t> {
         }
         self.put(key, &record)?;
         self.times.insert((now, key), ())?;
-        Ok(Begun::New { at: now })
+        Ok(KeyState::New { at: now })
     }
 
     /// Whether an organization may have another key that costs so much: within its share, and within what
@@ -334,10 +332,10 @@ impl<'t> Tables<'t> {
         Ok(has_keys && self.bounds.shares(bytes_max).allows(self.sum(BYTES)?, bytes, cost))
     }
 
-    fn full(&self, now: u64) -> Result<Begun, KeyStoreError> {
+    fn full(&self, now: u64) -> Result<KeyState, KeyStoreError> {
         let oldest = self.times.first()?.map_or(now, |(time, _)| time.value().0);
-        let goes_at = oldest.saturating_add(micros(KEPT));
-        Ok(Begun::Full { retry_after: Duration::from_micros(goes_at.saturating_sub(now)) })
+        let goes_at = oldest.saturating_add(micros(RETENTION));
+        Ok(KeyState::Full { retry_after: Duration::from_micros(goes_at.saturating_sub(now)) })
     }
 
     fn finish(&mut self, key: &[u8], at: u64, answer: &[u8]) -> Result<(), KeyStoreError> {
@@ -355,7 +353,7 @@ impl<'t> Tables<'t> {
     }
 
     fn sweep(&mut self, now: u64) -> Result<usize, KeyStoreError> {
-        let Some(over) = now.checked_sub(micros(KEPT)) else { return Ok(0) };
+        let Some(over) = now.checked_sub(micros(RETENTION)) else { return Ok(0) };
         let end: (u64, &[u8]) = (over.saturating_add(1), &[]);
         let mut swept = Vec::new();
         for entry in self.times.range(..end)?.take(SWEPT_MAX) {
@@ -396,7 +394,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// A sum that comes to nothing is not kept: organizations come and go.
+    /// A sum of zero is removed, since organizations come and go.
     fn change_sum(&mut self, name: &str, less: u64, more: u64) -> Result<(), KeyStoreError> {
         match self.sum(name)?.saturating_sub(less).saturating_add(more) {
             0 => self.sums.remove(name)?.map(drop),
@@ -406,7 +404,7 @@ impl<'t> Tables<'t> {
     }
 }
 
-fn say<T: 'static>(reply: Reply<T>, answer: T) -> Said {
+fn say<T: 'static>(reply: Reply<T>, answer: T) -> PendingReply {
     Box::new(move |error| {
         let answer = match error {
             None => Ok(answer),
@@ -427,7 +425,7 @@ const fn micros(duration: Duration) -> u64 {
 }
 
 const fn is_over(at: u64, now: u64) -> bool {
-    now >= at.saturating_add(micros(KEPT))
+    now >= at.saturating_add(micros(RETENTION))
 }
 
 #[cfg(test)]
@@ -435,13 +433,13 @@ mod tests {
     use super::*;
 
     const BOUNDS: KeyBounds = KeyBounds { keys_max: 100, bytes_max: 1 << 20, share_percent: 100 };
-    const DAY: u64 = micros(KEPT);
+    const DAY: u64 = micros(RETENTION);
 
     fn file(dir: &tempfile::TempDir) -> PathBuf {
         dir.path().join("keys.redb")
     }
 
-    async fn begin(store: &KeyStore, key: &str, print: u8, now: u64) -> Begun {
+    async fn begin(store: &KeyStore, key: &str, print: u8, now: u64) -> KeyState {
         store.begin(key.as_bytes().to_vec(), [print; 32], now).await.unwrap()
     }
 
@@ -449,25 +447,25 @@ mod tests {
     async fn a_call_that_was_broken_off_is_known_again_after_a_restart_and_an_answer_too() {
         let dir = tempfile::tempdir().unwrap();
         let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
-        assert_eq!(begin(&store, "a", 1, 5).await, Begun::New { at: 5 });
-        assert_eq!(begin(&store, "a", 1, 6).await, Begun::Again { at: 5 });
-        assert_eq!(begin(&store, "a", 2, 6).await, Begun::OtherBody);
+        assert_eq!(begin(&store, "a", 1, 5).await, KeyState::New { at: 5 });
+        assert_eq!(begin(&store, "a", 1, 6).await, KeyState::Again { at: 5 });
+        assert_eq!(begin(&store, "a", 2, 6).await, KeyState::OtherBody);
         drop(store);
         let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
-        assert_eq!(begin(&store, "a", 1, 7).await, Begun::Again { at: 5 });
-        assert_eq!(begin(&store, "b", 2, 7).await, Begun::New { at: 7 });
+        assert_eq!(begin(&store, "a", 1, 7).await, KeyState::Again { at: 5 });
+        assert_eq!(begin(&store, "b", 2, 7).await, KeyState::New { at: 7 });
         store.finish(b"a".to_vec(), 5, b"done".to_vec()).await.unwrap();
         // Not that of this call.
         store.finish(b"b".to_vec(), 6, b"done".to_vec()).await.unwrap();
         drop(store);
         let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
-        assert_eq!(begin(&store, "a", 1, 8).await, Begun::Answered { at: 5, answer: b"done".to_vec() });
-        assert_eq!(begin(&store, "a", 2, 8).await, Begun::OtherBody);
-        assert_eq!(begin(&store, "b", 2, 8).await, Begun::Again { at: 7 });
+        assert_eq!(begin(&store, "a", 1, 8).await, KeyState::Answered { at: 5, answer: b"done".to_vec() });
+        assert_eq!(begin(&store, "a", 2, 8).await, KeyState::OtherBody);
+        assert_eq!(begin(&store, "b", 2, 8).await, KeyState::Again { at: 7 });
         store.forget(b"b".to_vec(), 6).await.unwrap();
-        assert_eq!(begin(&store, "b", 2, 9).await, Begun::Again { at: 7 });
+        assert_eq!(begin(&store, "b", 2, 9).await, KeyState::Again { at: 7 });
         store.forget(b"b".to_vec(), 7).await.unwrap();
-        assert_eq!(begin(&store, "b", 3, 10).await, Begun::New { at: 10 });
+        assert_eq!(begin(&store, "b", 3, 10).await, KeyState::New { at: 10 });
     }
 
     #[tokio::test]
@@ -475,17 +473,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
         for n in 0..50 {
-            assert_eq!(begin(&store, &format!("k{n}"), 1, n).await, Begun::New { at: n });
+            assert_eq!(begin(&store, &format!("k{n}"), 1, n).await, KeyState::New { at: n });
         }
         assert_eq!(store.sweep(DAY - 1).await.unwrap(), 0);
-        assert_eq!(begin(&store, "k0", 1, DAY - 1).await, Begun::Again { at: 0 });
+        assert_eq!(begin(&store, "k0", 1, DAY - 1).await, KeyState::Again { at: 0 });
         assert_eq!(store.sweep(DAY + 9).await.unwrap(), 10);
         assert_eq!(store.sweep(DAY + 9).await.unwrap(), 0);
-        assert_eq!(begin(&store, "k9", 2, DAY + 9).await, Begun::New { at: DAY + 9 });
+        assert_eq!(begin(&store, "k9", 2, DAY + 9).await, KeyState::New { at: DAY + 9 });
         // Not swept, and over all the same.
-        assert_eq!(begin(&store, "k10", 2, DAY + 10).await, Begun::New { at: DAY + 10 });
+        assert_eq!(begin(&store, "k10", 2, DAY + 10).await, KeyState::New { at: DAY + 10 });
         assert_eq!(store.sweep(3 * DAY).await.unwrap(), 41);
-        assert_eq!(begin(&store, "k9", 3, 3 * DAY).await, Begun::New { at: 3 * DAY });
+        assert_eq!(begin(&store, "k9", 3, 3 * DAY).await, KeyState::New { at: 3 * DAY });
     }
 
     #[tokio::test]
@@ -493,13 +491,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = KeyStore::open(&file(&dir), KeyBounds { keys_max: 3, ..BOUNDS }).unwrap();
         for n in 1..=3 {
-            assert_eq!(begin(&store, &format!("k{n}"), 1, n * 1_000_000).await, Begun::New { at: n * 1_000_000 });
+            assert_eq!(begin(&store, &format!("k{n}"), 1, n * 1_000_000).await, KeyState::New { at: n * 1_000_000 });
         }
-        let retry_after = KEPT - Duration::from_secs(9);
-        assert_eq!(begin(&store, "k4", 1, 10_000_000).await, Begun::Full { retry_after });
-        assert_eq!(begin(&store, "k1", 1, 10_000_000).await, Begun::Again { at: 1_000_000 });
+        let retry_after = RETENTION - Duration::from_secs(9);
+        assert_eq!(begin(&store, "k4", 1, 10_000_000).await, KeyState::Full { retry_after });
+        assert_eq!(begin(&store, "k1", 1, 10_000_000).await, KeyState::Again { at: 1_000_000 });
         assert_eq!(store.sweep(DAY + 1_000_000).await.unwrap(), 1);
-        assert_eq!(begin(&store, "k4", 1, DAY + 1_000_000).await, Begun::New { at: DAY + 1_000_000 });
+        assert_eq!(begin(&store, "k4", 1, DAY + 1_000_000).await, KeyState::New { at: DAY + 1_000_000 });
         drop(store);
 
         // Bytes are bounded too, over restarts.
@@ -507,13 +505,13 @@ mod tests {
         for round in 0..2 {
             let store = KeyStore::open(&dir.path().join("bytes.redb"), bounds).unwrap();
             if round == 0 {
-                assert_eq!(begin(&store, "a", 1, 5).await, Begun::New { at: 5 });
+                assert_eq!(begin(&store, "a", 1, 5).await, KeyState::New { at: 5 });
                 store.finish(b"a".to_vec(), 5, vec![b'x'; 10_000]).await.unwrap();
             }
-            assert!(matches!(begin(&store, "b", 1, 6).await, Begun::Full { .. }));
+            assert!(matches!(begin(&store, "b", 1, 6).await, KeyState::Full { .. }));
             if round == 1 {
                 assert_eq!(store.sweep(DAY + 5).await.unwrap(), 1);
-                assert_eq!(begin(&store, "b", 1, DAY + 6).await, Begun::New { at: DAY + 6 });
+                assert_eq!(begin(&store, "b", 1, DAY + 6).await, KeyState::New { at: DAY + 6 });
             }
         }
     }
@@ -524,9 +522,9 @@ mod tests {
         let bounds = KeyBounds { keys_max: 1_000, bytes_max: 1 << 20, share_percent: 50 };
         let store = KeyStore::open(&file(&dir), bounds).unwrap();
         for n in 0..500 {
-            assert_eq!(begin(&store, &format!("greedy\0{n}"), 1, n).await, Begun::New { at: n });
+            assert_eq!(begin(&store, &format!("greedy\0{n}"), 1, n).await, KeyState::New { at: n });
         }
-        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, Begun::Full { .. }));
+        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, KeyState::Full { .. }));
         drop(store);
         // Also after a restart, and when what each has was not kept by a former release.
         let database = Database::create(file(&dir)).unwrap();
@@ -539,14 +537,14 @@ mod tests {
         transaction.commit().unwrap();
         drop(database);
         let store = KeyStore::open(&file(&dir), bounds).unwrap();
-        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, Begun::Full { .. }));
+        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, KeyState::Full { .. }));
         for n in 0..100 {
-            assert_eq!(begin(&store, &format!("other\0{n}"), 1, n).await, Begun::New { at: n });
+            assert_eq!(begin(&store, &format!("other\0{n}"), 1, n).await, KeyState::New { at: n });
         }
         // What goes is room again.
         store.forget(b"greedy\0".iter().copied().chain(*b"7").collect(), 7).await.unwrap();
-        assert_eq!(begin(&store, "greedy\0more", 1, 501).await, Begun::New { at: 501 });
-        assert!(matches!(begin(&store, "greedy\0again", 1, 502).await, Begun::Full { .. }));
+        assert_eq!(begin(&store, "greedy\0more", 1, 501).await, KeyState::New { at: 501 });
+        assert!(matches!(begin(&store, "greedy\0again", 1, 502).await, KeyState::Full { .. }));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -558,7 +556,7 @@ mod tests {
             tokio::spawn(async move { begin(&store, "a", 1, n).await })
         });
         let calls = futures_util::future::join_all(calls.collect::<Vec<_>>()).await;
-        let new = calls.into_iter().filter(|begun| matches!(begun, Ok(Begun::New { .. }))).count();
+        let new = calls.into_iter().filter(|begun| matches!(begun, Ok(KeyState::New { .. }))).count();
         assert_eq!(new, 1);
     }
 }

@@ -15,25 +15,24 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use crate::domain::{Breach, Error, OrgId, Quota};
-use table::{Subject, Table, Taken};
+use table::{Subject, Table, WindowCharge};
 use window::{SLOTS, Slot};
 
 /// Users that a refusal names at most.
 const NAMED_MAX: usize = 16;
 
-/// The limits. See the settings of the same names in
-/// [`crate::config::Config`]; 0 is no limit.
+/// The limits. See the settings of the same names in [`crate::config::Config`]; 0 means no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitSettings {
     /// New events of an organization.
     pub org_events_per_second: u32,
     /// New events of a user.
     pub user_events_per_second: u32,
-    /// Questions of an organization.
+    /// Queries of an organization.
     pub org_queries_per_second: u32,
-    /// The window: in each, so many times its seconds are allowed.
+    /// The length of the window. Its allowance is the rate times its seconds.
     pub window_seconds: u32,
-    /// Organizations, and users, that are told apart.
+    /// Organizations and users with separate windows.
     pub subjects_max: usize,
 }
 
@@ -50,17 +49,16 @@ pub struct RateLimits {
     org_events: Option<Limit>,
     user_events: Option<Limit>,
     org_queries: Option<Limit>,
-    /// The time between slots, and where they are counted from. Steps of the
-    /// system's clock do not matter.
+    /// The time between slots, on the monotonic clock.
     slot: Duration,
     started: Instant,
     hasher: SipHasher13,
 }
 
-/// What a batch has taken. Dropped before it is kept, it is given back.
+/// The charge of a batch. It is refunded if it is dropped before [`Charge::keep`].
 #[derive(Default)]
 pub struct Charge {
-    taken: Vec<(Policy, Taken)>,
+    taken: Vec<(Policy, WindowCharge)>,
     limits: Option<Arc<RateLimits>>,
 }
 
@@ -71,7 +69,7 @@ enum Policy {
 }
 
 impl Charge {
-    /// The events were taken.
+    /// Confirms the charge: the events were accepted.
     pub fn keep(mut self) {
         self.taken.clear();
     }
@@ -82,14 +80,14 @@ impl Drop for Charge {
         let Some(limits) = &self.limits else { return };
         for (policy, taken) in self.taken.drain(..) {
             if let Some(limit) = limits.limit(policy) {
-                limit.table.give_back(taken);
+                limit.table.refund(taken);
             }
         }
     }
 }
 
 impl RateLimits {
-    /// With these limits.
+    /// Creates limiters for these limits.
     pub fn new(settings: LimitSettings) -> Arc<Self> {
         let LimitSettings { window_seconds, subjects_max, .. } = settings;
         let limit = |policy, per_second: u32, make: fn(u32, usize) -> Table| {
@@ -113,12 +111,12 @@ impl RateLimits {
         self.user_events.is_some()
     }
 
-    /// Charges an organization for so many new events, and their users (the
-    /// same one as often as it has events; empty: none).
+    /// Charges an organization for new events, and their users (a user as often as it has events;
+    /// empty for none).
     ///
     /// # Errors
-    /// `TooLarge` when they are more than ever fit; `Limited` when they do not
-    /// fit now. Nothing is charged then.
+    /// `TooLarge` if they exceed a whole window; `Limited` if they do not fit now. Nothing is
+    /// charged then.
     pub fn charge(self: &Arc<Self>, org_id: &OrgId, events: u32, users: Vec<&str>) -> Result<Charge, Error> {
         if events == 0 || (self.org_events.is_none() && self.user_events.is_none()) {
             return Ok(Charge::default());
@@ -146,10 +144,10 @@ impl RateLimits {
         Ok(charge)
     }
 
-    /// Charges an organization for a question.
+    /// Charges an organization for a query.
     ///
     /// # Errors
-    /// `Limited` when it has asked too many.
+    /// `Limited` if it has exceeded its limit.
     pub fn charge_query(&self, org_id: &OrgId) -> Result<(), Error> {
         let Some(limit) = &self.org_queries else { return Ok(()) };
         let name = || format!("organization:{}", org_id.as_str());
@@ -157,17 +155,17 @@ impl RateLimits {
         taken.map(drop).map_err(|breach| limit.refusal(vec![breach]))
     }
 
-    /// How many calls each limit has refused: its name and the number.
+    /// The number of calls that each limit has refused, with its name.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.all().map(|limit| (limit.quota.policy, limit.refusals.load(Ordering::Relaxed)))
     }
 
-    /// How many organizations and users are counted, by limit.
+    /// The number of organizations and users with a window, by limit.
     pub fn subjects(&self) -> impl Iterator<Item = (&'static str, usize)> {
         self.all().map(|limit| (limit.quota.policy, limit.table.subjects()))
     }
 
-    /// How many new events an organization may still send now; none when there is no limit.
+    /// How many new events an organization can still send now; none without a limit.
     pub fn org_events_left(&self, org_id: &OrgId) -> Option<(Quota, u32)> {
         let limit = self.org_events.as_ref()?;
         Some((limit.quota, limit.table.left(self.organization(org_id), self.slot_at(self.started.elapsed()))))
@@ -191,7 +189,7 @@ impl RateLimits {
         count: u32,
         now: Duration,
         name: impl Fn() -> String,
-    ) -> Result<Result<Taken, Breach>, Error> {
+    ) -> Result<Result<WindowCharge, Breach>, Error> {
         let Quota { max, window, .. } = limit.quota;
         if count > max {
             let (name, seconds) = (name(), window.as_secs());
@@ -218,7 +216,7 @@ impl RateLimits {
         Subject { key, owner: key }
     }
 
-    /// A keyed hash. Should two users have the same, they share one limit.
+    /// A keyed hash. Two users with the same hash share a limit.
     fn hash(&self, parts: &[&str]) -> u64 {
         let mut hasher = self.hasher;
         for part in parts {
@@ -230,7 +228,7 @@ impl RateLimits {
 }
 
 impl Limit {
-    /// The error that says who has to wait, the first of them by name.
+    /// The error that names the exceeded limits, at most the first ones.
     fn refusal(&self, mut breaches: Vec<Breach>) -> Error {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         let wait = breaches.iter().map(|breach| breach.wait).max().unwrap_or_default();
@@ -246,7 +244,7 @@ impl Limit {
     }
 }
 
-/// Each user once, with how often it is there.
+/// Each user once, with its number of events.
 fn counted(mut users: Vec<&str>) -> impl Iterator<Item = (&str, u32)> {
     users.retain(|user| !user.is_empty());
     users.sort_unstable();

@@ -15,22 +15,22 @@ use super::window::{Slot, Window};
 /// Locks of a table.
 const SHARDS: usize = 64;
 /// Shared windows in each shard.
-const CROWDS: u64 = 64;
-/// The part of the table that one owner may fill.
+const SHARED_WINDOWS: u64 = 64;
+/// The part of the table that one owner can fill (as a divisor).
 const SHARE: usize = 2;
 
-/// Whose window it is. Both are keyed hashes, so that nobody can choose them.
+/// The subject of a window. Both fields are keyed hashes, so callers cannot choose them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
-    /// Its own.
+    /// The hash of the subject.
     pub(super) key: u64,
-    /// That of the organization it belongs to.
+    /// The hash of its organization.
     pub(super) owner: u64,
 }
 
-/// What was taken, to give it back.
+/// A charge, for refunding it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
+pub(super) struct WindowCharge {
     subject: Subject,
     count: u32,
     slot: Slot,
@@ -55,7 +55,7 @@ struct Shard {
 /// subjects beyond the bound share windows.
 pub(super) struct Table {
     shards: Box<[Mutex<Shard>]>,
-    /// What a subject may take in a window.
+    /// The allowance of a subject in a window.
     max: u32,
     /// Most entries of a shard, and most of one owner there.
     entries_max: usize,
@@ -63,50 +63,50 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Subjects that may take `max` in a window, and belong to owners.
+    /// A table of subjects with owners (users of organizations), with this allowance.
     pub(super) fn of_owned(max: u32, subjects_max: usize) -> Self {
         let entries_max = (subjects_max / SHARDS).max(SHARE);
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self { shards, max, entries_max, owned_max: entries_max / SHARE }
     }
 
-    /// Subjects that may take `max` in a window, and belong to themselves.
+    /// A table of subjects without owners (organizations), with this allowance.
     pub(super) fn of_owners(max: u32, subjects_max: usize) -> Self {
         let table = Self::of_owned(max, subjects_max);
         Self { owned_max: table.entries_max, ..table }
     }
 
-    /// Takes so many at once if they fit.
+    /// Charges `count` if it fits.
     ///
     /// # Errors
-    /// The first slot in which they will fit if nobody takes more.
-    pub(super) fn take(&self, subject: Subject, count: u32, now: Slot) -> Result<Taken, Slot> {
+    /// The first slot in which it will fit if nothing else is charged.
+    pub(super) fn take(&self, subject: Subject, count: u32, now: Slot) -> Result<WindowCharge, Slot> {
         let mut shard = self.shard(subject).lock();
         let (is_shared, window) = shard.window(subject, self, now);
         let slot = window.take(count, self.max, now)?;
-        Ok(Taken { subject, count, slot, is_shared })
+        Ok(WindowCharge { subject, count, slot, is_shared })
     }
 
-    /// Gives back what was taken.
-    pub(super) fn give_back(&self, taken: Taken) {
+    /// Refunds a charge.
+    pub(super) fn refund(&self, taken: WindowCharge) {
         let mut shard = self.shard(taken.subject).lock();
         let window = if taken.is_shared {
-            shard.crowds.get_mut(&crowd(taken.subject.owner))
+            shard.crowds.get_mut(&shared_key(taken.subject.owner))
         } else {
             shard.entries.get_mut(&taken.subject.key).map(|entry| &mut entry.window)
         };
         if let Some(window) = window {
-            window.give_back(taken.count, taken.slot);
+            window.refund(taken.count, taken.slot);
         }
     }
 
-    /// How much a subject could take now.
+    /// The remaining allowance of a subject.
     pub(super) fn left(&self, subject: Subject, now: Slot) -> u32 {
         let mut shard = self.shard(subject).lock();
         shard.entries.get_mut(&subject.key).map_or(self.max, |entry| entry.window.left(self.max, now))
     }
 
-    /// How many subjects have a window of their own.
+    /// The number of subjects with a separate window.
     pub(super) fn subjects(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
     }
@@ -118,7 +118,7 @@ impl Table {
 }
 
 impl Shard {
-    /// A subject's window, its own or one that it shares.
+    /// A subject's window, separate or shared.
     fn window(&mut self, subject: Subject, table: &Table, now: Slot) -> (bool, &mut Window) {
         // Seldom enough that a flood of newcomers pays for one sweep a slot.
         let is_due = now > self.swept_in + u64::from(super::window::SLOTS);
@@ -127,7 +127,7 @@ impl Shard {
         }
         let has_room = self.has_room(subject, table);
         if !self.entries.contains_key(&subject.key) && !has_room {
-            return (true, self.crowds.entry(crowd(subject.owner)).or_default());
+            return (true, self.crowds.entry(shared_key(subject.owner)).or_default());
         }
         let entry = self.entries.entry(subject.key).or_insert_with(|| {
             *self.owned.entry(subject.owner).or_default() += 1;
@@ -141,7 +141,7 @@ impl Shard {
         self.entries.len() < table.entries_max && owned < table.owned_max
     }
 
-    /// Forgets who has nothing in the window.
+    /// Removes subjects without charges in the window.
     fn sweep(&mut self, now: Slot) {
         let owned = &mut self.owned;
         self.entries.retain(|_, entry| {
@@ -159,8 +159,8 @@ impl Shard {
 }
 
 /// The shared window of an owner.
-const fn crowd(owner: u64) -> u64 {
-    owner % CROWDS
+const fn shared_key(owner: u64) -> u64 {
+    owner % SHARED_WINDOWS
 }
 
 #[cfg(test)]
@@ -204,9 +204,10 @@ mod tests {
     fn what_is_given_back_is_free_also_in_a_shared_window() {
         let table = Table::of_owned(2, 4 * SHARDS);
         let all: Vec<Subject> = others(2, 5).collect();
-        let taken: Vec<Taken> = all.iter().map(|subject| table.take(*subject, 1, 1).expect("room")).take(4).collect();
+        let taken: Vec<WindowCharge> =
+            all.iter().map(|subject| table.take(*subject, 1, 1).expect("room")).take(4).collect();
         assert!(table.take(all[4], 1, 1).is_err(), "the shared window is full");
-        table.give_back(taken[3]);
+        table.refund(taken[3]);
         assert!(table.take(all[4], 1, 1).is_ok());
     }
 
@@ -220,7 +221,7 @@ mod tests {
                         let mut kept = 0;
                         for turn in 0..1_000 {
                             match table.take(ANN, 1, 1) {
-                                Ok(taken) if turn % 3 == 0 => table.give_back(taken),
+                                Ok(taken) if turn % 3 == 0 => table.refund(taken),
                                 Ok(_) => kept += 1,
                                 Err(_) => {}
                             }

@@ -4,10 +4,9 @@
 //! the window, so that no window of that length ever exceeds the limit, wherever it begins. An event is
 //! charged for one window and at most one slot more.
 
-/// Slots of a window: what was taken counts for at most an eighth longer than
-/// it should.
+/// Slots of a window: a charge counts for at most an eighth of the window too long.
 pub(super) const SLOTS: u32 = 8;
-/// Slots that are counted: those of a window, and the one it reaches into.
+/// Slots that are counted: those of a window, and the one it partly covers.
 const COUNTED: usize = SLOTS as usize + 1;
 
 /// The number of a slot, from the start of the service.
@@ -23,11 +22,11 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Takes so many at once if they fit, and says in which slot.
+    /// Charges `count` if it fits, and returns the slot.
     ///
     /// # Errors
-    /// The first slot in which they will fit if nobody takes more. (`count` must
-    /// not be more than `max`.)
+    /// The first slot in which it will fit if nothing else is charged. (`count` must not be more
+    /// than `max`.)
     pub(super) fn take(&mut self, count: u32, max: u32, now: Slot) -> Result<Slot, Slot> {
         self.move_on(now);
         let taken = self.taken();
@@ -46,15 +45,15 @@ impl Window {
         Err(self.newest + COUNTED as u64)
     }
 
-    /// Gives back what was taken in a slot.
-    pub(super) fn give_back(&mut self, count: u32, slot: Slot) {
+    /// Refunds a charge in a slot.
+    pub(super) fn refund(&mut self, count: u32, slot: Slot) {
         if slot <= self.newest && self.newest - slot < COUNTED as u64 {
             let counted = &mut self.counts[place(slot)];
             *counted = counted.saturating_sub(count);
         }
     }
 
-    /// How many could be taken now.
+    /// The remaining allowance.
     pub(super) fn left(&mut self, max: u32, now: Slot) -> u32 {
         self.move_on(now);
         u32::try_from(u64::from(max).saturating_sub(self.taken())).unwrap_or(max)
@@ -69,8 +68,8 @@ impl Window {
         self.counts.iter().map(|count| u64::from(*count)).sum()
     }
 
-    /// Forgets what has left the window. (Threads read the time one after the
-    /// other and come here in another order: the slot never goes back.)
+    /// Removes slots that have left the window. (Threads may arrive in another order than they read
+    /// the time, so the slot never goes back.)
     fn move_on(&mut self, now: Slot) {
         if now >= self.newest + COUNTED as u64 {
             self.counts = [0; COUNTED];
@@ -124,7 +123,7 @@ mod tests {
                     Ok(slot) => {
                         prop_assert!(before + u64::from(count) <= u64::from(max), "{before} + {count} of {max}");
                         if is_given_back {
-                            window.give_back(count, slot);
+                            window.refund(count, slot);
                         } else {
                             log.0.push((now, count));
                         }
@@ -160,7 +159,7 @@ mod tests {
         let mut window = Window::default();
         let slot = window.take(5, 5, 3).expect("room");
         assert_eq!(window.take(5, 5, 3 + COUNTED as u64), Ok(3 + COUNTED as u64));
-        window.give_back(5, slot);
+        window.refund(5, slot);
         assert_eq!(window.left(5, 3 + COUNTED as u64), 0);
         assert!(!window.is_empty(4));
         assert!(window.is_empty(3 + 2 * COUNTED as u64));

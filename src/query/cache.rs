@@ -22,10 +22,10 @@ use crate::ingest::log::Segments;
 use crate::ingest::stored::{StoreNumber, StoredHours};
 use crate::instruments;
 
-/// What an entry weighs beside its items, in bytes.
+/// The overhead of an entry, in bytes.
 const ENTRY_BYTES: usize = 512;
 
-/// A question that can be answered from memory.
+/// A query whose answer can be cached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum CacheKey {
     CampaignStats(StatsQuery),
@@ -61,7 +61,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// About how much memory it takes.
+    /// The approximate memory, in bytes.
     fn bytes(&self) -> usize {
         ENTRY_BYTES
             + match self {
@@ -90,15 +90,14 @@ struct Entry {
     keep: Duration,
 }
 
-/// How long answers are kept at most. See the settings of the same names in
-/// [`crate::config::Config`].
+/// Limits of the cache. See the settings of the same names in [`crate::config::Config`].
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSettings {
     /// Memory for answers.
     pub bytes_max: u64,
-    /// For windows that reach into the last hour.
+    /// Longest time for windows that include part of the last hour.
     pub open_max: Duration,
-    /// For all others.
+    /// Longest time for all others.
     pub closed_max: Duration,
 }
 
@@ -122,18 +121,17 @@ impl Cache {
         let entries = MokaCache::builder()
             .max_capacity(settings.bytes_max)
             .weigher(|_, entry: &Entry| u32::try_from(entry.value.bytes()).unwrap_or(u32::MAX))
-            .expire_after(KeepFor)
+            .expire_after(EntryExpiry)
             .build();
         Self { entries, settings, clock, segments, stored_hours }
     }
 
-    /// Everything acknowledged at or before this moment is visible to queries
-    /// that start now.
+    /// Everything acknowledged at or before this time is visible to queries that start now.
     pub(super) fn watermark(&self) -> Timestamp {
         self.segments.watermark(self.clock.now())
     }
 
-    /// The answer from memory, or else from `ask`.
+    /// The cached answer, or the one from `ask`.
     pub(super) async fn answer(
         &self,
         org_id: &OrgId,
@@ -159,10 +157,10 @@ impl Cache {
     }
 }
 
-/// Each entry says itself how long it is kept.
-struct KeepFor;
+/// The expiry of each entry.
+struct EntryExpiry;
 
-impl moka::Expiry<Key, Entry> for KeepFor {
+impl moka::Expiry<Key, Entry> for EntryExpiry {
     fn expire_after_create(&self, _key: &Key, entry: &Entry, _created_at: Instant) -> Option<Duration> {
         Some(entry.keep)
     }

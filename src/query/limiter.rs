@@ -19,24 +19,21 @@ use crate::domain::Error;
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::trace::Calls;
 
-/// Time that a query whose caller has gone may take to end, beyond its own
-/// limit, before its place is given to others all the same.
+/// How long a cancelled query may take to end beyond its own limit. After that it no longer counts.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
-/// The bounds of a limiter. See the settings of the same names in
-/// [`crate::config::Config`].
+/// The limits of a limiter. See the settings of the same names in [`crate::config::Config`].
 #[derive(Clone, Copy, Debug)]
 pub struct QueryLimiterSettings {
     /// Queries that run at a time (`queries_in_flight_max`).
     pub in_flight_max: usize,
-    /// Most of them of one organization, in percent
-    /// (`organization_share_percent`).
+    /// Largest share of one organization, in percent (`organization_share_percent`).
     pub share_percent: u32,
-    /// Longest a query may wait and run (`query_wait_ms_max`).
+    /// Longest time for waiting and running (`query_wait_ms_max`).
     pub wait_max: Duration,
 }
 
-/// Lets so many queries run at a time, each for so long.
+/// Limits the number and the duration of queries that run at a time.
 pub struct QueryLimiter {
     places: Arc<FairSemaphore>,
     canceller: QueryCanceller,
@@ -44,14 +41,13 @@ pub struct QueryLimiter {
 }
 
 impl QueryLimiter {
-    /// Within these bounds. Queries whose callers have gone are cancelled by
-    /// `canceller`.
+    /// Creates a limiter. `canceller` cancels queries of disconnected callers.
     pub fn new(settings: QueryLimiterSettings, canceller: QueryCanceller) -> Self {
         let places = FairSemaphore::new(Shares::new(settings.in_flight_max as u64, settings.share_percent));
         Self { places, canceller, wait_max: settings.wait_max }
     }
 
-    /// Longest a query may wait and run.
+    /// Longest time for waiting and running.
     pub const fn wait_max(&self) -> Duration {
         self.wait_max
     }
@@ -61,13 +57,11 @@ impl QueryLimiter {
         self.places.taken()
     }
 
-    /// Makes a query within the bounds. ClickHouse's own words go to the log
-    /// only.
+    /// Runs a query within the limits. ClickHouse's error text goes to the log only.
     ///
     /// # Errors
-    /// `Unavailable`, `Exhausted` or `Internal`, as ClickHouse has it;
-    /// `Unavailable` after the time limit, `Exhausted` when too many queries of
-    /// the tenant wait.
+    /// `Unavailable`, `Exhausted` or `Internal`, depending on ClickHouse's error; `Unavailable`
+    /// after the time limit; `Exhausted` if too many queries of the tenant wait.
     pub async fn run<T, F: Future<Output = Result<T, QueryError>>>(
         &self,
         tenant: impl Into<Tenant>,
@@ -76,8 +70,8 @@ impl QueryLimiter {
         self.run_several(tenant, 1, |ticket, _| query(ticket)).await
     }
 
-    /// The same for an answer that takes up to so many queries at a time. It is
-    /// told how many it may make, which are fewer where the share is less.
+    /// The same for an answer that requires several queries at a time. It is told how many it can
+    /// run, which may be fewer than requested.
     ///
     /// # Errors
     /// Those of [`QueryLimiter::run`].
@@ -93,12 +87,11 @@ impl QueryLimiter {
         })
     }
 
-    /// Makes a query within the bounds, for callers that can do something about
-    /// what ClickHouse says.
+    /// Runs a query within the limits, for callers that handle ClickHouse's errors.
     ///
     /// # Errors
-    /// What ClickHouse says; `TookTooLong` after the time limit, `Crowded` when
-    /// too many queries of the tenant wait.
+    /// ClickHouse's error; `TimedOut` after the time limit; `QueueFull` if too many queries of the
+    /// tenant wait.
     pub async fn try_run<T, F: Future<Output = Result<T, QueryError>>>(
         &self,
         tenant: impl Into<Tenant>,
@@ -107,19 +100,18 @@ impl QueryLimiter {
         self.measured(&tenant.into(), 1, |ticket, _| query(ticket)).await
     }
 
-    /// Waits for a place, to hold it for a query of one's own that may run for
-    /// up to `wait_max` from now on. Take the settings of its ticket along with
-    /// each request, and call [`RunningQuery::finish`] once the answer has been
-    /// read to its end.
+    /// Acquires a slot for a query that runs for up to `wait_max` from now on. Send the settings of
+    /// its ticket with each request, and call [`RunningQuery::finish`] when the answer has been
+    /// read completely.
     ///
     /// # Errors
-    /// `TookTooLong` when there is none within `wait_max`, `Crowded` when too
-    /// many queries of the tenant wait.
+    /// `TimedOut` if no slot is free within `wait_max`; `QueueFull` if too many queries of the
+    /// tenant wait.
     pub async fn begin(&self, tenant: &Tenant, wait_max: Duration) -> Result<RunningQuery, QueryError> {
         let deadline = Instant::now() + wait_max;
         tokio::time::timeout_at(deadline, self.begin_until(tenant, 1, deadline))
             .await
-            .unwrap_or(Err(QueryError::TookTooLong))
+            .unwrap_or(Err(QueryError::TimedOut))
     }
 
     async fn measured<T, F: Future<Output = Result<T, QueryError>>>(
@@ -147,7 +139,7 @@ impl QueryLimiter {
             }
             answer
         };
-        tokio::time::timeout_at(deadline, bounded).await.unwrap_or(Err(QueryError::TookTooLong))
+        tokio::time::timeout_at(deadline, bounded).await.unwrap_or(Err(QueryError::TimedOut))
     }
 
     async fn begin_until(
@@ -156,7 +148,7 @@ impl QueryLimiter {
         at_a_time: u32,
         deadline: Instant,
     ) -> Result<RunningQuery, QueryError> {
-        let permit = self.places.acquire(tenant, at_a_time.into()).await.map_err(|_| QueryError::Crowded)?;
+        let permit = self.places.acquire(tenant, at_a_time.into()).await.map_err(|_| QueryError::QueueFull)?;
         Ok(RunningQuery {
             ticket: QueryTicket::until(deadline),
             deadline,
@@ -166,8 +158,8 @@ impl QueryLimiter {
     }
 }
 
-/// Whether none of the queries can still run: they were answered, or the only
-/// one failed by ClickHouse's own word.
+/// Whether no query is running any more: all were answered, or the only one failed with an error of
+/// ClickHouse.
 fn has_ended<T>(answer: &Result<T, QueryError>, ticket: &QueryTicket) -> bool {
     match answer {
         Ok(_) => true,
@@ -176,9 +168,8 @@ fn has_ended<T>(answer: &Result<T, QueryError>, ticket: &QueryTicket) -> bool {
     }
 }
 
-/// A place, and the query that runs in it. Dropped before
-/// [`RunningQuery::finish`], it cancels the query in ClickHouse, and holds the
-/// place until that has ended it.
+/// A slot with its running query. If it is dropped before [`RunningQuery::finish`], it cancels the
+/// query in ClickHouse and keeps the slot until the query has ended.
 pub struct RunningQuery {
     ticket: QueryTicket,
     deadline: Instant,
@@ -187,17 +178,17 @@ pub struct RunningQuery {
 }
 
 impl RunningQuery {
-    /// What its requests carry.
+    /// The ticket for its requests.
     pub const fn ticket(&self) -> &QueryTicket {
         &self.ticket
     }
 
-    /// How many queries it may run at a time.
+    /// The number of queries it can run at a time.
     pub fn places(&self) -> u64 {
         self.permit.as_ref().map_or(0, FairPermit::units)
     }
 
-    /// The answer has been read to its end: nothing runs any more.
+    /// Releases the slot. Call this when the answer has been read completely.
     pub fn finish(mut self) {
         self.permit = None;
     }

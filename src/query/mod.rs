@@ -32,7 +32,7 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// Asks this database, within the bounds of this limiter.
+    /// Creates it for this database and limiter.
     pub fn new(
         answers: QueryStore,
         figures: DailyMetrics,
@@ -61,8 +61,7 @@ impl Queries {
         expect(answer, |value| if let Value::CampaignStats(stats) = value { Some(stats) } else { None })
     }
 
-    /// The users with the most events of the window, which is rounded outwards
-    /// to whole minutes.
+    /// The users with the most events of the window, which is extended to whole minutes.
     pub async fn top_users(
         &self,
         org_id: &OrgId,
@@ -79,8 +78,7 @@ impl Queries {
         expect(answer, |value| if let Value::TopUsers(users) = value { Some(users) } else { None })
     }
 
-    /// The campaigns with the most events of the window, which is rounded
-    /// outwards to whole minutes.
+    /// The campaigns with the most events of the window, which is extended to whole minutes.
     pub async fn top_campaigns(
         &self,
         org_id: &OrgId,
@@ -97,8 +95,8 @@ impl Queries {
         expect(answer, |value| if let Value::TopCampaigns(campaigns) = value { Some(campaigns) } else { None })
     }
 
-    /// The different users of each day of the window, which is rounded
-    /// outwards to whole days. Days without events are listed with 0.
+    /// The distinct users of each day of the window, which is extended to whole days. Days without
+    /// events are listed with 0.
     ///
     /// # Errors
     /// `Invalid` for more than 3,660 days.
@@ -118,8 +116,8 @@ impl Queries {
         expect(answer, |value| if let Value::DailyActiveUsers(days) = value { Some(days) } else { None })
     }
 
-    /// A page of events, newest first; fewer than `limit` when they have more
-    /// than 3 MiB together, but at least one. Never cached.
+    /// A page of events, newest first; fewer than `limit` if together they exceed 3 MiB, but at
+    /// least one. Never cached.
     pub async fn list_events(
         &self,
         org_id: &OrgId,
@@ -144,7 +142,7 @@ impl Queries {
     /// One event. Never cached.
     ///
     /// # Errors
-    /// `NotFound` when there is none of this id.
+    /// `NotFound` if there is no event with this id.
     pub async fn event(&self, org_id: &OrgId, event_id: &str) -> Result<Answer<StoredEvent>, Error> {
         let watermark = self.cache.watermark();
         let event = self.limiter.run(org_id, |ticket| self.answers.event(ticket, org_id, event_id)).await?;
@@ -160,7 +158,7 @@ const PAGE_BYTES_MAX: usize = 3 << 20;
 /// About how many bytes an event takes beside its texts.
 const EVENT_BYTES: usize = 100;
 
-/// How many of these events fit in one page; at least one of any.
+/// How many of these events fit in one page; at least one.
 fn fitting(events: &[StoredEvent]) -> usize {
     let mut bytes = 0;
     let fits = |event: &&StoredEvent| {

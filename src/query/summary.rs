@@ -16,7 +16,7 @@ impl Queries {
     /// Metrics of every day of a window, and of the whole of it.
     ///
     /// # Errors
-    /// `Invalid`, naming `metrics`, for one that nobody has brought values for.
+    /// `Invalid`, naming `metrics`, for a metric without stored values.
     pub async fn summary(&self, org_id: &OrgId, question: &SummaryQuery) -> Result<Answer<Vec<MetricSeries>>, Error> {
         let SummaryQuery { window, metrics } = question;
         let mut freshness = Freshness::default();
@@ -24,7 +24,7 @@ impl Queries {
         if !custom.is_empty() {
             freshness.note(&Answer { value: (), watermark: self.cache.watermark(), cached: false });
         }
-        let mut facts = Facts { custom, ..Facts::default() };
+        let mut facts = DailyCounts { custom, ..DailyCounts::default() };
         if metrics.contains(&Metric::ActiveUsers) {
             let daily = self.daily_active_users(org_id, *window).await?;
             let total = self.active_users(org_id, *window).await?;
@@ -46,12 +46,12 @@ impl Queries {
         })
     }
 
-    /// Keeps values of an organization's own; later ones replace earlier ones of
-    /// the same day and name. Once it has returned, every answer has them.
+    /// Stores values of an organization's own metrics. Later values replace earlier ones of the
+    /// same day and name. After it returns, every answer includes them.
     ///
     /// # Errors
-    /// When the database cannot be reached; then the values may be kept or not,
-    /// and can be sent again.
+    /// If the database cannot be reached. The values may or may not be stored, and can be sent
+    /// again.
     pub async fn put_metrics(&self, org_id: &OrgId, values: &[CustomValue]) -> Result<(), Error> {
         let first_version = self.clock.arrivals(values.len() as u64);
         self.limiter.run(org_id, |_| self.figures.put(org_id, values, first_version)).await
@@ -113,7 +113,7 @@ impl Queries {
     }
 }
 
-/// How fresh an answer is that was made of several.
+/// The freshness of a combined answer.
 #[derive(Default)]
 struct Freshness {
     watermark: Option<Timestamp>,
@@ -127,8 +127,7 @@ impl Freshness {
     }
 }
 
-/// The types that must be told apart, in order and each once, so that the same
-/// question is found in the cache.
+/// The required types, sorted and unique, so that equal queries share a cache entry.
 fn types_of(metrics: &[Metric]) -> Vec<String> {
     let named = metrics.iter().filter_map(|metric| match metric {
         Metric::EventsOf(event_type) => Some(event_type.clone()),
@@ -151,14 +150,14 @@ fn by_day(counts: &[DayCount]) -> HashMap<Timestamp, u64> {
 
 /// What the database knows.
 #[derive(Default)]
-struct Facts {
+struct DailyCounts {
     types: Arc<Vec<TypeDay>>,
     daily_users: HashMap<Timestamp, u64>,
     users: u64,
     custom: HashMap<String, HashMap<Timestamp, f64>>,
 }
 
-impl Facts {
+impl DailyCounts {
     fn series(&self, metric: &Metric, days: &[Timestamp]) -> MetricSeries {
         let (total, daily): (Measurement, Vec<Measurement>) = match metric {
             Metric::ActiveUsers => {
@@ -217,7 +216,7 @@ mod tests {
 
     const DAY: fn(i64) -> Timestamp = |n| Timestamp::from_millis(n * MILLIS_PER_DAY);
 
-    fn facts() -> Facts {
+    fn facts() -> DailyCounts {
         let type_day = |n, event_type: &str, events| TypeDay { day: DAY(n), event_type: event_type.to_owned(), events };
         let types = vec![
             type_day(1, "", 5),
@@ -227,7 +226,7 @@ mod tests {
             type_day(3, "impression", 2),
         ];
         let values = HashMap::from([(DAY(2), 1.5), (DAY(3), -0.5)]);
-        Facts {
+        DailyCounts {
             types: Arc::new(types),
             daily_users: HashMap::from([(DAY(1), 3), (DAY(3), 2)]),
             users: 4,

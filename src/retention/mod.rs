@@ -30,13 +30,13 @@ use crate::ingest::insert_gate::InsertGate;
 use crate::ingest::log::{Segment, Segments};
 use crate::ingest::segment_hours::{SegmentHours, read_hours};
 
-/// How much longer than the retention period a month is kept: for clocks that
-/// differ, and for calls that are under way.
+/// How much longer than the retention period a month is kept, for clock differences and running
+/// calls.
 const MARGIN_MILLIS: i64 = MILLIS_PER_DAY;
-/// How far ClickHouse's clock and the service's may be apart. Beyond, nothing
-/// is deleted.
+/// The largest difference between the clocks of ClickHouse and the service. Beyond this, nothing is
+/// deleted.
 const CLOCKS_APART_MILLIS_MAX: i64 = MILLIS_PER_HOUR * 12;
-/// How often the announcements of other services are read, between two checks.
+/// How often announcements of other services are read between two checks.
 const REFRESHES_PER_CHECK: u32 = 4;
 
 /// See the settings of the same names in [`crate::config::Config`].
@@ -61,7 +61,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// For the events of this database, of which these segments may hold some.
+    /// Creates it for this database, and for segments that may contain its events.
     pub fn new(
         settings: RetentionSettings,
         store: RetentionStore,
@@ -72,12 +72,12 @@ impl Retention {
         Arc::new(Self { settings, store, gate, segments, clock, deleted: RwLock::default() })
     }
 
-    /// The periods of which events are deleted, may be, or soon will be.
+    /// The periods that have been announced or deleted.
     pub fn deleted(&self) -> Arc<Periods> {
         Arc::clone(&self.deleted.read())
     }
 
-    /// Reads which periods are deleted. To be called before anything else.
+    /// Reads the deleted periods. Call this first.
     ///
     /// # Errors
     /// When ClickHouse cannot be asked.
@@ -87,7 +87,7 @@ impl Retention {
         Ok(recorded)
     }
 
-    /// Looks for months to delete, until `stop`.
+    /// Checks for months to delete until `stop`.
     pub fn start_background(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         let (retention, stop) = (Arc::clone(self), stop.clone());
         tasks.spawn(async move { stop.run_until_cancelled(retention.keep_checking()).await });
@@ -123,7 +123,7 @@ impl Retention {
         Ok(())
     }
 
-    /// The earlier of both clocks; none when they cannot be believed.
+    /// The earlier of both clocks; none if they are not trusted.
     fn agreed_time(&self, clickhouse: Timestamp) -> Option<Timestamp> {
         let own = self.clock.judge();
         let own =
@@ -158,9 +158,8 @@ impl Retention {
         Ok(())
     }
 
-    /// A segment that was attempted, is not known to be stored, and has events
-    /// in this period. Without them in `events`, it could not be said which of
-    /// them were counted.
+    /// An unconfirmed segment with events in this period. If these were deleted from `events`, it
+    /// could no longer be determined which of them were counted.
     async fn unconfirmed_within(&self, period: Period) -> Option<uuid::Uuid> {
         for id in self.gate.unconfirmed() {
             let Some(segment) = self.segments.list().into_iter().find(|segment| segment.id == id) else { continue };
@@ -181,14 +180,14 @@ async fn may_touch(segment: Segment, period: Period) -> bool {
     }
 }
 
-/// Why an event of a deleted period is not taken.
+/// The rejection of an event of a deleted period.
 pub fn too_old(period: Period) -> Rejection {
     let message =
         format!("must not lie {}: those events have passed the retention period and were deleted", words(period));
     Rejection { code: RejectionCode::TooOld, errors: vec![FieldError::new("occurred_at", message)] }
 }
 
-/// A period in words: from a day to another, which is not part of it.
+/// A readable period: from a day to another day (exclusive).
 fn words(period: Period) -> String {
     let day = |moment: Timestamp| {
         let time = time::OffsetDateTime::from_unix_timestamp(moment.millis().div_euclid(1_000));

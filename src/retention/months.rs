@@ -10,7 +10,7 @@ use crate::domain::{Period, Timestamp};
 pub struct Month(u32);
 
 impl Month {
-    /// The month with this number; none when there is none.
+    /// The month with this number; none if it is invalid.
     pub fn from_number(number: u32) -> Option<Self> {
         first_moment(number).map(|_| Self(number))
     }
@@ -20,7 +20,7 @@ impl Month {
         self.0
     }
 
-    /// All of its moments. None when the calendar ends within it.
+    /// Its period. None at the end of the calendar.
     pub fn period(self) -> Option<Period> {
         let next = if self.0 % 100 == 12 { self.0 + 89 } else { self.0 + 1 };
         Some(Period { from: first_moment(self.0)?, to: first_moment(next)? })

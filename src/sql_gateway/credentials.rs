@@ -52,11 +52,11 @@ pub(super) struct Principal {
 
 /// Everybody who can log in.
 #[derive(Debug)]
-pub(super) struct Logins {
+pub(super) struct AnalystLogins {
     by_user: HashMap<String, std::sync::Arc<Principal>>,
 }
 
-impl Logins {
+impl AnalystLogins {
     pub(super) fn new(config: &Config, key: &AnalystKey) -> Self {
         let org_ids = config.analyst_orgs.0.iter().map(Some).chain([None]);
         let principals = org_ids.map(|org_id| {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn ask(config: &Config, user: &str, password: &str, peer: IpAddr) -> Option<String> {
-        let logins = Logins::new(config, &AnalystKey::open(config).unwrap());
+        let logins = AnalystLogins::new(config, &AnalystKey::open(config).unwrap());
         let mut headers = HeaderMap::new();
         headers.insert("x-clickhouse-user", user.parse().unwrap());
         headers.insert("x-clickhouse-key", password.parse().unwrap());

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::credentials::Principal;
 use super::error::GatewayError;
-use super::queue::Turn;
+use super::queue::RunPermit;
 use super::{ANSWER_WAIT_MAX, GRACE, response};
 use crate::clickhouse::client::Endpoint;
 use crate::config::Config;
@@ -26,7 +26,7 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 /// Sends checked statements to ClickHouse over HTTP. Ends a statement in ClickHouse (`KILL QUERY`)
 /// when its time is over or its caller disconnects.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+pub(super) struct StatementRunner {
     client: reqwest::Client,
     endpoint: Endpoint,
     run_max: Duration,
@@ -48,7 +48,7 @@ pub(super) struct Answer {
     pub body: AnswerBody,
 }
 
-impl Forwarder {
+impl StatementRunner {
     pub(super) fn new(config: &Config, endpoint: Endpoint, tasks: TaskTracker) -> std::io::Result<Self> {
         // Without TLS as the service's own queries are.
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
@@ -60,7 +60,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// What ClickHouse refused, or that it does not answer.
-    pub(super) async fn run(&self, statement: Statement<'_>, turn: Turn) -> Result<Answer, GatewayError> {
+    pub(super) async fn run(&self, statement: Statement<'_>, turn: RunPermit) -> Result<Answer, GatewayError> {
         let Statement { principal, sql, params, accept_encoding, query_id } = statement;
         let running = self.running(&query_id, turn);
         let mut request = self
@@ -91,7 +91,7 @@ impl Forwarder {
         Err(response::error(status, &headers, &body, &principal.scope))
     }
 
-    fn running(&self, query_id: &str, turn: Turn) -> Running {
+    fn running(&self, query_id: &str, turn: RunPermit) -> Running {
         let endpoint = &self.endpoint;
         let kill = self
             .client
@@ -107,7 +107,7 @@ impl Forwarder {
 /// A statement in ClickHouse. Dropped before it has ended, it is killed there, and
 /// its turn is over when that is done.
 struct Running {
-    kill: Option<(reqwest::RequestBuilder, Turn)>,
+    kill: Option<(reqwest::RequestBuilder, RunPermit)>,
     tasks: TaskTracker,
 }
 

@@ -74,10 +74,10 @@ pub fn start(
     let key = AnalystKey::open(config)?;
     let service = Arc::new(service::Service {
         hosts: origin::OwnHosts::new(&config.allowed_hosts),
-        logins: credentials::Logins::new(config, &key),
+        logins: credentials::AnalystLogins::new(config, &key),
         queue: queue::Queue::new(config),
-        bounds: settings::Bounds::new(config),
-        forwarder: forward::Forwarder::new(config, endpoint.clone(), tasks.clone())?,
+        bounds: settings::SettingLimits::new(config),
+        forwarder: forward::StatementRunner::new(config, endpoint.clone(), tasks.clone())?,
     });
     tasks.spawn(listener::serve(listener, service, tasks.clone(), stop.clone()));
     Ok(())

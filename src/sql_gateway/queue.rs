@@ -16,7 +16,7 @@ use crate::config::Config;
 #[derive(Debug)]
 pub(super) struct Queue {
     all: Arc<Semaphore>,
-    lanes: Mutex<HashMap<String, Lane>>,
+    lanes: Mutex<HashMap<String, AnalystLimits>>,
     running_of_one_max: usize,
     waiting_of_one_max: usize,
     wait_max: Duration,
@@ -24,14 +24,14 @@ pub(super) struct Queue {
 
 /// One analyst's places.
 #[derive(Clone, Debug)]
-struct Lane {
+struct AnalystLimits {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
 /// The right to run a statement. Dropping it lets the next one run.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct RunPermit {
     _of_one: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
@@ -52,13 +52,13 @@ impl Queue {
     ///
     /// # Errors
     /// When too many wait already, or the wait is too long.
-    pub(super) async fn turn(&self, user: &str) -> Result<Turn, GatewayError> {
-        let Lane { running, waiting } = self.lane(user);
+    pub(super) async fn turn(&self, user: &str) -> Result<RunPermit, GatewayError> {
+        let AnalystLimits { running, waiting } = self.lane(user);
         let both = async {
             // First of one's own: who waits there takes no place of others.
             let of_one = running.acquire_owned().await.ok()?;
             let of_all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-            Some(Turn { _of_one: of_one, _of_all: of_all })
+            Some(RunPermit { _of_one: of_one, _of_all: of_all })
         };
         // A place in the queue, or one of those that run already.
         let full = "too many statements of this analyst wait already; try again later";
@@ -69,9 +69,9 @@ impl Queue {
     }
 
     /// There are as many lanes as there are analysts.
-    fn lane(&self, user: &str) -> Lane {
+    fn lane(&self, user: &str) -> AnalystLimits {
         let mut lanes = self.lanes.lock();
-        let lane = lanes.entry(user.to_owned()).or_insert_with(|| Lane {
+        let lane = lanes.entry(user.to_owned()).or_insert_with(|| AnalystLimits {
             running: Arc::new(Semaphore::new(self.running_of_one_max)),
             // Whoever does not have to wait passes through, too.
             waiting: Arc::new(Semaphore::new(self.waiting_of_one_max + 1)),

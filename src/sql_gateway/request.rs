@@ -10,8 +10,8 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use super::error::GatewayError;
-use super::settings::Bounds;
-use super::statement::Checked;
+use super::settings::SettingLimits;
+use super::statement::CheckedStatement;
 use super::{BODY_WAIT_MAX, STATEMENT_BYTES_MAX};
 
 /// Formats of answers. Left out are those that tell how many rows were read, that
@@ -141,8 +141,8 @@ fn is_on(params: &[(String, String)], name: &str) -> bool {
 pub(super) fn passed_on(
     headers: &HeaderMap,
     params: &[(String, String)],
-    checked: &Checked,
-    bounds: &Bounds,
+    checked: &CheckedStatement,
+    bounds: &SettingLimits,
 ) -> Result<Vec<(String, String)>, GatewayError> {
     let mut passed: Vec<(String, String)> = Vec::new();
     let mut format = None;

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
-use super::credentials::{Logins, Principal};
+use super::credentials::{AnalystLogins, Principal};
 use super::error::GatewayError;
-use super::forward::{Answer, Forwarder, Statement};
+use super::forward::{Answer, Statement, StatementRunner};
 use super::origin::OwnHosts;
 use super::queue::Queue;
-use super::settings::Bounds;
+use super::settings::SettingLimits;
 use super::{request, response, statement};
 
 /// The body of an answer.
@@ -30,10 +30,10 @@ const PLAY_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 's
 /// What requests are answered with.
 pub(super) struct Service {
     pub hosts: OwnHosts,
-    pub logins: Logins,
+    pub logins: AnalystLogins,
     pub queue: Queue,
-    pub bounds: Bounds,
-    pub forwarder: Forwarder,
+    pub bounds: SettingLimits,
+    pub forwarder: StatementRunner,
 }
 
 impl Service {
@@ -102,7 +102,7 @@ impl Service {
 }
 
 /// Reading a statement takes the processor, up to milliseconds.
-async fn check(principal: Arc<Principal>, sql: String) -> Result<statement::Checked, GatewayError> {
+async fn check(principal: Arc<Principal>, sql: String) -> Result<statement::CheckedStatement, GatewayError> {
     let checked = tokio::task::spawn_blocking(move || statement::check(&sql, &principal.scope)).await;
     let failed = |_| GatewayError::request("the statement could not be read");
     Ok(checked.map_err(failed)??)

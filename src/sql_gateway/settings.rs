@@ -42,11 +42,11 @@ const WITHOUT_EFFECT: [&str; 30] = [
 
 /// The bounds of the service.
 #[derive(Debug)]
-pub(super) struct Bounds {
+pub(super) struct SettingLimits {
     bounds: Vec<(&'static str, Option<u64>)>,
 }
 
-impl Bounds {
+impl SettingLimits {
     pub(super) fn new(config: &Config) -> Self {
         Self { bounds: SETTINGS.iter().map(|setting| (setting.name, setting.bound.max(config))).collect() }
     }
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn settings_are_passed_on_within_bounds_or_refused() {
         assert!(WITHOUT_EFFECT.is_sorted());
-        let bounds = Bounds::new(&Config::default());
+        let bounds = SettingLimits::new(&Config::default());
         let check = |name: &str, value: &str, expected: Option<Option<&str>>| {
             let passed = bounds.passed_on(name, value).ok();
             let passed = passed.map(|passed| passed.map(|(_, value)| value));

@@ -165,7 +165,7 @@ impl Metrics {
         &self.calls
     }
 
-    /// An hour was audited.
+    /// Records an audited hour.
     pub fn audited(&self, audited: &AuditedHour, now: Timestamp) {
         let count = |result: HourResult, hours: u64| {
             if hours > 0 {

@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::domain::ErrorCode;
 
 /// An error's names.
-pub(super) struct Names {
+pub(super) struct WireCodes {
     /// The gRPC status.
     pub(super) grpc: Code,
     /// The HTTP status.
@@ -16,7 +16,7 @@ pub(super) struct Names {
 }
 
 /// How an error is named on the wire.
-pub(super) const fn names(code: ErrorCode) -> Names {
+pub(super) const fn names(code: ErrorCode) -> WireCodes {
     let (grpc, http, code) = match code {
         ErrorCode::Invalid => (Code::InvalidArgument, StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR"),
         ErrorCode::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
@@ -31,5 +31,5 @@ pub(super) const fn names(code: ErrorCode) -> Names {
         ErrorCode::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         ErrorCode::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
     };
-    Names { grpc, http, code }
+    WireCodes { grpc, http, code }
 }

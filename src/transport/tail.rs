@@ -60,7 +60,7 @@ impl LiveTail {
         let mut channels = self.channels.write();
         let channel =
             channels.entry(org_id.clone()).or_insert_with(|| broadcast::Sender::new(self.outcomes_max)).subscribe();
-        let seat = Seat { channels: Arc::clone(&self.channels), org_id: org_id.clone(), _permit: permit };
+        let seat = WatcherPermit { channels: Arc::clone(&self.channels), org_id: org_id.clone(), _permit: permit };
         Ok(Watcher { outcomes: channel, _seat: seat })
     }
 }
@@ -86,13 +86,13 @@ impl OutcomeSink for LiveTail {
 }
 
 /// A watcher's place, until it is dropped, after the watcher's receiver.
-struct Seat {
+struct WatcherPermit {
     channels: Arc<Channels>,
     org_id: OrgId,
     _permit: FairPermit,
 }
 
-impl Drop for Seat {
+impl Drop for WatcherPermit {
     fn drop(&mut self) {
         let mut channels = self.channels.write();
         if channels.get(&self.org_id).is_some_and(|channel| channel.receiver_count() == 0) {
@@ -114,7 +114,7 @@ pub(super) enum Report {
 pub(super) struct Watcher {
     // In this order: the last receiver's end is the channel's.
     outcomes: broadcast::Receiver<Arc<Outcome>>,
-    _seat: Seat,
+    _seat: WatcherPermit,
 }
 
 impl Watcher {

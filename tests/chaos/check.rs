@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::event::{Draft, Payload};
-use crate::oracle::{Attempt, Told};
+use crate::oracle::{Attempt, ReportedVerdict};
 use crate::service::TestService;
 
 /// An event as it is stored.
@@ -102,7 +102,7 @@ fn check_is_known(drafts: &[Draft], id: &str, event: &Stored, attempts: &[&Attem
     let mut told = attempts.iter().filter(of_event).map(|attempt| attempt.told).peekable();
     if told.peek().is_none() {
         faults.push(format!("stored, but never sent: {id} {:?}", event.payload));
-    } else if !told.any(|told| matches!(told, None | Some(Told::Accepted))) {
+    } else if !told.any(|told| matches!(told, None | Some(ReportedVerdict::Accepted))) {
         faults.push(format!("stored, but never accepted, and no answer was lost: {id}"));
     }
 }
@@ -112,11 +112,11 @@ fn check_told(draft: &Draft, attempt: &Attempt, event: Option<&Stored>, faults: 
     let Some(told) = attempt.told else { return };
     let is_stored_so = event.map(|event| event.payload == draft.payload);
     let is_true = match (told, draft.flaw) {
-        (Told::Rejected(flaw), expected) => Some(flaw) == expected,
+        (ReportedVerdict::Rejected(flaw), expected) => Some(flaw) == expected,
         (_, Some(_)) => false,
-        (Told::Accepted | Told::Duplicate, None) => is_stored_so == Some(true),
-        (Told::Conflict, None) => is_stored_so == Some(false),
-        (Told::Undecided, None) => true,
+        (ReportedVerdict::Accepted | ReportedVerdict::Duplicate, None) => is_stored_so == Some(true),
+        (ReportedVerdict::Conflict, None) => is_stored_so == Some(false),
+        (ReportedVerdict::Undecided, None) => true,
     };
     if !is_true {
         let stored = event.map(|event| &event.payload);
@@ -127,12 +127,13 @@ fn check_told(draft: &Draft, attempt: &Attempt, event: Option<&Stored>, faults: 
 /// An id is accepted once, and never after anybody has been told that it is
 /// there.
 fn check_accepted_once(id: &str, attempts: &[&Attempt], faults: &mut Vec<String>) {
-    let accepted: Vec<_> = attempts.iter().filter(|attempt| attempt.told == Some(Told::Accepted)).collect();
+    let accepted: Vec<_> = attempts.iter().filter(|attempt| attempt.told == Some(ReportedVerdict::Accepted)).collect();
     if accepted.len() > 1 {
         faults.push(format!("accepted {} times: {id} {accepted:?}", accepted.len()));
     }
-    let says_there =
-        |attempt: &&&Attempt| matches!(attempt.told, Some(Told::Accepted | Told::Duplicate | Told::Conflict));
+    let says_there = |attempt: &&&Attempt| {
+        matches!(attempt.told, Some(ReportedVerdict::Accepted | ReportedVerdict::Duplicate | ReportedVerdict::Conflict))
+    };
     let first_said = attempts.iter().filter(says_there).map(|attempt| attempt.ended).min();
     for attempt in accepted {
         if first_said.is_some_and(|said| said < attempt.begun) {
@@ -144,7 +145,7 @@ fn check_accepted_once(id: &str, attempts: &[&Attempt], faults: &mut Vec<String>
 /// What one producer was told is accepted arrived in the order of sending.
 fn check_order(drafts: &[Draft], attempts: &[&Attempt], stored: &StoredById, faults: &mut Vec<String>) {
     let mut last_of: HashMap<u64, (u64, &str)> = HashMap::new();
-    for attempt in attempts.iter().filter(|attempt| attempt.told == Some(Told::Accepted)) {
+    for attempt in attempts.iter().filter(|attempt| attempt.told == Some(ReportedVerdict::Accepted)) {
         let id = drafts[attempt.draft].id.as_str();
         let Some(event) = stored.get(id) else { continue };
         let before = last_of.insert(attempt.session, (event.arrival, id));

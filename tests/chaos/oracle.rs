@@ -12,7 +12,7 @@ use crate::event::Flaw;
 
 /// What the service said of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum ReportedVerdict {
     Accepted,
     Duplicate,
     Conflict,
@@ -33,7 +33,7 @@ pub(crate) struct Attempt {
     /// At this moment the answer was there, or given up.
     pub(crate) ended: u64,
     /// None: no answer.
-    pub(crate) told: Option<Told>,
+    pub(crate) told: Option<ReportedVerdict>,
 }
 
 /// Records every event that was sent and every verdict that was received, with their order.
@@ -62,7 +62,12 @@ impl Oracle {
     }
 
     /// These events, sent together, were told this.
-    pub(crate) fn answered(&self, session: u64, begun: u64, told: impl Iterator<Item = (usize, Option<Told>)>) {
+    pub(crate) fn answered(
+        &self,
+        session: u64,
+        begun: u64,
+        told: impl Iterator<Item = (usize, Option<ReportedVerdict>)>,
+    ) {
         let ended = self.now();
         let attempts = told.map(|(draft, told)| Attempt { draft, session, begun, ended, told });
         self.attempts.lock().extend(attempts);

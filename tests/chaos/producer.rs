@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 
 use crate::event::{Draft, Flaw};
 use crate::fault::{Kind, Tally};
-use crate::oracle::{Oracle, Told};
+use crate::oracle::{Oracle, ReportedVerdict};
 use crate::workload::{Batch, Door, Script};
 
 /// The first pause before something is sent again. It doubles until something
@@ -262,20 +262,20 @@ impl Producer {
         counts: Option<VerdictCounts>,
         results: &[EventResult],
     ) {
-        let mut told = vec![Told::Accepted; batch.drafts.len()];
+        let mut told = vec![ReportedVerdict::Accepted; batch.drafts.len()];
         for result in results {
             match told.get_mut(result.index as usize) {
                 Some(told) => *told = verdict(result),
                 None => self.field.oracle.complain(format!("a result for event {} of a batch", result.index)),
             }
         }
-        let of = |is: fn(&Told) -> bool| told.iter().filter(|told| is(told)).count() as u32;
+        let of = |is: fn(&ReportedVerdict) -> bool| told.iter().filter(|told| is(told)).count() as u32;
         let expected = VerdictCounts {
-            accepted: of(|told| *told == Told::Accepted),
-            duplicate: of(|told| *told == Told::Duplicate),
-            conflict: of(|told| *told == Told::Conflict),
-            rejected: of(|told| matches!(told, Told::Rejected(_))),
-            undecided: of(|told| *told == Told::Undecided),
+            accepted: of(|told| *told == ReportedVerdict::Accepted),
+            duplicate: of(|told| *told == ReportedVerdict::Duplicate),
+            conflict: of(|told| *told == ReportedVerdict::Conflict),
+            rejected: of(|told| matches!(told, ReportedVerdict::Rejected(_))),
+            undecided: of(|told| *told == ReportedVerdict::Undecided),
         };
         if counts != Some(expected) {
             self.field.oracle.complain(format!("counts {counts:?} for results {expected:?}"));
@@ -284,7 +284,7 @@ impl Producer {
     }
 
     /// A batch got its verdicts. What is undecided is sent again later.
-    fn told(&mut self, session: u64, begun: u64, batch: Batch, told: &[Told]) {
+    fn told(&mut self, session: u64, begun: u64, batch: Batch, told: &[ReportedVerdict]) {
         self.failures = 0;
         let Field { oracle, tally, .. } = &*self.field;
         oracle.answered(session, begun, batch.drafts.iter().copied().zip(told.iter().copied().map(Some)));
@@ -292,7 +292,7 @@ impl Producer {
             .drafts
             .iter()
             .zip(told)
-            .filter(|(_, told)| **told == Told::Undecided)
+            .filter(|(_, told)| **told == ReportedVerdict::Undecided)
             .map(|(draft, _)| *draft)
             .collect();
         tally.add_many(Kind::Undecided, undecided.len() as u64);
@@ -337,14 +337,16 @@ impl Field {
     }
 
     /// None: the event is to be sent again.
-    fn rest_verdict(&self, status: u16, text: &str) -> Option<Told> {
+    fn rest_verdict(&self, status: u16, text: &str) -> Option<ReportedVerdict> {
         let body: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
         let told = match (status, body["status"].as_str(), body["error"]["code"].as_str()) {
-            (202, Some("accepted"), _) => Told::Accepted,
-            (202, Some("duplicate"), _) => Told::Duplicate,
-            (202, Some("conflict"), _) => Told::Conflict,
-            (422, _, Some("VALIDATION_ERROR")) => Told::Rejected(rest_flaw(text)),
-            (503, _, Some("UNAVAILABLE")) if text.contains("whether it is new cannot be told") => Told::Undecided,
+            (202, Some("accepted"), _) => ReportedVerdict::Accepted,
+            (202, Some("duplicate"), _) => ReportedVerdict::Duplicate,
+            (202, Some("conflict"), _) => ReportedVerdict::Conflict,
+            (422, _, Some("VALIDATION_ERROR")) => ReportedVerdict::Rejected(rest_flaw(text)),
+            (503, _, Some("UNAVAILABLE")) if text.contains("whether it is new cannot be told") => {
+                ReportedVerdict::Undecided
+            }
             (503, _, Some("OVERLOADED" | "UNAVAILABLE")) => {
                 self.note_text(text);
                 return None;
@@ -374,14 +376,14 @@ fn durability(batch: &Batch) -> i32 {
 }
 
 /// What a result says.
-pub(crate) fn verdict(result: &EventResult) -> Told {
+pub(crate) fn verdict(result: &EventResult) -> ReportedVerdict {
     match (result.verdict(), result.code()) {
-        (Verdict::Accepted | Verdict::Unspecified, _) => Told::Accepted,
-        (Verdict::Duplicate, _) => Told::Duplicate,
-        (Verdict::Conflict, _) => Told::Conflict,
-        (Verdict::Undecided, _) => Told::Undecided,
-        (Verdict::Rejected, RejectionCode::TooOld) => Told::Rejected(Flaw::TooOld),
-        (Verdict::Rejected, RejectionCode::InFuture) => Told::Rejected(Flaw::InFuture),
-        (Verdict::Rejected, _) => Told::Rejected(Flaw::Invalid),
+        (Verdict::Accepted | Verdict::Unspecified, _) => ReportedVerdict::Accepted,
+        (Verdict::Duplicate, _) => ReportedVerdict::Duplicate,
+        (Verdict::Conflict, _) => ReportedVerdict::Conflict,
+        (Verdict::Undecided, _) => ReportedVerdict::Undecided,
+        (Verdict::Rejected, RejectionCode::TooOld) => ReportedVerdict::Rejected(Flaw::TooOld),
+        (Verdict::Rejected, RejectionCode::InFuture) => ReportedVerdict::Rejected(Flaw::InFuture),
+        (Verdict::Rejected, _) => ReportedVerdict::Rejected(Flaw::Invalid),
     }
 }

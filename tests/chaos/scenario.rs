@@ -12,7 +12,7 @@ use crate::check::{check_places, check_verdicts, read_stored};
 use crate::counts::{check_answers, check_rollups};
 use crate::fault::{Kind, Tally};
 use crate::faults::inject;
-use crate::oracle::{Oracle, Told};
+use crate::oracle::{Oracle, ReportedVerdict};
 use crate::plan::Plan;
 use crate::producer::{Field, produce};
 use crate::service::TestService;
@@ -142,18 +142,18 @@ fn figures(field: &Field, tally: &Tally) -> String {
     let attempts = field.oracle.attempts();
     let ids: std::collections::HashSet<&str> =
         attempts.iter().map(|attempt| field.drafts[attempt.draft].id.as_str()).collect();
-    let of = |is: fn(&Option<Told>) -> bool| attempts.iter().filter(|attempt| is(&attempt.told)).count();
+    let of = |is: fn(&Option<ReportedVerdict>) -> bool| attempts.iter().filter(|attempt| is(&attempt.told)).count();
     let concurrent = concurrent_duplicates(field);
     tally.add_many(Kind::ConcurrentDuplicate, concurrent);
     format!(
         "events {} ids {} accepted {} duplicate {} conflict {} rejected {} undecided {} lost {}",
         attempts.len(),
         ids.len(),
-        of(|told| *told == Some(Told::Accepted)),
-        of(|told| *told == Some(Told::Duplicate)),
-        of(|told| *told == Some(Told::Conflict)),
-        of(|told| matches!(told, Some(Told::Rejected(_)))),
-        of(|told| *told == Some(Told::Undecided)),
+        of(|told| *told == Some(ReportedVerdict::Accepted)),
+        of(|told| *told == Some(ReportedVerdict::Duplicate)),
+        of(|told| *told == Some(ReportedVerdict::Conflict)),
+        of(|told| matches!(told, Some(ReportedVerdict::Rejected(_)))),
+        of(|told| *told == Some(ReportedVerdict::Undecided)),
         of(Option::is_none),
     )
 }
@@ -164,12 +164,12 @@ fn concurrent_duplicates(field: &Field) -> u64 {
     let attempts = field.oracle.attempts();
     let accepted: std::collections::HashMap<&str, _> = attempts
         .iter()
-        .filter(|attempt| attempt.told == Some(Told::Accepted))
+        .filter(|attempt| attempt.told == Some(ReportedVerdict::Accepted))
         .map(|attempt| (field.drafts[attempt.draft].id.as_str(), attempt))
         .collect();
     let is_concurrent = |attempt: &&crate::oracle::Attempt| {
         let first = accepted.get(field.drafts[attempt.draft].id.as_str());
-        attempt.told == Some(Told::Duplicate)
+        attempt.told == Some(ReportedVerdict::Duplicate)
             && first.is_some_and(|first| {
                 first.session != attempt.session && attempt.begun < first.ended && first.begun < attempt.ended
             })

@@ -12,7 +12,7 @@ pub struct IdempotencyKey(String);
 impl IdempotencyKey {
     /// Most characters.
     pub const CHARS_MAX: usize = 255;
-    /// What a key may be, in words.
+    /// A description of valid keys.
     pub const EXPECTED: &'static str = "must be 1 to 255 characters, none of them a control character";
 
     /// Reads a key.

@@ -51,7 +51,7 @@ pub struct LoadArgs {
 
 /// The loaded numbers.
 #[derive(Default)]
-struct Loaded {
+struct LoadCounts {
     organizations: usize,
     users: usize,
     members: usize,
@@ -64,7 +64,7 @@ impl LoadArgs {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.service.config()?;
         let mut orgs = files::read(&self.dir)?;
-        let mut loaded = Loaded::default();
+        let mut loaded = LoadCounts::default();
         if let Some(org) = &self.org {
             let files = orgs.remove(org).with_context(|| format!("the files say nothing of {org}"))?;
             loaded.load(&self.address, files).await?;
@@ -90,7 +90,7 @@ fn token(config: &Config, org: &str) -> anyhow::Result<String> {
     development_token(config, org, "ingest read admin")
 }
 
-impl Loaded {
+impl LoadCounts {
     /// Loads one organization.
     async fn load(&mut self, address: &Address, files: OrgFiles) -> anyhow::Result<()> {
         let channel = address.connect().await?;

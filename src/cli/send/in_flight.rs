@@ -24,7 +24,7 @@ pub struct InFlight<B> {
 /// An answer out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the service answered batch {got} out of order")]
-pub struct OutOfTurn {
+pub struct OutOfOrder {
     /// The sequence of the answer.
     pub got: u64,
 }
@@ -71,13 +71,13 @@ impl<B> InFlight<B> {
     }
 
     /// Returns the batch that was answered. Answers come in the order of the requests.
-    pub fn answered(&mut self, sequence: u64) -> Result<B, OutOfTurn> {
+    pub fn answered(&mut self, sequence: u64) -> Result<B, OutOfOrder> {
         match self.unanswered.pop_front_if(|(front, _)| self.sent > 0 && *front == sequence) {
             Some((_, batch)) => {
                 self.sent -= 1;
                 Ok(batch)
             }
-            None => Err(OutOfTurn { got: sequence }),
+            None => Err(OutOfOrder { got: sequence }),
         }
     }
 
@@ -183,13 +183,13 @@ mod tests {
         let mut flight = InFlight::new(4);
         flight.push('a');
         flight.push('b');
-        assert_eq!(flight.answered(1), Err(OutOfTurn { got: 1 }), "it was not sent yet");
+        assert_eq!(flight.answered(1), Err(OutOfOrder { got: 1 }), "it was not sent yet");
         assert_eq!(flight.next_to_send(), Some((1, &'a')));
         assert_eq!(flight.next_to_send(), Some((2, &'b')));
         assert_eq!(flight.next_to_send(), None);
-        assert_eq!(flight.answered(2), Err(OutOfTurn { got: 2 }));
+        assert_eq!(flight.answered(2), Err(OutOfOrder { got: 2 }));
         flight.reconnect();
-        assert_eq!(flight.answered(1), Err(OutOfTurn { got: 1 }), "an answer to a request of the connection before");
+        assert_eq!(flight.answered(1), Err(OutOfOrder { got: 1 }), "an answer to a request of the connection before");
         assert_eq!(flight.next_to_send(), Some((1, &'a')));
         assert_eq!(flight.answered(1), Ok('a'));
     }

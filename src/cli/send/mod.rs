@@ -23,11 +23,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::progress::Progress;
-use self::reader::Gathering;
+use self::reader::BatchOptions;
 pub use self::reader::Source;
 use self::report::Report;
 pub use self::report::{Files, Summary};
-use self::sender::{Sender, Sending};
+use self::sender::{Sender, SenderSettings};
 
 use super::connection::Address;
 use super::style::Style;
@@ -97,8 +97,8 @@ impl SendOptions {
         Self { batch, in_flight, stored, strict: false, retry_for }
     }
 
-    fn sending(&self) -> Sending {
-        Sending {
+    fn sending(&self) -> SenderSettings {
+        SenderSettings {
             durability: if self.stored { Durability::Stored } else { Durability::Logged },
             batches_in_flight_max: self.in_flight.into(),
             retry_for: Some(self.retry_for).filter(|retry_for| !retry_for.is_zero()),
@@ -146,7 +146,7 @@ pub async fn send(
     let channel = address.connect().await?;
     let report = Report::new(files).context("cannot write the file of rejected or conflicting lines")?;
     let (lines_max, keep_text) = (options.batch.into(), report.wants_text());
-    let gathering = Gathering { lines_max, keep_text, is_strict: options.strict };
+    let gathering = BatchOptions { lines_max, keep_text, is_strict: options.strict };
     let (to, from) = mpsc::channel(1);
     let reading = tokio::spawn(reader::read(source, gathering, to, stop));
     let (summary, result) = Sender::new(channel, options.sending(), from, report, progress).run().await;

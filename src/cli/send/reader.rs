@@ -31,7 +31,7 @@ pub type Source = Pin<Box<dyn AsyncBufRead + Send>>;
 
 /// Options of gathering lines.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gathering {
+pub(super) struct BatchOptions {
     /// Most lines in one batch.
     pub(super) lines_max: usize,
     /// Whether to keep the text of lines, to write it if they are rejected.
@@ -92,7 +92,7 @@ impl Batch {
         if is_strict { Err(unknown(event.event_id, unknown_names)) } else { Ok(event) }
     }
 
-    fn take_line(&mut self, number: u64, text: Result<&[u8], Unreadable>, gathering: Gathering) {
+    fn take_line(&mut self, number: u64, text: Result<&[u8], Unreadable>, gathering: BatchOptions) {
         let kept = match text {
             Ok(text) if gathering.keep_text => String::from_utf8_lossy(text).into_owned(),
             _ => String::new(),
@@ -125,7 +125,7 @@ fn unknown(event_id: String, names: Vec<String>) -> Unreadable {
 /// ones after 200 ms. A source that is not NDJSON is an error that names its format.
 pub(super) async fn read(
     source: Source,
-    gathering: Gathering,
+    gathering: BatchOptions,
     batches: mpsc::Sender<Batch>,
     stop: CancellationToken,
 ) -> io::Result<()> {
@@ -137,7 +137,7 @@ pub(super) async fn read(
     if let Some(hint) = source_form::hint(start) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, hint));
     }
-    let mut lines = Lines { source, text: Vec::new(), is_too_long: false, number: 0, bytes_read: 0 };
+    let mut lines = LineReader { source, text: Vec::new(), is_too_long: false, number: 0, bytes_read: 0 };
     let mut batch = Batch::default();
     let mut due = Instant::now();
     loop {
@@ -171,7 +171,7 @@ pub(super) async fn read(
 }
 
 /// Reads lines of bounded length. Keeps an incomplete line when reading is interrupted.
-struct Lines {
+struct LineReader {
     source: Source,
     text: Vec<u8>,
     is_too_long: bool,
@@ -179,7 +179,7 @@ struct Lines {
     bytes_read: u64,
 }
 
-impl Lines {
+impl LineReader {
     /// Reads the next line that is not blank. Returns false at the end of the source. Cancel safe.
     async fn advance(&mut self) -> io::Result<bool> {
         loop {
@@ -239,7 +239,7 @@ mod tests {
     async fn gather(source: &[u8], lines_max: usize) -> Vec<(Vec<String>, Vec<u64>)> {
         let (to, mut from) = mpsc::channel(1_000);
         let source = Box::pin(BufReader::with_capacity(7, std::io::Cursor::new(source.to_vec())));
-        let gathering = Gathering { lines_max, keep_text: false, is_strict: false };
+        let gathering = BatchOptions { lines_max, keep_text: false, is_strict: false };
         read(source, gathering, to, CancellationToken::new()).await.unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = from.recv().await {
@@ -262,7 +262,7 @@ mod tests {
         let (to, mut from) = mpsc::channel(10);
         let source = b"{\"event_id\":\"a\",\"campaing_id\":\"c\"}\n{\"event_id\":\"b\"}\n";
         let source = Box::pin(BufReader::new(std::io::Cursor::new(source.to_vec())));
-        let gathering = Gathering { lines_max: 10, keep_text: false, is_strict: true };
+        let gathering = BatchOptions { lines_max: 10, keep_text: false, is_strict: true };
         read(source, gathering, to, CancellationToken::new()).await.unwrap();
         let batch = from.recv().await.unwrap();
         assert_eq!((batch.events.len(), batch.unreadable.len()), (1, 1));
@@ -289,7 +289,7 @@ mod tests {
         let (mut writer, reader) = io::duplex(1_000);
         let (to, mut from) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let gathering = Gathering { lines_max: 100, keep_text: true, is_strict: false };
+        let gathering = BatchOptions { lines_max: 100, keep_text: true, is_strict: false };
         let reading = tokio::spawn(read(Box::pin(BufReader::new(reader)), gathering, to, stop.clone()));
         let started = Instant::now();
         writer.write_all(b"{\"event_id\":\"a\"}\n{\"event").await.unwrap();

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::ndjson::Unreadable;
-use super::unknown_fields::{Lines, UnknownFields, meant};
+use super::unknown_fields::{FieldOccurrences, UnknownFields, meant};
 use crate::cli::sparkline::grouped;
 use crate::cli::style::{Style, printable};
 use crate::transport::proto;
@@ -28,14 +28,14 @@ pub struct RejectedLine {
     /// others from the service.
     pub code: String,
     /// Every invalid field.
-    pub errors: Vec<Fault>,
+    pub errors: Vec<LineError>,
     /// The line itself, if it was kept.
     pub text: String,
 }
 
 /// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct LineError {
     /// The field; `line` for the line as a whole.
     pub field: String,
     /// What is wrong with it.
@@ -46,7 +46,7 @@ impl RejectedLine {
     /// A line that could not be read.
     pub fn unreadable(line: u64, unreadable: Unreadable, text: String) -> Self {
         let errors = unreadable.errors.into_iter();
-        let errors = errors.map(|error| Fault { field: error.field, message: error.message }).collect();
+        let errors = errors.map(|error| LineError { field: error.field, message: error.message }).collect();
         Self { line, event_id: unreadable.event_id, code: unreadable.code.to_owned(), errors, text }
     }
 
@@ -54,10 +54,11 @@ impl RejectedLine {
     pub fn by_service(line: u64, result: proto::EventResult, text: String) -> Self {
         let code = code_name(result.code());
         let errors = result.errors.into_iter();
-        let mut errors: Vec<Fault> = errors.map(|error| Fault { field: error.field, message: error.message }).collect();
+        let mut errors: Vec<LineError> =
+            errors.map(|error| LineError { field: error.field, message: error.message }).collect();
         if errors.is_empty() {
             let message = "is rejected; the answer had no room for the reasons: send it again in a smaller batch";
-            errors.push(Fault { field: "line".to_owned(), message: message.to_owned() });
+            errors.push(LineError { field: "line".to_owned(), message: message.to_owned() });
         }
         Self { line, event_id: result.event_id, code: code.to_owned(), errors, text }
     }
@@ -162,7 +163,7 @@ impl Summary {
         value["first_conflicts"] = json!(self.first_conflicts);
         let unknown = self.unknown_fields.iter();
         value["unknown_fields"] = unknown
-            .map(|(field, Lines { lines, first })| json!({ "field": field, "lines": lines, "first_line": first }))
+            .map(|(field, FieldOccurrences { lines, first })| json!({ "field": field, "lines": lines, "first_line": first }))
             .collect();
         value
     }
@@ -218,7 +219,7 @@ impl Summary {
 
     fn render_unknown_fields(&self, paint: Style) -> String {
         let mut text = String::new();
-        for (field, Lines { lines, first }) in self.unknown_fields.iter() {
+        for (field, FieldOccurrences { lines, first }) in self.unknown_fields.iter() {
             if text.is_empty() {
                 text.push_str("unknown fields, which are not stored (--strict rejects their lines):\n");
             }
@@ -312,7 +313,7 @@ mod tests {
     use super::*;
 
     fn rejected(line: u64) -> RejectedLine {
-        let errors = vec![Fault { field: "type".to_owned(), message: "is required".to_owned() }];
+        let errors = vec![LineError { field: "type".to_owned(), message: "is required".to_owned() }];
         RejectedLine { line, event_id: "e\n1".to_owned(), code: "INVALID".to_owned(), errors, text: "{}".to_owned() }
     }
 

@@ -28,7 +28,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Options of sending.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sending {
+pub(super) struct SenderSettings {
     /// The requested durability.
     pub(super) durability: proto::Durability,
     /// Batches that can wait for their answers at a time.
@@ -38,7 +38,7 @@ pub(super) struct Sending {
 }
 
 /// How one connection ended.
-enum Ended {
+enum ConnectionEnd {
     /// All batches are answered.
     Done,
     /// Batches are left for another connection.
@@ -48,7 +48,7 @@ enum Ended {
 /// Sends the batches of a channel.
 pub(super) struct Sender<'a> {
     client: IngestServiceClient<Connection>,
-    sending: Sending,
+    sending: SenderSettings,
     batches: mpsc::Receiver<Batch>,
     has_source_ended: bool,
     flight: InFlight<Batch>,
@@ -66,7 +66,7 @@ impl<'a> Sender<'a> {
     /// Sends what comes out of `batches`.
     pub(super) fn new(
         channel: Connection,
-        sending: Sending,
+        sending: SenderSettings,
         batches: mpsc::Receiver<Batch>,
         report: Report,
         progress: &'a Progress,
@@ -116,14 +116,14 @@ impl<'a> Sender<'a> {
                 }
             }
             match self.stream().await? {
-                Ended::Done => return Ok(()),
-                Ended::Lost(status) => self.pause(&status).await?,
+                ConnectionEnd::Done => return Ok(()),
+                ConnectionEnd::Lost(status) => self.pause(&status).await?,
             }
         }
     }
 
     /// Sends and receives on one connection until it ends.
-    async fn stream(&mut self) -> anyhow::Result<Ended> {
+    async fn stream(&mut self) -> anyhow::Result<ConnectionEnd> {
         self.flight.reconnect();
         let (requests, outgoing) = mpsc::channel(1);
         let mut client = self.client.clone();
@@ -139,8 +139,8 @@ impl<'a> Sender<'a> {
             tokio::select! {
                 answer = answers.next() => match answer {
                     Some(Ok(answer)) => self.answered(answer)?,
-                    Some(Err(status)) => return Ok(Ended::Lost(status)),
-                    None => return Ok(Ended::Lost(Status::unavailable("the service ended the stream"))),
+                    Some(Err(status)) => return Ok(ConnectionEnd::Lost(status)),
+                    None => return Ok(ConnectionEnd::Lost(Status::unavailable("the service ended the stream"))),
                 },
                 permit = requests.reserve(), if is_writable && self.flight.has_unsent() => match permit {
                     Ok(permit) => {
@@ -159,7 +159,7 @@ impl<'a> Sender<'a> {
                 () = until(deadline) => return Err(self.stuck()),
             }
         }
-        Ok(Ended::Done)
+        Ok(ConnectionEnd::Done)
     }
 
     fn take(&mut self, batch: Batch) {

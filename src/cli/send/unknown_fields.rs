@@ -34,11 +34,11 @@ const LIKENESS_MIN: f64 = 0.88;
 
 /// Unknown fields by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnknownFields(BTreeMap<String, Lines>);
+pub struct UnknownFields(BTreeMap<String, FieldOccurrences>);
 
 /// The lines with an unknown field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lines {
+pub struct FieldOccurrences {
     /// The number of lines.
     pub lines: u64,
     /// The number of the first, from 1.
@@ -49,7 +49,7 @@ impl UnknownFields {
     /// Records the unknown fields of a line. At most 20 names are kept.
     pub fn note(&mut self, line: u64, names: &[String]) {
         for name in names {
-            self.add(name, Lines { lines: 1, first: line });
+            self.add(name, FieldOccurrences { lines: 1, first: line });
         }
     }
 
@@ -60,7 +60,7 @@ impl UnknownFields {
         }
     }
 
-    fn add(&mut self, name: &str, more: Lines) {
+    fn add(&mut self, name: &str, more: FieldOccurrences) {
         if let Some(lines) = self.0.get_mut(name) {
             lines.lines += more.lines;
         } else if self.0.len() < NAMES_MAX {
@@ -69,7 +69,7 @@ impl UnknownFields {
     }
 
     /// By name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Lines)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, FieldOccurrences)> {
         self.0.iter().map(|(name, lines)| (name.as_str(), *lines))
     }
 }
@@ -77,7 +77,7 @@ impl UnknownFields {
 /// The names of unknown fields of a line. None if the line is not a JSON object.
 pub fn of(text: &[u8]) -> Vec<String> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    deserializer.deserialize_map(Names).unwrap_or_default()
+    deserializer.deserialize_map(FieldNamesVisitor).unwrap_or_default()
 }
 
 /// The field that a misspelled name probably means.
@@ -88,9 +88,9 @@ pub fn meant(name: &str) -> Option<&'static str> {
 }
 
 /// Collects names and ignores values.
-struct Names;
+struct FieldNamesVisitor;
 
-impl<'de> Visitor<'de> for Names {
+impl<'de> Visitor<'de> for FieldNamesVisitor {
     type Value = Vec<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,7 +141,10 @@ mod tests {
         later.note(7, &["x".to_owned(), "y".to_owned()]);
         fields.absorb(later);
         let counted: Vec<_> = fields.iter().collect();
-        assert_eq!(counted, [("x", Lines { lines: 2, first: 3 }), ("y", Lines { lines: 1, first: 7 })]);
+        assert_eq!(
+            counted,
+            [("x", FieldOccurrences { lines: 2, first: 3 }), ("y", FieldOccurrences { lines: 1, first: 7 })]
+        );
         fields.note(9, &(0..100).map(|n| n.to_string()).collect::<Vec<_>>());
         assert_eq!(fields.iter().count(), NAMES_MAX);
     }

@@ -27,7 +27,7 @@ const HOURS: u32 = 24;
 /// What is to be added to a rollup, in an hour of one organization.
 #[derive(Clone, Copy, Debug)]
 pub struct Repair<'a> {
-    /// The organization, as the tables name it.
+    /// The organization's id.
     pub org_id: &'a str,
     /// The hour's first moment.
     pub hour: Timestamp,
@@ -158,7 +158,7 @@ impl Repair<'_> {
 }
 
 impl AuditStore {
-    /// Inserts a repair. An error says nothing about whether it is there.
+    /// Inserts a repair. After an error it may or may not be stored.
     pub async fn apply(&self, repair: Repair<'_>) -> Result<(), StoreError> {
         let statement = format!("INSERT INTO {} ({}) FORMAT RowBinary", repair.rollup.as_str(), repair.columns());
         let mut insert = self.client.insert_formatted_with(statement);

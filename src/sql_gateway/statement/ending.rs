@@ -9,7 +9,7 @@ use super::literal::check_number;
 
 /// What a statement ends in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ending {
+pub(super) struct TrailingClauses {
     pub settings: Vec<(String, String)>,
     pub format: Option<String>,
 }
@@ -18,8 +18,8 @@ pub(super) struct Ending {
 ///
 /// # Errors
 /// When a setting is not written as `name = value`.
-pub(super) fn split(tokens: &[Token]) -> Result<(&[Token], Ending), Refusal> {
-    let mut ending = Ending::default();
+pub(super) fn split(tokens: &[Token]) -> Result<(&[Token], TrailingClauses), Refusal> {
+    let mut ending = TrailingClauses::default();
     let mut rest = tokens;
     // Either comes first.
     for _ in 0..2 {

@@ -77,7 +77,7 @@ impl From<ParserError> for Refusal {
 
 /// A statement that may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Checked {
+pub(super) struct CheckedStatement {
     /// What ClickHouse is given.
     pub sql: String,
     /// Its SETTINGS clause, as names and values.
@@ -90,7 +90,7 @@ pub(super) struct Checked {
 ///
 /// # Errors
 /// Says what of it is not available.
-pub(super) fn check(sql: &str, scope: &Scope) -> Result<Checked, Refusal> {
+pub(super) fn check(sql: &str, scope: &Scope) -> Result<CheckedStatement, Refusal> {
     // A thread of its own, for its stack.
     std::thread::scope(|threads| {
         let reader = std::thread::Builder::new().name("sql-reader".to_owned()).stack_size(STACK_BYTES);
@@ -103,14 +103,14 @@ pub(super) fn check(sql: &str, scope: &Scope) -> Result<Checked, Refusal> {
     })
 }
 
-fn check_here(sql: &str, scope: &Scope) -> Result<Checked, Refusal> {
+fn check_here(sql: &str, scope: &Scope) -> Result<CheckedStatement, Refusal> {
     let tokens = tokens(sql)?;
     let (tokens, ending) = ending::split(&tokens)?;
     let sql = match show::rewritten(tokens, scope)? {
         Some(sql) => sql,
         None => select(tokens, scope)?,
     };
-    Ok(Checked { sql, settings: ending.settings, format: ending.format })
+    Ok(CheckedStatement { sql, settings: ending.settings, format: ending.format })
 }
 
 /// A SELECT without what it may end in, written anew.

@@ -9,7 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 
 use super::Ending;
-use super::unwritten::Unwritten;
+use super::unwritten::UnwrittenPieces;
 
 /// Wraps the body of an answer and reports its end, so that a call's duration, log line and gRPC
 /// status cover the whole answer. Counts the bytes that are not written to the socket yet.
@@ -20,7 +20,7 @@ pub(in crate::transport) struct WatchedBody {
     /// Whether all callers have the same bytes.
     is_shared: bool,
     /// What is left of a frame that is handed over in pieces.
-    rest: Option<Unwritten>,
+    rest: Option<UnwrittenPieces>,
 }
 
 impl WatchedBody {
@@ -76,7 +76,7 @@ impl HttpBody for WatchedBody {
         match frame.into_data() {
             Ok(data) if data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
             Ok(data) => {
-                *rest = Some(Unwritten::new(ending.call(), data, *is_shared));
+                *rest = Some(UnwrittenPieces::new(ending.call(), data, *is_shared));
                 Poll::Ready(self.next_piece().map(|piece| Ok(Frame::data(piece))))
             }
             Err(frame) => {

@@ -10,7 +10,7 @@ use crate::config::{Config, RequestLog};
 
 /// Writes lines: of every call that failed, and of as many others as is
 /// configured.
-pub(super) struct Lines {
+pub(super) struct CallLog {
     which: RequestLog,
     /// Lines of good calls in a second; 0: any number.
     per_second: u64,
@@ -20,7 +20,7 @@ pub(super) struct Lines {
     in_second: AtomicU64,
 }
 
-impl Lines {
+impl CallLog {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             which: config.request_log,
@@ -109,10 +109,10 @@ mod tests {
     #[test]
     fn so_many_good_calls_of_a_second_have_lines() {
         let config = Config { request_log_lines_per_second: 3, ..Config::default() };
-        let lines = Lines::new(&config);
+        let lines = CallLog::new(&config);
         let of_second = |second: u64| (0..5).filter(|_| lines.has_room(Duration::from_secs(second))).count();
         assert_eq!((of_second(1), of_second(1), of_second(2)), (3, 0, 3));
-        let unbounded = Lines::new(&Config { request_log_lines_per_second: 0, ..config });
+        let unbounded = CallLog::new(&Config { request_log_lines_per_second: 0, ..config });
         assert!((0..1_000).all(|_| unbounded.has_room(Duration::ZERO)));
     }
 }

@@ -29,7 +29,7 @@ use tower::Service;
 use tracing::Instrument as _;
 
 use self::body::WatchedBody;
-use self::line::{Lines, code_name};
+use self::line::{CallLog, code_name};
 pub(super) use self::request_id::X_REQUEST_ID;
 pub(super) use self::unwritten::HeldBytes;
 use super::concurrency::{Class, HealthCheck, OrgUse, Permit, UnfinishedBytes};
@@ -264,7 +264,7 @@ pub(super) struct CallLayer(Arc<Watch>);
 /// What all calls share.
 struct Watch {
     metrics: Arc<Metrics>,
-    lines: Lines,
+    lines: CallLog,
     /// `http`, or `https` where the service has a certificate.
     scheme: &'static str,
 }
@@ -272,7 +272,7 @@ struct Watch {
 impl CallLayer {
     pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Self {
         let scheme = if config.tls_certificate_file.is_empty() { "http" } else { "https" };
-        Self(Arc::new(Watch { metrics: Arc::clone(metrics), lines: Lines::new(config), scheme }))
+        Self(Arc::new(Watch { metrics: Arc::clone(metrics), lines: CallLog::new(config), scheme }))
     }
 
     /// A service for the calls of one connection.

@@ -53,14 +53,14 @@ impl Drop for HeldBytes {
 }
 
 /// Bytes that are being handed over, piece by piece.
-pub(super) struct Unwritten {
+pub(super) struct UnwrittenPieces {
     call: Arc<Call>,
     bytes: Bytes,
     /// None where they are not counted.
     held: Option<HeldBytes>,
 }
 
-impl Unwritten {
+impl UnwrittenPieces {
     /// Of a call's answer. Bytes that are shared by all callers are not
     /// counted.
     pub(super) fn new(call: &Arc<Call>, bytes: Bytes, are_shared: bool) -> Self {

@@ -21,7 +21,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::access::need;
 use super::deadline::{self, DeadlineBody};
-use super::request_body::{Patience, RequestBody};
+use super::request_body::{BodyTimeout, RequestBody};
 use super::status;
 use crate::domain::Error;
 use crate::transport::auth::{RequiredAccess, Scope};
@@ -41,7 +41,7 @@ const REFLECTION_WAIT_MAX: Duration = Duration::from_secs(10);
 /// requests, and adds error details.
 #[derive(Clone)]
 pub(super) struct AuthLayer<S> {
-    inner: GrpcWebService<Explaining<S>>,
+    inner: GrpcWebService<DetailedErrors<S>>,
     context: Arc<TransportContext>,
 }
 
@@ -49,7 +49,7 @@ impl<S: Service<Request<Body>, Response = Response<Body>>> AuthLayer<S> {
     /// Wraps a service.
     pub(super) fn new(inner: S, context: &Arc<TransportContext>) -> Self {
         let body_wait_max = Duration::from_millis(context.app.config.body_wait_ms_max);
-        let inner = GrpcWebLayer::new().layer(Explaining { inner, body_wait_max });
+        let inner = GrpcWebLayer::new().layer(DetailedErrors { inner, body_wait_max });
         Self { inner, context: Arc::clone(context) }
     }
 }
@@ -153,23 +153,23 @@ fn is_health(path: &str) -> bool {
 /// whose requests must arrive in time. What a grpc-web answer says in its body,
 /// where nobody else looks, is noted for the call.
 #[derive(Clone)]
-struct Explaining<S> {
+struct DetailedErrors<S> {
     inner: S,
     body_wait_max: Duration,
 }
 
-impl<S> Explaining<S> {
+impl<S> DetailedErrors<S> {
     /// For how long a request's body is waited for.
-    fn patience(&self, path: &str) -> Patience {
+    fn timeout_rule(&self, path: &str) -> BodyTimeout {
         if is_health(path) {
-            Patience::Whole(HEALTH_WAIT_MAX)
+            BodyTimeout::Whole(HEALTH_WAIT_MAX)
         } else if path.starts_with("/grpc.reflection.") {
-            Patience::EachMessageAndPause(REFLECTION_WAIT_MAX)
+            BodyTimeout::EachMessageAndPause(REFLECTION_WAIT_MAX)
         } else if path.ends_with("/Ingest") {
             // The only method that takes a stream.
-            Patience::EachMessage(self.body_wait_max)
+            BodyTimeout::EachMessage(self.body_wait_max)
         } else {
-            Patience::Whole(self.body_wait_max)
+            BodyTimeout::Whole(self.body_wait_max)
         }
     }
 
@@ -182,7 +182,7 @@ impl<S> Explaining<S> {
     }
 }
 
-impl<S> Service<Request<Body>> for Explaining<S>
+impl<S> Service<Request<Body>> for DetailedErrors<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -197,11 +197,11 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let deadline = Self::deadline(&request);
-        let patience = self.patience(request.uri().path());
+        let timeout_rule = self.timeout_rule(request.uri().path());
         let call = call::of(&request);
         let unfinished = call.map(|call| call.unfinished_bytes());
         let call = call.filter(|call| call.is_grpc_web()).cloned();
-        let response = self.inner.call(request.map(|body| Body::new(RequestBody::new(body, patience, unfinished))));
+        let response = self.inner.call(request.map(|body| Body::new(RequestBody::new(body, timeout_rule, unfinished))));
         async move {
             let response = match deadline {
                 None => explained(response.await?),

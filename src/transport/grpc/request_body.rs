@@ -19,7 +19,7 @@ const PREFIX_BYTES: usize = 5;
 
 /// For how long a request's body is waited for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
+pub(super) enum BodyTimeout {
     /// The whole body must be there after this time.
     Whole(Duration),
     /// Each message must be there as a whole so long after it has begun. The
@@ -34,7 +34,7 @@ pub(super) enum Patience {
 /// `request_bytes_in_flight_max`.
 pub(super) struct RequestBody {
     body: Body,
-    patience: Patience,
+    timeout_rule: BodyTimeout,
     /// Since when the whole, or the message, is waited for.
     since: Instant,
     /// Made when something is first waited for.
@@ -45,16 +45,16 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Body, patience: Patience, unfinished: Option<UnfinishedBytes>) -> Self {
+    pub(super) fn new(body: Body, timeout_rule: BodyTimeout, unfinished: Option<UnfinishedBytes>) -> Self {
         let messages = Messages::default();
-        Self { body, patience, since: Instant::now(), timer: None, messages, unfinished }
+        Self { body, timeout_rule, since: Instant::now(), timer: None, messages, unfinished }
     }
 
     /// Says when the wait is over.
     fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let wait = match self.patience {
-            Patience::EachMessage(_) if self.messages.unfinished_bytes() == 0 => return Poll::Pending,
-            Patience::Whole(wait) | Patience::EachMessage(wait) | Patience::EachMessageAndPause(wait) => wait,
+        let wait = match self.timeout_rule {
+            BodyTimeout::EachMessage(_) if self.messages.unfinished_bytes() == 0 => return Poll::Pending,
+            BodyTimeout::Whole(wait) | BodyTimeout::EachMessage(wait) | BodyTimeout::EachMessageAndPause(wait) => wait,
         };
         let until = self.since + wait;
         self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(context)
@@ -65,7 +65,7 @@ impl RequestBody {
         let has_ended_one = self.messages.note(data);
         if has_ended_one || before == 0 {
             // Another message is waited for now.
-            if !matches!(self.patience, Patience::Whole(_)) {
+            if !matches!(self.timeout_rule, BodyTimeout::Whole(_)) {
                 (self.since, self.timer) = (Instant::now(), None);
             }
         }
@@ -197,12 +197,12 @@ mod tests {
 
     /// A body of these pieces, each after a pause in seconds, that then never
     /// ends.
-    fn body(pieces: Vec<(u64, Vec<u8>)>, patience: Patience) -> RequestBody {
+    fn body(pieces: Vec<(u64, Vec<u8>)>, timeout_rule: BodyTimeout) -> RequestBody {
         let pieces = stream::iter(pieces).then(|(pause, data)| async move {
             tokio::time::sleep(Duration::from_secs(pause)).await;
             Ok::<_, Status>(Frame::data(Bytes::from(data)))
         });
-        RequestBody::new(Body::new(StreamBody::new(Box::pin(pieces.chain(stream::pending())))), patience, None)
+        RequestBody::new(Body::new(StreamBody::new(Box::pin(pieces.chain(stream::pending())))), timeout_rule, None)
     }
 
     /// After how many seconds the body ends with a time-out.
@@ -220,14 +220,14 @@ mod tests {
     async fn messages_that_never_end_are_given_up() {
         let ten = Duration::from_secs(10);
         let halves = || vec![(1, message(8)[..7].to_vec()), (2, message(8)[7..].to_vec())];
-        assert_eq!(ends_after(body(vec![], Patience::Whole(ten))).await, 10);
-        assert_eq!(ends_after(body(halves(), Patience::Whole(ten))).await, 10);
-        assert_eq!(ends_after(body(halves(), Patience::EachMessageAndPause(ten))).await, 13);
+        assert_eq!(ends_after(body(vec![], BodyTimeout::Whole(ten))).await, 10);
+        assert_eq!(ends_after(body(halves(), BodyTimeout::Whole(ten))).await, 10);
+        assert_eq!(ends_after(body(halves(), BodyTimeout::EachMessageAndPause(ten))).await, 13);
         // A byte every now and then does not help.
         let drops = (0..100).map(|_| (3, vec![0])).collect();
-        assert_eq!(ends_after(body(drops, Patience::EachMessageAndPause(ten))).await, 13);
+        assert_eq!(ends_after(body(drops, BodyTimeout::EachMessageAndPause(ten))).await, 13);
         let mut with_a_pause = halves();
         with_a_pause.push((1_000, message(8)[..6].to_vec()));
-        assert_eq!(ends_after(body(with_a_pause, Patience::EachMessage(ten))).await, 1_013);
+        assert_eq!(ends_after(body(with_a_pause, BodyTimeout::EachMessage(ten))).await, 1_013);
     }
 }

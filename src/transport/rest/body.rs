@@ -51,12 +51,12 @@ pub(super) async fn read(request: Request, config: &Config) -> Result<Bytes, Fai
     }
     match timeout_at(until, collect(&mut body, bytes_max, unfinished.as_mut())).await {
         Ok(Ok(bytes)) => decoded(bytes, encoding, bytes_max).await,
-        Ok(Err(Broken::TooLarge)) => {
+        Ok(Err(BodyError::TooLarge)) => {
             drain_body(body, &parts.headers).await;
             Err(too_large(bytes_max))
         }
-        Ok(Err(Broken::Off)) => Err(Error::invalid_field("body", "broke off before its end").into()),
-        Ok(Err(Broken::Refused(error))) => Err(error.into()),
+        Ok(Err(BodyError::Off)) => Err(Error::invalid_field("body", "broke off before its end").into()),
+        Ok(Err(BodyError::Refused(error))) => Err(error.into()),
         Err(_) => Err(Failure::request_timeout()),
     }
 }
@@ -143,7 +143,7 @@ fn is_json(content_type: &str) -> bool {
 
 /// Why a body cannot be had.
 #[derive(Debug, PartialEq)]
-enum Broken {
+enum BodyError {
     /// It broke off.
     Off,
     /// It has too many bytes.
@@ -157,13 +157,13 @@ async fn collect(
     body: &mut Body,
     bytes_max: usize,
     mut unfinished: Option<&mut UnfinishedBytes>,
-) -> Result<Bytes, Broken> {
+) -> Result<Bytes, BodyError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Broken::Off)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| BodyError::Off)?.into_data() else { continue };
         if first.len().max(all.len()) + data.len() > bytes_max {
-            return Err(Broken::TooLarge);
+            return Err(BodyError::TooLarge);
         }
         // Most bodies come in one piece, which need not be copied.
         if first.is_empty() && all.is_empty() {
@@ -179,9 +179,9 @@ async fn collect(
 }
 
 /// Counts what is there of a body, unless that is the whole.
-fn count(unfinished: Option<&mut UnfinishedBytes>, body: &Body, bytes: usize) -> Result<(), Broken> {
+fn count(unfinished: Option<&mut UnfinishedBytes>, body: &Body, bytes: usize) -> Result<(), BodyError> {
     match unfinished {
-        Some(unfinished) if !body.is_end_stream() => unfinished.set(bytes as u64).map_err(Broken::Refused),
+        Some(unfinished) if !body.is_end_stream() => unfinished.set(bytes as u64).map_err(BodyError::Refused),
         Some(_) | None => Ok(()),
     }
 }
@@ -224,7 +224,7 @@ mod tests {
         check("application/xé", false);
     }
 
-    async fn collected(chunks: &[&'static str], bytes_max: usize) -> Result<Bytes, Broken> {
+    async fn collected(chunks: &[&'static str], bytes_max: usize) -> Result<Bytes, BodyError> {
         let chunks: Vec<Result<_, std::io::Error>> = chunks.iter().map(|chunk| Ok(*chunk)).collect();
         let mut body = Body::from_stream(stream::iter(chunks));
         collect(&mut body, bytes_max, None).await
@@ -235,9 +235,9 @@ mod tests {
         assert_eq!(collected(&[], 3).await.as_deref(), Ok(&b""[..]));
         assert_eq!(collected(&["abc"], 3).await.as_deref(), Ok(&b"abc"[..]));
         assert_eq!(collected(&["a", "", "b", "c"], 3).await.as_deref(), Ok(&b"abc"[..]));
-        assert_eq!(collected(&["abcd"], 3).await, Err(Broken::TooLarge));
-        assert_eq!(collected(&["ab", "cd"], 3).await, Err(Broken::TooLarge));
-        assert_eq!(collected(&["a", "b", "cd"], 3).await, Err(Broken::TooLarge));
+        assert_eq!(collected(&["abcd"], 3).await, Err(BodyError::TooLarge));
+        assert_eq!(collected(&["ab", "cd"], 3).await, Err(BodyError::TooLarge));
+        assert_eq!(collected(&["a", "b", "cd"], 3).await, Err(BodyError::TooLarge));
     }
 
     fn request(content_type: &str, body: Body) -> Request {

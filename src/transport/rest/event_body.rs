@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::fields::{self, Faults, Text};
+use super::fields::{self, FieldErrors, Text};
 use crate::domain::{Error, EventDraft, FieldError};
 
 /// The fields in the order in which errors name them.
@@ -83,7 +83,7 @@ impl<'a> EventBody<'a> {
     /// The event it means, whose metadata may have so many bytes. What is wrong
     /// so far is in the draft.
     pub(super) fn draft(&self, metadata_bytes_max: usize) -> EventDraft<'_> {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         let event_id = required("event_id", &self.event_id, &mut faults);
         let event_type = required("type", &self.event_type, &mut faults);
         let campaign_id = required("campaign_id", &self.campaign_id, &mut faults);
@@ -121,7 +121,7 @@ impl<'a> EventBody<'a> {
     }
 }
 
-fn required<'t>(field: &str, text: &'t Text<'_>, faults: &mut Faults) -> &'t str {
+fn required<'t>(field: &str, text: &'t Text<'_>, faults: &mut FieldErrors) -> &'t str {
     let read = faults.optional(field, text);
     if read.is_empty() && *text != Text::Wrong {
         faults.add(field, "is required");
@@ -129,7 +129,7 @@ fn required<'t>(field: &str, text: &'t Text<'_>, faults: &mut Faults) -> &'t str
     read
 }
 
-fn known_type<'t>(event_type: &'t str, faults: &mut Faults) -> &'t str {
+fn known_type<'t>(event_type: &'t str, faults: &mut FieldErrors) -> &'t str {
     if matches!(event_type, "" | "click" | "impression") {
         return event_type;
     }

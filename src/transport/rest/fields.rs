@@ -56,9 +56,9 @@ pub(super) fn read_object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, 
 /// Collects what is wrong with the fields. A faulty field is taken for empty,
 /// so that nothing more is said of it.
 #[derive(Default)]
-pub(super) struct Faults(pub(super) Vec<FieldError>);
+pub(super) struct FieldErrors(pub(super) Vec<FieldError>);
 
-impl Faults {
+impl FieldErrors {
     pub(super) fn add(&mut self, field: &str, message: &str) {
         self.0.push(FieldError::new(field, message));
     }
@@ -190,12 +190,12 @@ impl<'de> Visitor<'de> for TextVisitor {
 
 /// The items of a list that may have 1 to `MAX`. No more of them are kept,
 /// whatever comes.
-pub(super) struct First<'a, const MAX: usize> {
+pub(super) struct FirstItems<'a, const MAX: usize> {
     items: Vec<&'a RawValue>,
     count: usize,
 }
 
-impl<'a, const MAX: usize> First<'a, MAX> {
+impl<'a, const MAX: usize> FirstItems<'a, MAX> {
     /// Reads a field that is such a list. The error names it.
     pub(super) fn read(field: &str, value: Option<&'a RawValue>) -> Result<Vec<&'a RawValue>, Error> {
         let Some(value) = value else { return Err(Error::invalid_field(field, "is required")) };
@@ -208,22 +208,22 @@ impl<'a, const MAX: usize> First<'a, MAX> {
     }
 }
 
-impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for First<'a, MAX> {
+impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for FirstItems<'a, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(FirstVisitor)
+        deserializer.deserialize_seq(FirstItemsVisitor)
     }
 }
 
-struct FirstVisitor<const MAX: usize>;
+struct FirstItemsVisitor<const MAX: usize>;
 
-impl<'de, const MAX: usize> Visitor<'de> for FirstVisitor<MAX> {
-    type Value = First<'de, MAX>;
+impl<'de, const MAX: usize> Visitor<'de> for FirstItemsVisitor<MAX> {
+    type Value = FirstItems<'de, MAX>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First<'de, MAX>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<FirstItems<'de, MAX>, A::Error> {
         let mut items = Vec::new();
         while items.len() < MAX
             && let Some(item) = seq.next_element()?
@@ -234,6 +234,6 @@ impl<'de, const MAX: usize> Visitor<'de> for FirstVisitor<MAX> {
         while seq.next_element::<IgnoredAny>()?.is_some() {
             count += 1;
         }
-        Ok(First { items, count })
+        Ok(FirstItems { items, count })
     }
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{EventDraft, FieldError};
 use crate::transport::rest::failure::Failure;
-use crate::transport::rest::fields::{self, Faults, First, Text};
+use crate::transport::rest::fields::{self, FieldErrors, FirstItems, Text};
 
 /// Most events of one call.
 pub(super) const EVENTS_MAX: usize = 100;
@@ -80,7 +80,7 @@ pub(in crate::transport::rest) struct EventItem<'a> {
 impl EventItem<'_> {
     /// The draft of the event, with errors so far under the domain's names.
     fn draft(&self, properties_bytes_max: usize) -> EventDraft<'_> {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         EventDraft {
             event_id: faults.optional("event_id", &self.event_id),
             event_type: faults.optional("type", &self.event_type),
@@ -125,7 +125,7 @@ impl<'a> Batch<'a> {
     pub(in crate::transport::rest) fn read(bytes: &'a [u8]) -> Result<Self, Failure> {
         let EventsBody { events, org_id } = fields::read_object(bytes).map_err(fields::NotAnObject::failure)?;
         let read = |item: &'a RawValue| fields::read_object(item.get().as_bytes()).map_err(|error| error.message);
-        let items = First::<EVENTS_MAX>::read("events", events)?;
+        let items = FirstItems::<EVENTS_MAX>::read("events", events)?;
         Ok(Self { items: items.into_iter().map(read).collect(), org_id })
     }
 

@@ -18,7 +18,7 @@ use crate::transport::context::TransportContext;
 use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
-use crate::transport::rest::fields::{Faults, NotAnObject, Text, read_object};
+use crate::transport::rest::fields::{FieldErrors, NotAnObject, Text, read_object};
 use crate::transport::rfc3339;
 
 /// A version to register.
@@ -47,7 +47,7 @@ pub(in crate::transport::rest) struct EventTypeBody<'a> {
 
 impl EventTypeBody<'_> {
     fn registration(&self) -> Result<Registration, Error> {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         let version = self.version.map(|version| version.get().parse().unwrap_or_default());
         if version == Some(0) {
             faults.add("version", "must be a whole number from 1 to 4294967295");

@@ -13,7 +13,7 @@ use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
-use crate::transport::rest::fields::{Faults, Text};
+use crate::transport::rest::fields::{FieldErrors, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;
 
@@ -36,7 +36,7 @@ pub(in crate::transport::rest) struct NewMember<'a> {
 
 impl NewMember<'_> {
     fn draft(&self, user_id: &str) -> Result<MemberDraft, Error> {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         let draft = MemberDraft {
             role: faults.optional("role", &self.role).to_owned(),
             joined_at: faults.time("joined_at", &self.joined_at),
@@ -56,10 +56,10 @@ pub(in crate::transport::rest) struct StoredMember {
     /// The user.
     #[schema(example = "user_42")]
     user_id: String,
-    /// What the user may do there; empty when unknown.
+    /// The member's role; empty if unknown.
     #[schema(example = "owner")]
     role: String,
-    /// Since when.
+    /// The start of the membership.
     #[schema(format = DateTime, example = "2026-02-10T21:10:00Z")]
     joined_at: String,
 }

@@ -19,7 +19,7 @@ use crate::transport::rest::answer::answer;
 use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, Failure};
-use crate::transport::rest::fields::{self, Faults, First, Text};
+use crate::transport::rest::fields::{self, FieldErrors, FirstItems, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;
 
@@ -275,7 +275,7 @@ type Item<'a> = Result<MetricValue<'a>, String>;
 
 /// Parses each value by itself, without validation.
 fn items<'a>(body: &MetricValues<'a>) -> Result<Vec<Item<'a>>, Error> {
-    let items = First::<{ CustomValue::COUNT_MAX }>::read("metrics", body.metrics)?;
+    let items = FirstItems::<{ CustomValue::COUNT_MAX }>::read("metrics", body.metrics)?;
     let read = |item: &&'a RawValue| fields::read_object(item.get().as_bytes()).map_err(|error| error.message);
     Ok(items.iter().map(read).collect())
 }
@@ -297,7 +297,7 @@ fn value(index: usize, item: Item<'_>, errors: &mut Vec<FieldError>) -> Option<C
             return None;
         }
     };
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let date = faults.optional(&at("date"), &item.date);
     let day = rfc3339::parse_date(date);
     if day.is_none() && item.date != Text::Wrong {

@@ -16,7 +16,7 @@ use crate::transport::rest::answer::answer;
 use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
-use crate::transport::rest::fields::{Faults, Text};
+use crate::transport::rest::fields::{FieldErrors, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;
 
@@ -49,7 +49,7 @@ pub(in crate::transport::rest) struct NewOrganization<'a> {
 
 impl NewOrganization<'_> {
     fn draft(&self) -> Result<OrganizationDraft, Error> {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         let policy = faults.optional("unknown_event_types", &self.unknown_event_types);
         let unknown_event_types = UnknownTypes::parse(policy);
         if unknown_event_types.is_none() && matches!(self.unknown_event_types, Text::Given(_)) {

@@ -14,7 +14,7 @@ use crate::transport::context::TransportContext;
 use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
 use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
-use crate::transport::rest::fields::{Faults, Text};
+use crate::transport::rest::fields::{FieldErrors, Text};
 use crate::transport::rfc3339;
 
 /// A user to store.
@@ -49,7 +49,7 @@ pub(in crate::transport::rest) struct NewUser<'a> {
 
 impl NewUser<'_> {
     fn draft(&self, user_id: &str) -> Result<UserDraft, Error> {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         let draft = UserDraft {
             email: faults.optional("email", &self.email).to_owned(),
             name: faults.optional("name", &self.name).to_owned(),
