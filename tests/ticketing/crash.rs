@@ -57,12 +57,12 @@ async fn a_notification_that_was_being_sent_is_sent_again_under_its_id() {
 /// The port may be in use for a moment by connections that end.
 async fn eventually_at(address: std::net::SocketAddr) -> Receiver {
     eventually("the port is free", || async { std::net::TcpListener::bind(address).is_ok() }).await;
-    Receiver::at(address, Behavior::QueryStore).await
+    Receiver::at(address, Behavior::Answers).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_change_is_notified_whenever_the_service_dies() {
-    let receiver = Receiver::new(Behavior::QueryStore).await;
+    let receiver = Receiver::new(Behavior::Answers).await;
     let mut service = service(&receiver.url());
     let mut answered = BTreeSet::new();
     for round in 0..3 {

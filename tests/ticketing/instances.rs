@@ -12,7 +12,7 @@ use crate::test_postgres::PostgresServer;
 #[tokio::test(flavor = "multi_thread")]
 async fn two_services_make_each_transition_once_and_notify_once() {
     let Some(postgres) = tokio::task::block_in_place(PostgresServer::shared) else { return };
-    let (database, receiver) = (postgres.new_database(), Receiver::new(Behavior::QueryStore).await);
+    let (database, receiver) = (postgres.new_database(), Receiver::new(Behavior::Answers).await);
     let settings = [
         ("TALLYHOUSE_TICKETING_DATABASE_URL", database.as_str()),
         ("TALLYHOUSE_TICKETING_WEBHOOK_URL", &receiver.url()),

@@ -19,7 +19,7 @@ pub(crate) const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
     /// Each at once.
-    QueryStore,
+    Answers,
     /// None, ever.
     Hangs,
 }

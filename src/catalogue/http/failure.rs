@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::admission::Denial;
+use super::admin_auth::Denial;
 use crate::catalogue::CatalogueError;
 use crate::domain::{FieldFault, Refusal};
 use crate::summary::SummaryError;

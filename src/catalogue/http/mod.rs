@@ -2,7 +2,7 @@
 //! the answer. They decide nothing.
 
 mod admin;
-mod admission;
+mod admin_auth;
 mod body;
 mod docs;
 mod entity_tag;
@@ -25,7 +25,7 @@ use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 
-pub use admission::{AdminTokens, AdminVerifier, Denial};
+pub use admin_auth::{AdminTokens, AdminVerifier, Denial};
 
 use crate::catalogue::Catalogue;
 use crate::domain::ShowId;
@@ -78,7 +78,7 @@ struct MountedApi {
 pub fn routes(api: &Arc<Api>, prefix: &'static str) -> Router {
     let mounted = MountedApi { api: Arc::clone(api), prefix };
     let admin =
-        |methods: MethodRouter<MountedApi>| methods.route_layer(from_fn_with_state(mounted.clone(), admission::admit));
+        |methods: MethodRouter<MountedApi>| methods.route_layer(from_fn_with_state(mounted.clone(), admin_auth::admit));
     let at = |path: &str| format!("{prefix}{path}");
     Router::new()
         .route(&at("/events"), admin(get(admin::list).post(admin::create)))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService as QueryStore};
+use tonic_health::server::{HealthReporter, HealthService as TonicHealthService};
 
 use super::SERVICE_NAMES;
 use crate::health::{Health as Reasons, Status};
@@ -21,7 +21,7 @@ const INGEST: &str = "tallyhouse.v1.IngestService";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The service.
-pub(in crate::transport) type HealthService = HealthServer<QueryStore>;
+pub(in crate::transport) type HealthService = HealthServer<TonicHealthService>;
 
 /// What the service says of itself.
 pub(in crate::transport) struct Health {
@@ -33,7 +33,7 @@ impl Health {
     pub(in crate::transport) async fn new() -> (Self, HealthService) {
         let health = Self { reporter: HealthReporter::new() };
         health.say(ServingStatus::Serving).await;
-        let service = HealthServer::new(QueryStore::from_health_reporter(health.reporter.clone()));
+        let service = HealthServer::new(TonicHealthService::from_health_reporter(health.reporter.clone()));
         (health, service)
     }
 
