@@ -4,10 +4,10 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a directory cannot be used. Each names the path and the setting.
+/// Why a directory cannot be used. Errors name the path and the setting.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another process works in it.
+    /// Another process uses it.
     #[error("the data directory {0} is in use by another tallyhouse: stop that one, or name another with data_dir")]
     InUse(PathBuf),
     /// It is a file.
@@ -31,17 +31,17 @@ pub enum DataDirError {
     },
 }
 
-/// A claimed directory. Dropping it, and the end of the process, releases it.
+/// A locked directory. It is released when this is dropped or the process ends.
 #[derive(Debug)]
 pub struct DataDir {
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory if it is missing, and claims it for this process.
+    /// Creates the directory if it is missing, and locks it for this process.
     ///
     /// # Errors
-    /// When another process has claimed it, or it cannot be made or written.
+    /// If another process has locked it, or it cannot be created or written.
     pub fn claim(dir: &Path) -> Result<Self, DataDirError> {
         if dir.exists() && !dir.is_dir() {
             return Err(DataDirError::NotADirectory(dir.to_owned()));
@@ -57,12 +57,11 @@ impl DataDir {
     }
 }
 
-/// Makes a directory, with those above it, so that they are there after a power
-/// failure: the entry of a directory is durable when the directory that holds it
-/// is synced.
+/// Creates a directory and its parents so that they survive a power failure: the entry of a
+/// directory is durable when its parent has been synced.
 ///
 /// # Errors
-/// When one cannot be made or synced.
+/// If one cannot be created or synced.
 pub fn make_durably(dir: &Path) -> io::Result<()> {
     let holders = holders(dir);
     std::fs::create_dir_all(dir)?;

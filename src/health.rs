@@ -112,16 +112,16 @@ impl Reason {
 /// The state of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Events are taken and counted.
+    /// Events are accepted and counted.
     Ready,
-    /// Events are taken; something else is wrong.
+    /// Events are accepted; something else is wrong.
     Degraded,
     /// Every event is refused.
     Refusing,
 }
 
 impl Status {
-    /// What these reasons come to.
+    /// The status that results from these reasons.
     pub fn of(reasons: &[Reason]) -> Self {
         match reasons.iter().map(|reason| reason.code.effect()).max() {
             None => Self::Ready,
@@ -142,7 +142,7 @@ impl Status {
 
 type Check = Box<dyn Fn() -> Option<Reason> + Send + Sync>;
 
-/// The checks of all parts.
+/// The health checks of all modules.
 #[derive(Default)]
 pub struct Health {
     checks: RwLock<Vec<Check>>,
@@ -163,22 +163,22 @@ impl Health {
     }
 }
 
-/// Remembers for 10 seconds that something was refused for want of room that comes and goes.
+/// Remembers for 10 seconds that a request was refused because a temporary limit was reached.
 #[derive(Debug, Default)]
 pub struct RecentRefusal(Mutex<Option<Instant>>);
 
 impl RecentRefusal {
-    /// Something was refused now.
+    /// Records a refusal.
     pub fn note(&self) {
         *self.0.lock() = Some(Instant::now());
     }
 
-    /// The same kind of request was taken.
+    /// Records that a request of the same kind was accepted.
     pub fn clear(&self) {
         *self.0.lock() = None;
     }
 
-    /// Whether something was refused within the last 10 seconds, and nothing taken since.
+    /// Whether a request was refused within the last 10 seconds, and none accepted since.
     pub fn is_recent(&self) -> bool {
         self.0.lock().is_some_and(|at| at.elapsed() < RECENT)
     }

@@ -13,9 +13,8 @@ const FILE_MODE: u32 = 0o600;
 /// What the owner's group and others may do.
 const OF_OTHERS: u32 = 0o077;
 
-/// Creates a directory with those above it, mode 0700. One that is there and is
-/// open to others is closed to them; where the service does not own it, that is
-/// left to its owner, with a warning.
+/// Creates a directory and its parents with mode 0700. Removes the access of others to an existing
+/// one; if the service does not own it, a warning is logged instead.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)?;
     let mode = path.metadata()?.mode();
@@ -44,7 +43,7 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(true).open(path)
 }
 
-/// Closes a file that is there to others. One that is not there is no error.
+/// Removes the access of others to a file, if it exists.
 pub(crate) fn close_to_others(path: &Path) -> io::Result<()> {
     match path.metadata() {
         Ok(metadata) if metadata.mode() & OF_OTHERS != 0 => {
@@ -56,8 +55,8 @@ pub(crate) fn close_to_others(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Who holds the lock (`flock`) of a file, in words, as far as this machine
-/// tells: "process 4711 (tallyhouse), user id 1000".
+/// The process that holds the lock (`flock`) of a file, as text, if it can be determined: "process
+/// 4711 (tallyhouse), user id 1000".
 pub(crate) fn lock_holder(path: &Path) -> Option<String> {
     let inode = path.metadata().ok()?.ino();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::config::Secret;
 
-/// The secret that a file holds; made at random when there is none yet.
+/// Reads the secret in a file, or creates a random one.
 pub(crate) fn read_or_make_secret(path: &Path) -> io::Result<Secret> {
     match std::fs::read_to_string(path) {
         Ok(secret) => Ok(Secret::new(secret.trim_end().to_owned())),

@@ -58,13 +58,13 @@ const BACKLOG: u32 = 1_024;
 /// Shortest time between two sweeps of the index.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the service does not run.
+/// Why the service cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The configuration is not safe to run with.
     #[error("{0}")]
     Refused(String),
-    /// The port cannot be had.
+    /// The port cannot be opened.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
@@ -83,20 +83,20 @@ pub enum ServerError {
     Part(String),
 }
 
-/// Where the service listens.
+/// The addresses of the service.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// gRPC, grpc-web and REST.
     pub main: SocketAddr,
-    /// The ticketing catalogue alone, if it has a port of its own.
+    /// The ticketing catalogue, if it has a separate port.
     pub ticketing: Option<SocketAddr>,
 }
 
-/// Takes the configured port, without opening it: whoever connects before the
-/// service is ready is refused, and nobody else can take it meanwhile.
+/// Binds the configured port without listening: connections are refused until the service is ready,
+/// and no other process can use the port.
 ///
 /// # Errors
-/// Says why the port cannot be had.
+/// Says why the port cannot be bound.
 pub fn bind(address: SocketAddr) -> Result<TcpSocket, ServerError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -108,8 +108,8 @@ pub fn bind(address: SocketAddr) -> Result<TcpSocket, ServerError> {
     bind().map_err(|source| ServerError::Listen { address, source })
 }
 
-/// Without authentication, whoever reaches the port may read and write
-/// everything: only this machine may.
+/// Without authentication, every caller can read and write everything, so only loopback addresses
+/// are allowed.
 ///
 /// # Errors
 /// Says what to change.
@@ -138,18 +138,17 @@ pub fn check_is_safe(config: &Config) -> Result<(), ServerError> {
 pub struct SqlPort {
     /// It, open already.
     pub listener: TcpListener,
-    /// How much of the embedded engine's sandbox is in force; none where
-    /// ClickHouse is another's. Only of the embedded one, this service makes the
-    /// views of analysts itself.
+    /// The sandbox status of the embedded engine; none for another ClickHouse server. Only for the
+    /// embedded one, the service creates the views of analysts.
     pub engine_sandbox: Option<SandboxStatus>,
 }
 
-/// Runs the service against a ClickHouse until `shutdown`. `ready` is called
-/// with the address once the port is open. Answers are read as `reader`. Where
-/// there is a port for SQL, analysts are served there.
+/// Runs the service against a ClickHouse until `shutdown`. `ready` is called with the address once
+/// the port is open. `reader` reads on behalf of organizations. Analysts are served on the port for
+/// SQL, if there is one.
 ///
 /// # Errors
-/// When a part cannot be started. What was acknowledged stays in the log.
+/// If a component cannot be started. Acknowledged events stay in the log.
 pub async fn run(
     config: Config,
     socket: TcpSocket,
@@ -223,7 +222,7 @@ pub async fn run(
     served.map_err(|error| ServerError::Part(error.to_string()))
 }
 
-/// What ingest, queries and transports are made of.
+/// The components of ingest, queries and transports.
 struct Parts {
     clock: Arc<ArrivalClock>,
     prints: Fingerprinter,
@@ -291,7 +290,7 @@ impl Parts {
         )
     }
 
-    /// What the transports call.
+    /// The application that transports call.
     fn application(
         self,
         config: Config,
@@ -418,7 +417,7 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
     Ok(opened.map_err(|error| ServerError::Part(error.to_string()))??)
 }
 
-/// The keys that former runs have kept.
+/// Opens the store of idempotency keys.
 async fn open_keys(config: &Config) -> Result<KeyStore, ServerError> {
     let failed = |error: std::io::Error| ServerError::Part(error.to_string());
     private_files::create_dir(&config.data_dir).map_err(failed)?;

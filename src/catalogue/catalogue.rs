@@ -13,16 +13,16 @@ use crate::store::{
     CatalogueStore, ChangeOutcome, InsertOutcome, KeptAnswer, KeyUse, NotificationRecord, NotificationState, StoreError,
 };
 
-/// Why something is not done.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    /// Fields are wrong.
+    /// Fields are invalid.
     #[error("validation failed")]
     Invalid(Vec<FieldFault>),
-    /// There is no such show, or not for who asks.
+    /// The show does not exist, or the caller must not see it.
     #[error("there is no such event")]
     NotFound,
-    /// The change is not made.
+    /// The change was refused.
     #[error("the change is refused: {0:?}")]
     Refused(Refusal),
     /// The key was used for another body.
@@ -33,12 +33,12 @@ pub enum CatalogueError {
     Store(#[from] StoreError),
 }
 
-/// A show that a call has made.
+/// The result of creating a show.
 #[derive(Debug)]
 pub struct Created {
-    /// The show as it was made.
+    /// The created show.
     pub show: Show,
-    /// Whether a former call with the same key has made it.
+    /// Whether an earlier call with the same key created it.
     pub is_replayed: bool,
 }
 
@@ -50,8 +50,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The shows of this store. Notifies `changed` when there are notifications to
-    /// send.
+    /// Creates it for this store. Notifies `changed` when there are notifications to send.
     pub fn new(store: Arc<dyn CatalogueStore>, clock: Clock, changed: Arc<Notify>) -> Self {
         Self { store, clock, changed }
     }
@@ -62,7 +61,7 @@ impl Catalogue {
         self.clock.now()
     }
 
-    /// Makes a show; once for a key.
+    /// Creates a show, once for each key.
     ///
     /// # Errors
     /// `Invalid`, `KeyReused`, `Store`.
@@ -120,7 +119,7 @@ impl Catalogue {
         self.store.show(id).await?.ok_or(CatalogueError::NotFound)
     }
 
-    /// A show that the public sees.
+    /// A show for the public.
     ///
     /// # Errors
     /// `NotFound`, also for drafts; `Store`.
@@ -150,7 +149,7 @@ impl Catalogue {
         Ok(self.store.notifications(states, page).await?)
     }
 
-    /// Sends a notification that was given up again.
+    /// Retries a notification that was given up.
     ///
     /// # Errors
     /// `NotFound` when there is no such notification, or it was not given up;

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::domain::Timestamp;
 
-/// Says what time it is.
+/// A clock.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -19,7 +19,7 @@ impl Clock {
         })
     }
 
-    /// One that says what `now` says.
+    /// A clock with the times of `now`.
     pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

@@ -11,25 +11,24 @@ use super::error::QueryError;
 /// ClickHouse when its caller went may begin after the first attempt.
 const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(1)];
 
-/// Cancels queries in the engine, as the service's own user.
+/// Cancels queries in ClickHouse, as the service's own user.
 #[derive(Clone)]
 pub struct QueryCanceller {
     client: Client,
 }
 
 impl QueryCanceller {
-    /// On this server. The user must be allowed `KILL QUERY` and to read
+    /// Creates it for this server. The user must be allowed `KILL QUERY` and to read
     /// `system.processes`.
     pub fn new(endpoint: &Endpoint) -> Self {
         Self { client: endpoint.server_client() }
     }
 
-    /// Cancels these queries, and returns once none of them runs any more.
-    /// ClickHouse counts neither of the two statements among those that run at
-    /// a time.
+    /// Cancels these queries, and returns when none of them is running. ClickHouse counts neither
+    /// of the two statements among those that run at a time.
     ///
     /// # Errors
-    /// When ClickHouse cannot be asked.
+    /// If ClickHouse does not answer.
     pub async fn cancel(&self, query_ids: &[String]) -> Result<(), QueryError> {
         if query_ids.is_empty() {
             return Ok(());

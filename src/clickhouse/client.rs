@@ -6,7 +6,7 @@ use clickhouse::query::Query;
 use super::engine;
 use crate::config::{Config, Secret};
 
-/// Where ClickHouse is, and as whom to speak to it.
+/// The address of ClickHouse, and the user.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Its HTTP address.
@@ -20,7 +20,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The one the configuration names.
+    /// The configured endpoint.
     pub fn configured(config: &Config) -> Self {
         Self {
             url: config.clickhouse_url.clone(),
@@ -30,8 +30,7 @@ impl Endpoint {
         }
     }
 
-    /// The same, as the user that the configuration names for reading; none
-    /// when it names none.
+    /// The endpoint with the configured reader; none if no reader is configured.
     pub fn configured_reader(config: &Config) -> Option<Self> {
         (!config.clickhouse_reader_user.is_empty()).then(|| Self {
             user: config.clickhouse_reader_user.clone(),
@@ -40,7 +39,7 @@ impl Endpoint {
         })
     }
 
-    /// The embedded one, as the user for reading.
+    /// The embedded ClickHouse, with the reader.
     pub fn reader_of_engine(engine: &engine::Endpoint, config: &Config) -> Self {
         Self {
             user: engine.reader_user.clone(),
@@ -49,7 +48,7 @@ impl Endpoint {
         }
     }
 
-    /// The embedded one.
+    /// The embedded ClickHouse, with the service's user.
     pub fn of_engine(engine: &engine::Endpoint, config: &Config) -> Self {
         Self {
             url: engine.url.clone(),
@@ -64,7 +63,7 @@ impl Endpoint {
         self.server_client().with_database(&self.database)
     }
 
-    /// A client for the server, whatever databases it has.
+    /// A client for the server, without a database.
     pub fn server_client(&self) -> Client {
         Client::default()
             .with_url(&self.url)

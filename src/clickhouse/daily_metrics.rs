@@ -14,25 +14,25 @@ use super::query_store::{QueryStore, all, from_seconds};
 use super::ticket::QueryTicket;
 use crate::domain::{CustomValue, MILLIS_PER_DAY, OrgId, Timestamp, Window};
 
-/// The events of one type, or of all that were not named, on one day.
+/// The events of one type, or of all other types, on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeDay {
     /// The day's first moment.
     pub day: Timestamp,
-    /// The type; empty for all that were not named.
+    /// The type; empty for all other types.
     pub event_type: String,
     /// A count.
     pub events: u64,
 }
 
-/// Reads and writes figures by day.
+/// Reads and writes daily metrics.
 pub struct DailyMetrics {
     answers: QueryStore,
     service: Client,
 }
 
 impl DailyMetrics {
-    /// Of this server: read as one user, written as the other.
+    /// Creates it for this server: one user reads, the other writes.
     pub fn new(reader: &Endpoint, service: &Endpoint) -> Self {
         Self { answers: QueryStore::new(reader), service: pinned(service.client()) }
     }
@@ -58,7 +58,7 @@ impl DailyMetrics {
         Ok(rows.into_iter().map(type_day).collect())
     }
 
-    /// The different users of a window of whole days.
+    /// The distinct users of a window of whole days.
     pub async fn active_users(&self, ticket: QueryTicket, org_id: &OrgId, window: Window) -> Result<u64, QueryError> {
         let statement = "SELECT count() FROM (SELECT user_key, user_id FROM user_days \
                    WHERE org_id = {org:String} AND day >= toDate(toDateTime({from:UInt32}, 'UTC')) \
@@ -67,7 +67,7 @@ impl DailyMetrics {
         Ok(self.answers.ask_window(&ticket, statement, org_id, window).fetch_one().await?)
     }
 
-    /// Which of these names values were ever brought for.
+    /// The names among these that have stored values.
     pub async fn known_names(
         &self,
         ticket: QueryTicket,
@@ -98,8 +98,8 @@ impl DailyMetrics {
         Ok(rows.into_iter().map(value).collect())
     }
 
-    /// Keeps values, of which those of the highest version hold. The first has
-    /// this version, the others follow.
+    /// Stores values, of which the highest version is valid. The first has this version, the others
+    /// follow.
     pub async fn put(&self, org_id: &OrgId, values: &[CustomValue], first_version: u64) -> Result<(), QueryError> {
         let row = |(value, version): (&CustomValue, u64)| NewValueRow {
             org_id: org_id.as_str().to_owned(),

@@ -34,14 +34,14 @@ where
     Ok(insert.end().await?)
 }
 
-/// Reads and writes who uses the service.
+/// Reads and writes organizations, users and memberships.
 pub struct DirectoryStore {
     answers: QueryStore,
     service: Client,
 }
 
 impl DirectoryStore {
-    /// Of this server: read as one user, written as the other.
+    /// Creates it for this server: one user reads, the other writes.
     pub fn new(reader: &Endpoint, service: &Endpoint) -> Self {
         Self { answers: QueryStore::new(reader), service: pinned(service.client()) }
     }
@@ -55,7 +55,7 @@ impl DirectoryStore {
         Ok(row.map(|row| row.into_domain(org_id.clone())))
     }
 
-    /// Keeps an organization, in place of those of lower versions.
+    /// Stores an organization, which replaces lower versions.
     pub async fn put_organization(&self, organization: &Organization, version: u64) -> Result<(), QueryError> {
         let Organization { org_id, name, plan, unknown_event_types, created_at, updated_at } = organization.clone();
         let row = NewOrganizationRow {
@@ -80,7 +80,7 @@ impl DirectoryStore {
         Ok(row.map(UserRow::into_domain))
     }
 
-    /// Keeps a user, in place of those of lower versions.
+    /// Stores a user, which replaces lower versions.
     pub async fn put_user(&self, org_id: &OrgId, user: &User, version: u64) -> Result<(), QueryError> {
         let User { user_id, email, name, role, created_at, updated_at } = user.clone();
         let row = NewUserRow {
@@ -126,7 +126,7 @@ impl DirectoryStore {
         Ok(rows.into_iter().map(MemberRow::into_domain).collect())
     }
 
-    /// Keeps a membership, in place of those of lower versions.
+    /// Stores a membership, which replaces lower versions.
     pub async fn put_member(&self, org_id: &OrgId, member: &Member, version: u64) -> Result<(), QueryError> {
         let Member { user_id, role, joined_at } = member.clone();
         let row =
@@ -134,8 +134,7 @@ impl DirectoryStore {
         insert(&self.service, "memberships", std::iter::once(row)).await
     }
 
-    /// The organizations with the most events of a window in whole hours: of
-    /// all organizations there are.
+    /// The organizations with the most events of a window of whole hours, among all organizations.
     pub async fn top_organizations(
         &self,
         ticket: QueryTicket,

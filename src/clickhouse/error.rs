@@ -40,7 +40,7 @@ fn code_of(text: &str) -> Option<u32> {
     after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// What an insert's error means.
+/// Classifies an insert's error.
 pub fn insert_error(error: &ClientError) -> StoreError {
     let text = error.to_string();
     match error {
@@ -51,13 +51,13 @@ pub fn insert_error(error: &ClientError) -> StoreError {
     }
 }
 
-/// Why a question has no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// ClickHouse did not answer.
     #[error("{0}")]
     Unreachable(String),
-    /// ClickHouse has too much to do.
+    /// ClickHouse is overloaded.
     #[error("{0}")]
     Overloaded(String),
     /// ClickHouse did not answer within the time limit of queries.
@@ -66,7 +66,7 @@ pub enum QueryError {
     /// Too many queries of the same organization wait.
     #[error("too many queries of this organization wait already")]
     QueueFull,
-    /// ClickHouse could not make sense of the question, or we of the answer.
+    /// ClickHouse could not process the query, or the answer is invalid.
     #[error("{0}")]
     Failed(String),
 }

@@ -24,7 +24,7 @@ pub struct EventTypeStore {
 /// The latest version of a type of some organization.
 #[derive(Debug, Row, Deserialize)]
 pub struct LatestRow {
-    /// The organization, as the table has it.
+    /// The organization's id.
     pub org_id: String,
     /// The type.
     pub r#type: String,
@@ -35,8 +35,8 @@ pub struct LatestRow {
 }
 
 impl EventTypeStore {
-    /// On this server. Questions about one organization are asked as `reader`.
-    /// An insert may take so long.
+    /// Creates it for this server. Queries about one organization run as `reader`. An insert may
+    /// take up to `wait_max`.
     pub fn new(endpoint: &Endpoint, reader: &Endpoint, wait_max: Duration) -> Self {
         Self { writer: pinned(endpoint.client()), reader: reader.client(), wait_max }
     }
@@ -59,8 +59,8 @@ impl EventTypeStore {
         Ok(ticket.put_on(self.writer.query_raw(statement)).fetch_all().await?)
     }
 
-    /// What each organization wants done with events of unknown types; those
-    /// that are not named accept them.
+    /// The handling of events of unregistered types by each organization; the default is to accept
+    /// them.
     pub async fn policies(&self, ticket: QueryTicket) -> Result<Vec<(String, UnknownTypes)>, QueryError> {
         let statement = "SELECT org_id, toString(argMax(unknown_event_types, version)) AS unknown_types \
              FROM organizations GROUP BY org_id";
@@ -104,8 +104,7 @@ impl EventTypeStore {
         Ok(rows.into_iter().map(|row| row.into_domain(event_type)).collect())
     }
 
-    /// Adds a version. It is durable when this returns; on an error it may or
-    /// may not be there.
+    /// Adds a version. It is durable when this returns; after an error it may or may not be stored.
     pub async fn insert(&self, org_id: &OrgId, version: &StoredVersion) -> Result<(), QueryError> {
         let mut row = Vec::with_capacity(version.schema.len() + 256);
         put_string(&mut row, org_id.as_str());

@@ -42,13 +42,13 @@ const MIGRATIONS: [(&str, &str); 19] = migrations![
     "0019_drop_organization_views",
 ];
 
-/// Why the schema cannot be brought up to date.
+/// Why the schema cannot be migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// ClickHouse does not answer, or refuses. It is worth trying again.
+    /// ClickHouse does not answer, or refuses. Can be retried.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// Somebody must change something first.
+    /// The operator must change something first.
     #[error(transparent)]
     ForeignTtl(#[from] ForeignTtl),
 }
@@ -59,10 +59,10 @@ impl From<clickhouse::error::Error> for MigrateError {
     }
 }
 
-/// Brings the schema up to date.
+/// Applies missing migrations.
 ///
 /// # Errors
-/// When ClickHouse does not do it, or when the table of events has a TTL.
+/// If ClickHouse refuses, or if the table `events` has a foreign TTL.
 pub async fn migrate(endpoint: &Endpoint) -> Result<(), MigrateError> {
     let client = pinned(endpoint.server_client());
     let applied = applied(&client, endpoint).await?;

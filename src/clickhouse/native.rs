@@ -44,10 +44,10 @@ pub(super) struct Block<'a, const N: usize> {
     pub(super) bytes: usize,
 }
 
-/// The block that begins the bytes; none when they end within it.
+/// The block at the start of the bytes; none if it is incomplete.
 ///
 /// # Errors
-/// `Failed` when it is no block of such columns.
+/// `Failed` if it is not a block of such columns.
 pub(super) fn block<'a, const N: usize>(
     bytes: &'a [u8],
     types: &[Number; N],
@@ -78,9 +78,9 @@ pub(super) fn block<'a, const N: usize>(
 
 /// Why a block cannot be read.
 enum Stop {
-    /// The bytes end within it.
+    /// The block is incomplete.
     Ended,
-    /// It is none.
+    /// It is not a block.
     Malformed,
 }
 

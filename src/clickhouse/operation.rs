@@ -8,8 +8,8 @@ use clickhouse::Client;
 use crate::instruments;
 use crate::trace::{self, Calls, FutureExt as _, KeyValue, Part};
 
-/// A client whose requests carry the current trace to ClickHouse, so that its
-/// own `system.opentelemetry_span_log` goes on with it.
+/// A client whose requests carry the current trace to ClickHouse, so that its own
+/// `system.opentelemetry_span_log` continues the trace.
 pub(super) fn traced(client: Client) -> Client {
     trace::headers().into_iter().fold(client, |client, (name, value)| client.with_header(name, value))
 }
@@ -17,7 +17,7 @@ pub(super) fn traced(client: Client) -> Client {
 /// One kind of request.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
-    /// Its span's name: what it does, and to what.
+    /// The name of its span: the operation and its target.
     pub name: &'static str,
     /// What it does.
     pub operation: &'static str,
@@ -31,7 +31,7 @@ pub(super) const LOOKUP: Operation = Operation { name: "LOOKUP events", operatio
 pub const SELECT: Operation = Operation { name: "SELECT", operation: "SELECT" };
 
 impl Operation {
-    /// Does it, on behalf of the current call or of these.
+    /// Runs the operation, on behalf of the current call or of these.
     pub async fn measured<T, E>(
         self,
         calls: &Calls,

@@ -13,7 +13,7 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// Longest a ClickHouse may take to answer before it counts as down.
 const PING_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Asks one ClickHouse.
+/// Checks one ClickHouse.
 #[derive(Clone, Debug)]
 pub struct Pinger {
     client: reqwest::Client,
@@ -21,10 +21,9 @@ pub struct Pinger {
 }
 
 impl Pinger {
-    /// Asks the ClickHouse with this base URL, as in `http://127.0.0.1:8123`.
-    /// It is connected to directly, whatever proxy the environment names, as
-    /// the queries are; each time anew, as ClickHouse would wait at its end for
-    /// a connection kept open.
+    /// Creates a pinger for the ClickHouse with this base URL, as in `http://127.0.0.1:8123`. It is
+    /// connected to directly, whatever proxy the environment names, as the queries are; each time
+    /// anew, as ClickHouse would wait at its end for a connection kept open.
     pub fn new(url: &str) -> Result<Self, reqwest::Error> {
         // Without TLS, as the queries are: no certificates need be there.
         let client = reqwest::Client::builder().tls_certs_only([]).no_proxy();
@@ -32,7 +31,7 @@ impl Pinger {
         Ok(Self { client, url: format!("{}/ping", url.trim_end_matches('/')) })
     }
 
-    /// Whether it answers now.
+    /// Whether it answers.
     pub async fn answers(&self) -> bool {
         let Ok(response) = self.client.get(&self.url).send().await else { return false };
         let is_answer = response.status().is_success();
@@ -40,8 +39,7 @@ impl Pinger {
         is_answer && response.bytes().await.is_ok()
     }
 
-    /// Asks every second, for as long as somebody holds the receiver. It holds
-    /// `false` until the first answer.
+    /// Checks every second while the receiver exists. The value is `false` until the first answer.
     pub fn watch(self) -> watch::Receiver<bool> {
         let (up, watched) = watch::channel(false);
         tokio::spawn(self.keep_asking(up));

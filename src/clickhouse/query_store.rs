@@ -35,13 +35,13 @@ const EVENT_COLUMNS: &str = "event_id, type, campaign_id, creative_id, source, u
      toUnixTimestamp64Milli(occurred_at) AS millis, seq, properties, schema_version, \
      toUnixTimestamp64Micro(received_at) AS received";
 
-/// Asks ClickHouse. Every method is one question about one organization.
+/// Reads the rollups and events. Every method is one query about one organization.
 pub struct QueryStore {
     client: Client,
 }
 
 impl QueryStore {
-    /// Of this server.
+    /// Creates it for this server.
     pub fn new(endpoint: &Endpoint) -> Self {
         Self { client: endpoint.client() }
     }
@@ -86,8 +86,8 @@ impl QueryStore {
         Ok(buckets(all(query).await?))
     }
 
-    /// The users with the most events of a window in whole minutes, with up to
-    /// so many questions at a time.
+    /// The users with the most events of a window in whole minutes, with up to this many queries at
+    /// a time.
     pub async fn top_users(
         &self,
         ticket: QueryTicket,
@@ -136,9 +136,8 @@ impl QueryStore {
         Ok(rows.into_iter().map(|row| DayCount { day: from_seconds(row.start), users: row.users }).collect())
     }
 
-    /// Events, newest first. Should somebody else have written an id into the
-    /// raw table again, it is shown once. (Not by `FINAL`, which would merge
-    /// the whole window for the sake of one page.)
+    /// Events, newest first. An id that another program has written again is returned once.
+    /// (Without `FINAL`, which would merge the whole window for one page.)
     pub async fn list_events(
         &self,
         ticket: QueryTicket,

@@ -19,12 +19,12 @@ const WRAP_MILLIS: i64 = (1 << 32) * 1_000;
 /// How far the clock that a TTL went by may be off.
 const TTL_CLOCK_OFF_MILLIS: i64 = MILLIS_PER_HOUR;
 
-/// How far the deletion of a period has come.
+/// The state of the deletion of a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeletionState {
-    /// Its events are refused from now on.
+    /// Its events are rejected from now on.
     Announced,
-    /// Its events may be gone.
+    /// Its events may have been deleted.
     Deleted,
 }
 
@@ -42,7 +42,7 @@ impl DeletionState {
 pub struct DeletedPeriod {
     /// The period.
     pub period: Period,
-    /// How far it has come.
+    /// Its state.
     pub state: DeletionState,
     /// How long ago it was announced.
     pub age: Duration,
@@ -77,7 +77,7 @@ pub struct RetentionStore {
 }
 
 impl RetentionStore {
-    /// On this server.
+    /// Creates it for this server.
     pub fn new(endpoint: &Endpoint) -> Self {
         Self { client: pinned(endpoint.client()) }
     }
@@ -85,7 +85,7 @@ impl RetentionStore {
     /// The periods that are recorded as announced or deleted.
     ///
     /// # Errors
-    /// When ClickHouse cannot be asked.
+    /// If ClickHouse does not answer.
     pub async fn deleted_periods(&self) -> Result<Vec<DeletedPeriod>, QueryError> {
         let statement = "SELECT toUnixTimestamp64Milli(starts_at) AS from, toUnixTimestamp64Milli(ends_at) AS to, \
              max(state = 'deleted') AS is_deleted, \
@@ -98,7 +98,7 @@ impl RetentionStore {
     /// The months that have events.
     ///
     /// # Errors
-    /// When ClickHouse cannot be asked.
+    /// If ClickHouse does not answer.
     pub async fn stored_months(&self) -> Result<StoredMonths, QueryError> {
         let statement = "SELECT toUnixTimestamp64Milli(now64(3)) AS now, \
              arraySort(groupUniqArray(toUInt32OrZero(partition_id))) AS numbers \
@@ -107,19 +107,19 @@ impl RetentionStore {
         Ok(StoredMonths { now: Timestamp::from_millis(row.now), numbers: row.numbers })
     }
 
-    /// Records how far a period has come.
+    /// Records the state of a period.
     ///
     /// # Errors
-    /// When it is not known whether it was recorded.
+    /// If it is unknown whether it was recorded.
     pub async fn record(&self, period: Period, state: DeletionState, days: u32) -> Result<(), QueryError> {
         let statement = insert_period("deleted_periods", period, state, days, "retention");
         Ok(self.client.query_raw(&statement).with_setting("async_insert", "0").execute().await?)
     }
 
-    /// Deletes the events of a month, and says how many rows there were.
+    /// Deletes the events of a month, and returns the number of rows.
     ///
     /// # Errors
-    /// When it is not known whether they are deleted.
+    /// If it is unknown whether they were deleted.
     pub async fn delete_month(&self, number: u32) -> Result<u64, QueryError> {
         let count = format!(
             "SELECT sum(rows) FROM system.parts \
@@ -168,8 +168,8 @@ pub struct ForeignTtl {
     expression: String,
 }
 
-/// Takes the TTL away that versions before 0.2 have set, and records of which
-/// periods it may have deleted events.
+/// Removes the TTL that versions before 0.2 have set, and records the periods whose events it may
+/// have deleted.
 pub(super) async fn remove_ttl(client: &Client, database: &str) -> Result<Result<(), ForeignTtl>, QueryError> {
     let statement = format!(
         "SELECT engine_full, toUnixTimestamp64Milli(now64(3)) FROM system.tables \

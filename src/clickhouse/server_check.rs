@@ -21,13 +21,13 @@ const HTTP_PARAMETER: &str = "wait_end_of_query";
 /// (`READONLY`, and `SETTING_CONSTRAINT_VIOLATION`).
 const CONSTRAINT_CODES: [&str; 2] = ["Code: 164.", "Code: 452."];
 
-/// Why the server is not used.
+/// Why the server cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerCheckError {
-    /// It does not answer. It is worth trying again.
+    /// ClickHouse does not answer. Can be retried.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// Somebody must change something first.
+    /// The operator must change something first.
     #[error("this ClickHouse cannot be used: {}", .0.join("; "))]
     Unmet(Vec<String>),
 }
@@ -45,8 +45,7 @@ struct TableRow {
     engine_full: String,
 }
 
-/// Checks the version and the settings. To be called before the schema is
-/// brought up to date.
+/// Checks the version and the settings. Call it before the migrations.
 ///
 /// # Errors
 /// Says what to change.

@@ -66,7 +66,7 @@ pub(crate) const INSERT_SETTINGS: [(&str, &str); 19] = [
 /// then not inserted again by their tokens alone.
 const INSERT_RULES: u32 = 1;
 
-/// Tokens that every table must remember at least.
+/// Smallest number of tokens that every table must remember.
 pub(crate) const TOKENS_REMEMBERED: u64 = 10_000;
 /// Blocks after which a token may have been forgotten: what is counted is the
 /// blocks of all tables together.
@@ -103,7 +103,7 @@ pub struct ClickHouseStore {
 }
 
 impl ClickHouseStore {
-    /// On this server. Reads within the bounds of `look_ups`.
+    /// Creates it for this server. `look_ups` limits its reads.
     pub fn new(endpoint: &Endpoint, look_ups: Arc<QueryLimiter>) -> Self {
         Self { client: pinned(endpoint.client()), repairs: AuditStore::new(endpoint), look_ups }
     }

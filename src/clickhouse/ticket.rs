@@ -20,7 +20,7 @@ const ENGINE_GRACE: Duration = Duration::from_secs(1);
 /// Longest that the service reads its own records.
 const OWN_READ_MAX: Duration = Duration::from_secs(60);
 
-/// The right to ask ClickHouse one thing, in one query or several.
+/// The ticket of an operation that reads from ClickHouse, in one query or several.
 #[derive(Clone, Debug)]
 pub struct QueryTicket(Arc<Inner>);
 
@@ -61,7 +61,7 @@ impl QueryTicket {
         self.settings().into_iter().fold(query, |query, (name, value)| query.with_setting(name, value))
     }
 
-    /// The ids of all queries that were made under it.
+    /// The ids of all queries with this ticket.
     pub(crate) fn query_ids(&self) -> Vec<String> {
         (0..self.0.queries.load(Ordering::Relaxed)).map(|number| self.query_id(number)).collect()
     }

@@ -9,8 +9,8 @@ use crate::domain::OrgId;
 const CLAIM_BYTES_MAX: usize = 256;
 
 impl ConfigArgs {
-    /// A key that was meant to be given and is empty, as from a variable that
-    /// was not filled in, must not mean that there is no authentication.
+    /// Refuses empty keys, for example from an unset variable: they must not turn off
+    /// authentication.
     pub(super) fn check_keys_are_not_empty(&self) -> Result<(), ConfigError> {
         let secret = self.auth_hs256_secret.as_ref().map(|secret| secret.expose());
         for (setting, value) in [
@@ -28,7 +28,7 @@ impl ConfigArgs {
 }
 
 impl Config {
-    /// What would be less safe than it looks.
+    /// Refuses combinations that are less safe than they seem.
     pub(super) fn check_authentication(&self) -> Result<(), ConfigError> {
         let wrong = |setting, message: String| Err(ConfigError::OutOfBounds { setting, message });
         let given = self.key_settings();
@@ -73,7 +73,7 @@ impl Config {
         self.auth_scope_claims.split(',').map(str::trim).collect()
     }
 
-    /// Whose cursors and questions are taken.
+    /// Checks the settings of cursors and the operator.
     pub(super) fn check_tenancy(&self) -> Result<(), ConfigError> {
         self.cursor_secret.check_can_sign("cursor_secret")?;
         self.analyst_secret.check_can_sign("analyst_secret")?;
@@ -88,12 +88,12 @@ impl Config {
         Ok(())
     }
 
-    /// Where analysts are served, if that is named.
+    /// The address for analysts, if one is configured.
     pub fn sql_address(&self) -> Option<SocketAddr> {
         self.sql_listen.parse().ok()
     }
 
-    /// The organization of those who run the service, if one is named.
+    /// The operator's organization, if one is configured.
     pub fn operator(&self) -> Option<OrgId> {
         OrgId::parse(&self.operator_org_id)
     }
@@ -111,7 +111,7 @@ impl Config {
         .collect()
     }
 
-    /// Whether callers must show a token.
+    /// Whether callers require a token.
     pub fn has_authentication(&self) -> bool {
         !self.key_settings().is_empty()
     }

@@ -6,12 +6,12 @@ use std::str::FromStr;
 use axum::http::{HeaderValue, Uri};
 use serde::{Deserialize, Deserializer, de};
 
-/// Where browsers' pages may come from.
+/// The allowed origins of web pages.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// Anywhere.
+    /// Any origin.
     Any,
-    /// From these.
+    /// These origins.
     These(Vec<HeaderValue>),
 }
 

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer};
 use super::{Config, ConfigError};
 use crate::domain::OrgId;
 
-/// On, off, or whatever is usual for the command.
+/// On, off, or the default of the command.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Switch {
-    /// Nobody has said.
+    /// Not set.
     #[default]
     Unset,
     /// On.
@@ -23,7 +23,7 @@ pub enum Switch {
 }
 
 impl Switch {
-    /// Whether it is on, where nobody has said `usually`.
+    /// Whether it is on; `usually` if it is not set.
     pub const fn is_on(self, usually: bool) -> bool {
         match self {
             Self::Unset => usually,
@@ -103,7 +103,7 @@ impl Config {
         tokens.map(str::trim).filter(|token| !token.is_empty()).collect()
     }
 
-    /// What would not do what it says.
+    /// Checks the settings of the ticketing catalogue.
     pub(super) fn check_ticketing(&self) -> Result<(), ConfigError> {
         let wrong = |setting, message: &str| Err(ConfigError::OutOfBounds { setting, message: message.to_owned() });
         let has_address = !self.ticketing_listen.is_empty();

@@ -16,7 +16,7 @@ pub(super) struct Checked {
     pub(super) log: Arc<Log>,
     /// The ids in memory.
     pub(super) index: Arc<Index>,
-    /// The time.
+    /// The clock.
     pub(super) clock: Arc<ArrivalClock>,
     /// Calls with idempotency keys.
     pub(super) calls: Arc<IdempotentIngest>,

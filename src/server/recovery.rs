@@ -18,8 +18,7 @@ const START_PAUSE: Duration = Duration::from_millis(200);
 /// Attempts at start between two log lines.
 const ATTEMPTS_PER_LINE: u32 = 25;
 
-/// Waits for ClickHouse, brings its schema up to date, and fills the index:
-/// from then on the service knows what it must not count again.
+/// Waits for ClickHouse, applies migrations, and fills the index with known ids.
 pub(super) async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
     let Parts { index, log, .. } = parts;
     for attempt in 0_u32.. {

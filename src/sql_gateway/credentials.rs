@@ -14,18 +14,18 @@ use crate::clickhouse::analysts::{self, AnalystKey};
 use crate::config::{Config, Secret};
 use crate::domain::OrgId;
 
-/// What an analyst logs in with, for whoever can read the data directory.
+/// The SQL credentials of an analyst.
 #[derive(Debug)]
 pub struct Login {
     /// The user.
     pub user: String,
-    /// The password; none where none is asked for.
+    /// The password; none if none is required.
     pub password: Option<Secret>,
     /// The database, as analysts call it.
     pub database: String,
 }
 
-/// How an organization's analyst logs in, or the one of all.
+/// The credentials of an organization's analyst, or of the analyst of all organizations.
 pub fn login(config: &Config, key: &AnalystKey, org_id: Option<&OrgId>) -> Login {
     let Scope { user, shown_database, .. } = Scope::new(config, org_id);
     let needs_password = org_id.is_some() || config.has_authentication();
@@ -33,7 +33,7 @@ pub fn login(config: &Config, key: &AnalystKey, org_id: Option<&OrgId>) -> Login
     Login { user, password, database: shown_database }
 }
 
-/// The name an analyst logs in by.
+/// The user name of an analyst.
 pub(super) fn user(org_id: Option<&OrgId>) -> String {
     org_id.map_or_else(|| "analyst".to_owned(), |org_id| format!("analyst_{}", org_id.as_str()))
 }
@@ -50,7 +50,7 @@ pub(super) struct Principal {
     password_sha256: Option<[u8; 32]>,
 }
 
-/// Everybody who can log in.
+/// All analysts who can log in.
 #[derive(Debug)]
 pub(super) struct AnalystLogins {
     by_user: HashMap<String, std::sync::Arc<Principal>>,
@@ -94,7 +94,7 @@ impl AnalystLogins {
     }
 }
 
-/// Whether nobody stands between the caller and this port, and the caller is here.
+/// Whether the caller is on this machine, without a proxy in between.
 fn is_from_this_machine(headers: &HeaderMap, peer: IpAddr) -> bool {
     let came_through_a_proxy =
         headers.contains_key(FORWARDED) || headers.contains_key(VIA) || headers.contains_key("x-forwarded-for");

@@ -18,7 +18,7 @@ use super::{ANSWER_WAIT_MAX, GRACE, response};
 use crate::clickhouse::client::Endpoint;
 use crate::config::Config;
 
-/// Longest the killing of a statement may take, until it has ended.
+/// Longest wait for a killed statement to end.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Most bytes of an error that are read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
@@ -33,7 +33,7 @@ pub(super) struct StatementRunner {
     tasks: TaskTracker,
 }
 
-/// A statement that may run.
+/// A checked statement.
 pub(super) struct Statement<'a> {
     pub principal: &'a Principal,
     pub sql: String,
@@ -56,7 +56,7 @@ impl StatementRunner {
         Ok(Self { client, endpoint, run_max: Duration::from_secs(config.analyst_seconds_max) + GRACE, tasks })
     }
 
-    /// Runs a statement. Its turn ends when it has ended in ClickHouse.
+    /// Runs a statement. Its permit is released when it has ended in ClickHouse.
     ///
     /// # Errors
     /// What ClickHouse refused, or that it does not answer.

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::service::Service;
 
-/// Connections at a time. Further ones are closed at once.
+/// Largest number of connections. Further ones are closed at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Longest the head of a request may take, and a connection may be idle.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest a stop waits for statements that run. Then they are ended.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Answers until `stop`; then what is under way is finished.
+/// Serves until `stop`; running requests are finished.
 pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, tasks: TaskTracker, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {

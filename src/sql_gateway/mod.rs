@@ -45,7 +45,7 @@ use crate::config::Config;
 const STATEMENT_BYTES_MAX: usize = 256 << 10;
 /// Longest a request's body may take to arrive.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Longest an answer may take to be read by its caller, once it is there.
+/// Longest time for a caller to read an answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Time beyond a statement's own limit after which it is given up and killed.
 const GRACE: Duration = Duration::from_secs(5);

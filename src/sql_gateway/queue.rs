@@ -29,7 +29,7 @@ struct AnalystLimits {
     waiting: Arc<Semaphore>,
 }
 
-/// The right to run a statement. Dropping it lets the next one run.
+/// A permit to run a statement. Dropping it lets the next one run.
 #[derive(Debug)]
 pub(super) struct RunPermit {
     _of_one: OwnedSemaphorePermit,

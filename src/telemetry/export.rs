@@ -29,12 +29,11 @@ const ATTRIBUTES_MAX: u32 = 32;
 pub struct Export(Option<SdkTracerProvider>);
 
 impl Export {
-    /// Begins to send spans to the collector that is named in the settings, or
-    /// else in OpenTelemetry's own variables. Call it within the runtime.
+    /// Starts the export of spans to the collector in the settings, or in OpenTelemetry's own
+    /// variables. Call it within the runtime.
     ///
     /// # Errors
-    /// Says why the collector cannot be spoken to at all. (One that is just away
-    /// is no error.)
+    /// Says why the exporter cannot be created. (An unreachable collector is not an error.)
     pub fn start(config: &Config) -> Result<Self, TelemetryError> {
         let Some(endpoint) = endpoint(config)? else { return Ok(Self(None)) };
         let exporter = SpanExporter::builder()
@@ -57,7 +56,7 @@ impl Export {
         Ok(Self(Some(provider)))
     }
 
-    /// Sends what waits, for a few seconds at most. Blocks.
+    /// Exports waiting spans, for a few seconds at most. Blocking.
     pub fn end(self) {
         let Some(provider) = self.0 else { return };
         if let Err(error) = provider.shutdown_with_timeout(EXPORT_WAIT_MAX) {

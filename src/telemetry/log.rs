@@ -15,7 +15,7 @@ use crate::ingest::outcome::{Outcome, OutcomeSink};
 /// names them.
 const EXPORTER: &str = "opentelemetry";
 
-/// Why log lines cannot be written.
+/// Why telemetry cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TelemetryError(pub(super) String);

@@ -69,7 +69,7 @@ fn count_wrong(counter: &Counter<u64>, rollup: Rollup, under: u64, over: u64) {
     }
 }
 
-/// Which build this is.
+/// The labels of the build.
 fn build() -> [KeyValue; 2] {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     [KeyValue::new("version", env!("CARGO_PKG_VERSION")), KeyValue::new("profile", profile)]
@@ -102,7 +102,7 @@ impl Metrics {
         Ok(Self { registry, events, verdicts, audit, calls, instruments })
     }
 
-    /// Shows the state of the log and the index from now on.
+    /// Registers the metrics of the log and the index.
     pub fn observe(&self, log: &Log, index: &Arc<Index>, clock: &Arc<ArrivalClock>) {
         type Figure = (&'static str, fn(&Segments) -> u64);
         let figures: [Figure; 4] = [
@@ -125,7 +125,7 @@ impl Metrics {
         self.instruments.observed("tallyhouse.index.ids", move || ids.ids() as u64);
     }
 
-    /// Shows the rate limits from now on.
+    /// Registers the metrics of rate limits.
     pub fn observe_limits(&self, limits: &Arc<RateLimits>) {
         let of = Arc::clone(limits);
         #[allow(clippy::cast_precision_loss, reason = "exact up to 2^53")]
@@ -138,7 +138,7 @@ impl Metrics {
         });
     }
 
-    /// Shows the reasons of health from now on.
+    /// Registers the metrics of health reasons.
     pub fn observe_health(&self, health: &Arc<Health>) {
         let health = Arc::clone(health);
         self.instruments.observed_by("tallyhouse.health.reason", move |show| {
@@ -150,12 +150,12 @@ impl Metrics {
         });
     }
 
-    /// Shows whether ClickHouse answers from now on.
+    /// Registers the metric of ClickHouse's availability.
     pub fn observe_clickhouse(&self, is_up: watch::Receiver<bool>) {
         self.instruments.observed("tallyhouse.clickhouse.up", move || u64::from(*is_up.borrow()));
     }
 
-    /// Shows how many calls are under way from now on.
+    /// Registers the metric of calls in flight.
     pub fn observe_calls(&self, in_flight: impl Fn() -> usize + Send + Sync + 'static) {
         self.instruments.observed("tallyhouse.requests.in_flight", move || in_flight() as u64);
     }
@@ -182,12 +182,12 @@ impl Metrics {
         self.audit.last.record(u64::try_from(now.millis() / 1_000).unwrap_or_default(), &[]);
     }
 
-    /// The audit has added events to a rollup, and taken some away.
+    /// Records the changes of a repair.
     pub fn repaired(&self, rollup: Rollup, added: u64, taken: u64) {
         count_wrong(&self.audit.repaired, rollup, added, taken);
     }
 
-    /// Everything, in Prometheus's text format.
+    /// All metrics, in Prometheus's text format.
     ///
     /// # Errors
     /// Says why it cannot be written.

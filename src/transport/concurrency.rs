@@ -25,7 +25,7 @@ use super::connections::Connection;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
 
-/// How long a refused caller is told to wait.
+/// The `retry_after` of refused calls.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Watchers of health and reflection streams at a time, and on one connection.
 const PROBES_MAX: usize = 64;

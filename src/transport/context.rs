@@ -14,26 +14,26 @@ use super::grpc::methods::Methods;
 use crate::domain::Error;
 use crate::health::{Reason, ReasonCode};
 
-/// How long the caller of a stopping service is told to wait.
+/// The `retry_after` of a stopping service.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The state that all requests of a server share.
 pub(super) struct TransportContext {
-    /// What requests are about.
+    /// The application.
     pub(super) app: Arc<Application>,
-    /// When streams end.
+    /// The end of streams.
     pub(super) drain: Drain,
-    /// The names of methods.
+    /// Interned method names.
     pub(super) methods: Methods,
 }
 
-/// The promise to wait for a stream when the service stops.
+/// A permit of a stream. The service waits for it when it stops.
 pub(super) struct StreamPermit {
     _token: TaskTrackerToken,
 }
 
 impl TransportContext {
-    /// Serves this application.
+    /// Creates it for this application.
     pub(super) fn new(app: Arc<Application>) -> Arc<Self> {
         let drain = Drain::new(app.config.connection_age_ms_max);
         let is_stopping = drain.watch();
@@ -42,8 +42,8 @@ impl TransportContext {
         Arc::new(Self { app, drain, methods: Methods::default() })
     }
 
-    /// Counts a question against its organization's limit. (Events are counted
-    /// when they turn out to be new.)
+    /// Charges a query to its organization's rate limit. (Events are charged when they turn out to
+    /// be new.)
     ///
     /// # Errors
     /// `Limited`.
@@ -54,7 +54,7 @@ impl TransportContext {
         }
     }
 
-    /// Lets a request that has been let in go on as a stream.
+    /// Begins a stream for an admitted request.
     ///
     /// # Errors
     /// `Unavailable` when the service is stopping, `Exhausted` when there are as
@@ -70,7 +70,7 @@ impl TransportContext {
     }
 }
 
-/// Says that the service is stopping.
+/// The error of a stopping service.
 pub(super) fn stopping() -> Error {
     Error::unavailable("the service is stopping", RETRY_AFTER)
 }

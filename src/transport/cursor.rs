@@ -23,7 +23,7 @@ const CURSOR_BYTES_MAX: usize = 2 << 10;
 /// The file in the data directory that keeps the key, where none is configured.
 const KEY_FILE: &str = "cursor-key";
 
-/// Writes and reads cursors.
+/// Creates and parses cursors.
 pub struct Cursors {
     keyed: Hmac<Sha256>,
 }

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Ends streams in good order. A stream that is told to end reads no more
-/// requests, answers those it has read, and ends with OK.
+/// Ends streams gracefully. A stream that is told to end reads no more requests, answers those it
+/// has read, and ends with OK.
 pub(super) struct Drain {
     stopping: CancellationToken,
     streams: TaskTracker,

@@ -5,17 +5,17 @@ use tonic::Code;
 
 use crate::domain::ErrorCode;
 
-/// An error's names.
+/// The codes of an error.
 pub(super) struct WireCodes {
     /// The gRPC status.
     pub(super) grpc: Code,
     /// The HTTP status.
     pub(super) http: StatusCode,
-    /// The code in JSON and in google.rpc.ErrorInfo. It never changes.
+    /// The code in JSON and in google.rpc.ErrorInfo. Stable.
     pub(super) code: &'static str,
 }
 
-/// How an error is named on the wire.
+/// The codes of an error on the wire.
 pub(super) const fn names(code: ErrorCode) -> WireCodes {
     let (grpc, http, code) = match code {
         ErrorCode::Invalid => (Code::InvalidArgument, StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR"),

@@ -58,42 +58,41 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tallyhouse.binpb"));
 }
 
-/// What the transports call.
+/// The application that transports call.
 pub struct Application {
-    /// Every limit.
+    /// The configuration.
     pub config: Config,
-    /// The time.
+    /// The clock.
     pub clock: Arc<ArrivalClock>,
-    /// Who may do what.
+    /// Authentication.
     pub callers: Callers,
-    /// Events in.
+    /// Send events.
     pub pipeline: Arc<Pipeline>,
-    /// Events in, by calls that can be repeated.
+    /// Ingest with idempotency keys.
     pub repeatable_calls: Arc<IdempotentIngest>,
-    /// What events must look like. The pipeline must have the same.
+    /// Event types; the same as in the pipeline.
     pub event_types: Arc<EventTypes>,
-    /// How much each organization and user may do.
+    /// Rate limits.
     pub limits: Arc<RateLimits>,
-    /// Answers out.
+    /// Queries.
     pub queries: Queries,
     /// Organizations, users, memberships.
     pub directory: Directory,
-    /// Where lists go on.
+    /// Cursors of lists.
     pub cursors: Cursors,
-    /// Whether the rollups are right.
+    /// The audit.
     pub auditor: Arc<Auditor>,
     /// The segments that are not in ClickHouse yet.
     pub log: Arc<Log>,
-    /// Verdicts as they are made, for those who watch. The same tail must be
-    /// among the pipeline's outcome sinks.
+    /// The live tail of verdicts; also one of the pipeline's outcome sinks.
     pub tail: Arc<LiveTail>,
     /// The ticketing catalogue, if it is on.
     pub ticketing: Option<Arc<tallyhouse_catalogue::http::Api>>,
     /// Why events are refused or counted late.
     pub health: Arc<Health>,
-    /// What the service counts of itself.
+    /// Metrics of the service.
     pub metrics: Arc<Metrics>,
-    /// Whether ClickHouse answered when it was last asked something.
+    /// Whether ClickHouse answered the last check.
     pub clickhouse_up: watch::Receiver<bool>,
     /// How much of the embedded engine's sandbox is in force; none where ClickHouse is
     /// another's.

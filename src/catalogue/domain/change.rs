@@ -10,16 +10,16 @@ use super::timestamp::Timestamp;
 /// What is said of any other field.
 const NOT_CHANGEABLE: &str = "cannot be changed; the fields that can are status and internalNotes";
 
-/// What is to be changed.
+/// A change of a show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShowChange {
-    /// The status to have then.
+    /// The new status.
     pub status: Option<Status>,
-    /// The notes to have then; the inner none removes them.
+    /// The new notes; the inner none removes them.
     pub internal_notes: Option<Option<InternalNotes>>,
 }
 
-/// Why a change is not made.
+/// Why a change is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The show cannot go from one status to the other.
@@ -33,10 +33,10 @@ pub enum Refusal {
     Outdated,
 }
 
-/// What a change comes to.
+/// The decision on a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The show is so already.
+    /// Nothing changes.
     Keep,
     /// The show is replaced.
     Replace {
@@ -45,15 +45,15 @@ pub enum Decision {
         /// The notifications of the change.
         notifications: Vec<Notification>,
     },
-    /// It is not made.
+    /// The change is refused.
     Refuse(Refusal),
 }
 
 impl ShowChange {
-    /// Judges the fields.
+    /// Validates the fields.
     ///
     /// # Errors
-    /// Every field at fault.
+    /// Every invalid field.
     pub fn parse(mut fields: Fields) -> Result<Self, Vec<FieldFault>> {
         let status = fields.text("status", false, Status::EXPECTED, Status::parse);
         let internal_notes = fields.text_or_null("internalNotes", InternalNotes::EXPECTED, InternalNotes::parse);
@@ -61,8 +61,7 @@ impl ShowChange {
         Ok(Self { status, internal_notes })
     }
 
-    /// Decides what the change comes to, for a show in one of the `expected`
-    /// versions (none: in any).
+    /// Decides on the change, for a show in one of the `expected` versions (none: in any).
     #[must_use]
     pub fn decide(&self, show: &Show, expected: Option<&[Version]>, now: Timestamp) -> Decision {
         if expected.is_some_and(|versions| !versions.contains(&show.version)) {

@@ -8,7 +8,7 @@ const FAULTS_MAX: usize = 100;
 /// Most characters of a field's name that are repeated to who gave it.
 const NAME_CHARS_MAX: usize = 100;
 
-/// What is wrong with a field or a parameter.
+/// An invalid field or parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {
     /// Its name; `body` for the body as a whole.
@@ -18,14 +18,14 @@ pub struct FieldFault {
 }
 
 impl FieldFault {
-    /// Names a field and what is wrong with it.
+    /// Creates an error for a field.
     #[must_use]
     pub fn new(field: &str, message: impl Into<String>) -> Self {
         Self { field: field.chars().take(NAME_CHARS_MAX).collect(), message: message.into() }
     }
 }
 
-/// A field's value, as far as fields of shows are concerned.
+/// A field's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GivenValue {
     /// A string.
@@ -36,7 +36,7 @@ pub enum GivenValue {
     Other,
 }
 
-/// Fields by their names, and those that were given more than once.
+/// Fields by name, with duplicates.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     values: BTreeMap<String, GivenValue>,

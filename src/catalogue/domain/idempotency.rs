@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use super::fields::{Fields, GivenValue};
 use super::timestamp::{MILLIS_PER_DAY, Timestamp};
 
-/// Names a call that may be sent more than once.
+/// An idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
@@ -29,15 +29,14 @@ impl IdempotencyKey {
         &self.0
     }
 
-    /// Until when a key that is used now is kept: for 24 hours.
+    /// The expiry of a key that is used now: after 24 hours.
     #[must_use]
     pub const fn expires_at(now: Timestamp) -> Timestamp {
         now.plus_millis(MILLIS_PER_DAY)
     }
 }
 
-/// Tells bodies apart: SHA-256 over their fields. Spaces and the order of fields
-/// do not matter.
+/// The SHA-256 of a body's fields. White space and the order of fields do not matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 

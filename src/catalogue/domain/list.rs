@@ -15,12 +15,12 @@ const LIMIT_MAX: u64 = 100;
 const DAY_EXPECTED: &str = "must be a day, such as 2030-05-17";
 const ONLY_ONCE: &str = "must be given only once";
 
-/// Who reads a list.
+/// The reader of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Administrators see everything, and may choose statuses.
+    /// Administrators see all shows, and can filter by status.
     Admin,
-    /// The public sees what is public.
+    /// The public sees public shows.
     Public,
 }
 
@@ -28,9 +28,9 @@ pub enum Audience {
 /// last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overlap {
-    /// Its beginning; none: no show is too early.
+    /// Its start; none: unlimited.
     pub from: Option<Timestamp>,
-    /// Its end, which is not part of it; none: no show is too late.
+    /// Its end (exclusive); none: unlimited.
     pub before: Option<Timestamp>,
 }
 
@@ -44,10 +44,10 @@ pub struct Page {
 }
 
 impl Page {
-    /// Judges the parameters `page` and `limit`.
+    /// Validates the parameters `page` and `limit`.
     ///
     /// # Errors
-    /// Every parameter at fault.
+    /// Every invalid parameter.
     pub fn parse(params: &QueryParams) -> Result<Self, Vec<FieldFault>> {
         let mut reader = Reader { params, faults: Vec::new() };
         let page = reader.page();
@@ -69,7 +69,7 @@ impl Page {
     }
 }
 
-/// What is asked for.
+/// A query for shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListQuery {
     /// The time range.
@@ -96,10 +96,10 @@ pub struct Listing {
 pub type QueryParams = [(String, String)];
 
 impl ListQuery {
-    /// Judges the parameters. Those that lists do not have are ignored.
+    /// Validates the parameters. Unknown ones are ignored.
     ///
     /// # Errors
-    /// Every parameter at fault.
+    /// Every invalid parameter.
     pub fn parse(params: &QueryParams, audience: Audience) -> Result<Self, Vec<FieldFault>> {
         let mut reader = Reader { params, faults: Vec::new() };
         let from = reader.day("dateFrom");

@@ -11,7 +11,7 @@ use super::timestamp::Timestamp;
 const UNKNOWN: &str =
     "is not known; the fields are title, startAt, endAt, location, status, internalNotes and createdBy";
 
-/// A show that is within its bounds and not made yet.
+/// A validated new show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewShow {
     title: Title,
@@ -24,10 +24,10 @@ pub struct NewShow {
 }
 
 impl NewShow {
-    /// Judges the fields. A show must not begin before `now`.
+    /// Validates the fields. A show must not begin before `now`.
     ///
     /// # Errors
-    /// Every field at fault.
+    /// Every invalid field.
     pub fn parse(mut fields: Fields, now: Timestamp) -> Result<Self, Vec<FieldFault>> {
         let title = fields.text("title", true, Title::EXPECTED, Title::parse);
         let start_at = fields.text("startAt", true, Timestamp::EXPECTED, Timestamp::parse);

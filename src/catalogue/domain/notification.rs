@@ -6,10 +6,10 @@ use super::show::{Show, ShowId};
 use super::status::Status;
 use super::timestamp::Timestamp;
 
-/// What has happened.
+/// The kind of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotificationKind {
-    /// A show was made.
+    /// A show was created.
     Created,
     /// It was published.
     Published,
@@ -60,27 +60,26 @@ pub struct Notification {
     pub id: String,
     /// Which show it is about.
     pub show_id: ShowId,
-    /// What has happened.
+    /// The kind of change.
     pub kind: NotificationKind,
-    /// That in words, with the title.
+    /// The message, with the title.
     pub message: String,
-    /// When it has happened.
+    /// When it happened.
     pub occurred_at: Timestamp,
-    /// The show as it was then, without what is private but for its being a
-    /// draft.
+    /// The public fields of the show at that time, and its status.
     pub subject: NotificationSubject,
 }
 
-/// What a receiver is sent of the show.
+/// The fields of the show that a receiver gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotificationSubject {
     /// Its title.
     pub title: String,
-    /// When it begins.
+    /// The start.
     pub start_at: Timestamp,
-    /// When it ends.
+    /// The end.
     pub end_at: Timestamp,
-    /// Where it takes place.
+    /// The location.
     pub location: String,
     /// Its status.
     pub status: Status,

@@ -11,7 +11,7 @@ use super::timestamp::Timestamp;
 /// Bytes of a UUID as text.
 const UUID_BYTES: usize = 36;
 
-/// Names a show: a UUID.
+/// The id of a show: a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShowId(Uuid);
 
@@ -79,30 +79,30 @@ impl Version {
 /// without the private fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Show {
-    /// Which one it is.
+    /// The id.
     pub id: ShowId,
-    /// What it is called.
+    /// The title.
     pub title: Title,
-    /// When it begins.
+    /// The start.
     pub start_at: Timestamp,
-    /// When it ends, which is later.
+    /// The end, after the start.
     pub end_at: Timestamp,
-    /// Where it takes place.
+    /// The location.
     pub location: Location,
-    /// Where it is in its life.
+    /// Its status.
     pub status: Status,
     /// Private.
     pub internal_notes: Option<InternalNotes>,
     /// Private.
     pub created_by: Option<CreatedBy>,
-    /// When it was made or last changed. Private.
+    /// When it was created or last changed. Private.
     pub updated_at: Timestamp,
-    /// How often. Private.
+    /// The number of changes. Private.
     pub version: Version,
 }
 
 impl Show {
-    /// Whether it has yet to begin.
+    /// Whether it has not started yet.
     #[must_use]
     pub fn is_upcoming(&self, now: Timestamp) -> bool {
         self.start_at > now

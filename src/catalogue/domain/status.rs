@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// Where a show is in its life.
+/// The status of a show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// Being prepared. Only administrators see it.
     Draft,
-    /// Open to the public.
+    /// Visible to the public.
     Published,
-    /// Called off. The public still sees it.
+    /// Cancelled. Still visible to the public.
     Cancelled,
 }
 
@@ -20,7 +20,7 @@ const TRANSITIONS: [(Status, Status); 3] =
 impl Status {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Draft, Self::Published, Self::Cancelled];
-    /// What a text must be, in words.
+    /// A description of valid texts.
     pub const EXPECTED: &'static str = "must be DRAFT, PUBLISHED or CANCELLED";
 
     /// Its name on the wire and in the database.
@@ -39,8 +39,7 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// Whether a show may go from here to another status. (To stay is no
-    /// transition.)
+    /// Whether a transition to another status is allowed. (The same status is not a transition.)
     #[must_use]
     pub fn can_become(self, to: Self) -> bool {
         TRANSITIONS.contains(&(self, to))

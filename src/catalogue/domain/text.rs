@@ -12,7 +12,7 @@ macro_rules! text_type {
         impl $name {
             /// Most characters.
             pub const CHARS_MAX: usize = $max;
-            /// What a text must be, in words.
+            /// A description of valid texts.
             pub const EXPECTED: &'static str = concat!(
                 "must be ", $min, " to ", $max, " characters",
                 text_type!(@trimmed $is_trimmed), ", without U+0000"

@@ -22,7 +22,7 @@ const SEPARATOR_AT: usize = 10;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// What a text must be, in words.
+    /// A description of valid texts.
     pub const EXPECTED: &'static str = "must be an RFC 3339 time, such as 2030-05-17T19:30:00Z";
 
     /// Converts milliseconds since 1970.

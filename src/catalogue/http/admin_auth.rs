@@ -14,14 +14,14 @@ use subtle::{Choice, ConstantTimeEq as _};
 use super::failure::Failure;
 use super::{MountedApi, body};
 
-/// Why a caller is not let in.
+/// Why a caller is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// There is no token.
     Missing,
     /// The token is not an administrator's.
     Wrong,
-    /// The token cannot be verified just now.
+    /// The token cannot be verified at the moment.
     Unavailable,
 }
 
@@ -32,8 +32,7 @@ pub trait AdminVerifier: Send + Sync + 'static {
     async fn verify(&self, headers: &HeaderMap) -> Result<(), Denial>;
 }
 
-/// Tokens that make their bearers administrators. Only their hashes are kept, so
-/// that a comparison takes the same time whatever is compared.
+/// Admin tokens. Only their hashes are kept, so that comparisons take constant time.
 #[derive(Clone, Debug, Default)]
 pub struct AdminTokens(Vec<[u8; 32]>);
 
@@ -55,7 +54,7 @@ fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Lets administrators through.
+/// Admits administrators.
 pub(super) async fn admit(State(mounted): State<MountedApi>, request: Request, next: Next) -> Response {
     match check(&mounted, request.headers()).await {
         Ok(()) => next.run(request).await,

@@ -47,7 +47,7 @@ pub(super) async fn read(request: Request, settings: &ApiSettings) -> Result<Byt
     }
 }
 
-/// Reads away the body of a request that is answered without it.
+/// Discards the body of a request.
 pub(super) async fn drain(request: Request) {
     let (parts, body) = request.into_parts();
     drain_body(body, &parts.headers).await;

@@ -17,7 +17,7 @@ use crate::summary::SummaryError;
 /// `Retry-After` when the catalogue cannot answer, in seconds.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
-/// An error, on its way to a response.
+/// An error with its HTTP status, before it is written.
 #[derive(Debug)]
 pub(super) struct Failure {
     status: StatusCode,
@@ -167,7 +167,7 @@ pub(super) struct ErrorBody {
     error: ErrorInfo,
 }
 
-/// What went wrong.
+/// The error.
 #[derive(Serialize, ToSchema)]
 struct ErrorInfo {
     /// For programs. It never changes.

@@ -39,18 +39,18 @@ pub trait ReadCounter: Send + Sync + 'static {
     async fn count_read(&self, id: ShowId);
 }
 
-/// The bounds of requests.
+/// The limits of requests.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiSettings {
     /// Largest body, in bytes.
     pub body_bytes_max: usize,
-    /// Longest a body may take to arrive.
+    /// Longest time for a body to arrive.
     pub body_wait_max: Duration,
     /// The pause between two chunks of a summary.
     pub summary_chunk_pause: Duration,
 }
 
-/// What requests need.
+/// The state that requests share.
 pub struct Api {
     /// Shows.
     pub catalogue: Catalogue,

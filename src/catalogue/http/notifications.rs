@@ -31,16 +31,16 @@ struct Notification {
     /// That in words.
     #[schema(example = "Event published: Hamlet")]
     message: String,
-    /// When it has happened.
+    /// When it happened.
     occurred_at: String,
     /// `PENDING`, `DELIVERED` or `GIVEN_UP`.
     #[schema(example = "GIVEN_UP")]
     state: &'static str,
-    /// How often it was sent, or begun to be.
+    /// The number of attempts.
     attempts: u32,
     /// When it is sent again.
     next_attempt_at: Option<String>,
-    /// What went wrong last.
+    /// The last error.
     last_error: Option<String>,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Event {
     /// Its id, a UUID.
     #[schema(example = "5a0c3a44-3b0f-4a27-9d0e-0f6f4f2f5d11")]
     id: String,
-    /// What it is called.
+    /// The title.
     #[schema(example = "Hamlet")]
     title: String,
     /// When it begins, in UTC.
@@ -32,7 +32,7 @@ pub(super) struct Event {
     /// When it ends, in UTC.
     #[schema(example = "2030-05-17T22:00:00.000Z")]
     end_at: String,
-    /// Where it takes place.
+    /// The location.
     #[schema(example = "Globe Theatre, London")]
     location: String,
     /// `DRAFT`, `PUBLISHED` or `CANCELLED`.
@@ -44,7 +44,7 @@ pub(super) struct Event {
     /// Who has made it. Private.
     #[schema(example = "ophelia@example.org")]
     created_by: Option<String>,
-    /// When it was made or last changed. Private.
+    /// When it was created or last changed. Private.
     #[schema(example = "2030-01-07T09:12:44.120Z")]
     updated_at: String,
 }
@@ -72,7 +72,7 @@ pub(super) struct PublicEvent {
     /// Its id, a UUID.
     #[schema(example = "5a0c3a44-3b0f-4a27-9d0e-0f6f4f2f5d11")]
     id: String,
-    /// What it is called.
+    /// The title.
     #[schema(example = "Hamlet")]
     title: String,
     /// When it begins, in UTC.
@@ -81,7 +81,7 @@ pub(super) struct PublicEvent {
     /// When it ends, in UTC.
     #[schema(example = "2030-05-17T22:00:00.000Z")]
     end_at: String,
-    /// Where it takes place.
+    /// The location.
     #[schema(example = "Globe Theatre, London")]
     location: String,
     /// `PUBLISHED` or `CANCELLED`.

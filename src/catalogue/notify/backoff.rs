@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Doublings beyond which every wait is the longest.
 const DOUBLINGS_MAX: u32 = 31;
 
-/// Waits that double, up to a longest one.
+/// Pauses that double, up to a maximum.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     /// The wait after the first attempt.

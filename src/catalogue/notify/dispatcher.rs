@@ -27,16 +27,16 @@ const DELIVERED_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Most characters of an error that are kept.
 const ERROR_CHARS_MAX: usize = 500;
 
-/// The dispatcher's bounds.
+/// The dispatcher's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatcherSettings {
     /// Waits between the attempts to send a notification.
     pub backoff: Backoff,
     /// Attempts before it is given up.
     pub attempts_max: u32,
-    /// Longest an attempt may take.
+    /// Longest time of an attempt.
     pub attempt_wait_max: Duration,
-    /// Time between two looks at what is due, besides those after each change.
+    /// Interval of checks for due notifications, in addition to those after each change.
     pub poll_pause: Duration,
 }
 

@@ -26,7 +26,7 @@ use crate::domain::Notification;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SendError {
-    /// What went wrong.
+    /// The error.
     pub message: String,
     /// The `Retry-After` of the receiver.
     pub retry_after: Option<Duration>,

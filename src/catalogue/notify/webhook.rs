@@ -25,12 +25,12 @@ const SECRET_PREFIX: &str = "whsec_";
 /// Longest `Retry-After` that is respected.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// Where webhooks go.
+/// The settings of webhooks.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
     /// The receiver.
     pub url: String,
-    /// The secret it shares with us: `whsec_` and base64.
+    /// The shared secret: `whsec_` and base64.
     pub secret: String,
     /// Longest a receiver may take to answer.
     pub wait_max: Duration,
@@ -39,13 +39,13 @@ pub struct WebhookSettings {
 /// What is wrong with the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookSettingsError {
-    /// The URL is none.
+    /// The URL is invalid.
     #[error("the URL of webhooks must be http:// or https://")]
     Url,
-    /// The secret is none.
+    /// The secret is invalid.
     #[error("the secret of webhooks must be 'whsec_' and the base64 of at least one byte")]
     Secret,
-    /// No client can be made.
+    /// The client cannot be created.
     #[error("no webhooks can be sent: {0}")]
     Client(#[from] reqwest::Error),
 }
@@ -63,7 +63,7 @@ impl WebhookNotifier {
     /// Checks the settings.
     ///
     /// # Errors
-    /// Says which is wrong.
+    /// Names the invalid setting.
     pub fn new(settings: &WebhookSettings, clock: Clock) -> Result<Self, WebhookSettingsError> {
         let url = Url::parse(&settings.url).map_err(|_| WebhookSettingsError::Url)?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {

@@ -23,23 +23,22 @@ use crate::domain::{
     Decision, Fingerprint, IdempotencyKey, ListQuery, Listing, Notification, Page, Refusal, Show, ShowId, Timestamp,
 };
 
-/// Why the database did not do what it was to do.
+/// An error of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database failed or cannot be reached.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// Its tables cannot be brought up to date.
+    /// The migrations failed.
     #[error("the catalogue's tables cannot be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    /// A row is not what this program writes.
+    /// A row has invalid contents.
     #[error("the catalogue's database holds a {0} that is none")]
     Corrupt(&'static str),
 }
 
 impl StoreError {
-    /// Whether it may be otherwise soon: the database cannot be reached, is busy,
-    /// or is coming or going.
+    /// Whether a retry may succeed: the database cannot be reached, is busy, starting or stopping.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -60,7 +59,7 @@ impl StoreError {
     }
 }
 
-/// A key and what it is used for.
+/// A use of an idempotency key.
 #[derive(Clone, Debug)]
 pub struct KeyUse {
     /// The key.
@@ -69,7 +68,7 @@ pub struct KeyUse {
     pub fingerprint: Fingerprint,
 }
 
-/// The answer that a key was given.
+/// The stored answer of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeptAnswer {
     /// The show that was made, as it was then.
@@ -78,7 +77,7 @@ pub enum KeptAnswer {
     OtherBody,
 }
 
-/// What became of a new show.
+/// The result of inserting a show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InsertOutcome {
     /// It was made.
@@ -87,7 +86,7 @@ pub enum InsertOutcome {
     Kept(KeptAnswer),
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeOutcome {
     /// There is no such show.
@@ -112,33 +111,33 @@ pub struct Claim {
     pub attempt: u32,
 }
 
-/// What became of an attempt to send a notification.
+/// The result of an attempt to send a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
-    /// It has arrived.
+    /// It was delivered.
     Delivered,
     /// It is to be sent again.
     RetryAt {
         /// Not before then.
         at: Timestamp,
-        /// What went wrong.
+        /// The error.
         error: String,
     },
-    /// It is not sent any more.
+    /// It is no longer sent.
     GivenUp {
-        /// What went wrong.
+        /// The error.
         error: String,
     },
 }
 
-/// How far a notification has come.
+/// The state of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotificationState {
-    /// It is to be sent.
+    /// It has not been delivered yet.
     Pending,
-    /// It has arrived.
+    /// It was delivered.
     Delivered,
-    /// It is not sent any more.
+    /// It is no longer sent.
     GivenUp,
 }
 
@@ -163,23 +162,23 @@ impl NotificationState {
     }
 }
 
-/// A notification and how far it has come.
+/// A notification with its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotificationRecord {
     /// The notification.
     pub notification: Notification,
-    /// How far it has come.
+    /// Its state.
     pub state: NotificationState,
-    /// How often it was sent, or begun to be.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it is sent again, if it is.
+    /// When it is sent again, if at all.
     pub next_attempt_at: Option<Timestamp>,
-    /// What went wrong last.
+    /// The last error.
     pub last_error: Option<String>,
 }
 
-/// The database. Every method is one transaction: it is done whole or not at
-/// all, also when its caller goes or the process ends.
+/// The database. Every method is one transaction: it takes effect completely or not at all, also if
+/// its caller disconnects or the process ends.
 #[async_trait]
 pub trait CatalogueStore: Send + Sync + 'static {
     /// Keeps a new show with its notifications; once for a key whose
@@ -220,7 +219,7 @@ pub trait CatalogueStore: Send + Sync + 'static {
         page: Page,
     ) -> Result<(Vec<NotificationRecord>, u64), StoreError>;
 
-    /// Sends a notification that was given up again. Whether there was one.
+    /// Retries a notification that was given up. Whether there was one.
     async fn retry_given_up(&self, id: &str, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Forgets keys that are over, and notifications that were delivered before

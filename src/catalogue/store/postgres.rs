@@ -40,11 +40,10 @@ impl ShowRow for PgRow {
 }
 
 impl PostgresStore {
-    /// Connects to the server at a `postgres://` URL and brings its tables up to
-    /// date.
+    /// Connects to the server at a `postgres://` URL and applies migrations.
     ///
     /// # Errors
-    /// When the URL is wrong or the server cannot be had.
+    /// If the URL is invalid or the server cannot be reached.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse()?;
         let pool = PgPoolOptions::new()

@@ -39,11 +39,11 @@ impl ShowRow for SqliteRow {
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it, and brings its tables up to date. What a
-    /// former service was sending, or waited to send again, is due at once.
+    /// Opens or creates the file, and applies migrations. Notifications that an earlier service was
+    /// sending are due at once.
     ///
     /// # Errors
-    /// When the file cannot be had.
+    /// If the file cannot be opened.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         make_private_file(path)?;
         // Each commit is synced to disk before it is acknowledged.

@@ -32,8 +32,8 @@ pub(crate) struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// The one server of these tests. None where PostgreSQL is not installed,
-    /// which is said; in continuous integration, that is a failure.
+    /// The shared server of these tests. None, with a message, if PostgreSQL is not installed; in
+    /// continuous integration this is a failure.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<PostgresServer>> = OnceLock::new();
         SHARED.get_or_init(Self::start).as_ref()

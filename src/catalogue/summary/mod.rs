@@ -17,7 +17,7 @@ pub use template::TemplateSummarizer;
 
 /// Fewest and most tokens (words between white space) of a summary.
 pub const TOKENS_MIN: usize = 50;
-/// See [`TOKENS_MIN`]. What a summarizer makes beyond is cut off.
+/// See [`TOKENS_MIN`]. Further tokens are cut off.
 pub const TOKENS_MAX: usize = 100;
 
 /// Why there is no summary.
@@ -25,7 +25,7 @@ pub const TOKENS_MAX: usize = 100;
 #[error("{0}")]
 pub struct SummaryError(pub String);
 
-/// Makes summaries.
+/// Generates summaries.
 pub trait Summarizer: Send + Sync + 'static {
     /// Its name and version. Another name makes other summaries of the same
     /// shows.

@@ -20,9 +20,9 @@ const WORD_OVERHEAD_BYTES: usize = 24;
 pub struct SummariesSettings {
     /// Memory for finished summaries, in bytes.
     pub cache_bytes_max: u64,
-    /// Summaries that are made at a time; more wait.
+    /// Summaries that are generated at a time; further ones wait.
     pub in_flight_max: usize,
-    /// Longest a summary may take to be made, waiting included.
+    /// Longest time to generate a summary, including waiting.
     pub wait_max: Duration,
 }
 
@@ -87,13 +87,13 @@ impl Summaries {
         SummaryKey::of(subject, self.summarizer.name())
     }
 
-    /// Whether a summary is finished and kept.
+    /// Whether a summary is finished and cached.
     #[must_use]
     pub fn is_finished(&self, key: SummaryKey) -> bool {
         self.finished.contains_key(&key)
     }
 
-    /// Reads a summary, which is made if nobody has asked for it.
+    /// Reads a summary, which is generated if necessary.
     #[must_use]
     pub fn read(&self, subject: &SummarySubject) -> SummaryReader {
         let key = self.key(subject);
@@ -198,7 +198,7 @@ impl SummaryReader {
         matches!(self.source, Source::Finished(_))
     }
 
-    /// Waits until there is a first word.
+    /// Waits for the first word.
     ///
     /// # Errors
     /// When there is none.
@@ -209,7 +209,7 @@ impl SummaryReader {
     /// Waits until there are so many tokens from a position on, or all.
     ///
     /// # Errors
-    /// When the summary cannot be made.
+    /// If the summary cannot be generated.
     pub async fn unread(&mut self, from: usize, count_min: usize) -> Result<Unread, SummaryError> {
         match &mut self.source {
             Source::Finished(tokens) => {

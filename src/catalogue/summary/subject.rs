@@ -9,13 +9,13 @@ use crate::domain::{Show, Status, Timestamp};
 /// The public fields of a show that its summary is made of, and no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SummarySubject {
-    /// What it is called.
+    /// The title.
     pub title: String,
-    /// When it begins.
+    /// The start.
     pub start_at: Timestamp,
-    /// When it ends.
+    /// The end.
     pub end_at: Timestamp,
-    /// Where it takes place.
+    /// The location.
     pub location: String,
     /// Whether it is cancelled.
     pub is_cancelled: bool,

@@ -11,7 +11,7 @@ use crate::secret::{hex, read_or_make_secret};
 /// The file in the data directory that keeps the secret, where none is configured.
 const KEY_FILE: &str = "analyst-key";
 
-/// What passwords are made of.
+/// The key that passwords of analysts are derived from.
 #[derive(Clone)]
 pub struct AnalystKey {
     keyed: Hmac<Sha256>,
@@ -24,11 +24,11 @@ impl std::fmt::Debug for AnalystKey {
 }
 
 impl AnalystKey {
-    /// The configured secret, or else the one in the data directory, which is
-    /// made when there is none yet.
+    /// Opens the configured secret, or the one in the data directory, which is created if it is
+    /// missing.
     ///
     /// # Errors
-    /// When the file can be neither read nor made.
+    /// If the file can be neither read nor created.
     pub fn open(config: &Config) -> io::Result<Self> {
         if !config.analyst_secret.expose().is_empty() {
             return Self::new(&config.analyst_secret);
@@ -45,13 +45,13 @@ impl AnalystKey {
         keyed.map(|keyed| Self { keyed }).ok_or_else(|| io::Error::other("the secret of analysts is empty"))
     }
 
-    /// What an analyst shows to the service. Of no use to ClickHouse.
+    /// The password of an analyst for the gateway. It is not valid in ClickHouse.
     pub fn gateway_password(&self, user: &str) -> Secret {
         self.password("gateway", user)
     }
 
-    /// What the service shows to ClickHouse to run the analyst's queries. The
-    /// analyst does not know it.
+    /// The password with which the service runs the analyst's queries in ClickHouse. The analyst
+    /// does not know it.
     pub fn engine_password(&self, user: &str) -> Secret {
         self.password("engine", user)
     }

@@ -52,13 +52,13 @@ pub fn database(service_database: &str, org_id: &OrgId) -> String {
     format!("{service_database}_org_{}", name_part(org_id))
 }
 
-/// The user that an organization's analyst's queries run as; of no organization
-/// in particular, the one of all.
+/// The user that runs the queries of an organization's analyst, or of the analyst of all
+/// organizations.
 pub fn user(org_id: Option<&OrgId>) -> String {
     org_id.map_or_else(|| ANALYST.to_owned(), |org_id| format!("{ANALYST}_{}", name_part(org_id)))
 }
 
-/// The user that an organization's views read as.
+/// The definer of an organization's views.
 pub(crate) fn definer(org_id: &OrgId) -> String {
     format!("definer_{}", name_part(org_id))
 }
@@ -69,10 +69,10 @@ pub(crate) fn row_filter(org_id: &OrgId) -> String {
     format!("org_id = '{}'", org_id.as_str())
 }
 
-/// Makes the views of these organizations, or makes them anew.
+/// Creates or replaces the views of these organizations.
 ///
 /// # Errors
-/// When ClickHouse refuses, or is away. It can be repeated.
+/// If ClickHouse refuses or does not answer. It can be repeated.
 pub async fn create_views(endpoint: &Endpoint, org_ids: &[OrgId]) -> Result<(), QueryError> {
     let client = endpoint.server_client();
     for org_id in org_ids {

@@ -15,17 +15,17 @@ const BLOCK_ROWS_MAX: u64 = 65_409;
 pub struct Setting {
     /// Its name in ClickHouse.
     pub name: &'static str,
-    /// What it may be.
+    /// Its allowed values.
     pub bound: Bound,
 }
 
-/// What a setting may be.
+/// The allowed values of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// Anything that ClickHouse takes.
+    /// Any value that ClickHouse accepts.
     Free,
-    /// A number from 1 up to the bound of the service. More, and 0, which means
-    /// no bound to ClickHouse, is taken as that.
+    /// A number from 1 to the service's limit. Larger values, and 0 (unlimited in ClickHouse), are
+    /// replaced by the limit.
     Seconds,
     /// The same, for threads.
     Threads,
@@ -40,7 +40,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// The most that is allowed; none where anything is.
+    /// The largest allowed value; none if any value is allowed.
     pub fn max(self, config: &Config) -> Option<u64> {
         Some(match self {
             Self::Free => return None,
@@ -110,7 +110,7 @@ pub const SETTINGS: [Setting; 43] = [
     free("union_default_mode"),
 ];
 
-/// What holds for every query of an analyst, whatever it sets.
+/// The fixed settings of every query of an analyst.
 pub(crate) fn fixed(config: &Config) -> Vec<(&'static str, String)> {
     let bounded = SETTINGS.iter().filter_map(|setting| Some((setting.name, setting.bound.max(config)?.to_string())));
     let constant = [

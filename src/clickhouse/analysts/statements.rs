@@ -7,9 +7,8 @@ use crate::config::Config;
 use crate::domain::OrgId;
 use crate::secret::hex;
 
-/// The statements, in an order in which no step shows more than is meant: the
-/// policies come before the right to read, and the views before their readers.
-/// They can be repeated.
+/// The statements, ordered so that no step gives too much access: policies before privileges, and
+/// views before their readers. They can be repeated.
 pub fn statements(config: &Config, org_id: &OrgId, key: &AnalystKey) -> String {
     let service_database = &config.clickhouse_database;
     let (user, definer) = (user(Some(org_id)), definer(org_id));

@@ -49,10 +49,9 @@ struct DifferenceRow {
 }
 
 impl AuditStore {
-    /// The keys of a rollup whose counts are not those of the distinct ids, in
-    /// an hour of one organization. The numbers are of all keys; `limit` keys
-    /// are listed, first those that count too few. `buckets` are the ones that
-    /// are known to differ.
+    /// The keys of a rollup whose counts differ from the distinct ids, in an hour of one
+    /// organization. The totals cover all keys; `limit` keys are listed, those with too low counts
+    /// first. `buckets` are the ones that are known to differ.
     pub async fn differences(
         &self,
         rollup: Rollup,

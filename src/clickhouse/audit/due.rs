@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 const NEXT_VERSION: &str =
     "greatest(toUInt64(toUnixTimestamp64Micro(now64(6))), (SELECT max(version) + 1 FROM audit_due))";
 
-/// Notes the hours of these rows as due.
+/// The statement that records the hours of these rows as due.
 pub(crate) fn note_due(rows: &str) -> String {
     format!(
         "INSERT INTO audit_due (hour, is_due, version) \
@@ -29,19 +29,18 @@ impl AuditStore {
         Ok(hours.into_iter().map(|second| Timestamp::from_millis(i64::from(second) * 1_000)).collect())
     }
 
-    /// What is due up to here; for [`AuditStore::audited`].
+    /// The current version of the table; for [`AuditStore::audited`].
     pub async fn due_version(&self) -> Result<u64, QueryError> {
         let statement = "SELECT greatest(toUInt64(toUnixTimestamp64Micro(now64(6))), max(version)) FROM audit_due";
         Ok(QueryTicket::own().put_on(self.client.query_raw(statement)).fetch_one().await?)
     }
 
-    /// Notes hours as due.
+    /// Records hours as due.
     pub async fn need(&self, hours: &[Timestamp]) -> Result<(), QueryError> {
         self.note(hours, true, NEXT_VERSION).await
     }
 
-    /// Notes hours as audited, unless they were noted as due after this
-    /// version.
+    /// Records hours as audited, unless they became due after this version.
     pub async fn audited(&self, hours: &[Timestamp], version: u64) -> Result<(), QueryError> {
         self.note(hours, false, &format!("toUInt64({version})")).await
     }

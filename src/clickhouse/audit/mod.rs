@@ -30,34 +30,34 @@ use crate::domain::{MILLIS_PER_DAY, MILLIS_PER_HOUR, Timestamp};
 /// Memory of one grouping, in bytes; beyond it goes to disk.
 const GROUPING_BYTES_MAX: u64 = 1 << 30;
 
-/// How much of ClickHouse an audit may take.
+/// The limits of an audit's queries.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort<'a> {
-    /// Threads of a query. 0: as ClickHouse likes.
+    /// Threads of a query. 0: ClickHouse's default.
     pub threads: u32,
-    /// Longest a query may take.
+    /// Longest time of a query.
     pub wait_max: Duration,
-    /// What its queries carry.
+    /// The ticket of its queries.
     pub ticket: &'a QueryTicket,
 }
 
 /// One hour, of one organization or of all.
 #[derive(Clone, Copy, Debug)]
 pub struct HourScope<'a> {
-    /// The organization, as the tables name it; none: all.
+    /// The organization; none for all.
     pub org_id: Option<&'a str>,
-    /// The hour's first moment.
+    /// The start of the hour.
     pub hour: Timestamp,
 }
 
-/// Reads and repairs, as the audit needs it.
+/// The statements of the audit.
 pub struct AuditStore {
     client: Client,
     database: String,
 }
 
 impl AuditStore {
-    /// On this server.
+    /// Creates it for this server.
     pub fn new(endpoint: &Endpoint) -> Self {
         Self { client: pinned(endpoint.client()), database: endpoint.database.clone() }
     }

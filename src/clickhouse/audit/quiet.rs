@@ -6,9 +6,8 @@ use super::AuditStore;
 use crate::clickhouse::error::QueryError;
 
 impl AuditStore {
-    /// The inserts under way just now that may concern the service's tables,
-    /// by their query ids, whoever sent them. Needs `SELECT` on
-    /// `system.processes`.
+    /// The query ids of running inserts that may concern the service's tables, of all clients.
+    /// Requires `SELECT` on `system.processes`.
     pub async fn inserts_running(&self) -> Result<BTreeSet<String>, QueryError> {
         let running = self
             .client

@@ -19,14 +19,14 @@ const CLOCKS_APART_MICROS: u64 = 60_000_000;
 /// Most repairs that are listed.
 const LISTED_MAX: u32 = 1_000;
 
-/// A line in the record of repairs.
+/// An entry in the record of repairs.
 #[derive(Clone, Copy, Debug)]
 pub struct RepairRecord<'a> {
     /// The repair.
     pub repair: Repair<'a>,
-    /// How far it has come.
+    /// Its state.
     pub state: RepairState,
-    /// Who asked for it.
+    /// Its origin.
     pub author: AuditAuthor,
     /// Now, in microseconds since 1970.
     pub at_micros: u64,
@@ -35,11 +35,11 @@ pub struct RepairRecord<'a> {
 /// The repairs of a rollup in an hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RollupRepairs {
-    /// How many are over: done, taken back, or closed.
+    /// How many are finished: done, undone or closed.
     pub over: u64,
-    /// How many were taken back.
+    /// How many were undone.
     pub undone: u64,
-    /// How many were begun and are not over.
+    /// How many were begun and are not finished.
     pub open: u64,
 }
 
@@ -82,7 +82,7 @@ struct KeyRow {
 }
 
 impl AuditStore {
-    /// The repairs of an hour of one organization, of the rollups that have any.
+    /// The repairs of an hour of one organization, by rollup.
     pub async fn repairs_of(
         &self,
         scope: HourScope<'_>,
@@ -103,8 +103,7 @@ impl AuditStore {
         Ok(rows.into_iter().filter_map(of_row).collect())
     }
 
-    /// The organizations that have repairs of an hour that were begun and are
-    /// not over.
+    /// The organizations with unfinished repairs of an hour.
     pub async fn open_repairs(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<Vec<String>, QueryError> {
         let statement = format!(
             "SELECT DISTINCT org FROM (SELECT toString(r.org_id) AS org, repair_id FROM audit_repairs AS r WHERE {} \
@@ -114,8 +113,7 @@ impl AuditStore {
         Ok(self.read(&statement, scope.org_id, effort).fetch_all().await?)
     }
 
-    /// Records as closed what was begun in an hour of one organization and is
-    /// not over: the hour is right.
+    /// Closes the unfinished repairs of an hour of one organization, because the hour is right.
     pub async fn close_repairs(&self, org_id: &str, hour: Timestamp) -> Result<(), QueryError> {
         let statement = format!(
             "INSERT INTO audit_repairs (org_id, hour, rollup, repair_id, state, at, keys, added, taken, author, undoes) \
@@ -129,7 +127,7 @@ impl AuditStore {
         Ok(self.client.query_raw(&statement).with_setting("async_insert", "0").execute().await?)
     }
 
-    /// Writes a line into the record of repairs.
+    /// Adds an entry to the record of repairs.
     pub async fn record(&self, record: RepairRecord<'_>) -> Result<(), QueryError> {
         let repair = record.repair;
         let (added, taken) = repair.added_and_taken();
@@ -154,8 +152,7 @@ impl AuditStore {
         Ok(insert.execute().await?)
     }
 
-    /// Records by what a repair changes each key. To be called before it is
-    /// applied.
+    /// Records the change of each key by a repair. Call this before the repair is applied.
     pub async fn record_keys(&self, repair: Repair<'_>) -> Result<(), QueryError> {
         let statement = "INSERT INTO audit_repair_keys (org_id, hour, rollup, repair_id, bucket, campaign_id, type, \
              user_id, user_key, change) FORMAT RowBinary";
@@ -212,7 +209,7 @@ impl AuditStore {
         self.recorded_where(org_id, &within, ticket).await
     }
 
-    /// A repair of an organization, and the one that took it back or began to.
+    /// A repair of an organization, and the one that undid it or began to.
     pub async fn recorded_with_undo(
         &self,
         org_id: &str,
@@ -242,7 +239,7 @@ impl AuditStore {
         rows.into_iter().map(RepairRow::into_domain).collect()
     }
 
-    /// By what a repair changed each key.
+    /// The change of each key by a repair.
     pub async fn recorded_keys(
         &self,
         org_id: &str,
@@ -262,9 +259,9 @@ impl AuditStore {
         Ok(rows.into_iter().map(KeyRow::into_domain).collect())
     }
 
-    /// Whether the audit has begun to repair one of these hours since a moment
-    /// (in microseconds since 1970). Whatever was inserted in part before may
-    /// have been completed by that, and must not simply be inserted again.
+    /// Whether the audit has begun to repair one of these hours since a moment (in microseconds
+    /// since 1970). It may have completed an earlier partial insert, which must then not be
+    /// repeated under its token.
     pub async fn repaired_since(&self, hours: &TouchedHours, since_micros: u64) -> Result<bool, QueryError> {
         let since = since_micros.saturating_sub(CLOCKS_APART_MICROS);
         let statement = format!(
@@ -309,7 +306,7 @@ impl KeyRow {
     }
 }
 
-/// The differences whose repair takes back these changes.
+/// The differences whose repair reverts these changes.
 pub(crate) fn opposite(changes: Vec<(RollupKey, i64)>) -> Vec<Difference> {
     let of_change = |(key, change)| Difference { key, expected: 0, actual: change, counted_twice: 0 };
     changes.into_iter().map(of_change).collect()

@@ -24,22 +24,22 @@ fn narrow(number: i64) -> i32 {
 /// Hours in a day, and columns in a row of `user_days`.
 const HOURS: u32 = 24;
 
-/// What is to be added to a rollup, in an hour of one organization.
+/// A repair: the changes of a rollup in an hour of one organization.
 #[derive(Clone, Copy, Debug)]
 pub struct Repair<'a> {
     /// The organization's id.
     pub org_id: &'a str,
-    /// The hour's first moment.
+    /// The start of the hour.
     pub hour: Timestamp,
     /// The rollup.
     pub rollup: Rollup,
-    /// The keys that are wrong.
+    /// The differing keys.
     pub differences: &'a [Difference],
-    /// What it is for.
+    /// Its kind.
     pub kind: RepairKind<'a>,
 }
 
-/// What a repair is for.
+/// The kind of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepairKind<'a> {
     /// To make a rollup equal to the events.
@@ -100,8 +100,8 @@ impl Repair<'_> {
         rows
     }
 
-    /// By what the count of a key changes. What does not fit into the rollup's
-    /// column is left for the next repair.
+    /// The change of a key's count. A rest that exceeds the rollup's column is left for the next
+    /// repair.
     pub(super) fn change(&self, difference: &Difference) -> i64 {
         let missing = difference.missing();
         match self.rollup {
@@ -147,7 +147,7 @@ impl Repair<'_> {
         }
     }
 
-    /// Events added, and events taken away.
+    /// Counts added, and counts removed.
     pub fn added_and_taken(&self) -> (u64, u64) {
         self.differences.iter().fold((0, 0), |(added, taken), difference| {
             let change = self.change(difference);

@@ -32,22 +32,21 @@ impl Sum {
     }
 }
 
-/// What the events of one organization and minute amount to: the first row of
-/// each id.
+/// The sums of the events of one organization and minute: the first row of each id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventSums {
-    /// By campaign and type, without those that have no campaign.
+    /// By campaign and type, of events with a campaign.
     pub campaigns: Sum,
     /// By type.
     pub types: Sum,
-    /// By user, without those that have none.
+    /// By user, of events with a user.
     pub users: Sum,
 }
 
 /// A rollup's sums, by organization and bucket (in seconds since 1970).
 pub type RollupSums = BTreeMap<(String, u32), Sum>;
 
-/// Something that changes whenever a row is added to the events of an hour.
+/// A value that changes whenever a row is added to the events of an hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Deserialize)]
 pub struct Mark {
     /// Rows. A row that was written again counts again until it is merged.

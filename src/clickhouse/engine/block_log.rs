@@ -24,8 +24,7 @@ const LINES_MAX: usize = 100;
 const ADDED: &str = "1";
 const TAKEN_BACK: &str = "2";
 
-/// Looks at every table below ClickHouse's data directory. Nobody else may
-/// use it meanwhile.
+/// Corrects every table below ClickHouse's data directory, which must not be in use.
 pub(super) fn mend(data_dir: &Path) -> io::Result<()> {
     table_dirs(data_dir)?.iter().try_for_each(|table_dir| mend_table(table_dir))
 }

@@ -14,14 +14,13 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// What the service tells the process. For `main` to parse behind the hidden
-/// command `engine`.
+/// The arguments of the hidden command `engine`.
 #[derive(Debug, clap::Args)]
 pub struct ChildArgs {
     /// The library to load.
     #[arg(long, conflicts_with = "binary", required_unless_present = "binary")]
     pub library: Option<PathBuf>,
-    /// Or the program to become.
+    /// The program to run, if there is no library.
     #[arg(long)]
     pub binary: Option<PathBuf>,
     /// The file to keep locked while running.
@@ -72,8 +71,8 @@ enum ChildError {
     ClickHouse(String),
 }
 
-/// Runs ClickHouse, and returns when it has shut down. Call it first thing in
-/// `main`: before there are threads, and without a runtime.
+/// Runs ClickHouse, and returns when it has shut down. Call it at the start of `main`, before there
+/// are threads, and without a runtime.
 pub fn run_child(args: ChildArgs) -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

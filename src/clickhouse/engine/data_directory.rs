@@ -38,14 +38,13 @@ const NO_FILES: &str = "CREATE FUNCTION file AS (path) -> throwIf(true, 'files c
 /// How the engine is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As the library: it is `clickhouse local`, made to listen by a first
-    /// query.
+    /// The library: `clickhouse local`, which listens after its first query.
     Library,
     /// As `clickhouse server`.
     Server,
 }
 
-/// What the configuration of ClickHouse depends on.
+/// The settings of ClickHouse's configuration.
 #[derive(Clone, Debug)]
 pub(super) struct DataDirectorySettings {
     /// The database of the service.
@@ -58,7 +57,7 @@ pub(super) struct DataDirectorySettings {
     pub reads_in_flight_max: usize,
     /// Inserts that this service makes at a time.
     pub inserts_in_flight_max: usize,
-    /// Who may read by SQL.
+    /// The analysts.
     pub analysts: Analysts,
 }
 
@@ -84,7 +83,7 @@ pub(super) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Makes what is missing.
+    /// Creates missing files and directories.
     pub(super) fn open(data_dir: &Path, settings: DataDirectorySettings) -> io::Result<Self> {
         private_files::create_dir(data_dir)?;
         let dir = data_dir.canonicalize()?.join("clickhouse");
@@ -113,12 +112,13 @@ impl DataDirectory {
         self.dir.join("data")
     }
 
-    /// What the process may read in here.
+    /// The directories that the process may read.
     pub(super) fn readable_dirs(&self) -> [PathBuf; 1] {
         [self.dir.join("etc")]
     }
 
-    /// What the process may change in here: not the password, nor its own users.
+    /// The directories that the process may change. They do not contain the password and the users
+    /// file.
     pub(super) fn writable_dirs(&self) -> [PathBuf; 2] {
         [self.data_dir(), self.dir.join("log")]
     }
@@ -136,8 +136,8 @@ impl DataDirectory {
         self.dir.join("etc/config.xml")
     }
 
-    /// Whether a process works in this directory: usually one that is just
-    /// ending, because its service was killed.
+    /// Whether a process uses this directory, such as one that is still ending because its service
+    /// was killed.
     pub(super) fn is_locked(&self) -> io::Result<bool> {
         match File::create(self.lock_path())?.try_lock() {
             Ok(()) => Ok(false),
@@ -146,12 +146,12 @@ impl DataDirectory {
         }
     }
 
-    /// A new file for what the process prints.
+    /// A new file for the output of the process.
     pub(super) fn create_output(&self) -> io::Result<File> {
         File::create(self.output_path())
     }
 
-    /// The last lines that the process printed.
+    /// The last lines of the process's output.
     pub(super) fn output_tail(&self) -> String {
         let tail = File::open(self.output_path()).and_then(|mut file| {
             let start = file.metadata()?.len().saturating_sub(OUTPUT_TAIL_BYTES);
@@ -163,15 +163,15 @@ impl DataDirectory {
         tail.unwrap_or_else(|error| format!("(its output cannot be read: {error})"))
     }
 
-    /// Notes the port for people and programs that may read the password: the
-    /// engine's port is nobody else's business, and another one at every start.
+    /// Writes the port to a file for those who can read the password. It is different at every
+    /// start.
     pub(super) fn write_port(&self, port: u16) -> io::Result<()> {
         let path = self.dir.join("http-port");
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
         writeln!(file?, "{port}")
     }
 
-    /// How much of the sandbox the last process has reported to be in force.
+    /// The sandbox status that the last process reported.
     pub(super) fn sandbox_status(&self) -> SandboxStatus {
         let mut head = String::new();
         let read =

@@ -38,7 +38,7 @@ const NPM_LINES_MAX: usize = 4;
 const OTHER_WAYS: &str = "or install ClickHouse 25 or later and name it with TALLYHOUSE_CLICKHOUSE_BINARY, \
                           or name a running server with TALLYHOUSE_CLICKHOUSE_URL";
 
-/// Why the library cannot be had. Each says what to do about it.
+/// Why the library cannot be installed. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// There is no library for this machine.
@@ -47,7 +47,7 @@ pub enum FetchError {
          name it with TALLYHOUSE_CLICKHOUSE_BINARY, or name a running server with TALLYHOUSE_CLICKHOUSE_URL"
     )]
     Platform,
-    /// There is no npm.
+    /// npm is not installed.
     #[error("npm, which fetches the embedded ClickHouse, is not on the PATH; install it, {OTHER_WAYS}")]
     NpmMissing,
     /// npm failed.
@@ -68,7 +68,7 @@ pub enum FetchError {
         /// The digest of what came.
         found: String,
     },
-    /// The place for the cache is not known.
+    /// The cache directory is unknown.
     #[error("there is no HOME; set TALLYHOUSE_ENGINE_CACHE_DIR to a directory that can hold 1 GB")]
     CacheDir,
     /// The disk failed.
@@ -115,7 +115,7 @@ struct Manifest {
     library_bytes: u64,
 }
 
-/// Fetches the library into its cache.
+/// Downloads the library into its cache.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     package: Package,
@@ -125,8 +125,7 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// With the cache in this directory; empty: in the user's. When
-    /// interrupted, it waits for nothing any more.
+    /// Creates it with this cache directory (empty: the user's). An interrupt ends all waits.
     pub(super) fn new(cache_dir: &str, interrupt: CancellationToken) -> Result<Self, FetchError> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) {
             return Err(FetchError::Platform);
@@ -135,8 +134,8 @@ impl Fetcher {
         Ok(Self { package: PACKAGE, npm: "npm".into(), cache_dir, interrupt })
     }
 
-    /// The library's file, fetched when it is not there. Blocks, for minutes
-    /// on a slow network.
+    /// The path of the library, which is downloaded if it is missing. Blocking, for minutes on a
+    /// slow network.
     pub(super) fn library(&self) -> Result<PathBuf, FetchError> {
         let cache_error = |source| FetchError::Io { path: self.cache_dir.clone(), source };
         std::fs::create_dir_all(&self.cache_dir).map_err(cache_error)?;

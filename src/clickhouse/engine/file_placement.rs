@@ -14,8 +14,8 @@ use std::path::Path;
 
 use super::tables::table_dirs;
 
-/// Marks the directory of every table below ClickHouse's data directory. What
-/// cannot be marked stays as it is: slower, not wrong.
+/// Marks the directory of every table below ClickHouse's data directory. Directories that cannot be
+/// marked stay as they are, which is only slower.
 pub(super) fn spread_parts(data_dir: &Path) {
     for table_dir in table_dirs(data_dir).unwrap_or_default() {
         // The table may have been dropped since.

@@ -46,21 +46,20 @@ const START_ATTEMPTS_MAX: u32 = 3;
 /// Ports tried.
 const PORT_ATTEMPTS_MAX: u32 = 10;
 
-/// What of the engine's running is not a matter of the service's settings.
+/// Settings of the engine that are not settings of the service.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// The `tallyhouse` program, which becomes the engine's process.
+    /// The `tallyhouse` program, which runs the engine's process.
     pub executable: PathBuf,
-    /// Longest a process may take to answer its first query; then it is killed
-    /// and another one started, which may take twice as long (after a crash,
-    /// ClickHouse first checks what it has stored). At most 16 times as long.
+    /// Longest time until a process answers its first query. Then it is killed and another one is
+    /// started with twice the time, up to 16 times (after a crash, ClickHouse checks its data
+    /// first).
     pub start_wait_max: Duration,
-    /// Longest a former process on the same data may take to be gone.
+    /// Longest wait for an earlier process on the same data to end.
     pub former_wait_max: Duration,
-    /// Longest a process may take to shut down; then it is killed.
+    /// Longest time for a process to shut down. Then it is killed.
     pub stop_wait_max: Duration,
-    /// The first pause before a process that ended is started again; each
-    /// further one is twice as long.
+    /// The first pause before an ended process is restarted; each further pause is twice as long.
     pub backoff_min: Duration,
     /// The longest such pause.
     pub backoff_max: Duration,
@@ -70,7 +69,7 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    /// With this program as the `tallyhouse` program.
+    /// Default settings with this `tallyhouse` program.
     pub fn with_executable(executable: PathBuf) -> Self {
         Self {
             executable,
@@ -84,11 +83,10 @@ impl EngineSettings {
     }
 }
 
-/// Where to send queries, and as whom.
+/// The URL and the users for queries.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The URL, as in `http://127.0.0.1:8123`. It stays the same when the
-    /// engine is started again.
+    /// The URL, as in `http://127.0.0.1:8123`. It stays the same when the engine is restarted.
     pub url: String,
     /// The service's user.
     pub user: String,
@@ -104,7 +102,7 @@ pub struct Endpoint {
 /// Why the engine cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// There is no ClickHouse to run.
+    /// No ClickHouse was found.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Another engine works in the data directory.
@@ -113,7 +111,7 @@ pub enum EngineError {
         /// The engine's directory.
         dir: PathBuf,
     },
-    /// ClickHouse does not come up.
+    /// ClickHouse does not start.
     #[error("ClickHouse does not start: {0}")]
     Start(String),
     /// The disk or the system failed.
@@ -137,7 +135,7 @@ impl Engine {
         Self::start_with(config, EngineSettings::with_executable(own_executable()?)).await
     }
 
-    /// [`Engine::start`], with more to choose.
+    /// [`Engine::start`] with further settings.
     pub async fn start_with(config: &Config, settings: EngineSettings) -> Result<Self, EngineError> {
         let source = Source::find(config).await?;
         let home =
@@ -155,7 +153,7 @@ impl Engine {
         Ok(Self { endpoint, sandbox, pid, supervision, stop: stop.drop_guard() })
     }
 
-    /// Where to send queries, and as whom.
+    /// The URL and the users for queries.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -165,14 +163,13 @@ impl Engine {
         self.sandbox
     }
 
-    /// The id of the process that runs now; none while it is being started
-    /// again.
+    /// The id of the current process; none while it is being restarted.
     pub fn pid(&self) -> Option<u32> {
         *self.pid.borrow()
     }
 
-    /// Ends the engine, and returns when its process has gone: in a tenth of a
-    /// second, but later, by up to five, while anybody keeps a connection open.
+    /// Ends the engine, and returns when its process has ended: within a tenth of a second, or up
+    /// to five seconds while a connection is open.
     pub async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.supervision.await {
@@ -181,8 +178,7 @@ impl Engine {
     }
 }
 
-/// Keeps making parts of tables cheap for the engine of this data directory. To
-/// be called again when there are new tables.
+/// Spreads the parts of the tables in this data directory. Call it again when there are new tables.
 pub fn spread_parts(data_dir: &Path) {
     file_placement::spread_parts(&data_dir.join("clickhouse/data"));
 }

@@ -20,9 +20,9 @@ use super::source::Source;
 const LISTEN_QUERY: &str =
     "SYSTEM START LISTEN HTTP; SELECT count() FROM file('-', 'LineAsString', 'line String') FORMAT Null";
 
-/// Starts processes from a thread of its own. A process asks the kernel to be
-/// killed when the *thread* that started it ends (Linux counts threads, not
-/// processes), and the runtime's threads come and go.
+/// Starts processes from a dedicated thread. A process asks the kernel to be killed when the
+/// *thread* that started it ends (Linux counts threads, not processes), and the runtime's threads
+/// come and go.
 #[derive(Debug)]
 pub(super) struct Launcher {
     orders: mpsc::Sender<Order>,
@@ -55,7 +55,7 @@ impl Launcher {
     }
 }
 
-/// What a process may reach beside its home.
+/// What a process may access beside its own directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProcessBounds<'a> {
     /// The TCP port it listens on.
@@ -116,7 +116,7 @@ impl Process {
         self.child.wait().await
     }
 
-    /// Asks the process to end, and kills it when that takes too long.
+    /// Tells the process to end, and kills it if that takes too long.
     pub(super) async fn end(mut self, wait_max: Duration) {
         drop(self.input.take());
         if self.form == Form::Server {

@@ -11,7 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What the process may reach.
+/// What the process may access.
 #[derive(Debug)]
 pub(super) struct Allowed<'a> {
     /// Files and directories it may change.
@@ -24,7 +24,7 @@ pub(super) struct Allowed<'a> {
     pub port: u16,
 }
 
-/// How much of the sandbox the kernel enforces.
+/// The part of the sandbox that the kernel enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SandboxStatus {
     /// All of it.
@@ -39,7 +39,7 @@ pub enum SandboxStatus {
 const REPORT: &str = "tallyhouse engine: sandbox ";
 
 impl SandboxStatus {
-    /// As it is called in health reports.
+    /// The name in health reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -72,7 +72,7 @@ pub(super) enum SandboxError {
     Filter(#[from] seccompiler::BackendError),
 }
 
-/// Restricts this process for good. To be called before there are threads.
+/// Restricts this process permanently. Call it before there are threads.
 #[cfg(target_os = "linux")]
 pub(super) fn enter(allowed: &Allowed<'_>) -> Result<SandboxStatus, SandboxError> {
     let files = linux::restrict_files(allowed)?;

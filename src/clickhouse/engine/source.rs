@@ -18,10 +18,10 @@ const MAJOR_VERSION_MIN: u32 = 25;
 /// Longest a program may take to say its version.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A ClickHouse that can be run.
+/// A ClickHouse to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The library that was fetched.
+    /// The downloaded library.
     Library(PathBuf),
     /// A `clickhouse` program.
     Binary(PathBuf),
@@ -38,7 +38,7 @@ pub enum SourceError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The library cannot be had.
+    /// The library cannot be installed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
@@ -57,7 +57,7 @@ impl Source {
         }
     }
 
-    /// Finds one, and fetches the library when there is none.
+    /// Selects one, and downloads the library if there is no other.
     pub(super) async fn find(config: &Config) -> Result<Self, SourceError> {
         if !config.clickhouse_binary.is_empty() {
             let path = PathBuf::from(&config.clickhouse_binary);

@@ -27,7 +27,7 @@ const QUESTION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// After so many attempts, a start is given no more time.
 const DOUBLINGS_MAX: u32 = 4;
 
-/// Why a process did not come up.
+/// Why a process did not start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error("its port is in use by another program")]
@@ -42,7 +42,7 @@ pub(super) enum StartError {
     Io(#[from] io::Error),
 }
 
-/// Starts processes in one home.
+/// Starts processes in one data directory.
 #[derive(Debug)]
 pub(super) struct Starter {
     settings: EngineSettings,
@@ -156,7 +156,7 @@ impl Starter {
     }
 }
 
-/// Starts a process again whenever it ends.
+/// Restarts a process whenever it ends.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     starter: Starter,
@@ -177,7 +177,7 @@ impl Supervisor {
         (Self { starter, process, stop, pid }, told)
     }
 
-    /// Runs until it is stopped. Then no process is left.
+    /// Runs until it is stopped, and ends the process.
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         loop {

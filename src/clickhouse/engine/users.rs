@@ -11,7 +11,7 @@ use crate::secret::hex;
 
 /// The user that the service works as.
 pub(super) const SERVICE_USER: &str = "tallyhouse";
-/// The user that answers are read as.
+/// The user that reads on behalf of organizations.
 pub(super) const READER_USER: &str = "tallyhouse_reader";
 
 /// What the reader sees, in each of these tables: the rows of the organization

@@ -36,8 +36,7 @@ pub(super) struct Candidate {
     pub(super) upper: u64,
 }
 
-/// So many users with the highest upper bounds, highest first. Asks up to so
-/// many questions at a time.
+/// The users with the highest upper bounds, highest first. Runs up to this many queries at a time.
 pub(super) async fn candidates(
     asking: (&Client, &QueryTicket),
     org_id: &OrgId,

@@ -25,7 +25,7 @@ use super::error::QueryError;
 use super::ticket::QueryTicket;
 use crate::domain::{Limit, MILLIS_PER_HOUR, OrgId, Ranking, Timestamp, UserCount, Window};
 
-/// Questions at a time, at most: ClickHouse answers each with one thread.
+/// Largest number of queries at a time; ClickHouse uses one thread for each.
 pub const QUERIES_AT_A_TIME: u32 = 2;
 /// Candidates of the first attempt, at least.
 const CANDIDATES_MIN: usize = 1_000;
@@ -46,8 +46,8 @@ struct UserRow {
     events: i64,
 }
 
-/// Ranks the users of a window in whole minutes; users with as many events, by
-/// their ids. Asks up to so many questions at a time.
+/// Ranks the users of a window in whole minutes; users with as many events, by their ids. Runs up
+/// to this many queries at a time.
 pub(super) async fn top_users(
     client: &Client,
     ticket: &QueryTicket,

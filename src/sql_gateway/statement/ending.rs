@@ -7,14 +7,14 @@ use sqlparser::tokenizer::{Token, Word};
 use super::Refusal;
 use super::literal::check_number;
 
-/// What a statement ends in.
+/// The trailing clauses of a statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TrailingClauses {
     pub settings: Vec<(String, String)>,
     pub format: Option<String>,
 }
 
-/// The statement, and what it ends in.
+/// Splits a statement from its trailing clauses.
 ///
 /// # Errors
 /// When a setting is not written as `name = value`.

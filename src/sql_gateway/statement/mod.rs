@@ -41,11 +41,11 @@ const DEPTH_MAX: usize = 500;
 /// such as a long sum, is taken apart recursively.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Why a statement is not passed on. The text is for the analyst.
+/// Why a statement is refused. The text is for the analyst.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum Refusal {
-    /// It cannot be read.
+    /// It cannot be parsed.
     #[error("the statement cannot be read: {0}")]
     Syntax(String),
     /// It has a part that is not available.
@@ -75,10 +75,10 @@ impl From<ParserError> for Refusal {
     }
 }
 
-/// A statement that may run.
+/// A checked statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CheckedStatement {
-    /// What ClickHouse is given.
+    /// The statement for ClickHouse.
     pub sql: String,
     /// Its SETTINGS clause, as names and values.
     pub settings: Vec<(String, String)>,
@@ -86,10 +86,10 @@ pub(super) struct CheckedStatement {
     pub format: Option<String>,
 }
 
-/// Checks a statement and writes it anew.
+/// Checks and rewrites a statement.
 ///
 /// # Errors
-/// Says what of it is not available.
+/// Names the part that is not available.
 pub(super) fn check(sql: &str, scope: &Scope) -> Result<CheckedStatement, Refusal> {
     // A thread of its own, for its stack.
     std::thread::scope(|threads| {
@@ -113,7 +113,7 @@ fn check_here(sql: &str, scope: &Scope) -> Result<CheckedStatement, Refusal> {
     Ok(CheckedStatement { sql, settings: ending.settings, format: ending.format })
 }
 
-/// A SELECT without what it may end in, written anew.
+/// Rewrites a SELECT without its trailing clauses.
 fn select(tokens: &[Token], scope: &Scope) -> Result<String, Refusal> {
     let tokens = final_modifier::left_out(parameter::as_placeholders(tokens)?);
     let tokens = array_join::as_subqueries(tokens)?;

@@ -38,10 +38,10 @@ use source::Source;
 /// (A timer alone would not notice a clock that was put forward.)
 const EXPIRY_LOOK: Duration = Duration::from_secs(10);
 
-/// Tells callers by their tokens.
+/// Authenticates callers by their tokens.
 #[derive(Clone)]
 pub struct Callers {
-    /// None: there is no authentication.
+    /// None without authentication.
     verifier: Option<Arc<Verifier>>,
     /// What everybody holds where there is no authentication.
     everybody: Arc<OrgUse>,
@@ -55,7 +55,7 @@ struct Verifier {
     last_line_second: AtomicU64,
 }
 
-/// Who calls, and what it may do.
+/// An authenticated caller.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     /// Its organization.
@@ -70,10 +70,10 @@ pub(super) struct Caller {
 }
 
 impl Callers {
-    /// With the keys that the configuration names.
+    /// Opens the configured keys.
     ///
     /// # Errors
-    /// Names the setting whose keys cannot be had.
+    /// Names the setting whose keys cannot be loaded.
     pub async fn open(config: &Config, clock: &Arc<ArrivalClock>) -> Result<Self, AuthError> {
         let rules = Rules {
             issuer: config.auth_issuer.clone(),
@@ -111,7 +111,7 @@ impl Callers {
         move || verifier.as_ref().is_some_and(|verifier| verifier.source.keys().is_none())
     }
 
-    /// Who sent a request, provided that it may do what takes this scope.
+    /// Authenticates a request, which requires this scope.
     pub(super) async fn caller(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Refusal> {
         let caller = match &self.verifier {
             None => Caller {
@@ -144,8 +144,8 @@ impl Verifier {
         Ok(Caller { clock: Some(Arc::clone(&self.clock)), ..caller })
     }
 
-    /// The detail goes to the log, the rest to the caller. At most one line a
-    /// second: whoever sends bad tokens must not flood the log.
+    /// The detail goes to the log, the rest to the caller. At most one line a second, so that
+    /// invalid tokens cannot flood the log.
     fn logged(&self, error: VerifyError) -> Refusal {
         let (refusal, detail) = match error {
             VerifyError::UnknownKey => (Refusal::Untrusted, "its key is not known".to_owned()),
@@ -178,8 +178,8 @@ impl Caller {
         self.expires_at.is_some_and(|expires_at| now >= expires_at)
     }
 
-    /// Refuses to speak for another organization. (Without authentication,
-    /// names of organizations mean nothing.)
+    /// Refuses another organization than the caller's. (Without authentication, any name is
+    /// accepted.)
     pub(super) fn must_be(&self, org_id: &str) -> Result<(), Refusal> {
         let is_so = self.expires_at.is_none() || self.org_id.as_str() == org_id;
         if is_so { Ok(()) } else { Err(Refusal::OtherOrganization) }

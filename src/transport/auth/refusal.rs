@@ -5,29 +5,29 @@ use std::time::Duration;
 use super::scope::Scope;
 use crate::domain::Error;
 
-/// How long a caller is told to wait for keys.
+/// The `retry_after` while there are no keys.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a token is refused. Callers are told the kind only; the log has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::transport) enum Refusal {
-    /// There is no token.
+    /// The token is missing.
     Missing,
-    /// What is there is no token.
+    /// The token is malformed.
     Malformed,
-    /// No key that is known has signed it, by the algorithm of that key.
+    /// No known key has signed it.
     Untrusted,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// Its time has not begun.
+    /// It is not valid yet.
     NotYet,
-    /// A claim is missing, or says what is not accepted here.
+    /// A claim is missing or not accepted.
     Claim(&'static str),
     /// It does not include a scope.
     Scope(Scope),
     /// The request names another organization than the token.
     OtherOrganization,
-    /// No keys could be had so far.
+    /// No keys have been loaded yet.
     NoKeys,
 }
 

@@ -1,14 +1,13 @@
 //! Scopes: what a caller may do.
 
-/// One thing that a token may allow. None includes another: a token that is to
-/// read and to administrate names both.
+/// A scope of a token. No scope includes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::transport) enum Scope {
-    /// Events in.
+    /// Send events.
     Ingest,
-    /// Answers out, and the live tail.
+    /// Read counts, events and the live tail.
     Read,
-    /// Audits, and the log's segments.
+    /// Audits, segments, organizations and event types.
     Admin,
 }
 
@@ -38,7 +37,7 @@ impl Scope {
 pub(super) struct Scopes(u8);
 
 impl Scopes {
-    /// For who need not show a token.
+    /// All scopes, for callers without authentication.
     pub(super) const ALL: Self = Self(7);
 
     /// Nothing.
@@ -55,12 +54,12 @@ impl Scopes {
     }
 }
 
-/// What a route or a method asks of its callers.
+/// The access that a route or a method requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::transport) enum RequiredAccess {
     /// Nothing.
     Nothing,
-    /// A good token that includes this scope.
+    /// A valid token with this scope.
     Scope(Scope),
 }
 

@@ -16,9 +16,9 @@ use super::keys::KeySet;
 use crate::config::Config;
 use crate::regular_file;
 
-/// How often a file is looked at.
+/// Interval of checks of a file.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
-/// Longest a fetch may take.
+/// Longest time of a fetch.
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Largest set, in bytes.
 const SET_BYTES_MAX: usize = 1 << 20;
@@ -27,7 +27,7 @@ const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(5);
 /// Requests that may wait for such a fetch.
 const WAITING_MAX: usize = 64;
 
-/// Why there are no keys to begin with. Each names the setting.
+/// Why no keys can be loaded at start. Names the setting.
 #[derive(Debug, thiserror::Error)]
 #[error("the setting {setting}: {message}")]
 pub struct AuthError {
@@ -35,7 +35,7 @@ pub struct AuthError {
     message: String,
 }
 
-/// The keys of now, and where they come from.
+/// The current keys and their source.
 pub(super) struct Source {
     origin: Origin,
     keys: RwLock<Option<Arc<KeySet>>>,
@@ -101,7 +101,7 @@ impl Source {
         self.keys.read().clone()
     }
 
-    /// Keeps the keys fresh, for ever.
+    /// Refreshes the keys. Never returns.
     pub(super) async fn keep_fresh(&self) {
         let pause = match &self.origin {
             Origin::Settings => return,

@@ -40,13 +40,13 @@ use crate::domain::{Error, OrgId};
 use crate::telemetry::{HttpCall, Metrics};
 use crate::trace::{self, FutureExt as _, KeyValue};
 
-/// How long a caller is told to wait whose answers wait to be read.
+/// The `retry_after` while the caller has unread answers.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// No status has been seen.
 const NO_STATUS: i32 = -1;
 
-/// What is known of a call. Those who learn more of it on its way note it here.
+/// The record of a call. Layers and handlers add to it.
 pub(super) struct Call {
     method: Method,
     uri: Uri,
@@ -58,22 +58,21 @@ pub(super) struct Call {
     grpc_status: AtomicI32,
     connection: Arc<Connection>,
     permit: Mutex<Option<Permit>>,
-    /// Whether its answer may be dropped without harm.
+    /// Whether the call changes nothing, so that its answer can be dropped.
     changes_nothing: AtomicBool,
 }
 
-/// Marks a response whose body is shared by all who ask for it: it takes no
-/// memory of its own while it waits to be written.
+/// Marks a response whose body is shared by all callers and uses no further memory.
 #[derive(Clone, Copy)]
 pub(super) struct SharedBody;
 
-/// How a call has ended.
+/// The end of a call.
 struct Ended {
-    /// The HTTP status; none when the caller had gone before there was one.
+    /// The HTTP status; none if the caller disconnected before.
     status: Option<u16>,
     /// The gRPC status, of a gRPC call.
     grpc_status: Option<Code>,
-    /// The caller had gone before the end, or was cut off.
+    /// The caller disconnected before the end, or was disconnected.
     is_broken_off: bool,
     took: Duration,
 }
@@ -261,7 +260,7 @@ pub(super) fn of_rpc<T>(request: &tonic::Request<T>) -> Option<&Arc<Call>> {
 #[derive(Clone)]
 pub(super) struct CallLayer(Arc<Watch>);
 
-/// What all calls share.
+/// State that all calls share.
 struct Watch {
     metrics: Arc<Metrics>,
     lines: CallLog,
@@ -343,8 +342,8 @@ fn span(id: &HeaderValue, trace: Option<&trace::Context>) -> tracing::Span {
     }
 }
 
-/// Tells of a call's end when it is dropped: with its answer, or without one
-/// when its caller has gone.
+/// Reports a call's end when it is dropped: with its answer, or without one if its caller has
+/// disconnected.
 struct Ending {
     call: Arc<Call>,
     watch: Arc<Watch>,

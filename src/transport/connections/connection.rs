@@ -8,8 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Connections, Seconds};
 use crate::transport::concurrency::{CLASSES, Concurrency};
 
-/// Seconds for which the age of unwritten bytes is known. The longest write
-/// deadline must be shorter.
+/// Largest tracked age of unwritten bytes, in seconds. Write deadlines must be shorter.
 const UNWRITTEN_SECONDS_MAX: usize = 64;
 
 /// A connection, from its acceptance until it is closed. Everything that it
@@ -18,7 +17,7 @@ pub(in crate::transport) struct Connection {
     pub(super) id: u64,
     pub(super) all: Arc<Connections>,
     concurrency: Arc<Concurrency>,
-    /// Cancelled to close it without waiting for anything.
+    /// Cancelled to close the connection at once.
     cut_off: CancellationToken,
     /// Since when a client that has sent no request yet is waited for.
     pub(super) waits_since: AtomicU32,
@@ -71,12 +70,12 @@ impl Connection {
         &self.concurrency
     }
 
-    /// Closes it without waiting for anything.
+    /// Closes the connection at once.
     pub(in crate::transport) fn cut_off(&self) {
         self.cut_off.cancel();
     }
 
-    /// Returns when it is to be closed at once.
+    /// Waits until the connection is to be closed at once.
     pub(in crate::transport) async fn is_cut_off(&self) {
         self.cut_off.cancelled().await;
     }
@@ -135,7 +134,7 @@ impl Connection {
         self.unwritten_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// For how many seconds its peer has not taken what it asked for.
+    /// For how many seconds its peer has not read its answers.
     pub(super) fn stalled_for(&self, now: Seconds) -> Seconds {
         let blocked = match self.write_blocked.load(Ordering::Relaxed) {
             0 => 0,

@@ -13,7 +13,7 @@ use super::{ConnectionIo, ConnectionPermit, Connections};
 /// descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections, each of which has its place among all.
+/// Accepts connections within the limit.
 pub(in crate::transport) struct Listener {
     listener: TcpListener,
     connections: Arc<Connections>,

@@ -154,8 +154,7 @@ impl Connections {
         connection.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A place for a new connection. When all are taken, the one that is needed
-    /// least is closed.
+    /// A permit for a new connection. At the limit, the least useful connection is closed.
     async fn place(self: &Arc<Self>) -> ConnectionPermit {
         loop {
             let mut closed = std::pin::pin!(self.closed.notified());
@@ -174,7 +173,7 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that is needed least.
+    /// Closes the least useful connection.
     fn close_least_needed(&self) {
         let open = self.open.lock();
         let least = open.values().min_by_key(|connection| {
@@ -187,8 +186,8 @@ impl Connections {
         }
     }
 
-    /// Something that unwritten answers hold is short: whoever does not read is
-    /// cut off sooner.
+    /// Resources that unwritten answers hold are short: peers that do not read are disconnected
+    /// sooner.
     pub(super) fn press(&self) {
         let until = self.now().saturating_add(PRESSURE_MEMORY);
         if self.pressed_until.swap(until, Ordering::Relaxed) < self.now() {
@@ -237,7 +236,7 @@ impl Connections {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Counts the seconds and cuts off who does not read, for ever.
+    /// Disconnects peers that do not read. Never returns.
     pub(super) async fn look_after(&self) {
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -26,7 +26,7 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 /// What is spoken inside, in the order of preference (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The service cannot speak TLS as configured. Names the setting and the path.
+/// The TLS settings cannot be used. Names the setting and the path.
 #[derive(Debug, thiserror::Error)]
 #[error("the setting {setting}: {message}")]
 pub struct TlsError {
@@ -92,7 +92,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Makes a connection private. None when the client does not manage to.
+    /// Runs the TLS handshake. None if it fails.
     pub(in crate::transport) async fn accept(&self, io: ConnectionIo) -> Option<TlsStream<ConnectionIo>> {
         let config = Arc::clone(&self.loaded.read().config);
         let connection = Arc::clone(io.connection());

@@ -100,7 +100,7 @@ fn is_called_foreign(headers: &HeaderMap) -> bool {
     matches!(site, Some(b"cross-site" | b"same-site"))
 }
 
-/// Whether a person follows a link.
+/// Whether a person opens a link.
 fn opens_a_page(method: &Method, headers: &HeaderMap) -> bool {
     let mode = headers.get(SEC_FETCH_MODE).map(HeaderValue::as_bytes);
     matches!(*method, Method::GET | Method::HEAD) && mode == Some(b"navigate")

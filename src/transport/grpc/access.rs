@@ -3,7 +3,7 @@
 use super::super::auth::{RequiredAccess, Scope};
 use crate::config::Config;
 
-/// What a path asks for; none when it is not listed.
+/// The access that a path requires; none if it is not listed.
 pub(super) fn need(path: &str, config: &Config) -> Option<RequiredAccess> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     let scope = match (service, method) {

@@ -31,8 +31,8 @@ use crate::transport::context::TransportContext;
 use crate::transport::protocol::Protocol;
 use crate::transport::rest::Failure;
 
-/// Longest a health check may take, its request included, and longest the
-/// request of somebody who watches health may take to arrive.
+/// Longest time of a health check, including its request, and for the request of a watcher to
+/// arrive.
 const HEALTH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest a reflection stream may take for its next question.
 const REFLECTION_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -135,7 +135,7 @@ async fn admit(
     }
 }
 
-/// Lets a request through that requires no token.
+/// Admits a request that requires no token.
 fn probe<T>(request: &Request<T>) -> Result<Option<HealthCheck>, Error> {
     let Some(call) = call::of(request) else { return Ok(None) };
     let path = request.uri().path();
@@ -159,7 +159,7 @@ struct DetailedErrors<S> {
 }
 
 impl<S> DetailedErrors<S> {
-    /// For how long a request's body is waited for.
+    /// The time-outs for a request's body.
     fn timeout_rule(&self, path: &str) -> BodyTimeout {
         if is_health(path) {
             BodyTimeout::Whole(HEALTH_WAIT_MAX)

@@ -68,7 +68,7 @@ fn draft(event: &proto::Event, properties_bytes_max: usize) -> EventDraft<'_> {
     }
 }
 
-/// What an answer is to promise.
+/// The requested durability.
 pub(super) fn durability(value: i32) -> Result<Durability, Error> {
     match proto::Durability::try_from(value) {
         Ok(proto::Durability::Unspecified | proto::Durability::Logged) => Ok(Durability::Logged),
@@ -175,7 +175,7 @@ fn time_of_micros(micros: i64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
-/// A time that may be left out. Adds what is wrong to `errors`.
+/// An optional time. Adds errors to `errors`.
 pub(super) fn optional_time(
     field: &str,
     time: Option<&prost_types::Timestamp>,
@@ -189,7 +189,7 @@ pub(super) fn optional_time(
     read
 }
 
-/// A window that must be given. Adds what is wrong to `errors`.
+/// A required window. Adds errors to `errors`.
 pub(super) fn window(window: Option<&proto::Window>, errors: &mut Vec<FieldError>) -> Option<Window> {
     let Some(window) = window else {
         errors.push(FieldError::new("window", "is required"));

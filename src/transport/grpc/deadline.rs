@@ -41,7 +41,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     (timeout < TIMEOUT_MAX).then_some(timeout)
 }
 
-/// What a call is answered whose deadline has run out.
+/// The status of a call whose deadline has expired.
 pub(super) fn exceeded() -> Status {
     status::deadline_exceeded("the call's deadline has run out")
 }

@@ -29,7 +29,7 @@ pub(in crate::transport) struct Health {
 }
 
 impl Health {
-    /// Says SERVING for the whole and for every service.
+    /// Reports SERVING for the whole and for every service.
     pub(in crate::transport) async fn new() -> (Self, HealthService) {
         let health = Self { reporter: HealthReporter::new() };
         health.say(ServingStatus::Serving).await;
@@ -37,7 +37,7 @@ impl Health {
         (health, service)
     }
 
-    /// Follows the reasons, for ever.
+    /// Follows the reasons. Never returns.
     pub(in crate::transport) async fn follow(&self, reasons: &Arc<Reasons>) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,12 +58,12 @@ impl Health {
         }
     }
 
-    /// Says NOT_SERVING.
+    /// Reports NOT_SERVING.
     pub(in crate::transport) async fn stopping(&self) {
         self.say(ServingStatus::NotServing).await;
     }
 
-    /// Ends the streams of those who watch.
+    /// Ends the streams of watchers.
     pub(in crate::transport) async fn stopped(&mut self) {
         for service in SERVICE_NAMES.into_iter().chain([""]) {
             self.reporter.clear_service_status(service).await;

@@ -23,7 +23,7 @@ const OTHERS: [&str; 5] = [
 pub(in crate::transport) struct Methods(RwLock<HashMap<String, Arc<str>>>);
 
 impl Methods {
-    /// Notes which method a call to a path is of, if [`super::needs`] has it.
+    /// Notes which method a call to a path is of, if [`super::access`] lists it.
     pub(super) fn note(&self, call: &Call, path: &str) {
         let name = path.strip_prefix('/').unwrap_or(path);
         if let Some(known) = self.0.read().get(name) {

@@ -17,15 +17,15 @@ use crate::transport::concurrency::UnfinishedBytes;
 /// Bytes before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
-/// For how long a request's body is waited for.
+/// The time-outs for a request's body.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum BodyTimeout {
-    /// The whole body must be there after this time.
+    /// The whole body must arrive within this time.
     Whole(Duration),
-    /// Each message must be there as a whole so long after it has begun. The
-    /// next one may take any time to begin.
+    /// Each message must be complete within this time after its start. The next one can start at
+    /// any time.
     EachMessage(Duration),
-    /// The next message, or the end, must be there within this time.
+    /// The next message, or the end, must arrive within this time.
     EachMessageAndPause(Duration),
 }
 

@@ -22,8 +22,7 @@ use crate::transport::call::{self, SharedBody};
 use crate::transport::concurrency::Class;
 use crate::transport::context::TransportContext;
 
-/// Routes. There is no way to add one without saying what it asks of its
-/// callers.
+/// A router whose routes all declare the access they require.
 pub(super) struct Routes {
     router: Router<Arc<TransportContext>>,
     context: Arc<TransportContext>,
@@ -34,7 +33,7 @@ impl Routes {
         Self { router: Router::new(), context: Arc::clone(context) }
     }
 
-    /// Adds methods of a path that ask for the same.
+    /// Adds methods of a path with the same required access.
     pub(super) fn route(self, path: &str, need: RequiredAccess, methods: MethodRouter<Arc<TransportContext>>) -> Self {
         let Self { router, context } = self;
         let note = RouteNote { route: Arc::from(path) };
@@ -47,8 +46,7 @@ impl Routes {
         Self { router: router.route(path, methods.layer(note)), context }
     }
 
-    /// Adds methods of a path by which probes ask how the service is. They are
-    /// never refused, and must neither read a body nor wait.
+    /// Adds methods for probes. They are never refused, and must neither read a body nor wait.
     pub(super) fn probe(self, path: &str, methods: MethodRouter<Arc<TransportContext>>) -> Self {
         let Self { router, context } = self;
         let note = RouteNote { route: Arc::from(path) };
@@ -60,7 +58,7 @@ impl Routes {
     }
 }
 
-/// Notes which route a call takes.
+/// Records the route of a call.
 #[derive(Clone)]
 struct RouteNote {
     route: Arc<str>,
@@ -97,7 +95,7 @@ impl<S: Service<Request>> Service<Request> for NotingRoute<S> {
     }
 }
 
-/// Lets a request through that requires no token.
+/// Admits a request that requires no token.
 async fn open(request: Request, next: Next) -> Response {
     match call::of(&request).map_or(Ok(()), |call| call.enter(Class::Open, None)) {
         Ok(()) => answered(request, next).await,
@@ -120,7 +118,7 @@ async fn answered(request: Request, next: Next) -> Response {
     }
 }
 
-/// Lets a request through, with its caller.
+/// Admits an authenticated request.
 async fn admit(
     State((context, scope)): State<(Arc<TransportContext>, Scope)>,
     mut request: Request,

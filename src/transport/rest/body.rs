@@ -18,9 +18,9 @@ use crate::domain::Error;
 use crate::transport::call;
 use crate::transport::concurrency::{Class, UnfinishedBytes};
 
-/// Most bytes that are read away.
+/// Largest number of discarded bytes.
 const DRAIN_BYTES_MAX: usize = 64 << 20;
-/// Longest that is done for.
+/// Longest time for discarding a body.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Bodies larger than this are decompressed on a thread of their own.
