@@ -12,7 +12,7 @@ FROM {database}.events FINAL
 WHERE org_id = getSetting('log_comment')
 SETTINGS do_not_merge_across_partitions_select_final = 1;
 
--- Organisations that are registered.
+-- Organizations that are registered.
 CREATE OR REPLACE VIEW {database}_analytics.organizations DEFINER = {definer} SQL SECURITY DEFINER AS
 SELECT org_id, name, plan, unknown_event_types, created_at, updated_at
 FROM {database}.organizations FINAL;
@@ -42,7 +42,7 @@ SELECT org_id, user_id, role, joined_at
 FROM {database}.memberships FINAL
 WHERE org_id = getSetting('log_comment');
 
--- Organisations' own figures, one value per name and day.
+-- Organizations' own figures, one value per name and day.
 CREATE OR REPLACE VIEW {database}_analytics.custom_metrics DEFINER = {definer} SQL SECURITY DEFINER AS
 SELECT org_id, name, date, value
 FROM {database}.custom_metrics FINAL;

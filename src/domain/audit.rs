@@ -156,7 +156,7 @@ pub struct HourFinding {
     pub org_id: String,
     /// The hour's first moment.
     pub hour: Timestamp,
-    /// What became of it.
+    /// The result.
     pub result: HourResult,
     /// The number of its rows. 0 if they were not counted.
     pub rows: u64,

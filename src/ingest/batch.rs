@@ -105,7 +105,7 @@ impl Drop for Claims {
     }
 }
 
-/// See the module.
+/// The state of one batch during deduplication. Dropping it releases its claims.
 pub(super) struct Batch<'a> {
     prints: Fingerprinter,
     claims: Claims,

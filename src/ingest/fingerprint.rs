@@ -8,7 +8,7 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// What stands for an event's identity (organisation and event id): 128 bits
+/// What stands for an event's identity (organization and event id): 128 bits
 /// of SipHash-1-3. Its first word chooses the shard of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdFingerprint {

@@ -49,7 +49,8 @@ pub struct ForwarderSettings {
     pub backoff_max: Duration,
 }
 
-/// See the module.
+/// Inserts sealed segments into the database, and repeats until it succeeds. Segments that the
+/// database refuses are parked.
 pub struct Forwarder {
     settings: ForwarderSettings,
     log: Arc<Log>,
@@ -327,8 +328,8 @@ fn read_to_end(segment: &Segment) -> Result<(), FrameError> {
 /// version wrote, touch nothing: cached answers about them age out instead.)
 pub(super) fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
     for span in Rows::whole(rows).map_while(Result::ok) {
-        // An id begins with the organisation, behind its length: one byte, as
-        // organisations are short.
+        // An id begins with the organization, behind its length: one byte, as
+        // organizations are short.
         let id = &rows[span.id];
         let org = id.first().and_then(|length| id.get(1..=usize::from(*length)));
         if let Some(org) = org.and_then(|org| std::str::from_utf8(org).ok()) {

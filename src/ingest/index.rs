@@ -92,7 +92,7 @@ const fn shard_of(id: IdFingerprint) -> usize {
     id.shard as usize % SHARDS
 }
 
-/// The index. See the module.
+/// The deduplication index, shared by all batches. Its memory is bounded by `index_ids_max`.
 pub struct Index {
     shards: Box<[Mutex<Shard>]>,
     floor: AtomicU32,

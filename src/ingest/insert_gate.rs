@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
 
-/// See the module.
+/// The gate that every insert of a segment passes. Knows the segments whose inserts are not
+/// confirmed.
 #[derive(Default)]
 pub struct InsertGate {
     passage: RwLock<()>,

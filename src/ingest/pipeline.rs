@@ -85,7 +85,7 @@ impl Submission {
     }
 }
 
-/// See the module.
+/// Accepts batches from transports: validates, deduplicates, logs and acknowledges them.
 pub struct Pipeline {
     settings: PipelineSettings,
     clock: Arc<ArrivalClock>,

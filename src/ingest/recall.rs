@@ -31,7 +31,8 @@ const MINUTES_MAX: usize = 100_000;
 /// looked up one by one: the recalls of others must not leave them undecided.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Answers whether ClickHouse knows the ids of late events, by look-ups or by reading minutes back
+/// into the index.
 pub struct Recall {
     index: Arc<Index>,
     prints: Fingerprinter,

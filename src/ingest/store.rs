@@ -28,7 +28,7 @@ pub struct SegmentInsert {
     pub calls: Calls,
 }
 
-/// Which event of an organisation to look for: the rest of its sorting key.
+/// Which event of an organization to look for: the rest of its sorting key.
 #[derive(Clone, Copy, Debug)]
 pub struct EventKey<'a> {
     /// Its id.
@@ -97,7 +97,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// Reads all events of these minutes.
     fn read<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>>;
 
-    /// Finds those of these events of an organisation that are stored.
+    /// Finds those of these events of an organization that are stored.
     fn look_up<'a>(
         &'a self,
         org_id: &'a OrgId,

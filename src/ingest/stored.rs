@@ -1,7 +1,7 @@
 //! When did the stored events of an hour last change?
 //!
 //! A cached answer is good as long as no event of its window has been stored
-//! since it was worked out. This keeps, for each organisation and hour, the
+//! since it was worked out. This keeps, for each organization and hour, the
 //! number of the last store that touched it.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const TOUCHED_RUNS_MAX: usize = 10_000;
 /// Counts stores, from 0.
 pub type StoreNumber = u64;
 
-/// The hours that the events of one insert lie in, by organisation.
+/// The hours that the events of one insert lie in, by organization.
 #[derive(Debug, Default)]
 pub struct TouchedHours {
     by_org: HashMap<Box<str>, HashMap<i64, StoreNumber>>,
@@ -29,7 +29,7 @@ pub struct TouchedHours {
 }
 
 impl TouchedHours {
-    /// An event of this organisation and time is among them.
+    /// An event of this organization and time is among them.
     pub fn touch(&mut self, org_id: &str, occurred_at: Timestamp) {
         let hour = hour_of(occurred_at);
         // Neighbouring events mostly share both.
@@ -40,7 +40,7 @@ impl TouchedHours {
         self.last = Some((org_id.into(), hour));
     }
 
-    /// Whether an event of this hour is among them; of this organisation, or
+    /// Whether an event of this hour is among them; of this organization, or
     /// of any.
     pub fn touches(&self, org_id: Option<&str>, hour: Timestamp) -> bool {
         let hour = hour_of(hour);
@@ -68,7 +68,8 @@ struct State {
     by_org: HashMap<Box<str>, HashMap<i64, StoreNumber>>,
 }
 
-/// See the module.
+/// The number of the last store that touched each hour of each organization. Bounded; when it is
+/// full, more answers are treated as outdated than necessary.
 pub struct StoredHours {
     state: RwLock<State>,
     /// Touched since they were last taken: what the audit looks at again.
@@ -107,12 +108,12 @@ impl StoredHours {
     }
 
     /// Takes the hours that were touched since the last call, of all
-    /// organisations.
+    /// organizations.
     pub fn take_touched(&self) -> HourSet {
         std::mem::replace(&mut *self.touched.lock(), HourSet::new(TOUCHED_RUNS_MAX))
     }
 
-    /// The last store that may have touched this organisation and window. As
+    /// The last store that may have touched this organization and window. As
     /// long as it stays the same, so does any answer about them.
     pub fn last_store_in(&self, org_id: &OrgId, window: Window) -> StoreNumber {
         let state = self.state.read();

@@ -27,7 +27,7 @@ const RETRY_AFTER_PARKED: Duration = Duration::from_secs(60);
 /// Ids of parked segments that are kept in memory, at 16 bytes each, over all segments.
 const PARKED_IDS_MAX: usize = 1_000_000;
 
-/// See the module.
+/// The segments that an answer with `DURABILITY_STORED` waits for.
 pub(super) struct AwaitedSegments {
     /// The segment of the batch's own events; none when none was new.
     pub(super) own: Option<Ordinal>,

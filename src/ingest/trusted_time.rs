@@ -68,7 +68,8 @@ pub(super) struct Judged {
     pub(super) doubt: Option<ClockDoubt>,
 }
 
-/// See the module. An offset is what the wall clock is ahead of the monotonic one, in microseconds.
+/// Judges readings of the wall clock by the monotonic clock. Offsets are the wall clock minus the
+/// monotonic clock, in microseconds.
 #[derive(Debug)]
 pub(super) struct TrustedTime {
     bounds: ClockBounds,

@@ -16,9 +16,10 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 
 /// Create an event
 ///
-/// It must not begin in the past. Sends the notification "New event created: …", and the one of its status too if it is
-/// created as published or cancelled. With an `Idempotency-Key`, the call can be repeated for 24 hours: the same key with
-/// the same body returns the first answer again, also while the first call runs and after a restart. Errors are not kept.
+/// The event must not start in the past. Sends the notification "New event created: …", and that of
+/// its status if it is created as published or cancelled. With an `Idempotency-Key`, you can repeat
+/// the call for 24 hours: the same key with the same body returns the first answer, also while the
+/// first call runs and after a restart. Errors are not kept.
 #[utoipa::path(
     post, path = "/events", operation_id = "createEvent", tag = "Administration", security(("token" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters.")),
@@ -27,15 +28,15 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
         (status = 201, description = "The event.", body = Event, headers(
             ("Location" = String, description = "Its address."),
             ("ETag" = String, description = "Its version."),
-            ("Idempotency-Replayed" = String, description = "`true` when this is the answer to a former call with the key."),
+            ("Idempotency-Replayed" = String, description = "`true` if this is the stored answer of an earlier call with the key."),
         )),
-        (status = 400, description = "`VALIDATION_ERROR` with every field at fault, or `INVALID_JSON`.", body = ErrorBody),
-        (status = 401, description = "`UNAUTHORIZED`: there is no administrator's token.", body = ErrorBody),
+        (status = 400, description = "`VALIDATION_ERROR` with every invalid field, or `INVALID_JSON`.", body = ErrorBody),
+        (status = 401, description = "`UNAUTHORIZED`: an administrator's token is required.", body = ErrorBody),
         (status = 408, description = "`REQUEST_TIMEOUT`: the body did not arrive in time.", body = ErrorBody),
         (status = 413, description = "`TOO_LARGE`: the body is too large.", body = ErrorBody),
         (status = 415, description = "`UNSUPPORTED_MEDIA_TYPE`: the body is not `application/json`.", body = ErrorBody),
-        (status = 422, description = "`IDEMPOTENCY_KEY_REUSED`: the key came with another body before.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 422, description = "`IDEMPOTENCY_KEY_REUSED`: the key was used with another body before.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn create(State(mounted): State<MountedApi>, request: Request) -> Result<Response, Failure> {
@@ -56,26 +57,27 @@ pub(super) async fn create(State(mounted): State<MountedApi>, request: Request) 
 
 /// Change an event
 ///
-/// Only `status` and `internalNotes` can be changed. A draft can be published or cancelled, a published event
-/// cancelled. Setting a value that the event has already changes nothing and sends no notification. `If-Match` with an
-/// `ETag` refuses the change if somebody else has changed the event since.
+/// You can change `status` and `internalNotes` only. A draft can be published or cancelled, a
+/// published event can be cancelled. Setting a current value changes nothing and sends no
+/// notification. With `If-Match` and an `ETag`, the change is refused if the event has changed
+/// since.
 #[utoipa::path(
     patch, path = "/events/{id}", operation_id = "changeEvent", tag = "Administration", security(("token" = [])),
     params(
         ("id" = String, Path, description = "The event's UUID."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the event must have."),
     ),
-    request_body(content = super::openapi::EventChange, description = "Other fields are refused. Empty: nothing changes."),
+    request_body(content = super::openapi::EventChange, description = "Other fields are refused. An empty object changes nothing."),
     responses(
         (status = 200, description = "The event.", body = Event, headers(("ETag" = String, description = "Its version."))),
         (status = 400, description = "`VALIDATION_ERROR`, `INVALID_JSON`, or `INVALID_STATUS_TRANSITION`.", body = ErrorBody),
-        (status = 401, description = "`UNAUTHORIZED`: there is no administrator's token.", body = ErrorBody),
+        (status = 401, description = "`UNAUTHORIZED`: an administrator's token is required.", body = ErrorBody),
         (status = 404, description = "`NOT_FOUND`: there is no such event.", body = ErrorBody),
         (status = 408, description = "`REQUEST_TIMEOUT`: the body did not arrive in time.", body = ErrorBody),
         (status = 412, description = "`PRECONDITION_FAILED`: the event does not have that `ETag`.", body = ErrorBody),
         (status = 413, description = "`TOO_LARGE`: the body is too large.", body = ErrorBody),
         (status = 415, description = "`UNSUPPORTED_MEDIA_TYPE`: the body is not `application/json`.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn change(
@@ -102,10 +104,10 @@ pub(super) async fn change(
     params(("id" = String, Path, description = "The event's UUID.")),
     responses(
         (status = 200, description = "The event.", body = Event, headers(("ETag" = String, description = "Its version."))),
-        (status = 304, description = "It has the `ETag` that `If-None-Match` names."),
-        (status = 401, description = "`UNAUTHORIZED`: there is no administrator's token.", body = ErrorBody),
+        (status = 304, description = "The `ETag` equals that of `If-None-Match`."),
+        (status = 401, description = "`UNAUTHORIZED`: an administrator's token is required.", body = ErrorBody),
         (status = 404, description = "`NOT_FOUND`: there is no such event.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn show(
@@ -126,12 +128,12 @@ pub(super) async fn show(
 /// Sorted by `startAt`, then by `id`. A page past the end is empty.
 #[utoipa::path(
     get, path = "/events", operation_id = "listEvents", tag = "Administration", security(("token" = [])),
-    params(super::openapi::ListParams, ("status" = Option<String>, Query, description = "Any of `DRAFT`, `PUBLISHED` and `CANCELLED`, with commas between them.")),
+    params(super::openapi::ListParams, ("status" = Option<String>, Query, description = "Any of `DRAFT`, `PUBLISHED` and `CANCELLED`, separated by commas.")),
     responses(
         (status = 200, description = "One page of events.", body = EventPage),
-        (status = 400, description = "`VALIDATION_ERROR` with every parameter at fault.", body = ErrorBody),
-        (status = 401, description = "`UNAUTHORIZED`: there is no administrator's token.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 400, description = "`VALIDATION_ERROR` with every invalid parameter.", body = ErrorBody),
+        (status = 401, description = "`UNAUTHORIZED`: an administrator's token is required.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn list(State(mounted): State<MountedApi>, uri: Uri) -> Result<Response, Failure> {
@@ -147,7 +149,7 @@ fn show_response(status: StatusCode, show: &Show) -> Result<Response, Failure> {
     Ok(response)
 }
 
-/// What is no UUID is no event's.
+/// Parses an event's id; anything but a UUID is not found.
 pub(super) fn show_id(id: Result<Path<String>, PathRejection>) -> Result<ShowId, Failure> {
     id.ok().and_then(|Path(id)| ShowId::parse(&id)).ok_or_else(Failure::not_found)
 }

@@ -72,7 +72,7 @@ impl Failure {
     }
 
     const fn unavailable() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the catalogue cannot answer just now")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the catalogue cannot answer at the moment")
     }
 
     pub(super) const fn internal() -> Self {
@@ -133,7 +133,9 @@ impl From<Denial> for Failure {
             ..Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
         };
         match denial {
-            Denial::Missing => unauthorized("an administrator's bearer token is needed", "Bearer realm=\"tallyhouse\""),
+            Denial::Missing => {
+                unauthorized("an administrator's bearer token is required", "Bearer realm=\"tallyhouse\"")
+            }
             Denial::Wrong => unauthorized(
                 "the token is not an administrator's",
                 "Bearer realm=\"tallyhouse\", error=\"invalid_token\", \
@@ -170,17 +172,17 @@ pub(super) struct ErrorBody {
 /// The error.
 #[derive(Serialize, ToSchema)]
 struct ErrorInfo {
-    /// For programs. It never changes.
+    /// A stable code for programs.
     #[schema(example = "VALIDATION_ERROR")]
     code: &'static str,
-    /// For people.
+    /// A readable message.
     #[schema(value_type = String, example = "validation failed")]
     message: Cow<'static, str>,
-    /// Every field at fault; often none.
+    /// Every invalid field; often none.
     details: Vec<Detail>,
 }
 
-/// One thing wrong with one field.
+/// An invalid field.
 #[derive(Serialize, ToSchema)]
 struct Detail {
     /// The field's, parameter's or header's name; `body` for the body as a whole.

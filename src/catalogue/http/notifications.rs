@@ -23,12 +23,12 @@ struct Notification {
     /// Its id, which is also its `webhook-id`.
     #[schema(example = "msg_0192f0c12b3c7d4e8f5061728394a5b6")]
     id: String,
-    /// Which event it is about.
+    /// The event.
     event_id: String,
-    /// What has happened: `event.created`, `event.published` or `event.cancelled`.
+    /// The kind: `event.created`, `event.published` or `event.cancelled`.
     #[schema(example = "event.published")]
     r#type: &'static str,
-    /// That in words.
+    /// The message.
     #[schema(example = "Event published: Hamlet")]
     message: String,
     /// When it happened.
@@ -47,7 +47,7 @@ struct Notification {
 /// Notifications, the newest first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NotificationPage {
-    /// Those of the page.
+    /// The items of the page.
     notifications: Vec<Notification>,
     pagination: Pagination,
 }
@@ -71,19 +71,19 @@ impl From<NotificationRecord> for Notification {
 
 /// List notifications
 ///
-/// The newest first. Those that were delivered are kept for a week.
+/// The newest first. Delivered notifications are kept for a week.
 #[utoipa::path(
     get, path = "/notifications", operation_id = "listNotifications", tag = "Administration", security(("token" = [])),
     params(
-        ("state" = Option<String>, Query, description = "Any of `PENDING`, `DELIVERED` and `GIVEN_UP`, with commas between them."),
+        ("state" = Option<String>, Query, description = "Any of `PENDING`, `DELIVERED` and `GIVEN_UP`, separated by commas."),
         ("page" = Option<u64>, Query, description = "From 1."),
-        ("limit" = Option<u32>, Query, description = "1 to 100; 20 when it is left out."),
+        ("limit" = Option<u32>, Query, description = "1 to 100; default 20."),
     ),
     responses(
         (status = 200, description = "One page of notifications.", body = NotificationPage),
-        (status = 400, description = "`VALIDATION_ERROR` with every parameter at fault.", body = ErrorBody),
-        (status = 401, description = "`UNAUTHORIZED`: there is no administrator's token.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 400, description = "`VALIDATION_ERROR` with every invalid parameter.", body = ErrorBody),
+        (status = 401, description = "`UNAUTHORIZED`: an administrator's token is required.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn list(State(mounted): State<MountedApi>, uri: Uri) -> Result<Response, Failure> {
@@ -103,15 +103,15 @@ pub(super) async fn list(State(mounted): State<MountedApi>, uri: Uri) -> Result<
     Ok(view::response(StatusCode::OK, view::json(&page)?, view::PRIVATE))
 }
 
-/// Send a notification again that was given up
+/// Retry a notification that was given up
 #[utoipa::path(
     post, path = "/notifications/{id}/retry", operation_id = "retryNotification", tag = "Administration", security(("token" = [])),
     params(("id" = String, Path, description = "The notification's id.")),
     responses(
-        (status = 202, description = "It is sent again."),
-        (status = 401, description = "`UNAUTHORIZED`: there is no administrator's token.", body = ErrorBody),
+        (status = 202, description = "The notification is sent again."),
+        (status = 401, description = "`UNAUTHORIZED`: an administrator's token is required.", body = ErrorBody),
         (status = 404, description = "`NOT_FOUND`: there is no such notification, or it was not given up.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn retry(

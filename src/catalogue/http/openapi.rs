@@ -11,9 +11,9 @@ use super::{admin, notifications, public, summary};
 #[openapi(
     info(
         title = "Tallyhouse ticketing catalogue",
-        description = "Events that are created, published, cancelled, listed and read.\n\nEvery error has the same body. \
+        description = "An event catalogue: administrators create, publish, cancel and list events, and the public reads them.\n\nEvery error has the same body. \
             An unknown path answers 404 `NOT_FOUND`, a wrong method 405 `METHOD_NOT_ALLOWED` with `Allow`. Unknown \
-            parameters are ignored, unknown fields of bodies refused. Times are RFC 3339: offsets are accepted, answers \
+            parameters are ignored, unknown fields of bodies are refused. Times are RFC 3339: offsets are accepted, answers \
             are in UTC.",
     ),
     paths(
@@ -22,8 +22,8 @@ use super::{admin, notifications, public, summary};
     ),
     modifiers(&BearerToken),
     tags(
-        (name = "Administration", description = "For administrators, who send a bearer token."),
-        (name = "Public", description = "For everybody."),
+        (name = "Administration", description = "For administrators. Requires a bearer token."),
+        (name = "Public", description = "Requires no token."),
     ),
 )]
 struct Description;
@@ -56,7 +56,7 @@ pub(super) struct NewEvent {
     /// 1 to 200 characters after trimming.
     #[schema(example = "Hamlet")]
     title: String,
-    /// RFC 3339, kept to the millisecond; not in the past.
+    /// RFC 3339, truncated to milliseconds; not in the past.
     #[schema(example = "2030-05-17T20:30:00+01:00")]
     start_at: String,
     /// RFC 3339; after `startAt`.
@@ -65,7 +65,7 @@ pub(super) struct NewEvent {
     /// 1 to 200 characters after trimming.
     #[schema(example = "Globe Theatre, London")]
     location: String,
-    /// `DRAFT` (when it is left out), `PUBLISHED` or `CANCELLED`.
+    /// `DRAFT` (default), `PUBLISHED` or `CANCELLED`.
     #[schema(example = "DRAFT")]
     status: Option<String>,
     /// At most 10,000 characters, or null. Private.
@@ -75,12 +75,12 @@ pub(super) struct NewEvent {
     created_by: Option<String>,
 }
 
-/// What to change of an event.
+/// A change of an event.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code, reason = "describes")]
 pub(super) struct EventChange {
-    /// `PUBLISHED` or `CANCELLED`, or the status that the event has.
+    /// `PUBLISHED` or `CANCELLED`, or the current status.
     #[schema(example = "PUBLISHED")]
     status: Option<String>,
     /// At most 10,000 characters; null removes them.
@@ -92,15 +92,16 @@ pub(super) struct EventChange {
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[allow(dead_code, reason = "describes")]
 pub(super) struct ListParams {
-    /// A day of UTC, such as `2030-05-17`. Events that are over before it begins are left out.
+    /// A day in UTC, such as `2030-05-17`. Events that end before it are left out.
     date_from: Option<String>,
-    /// A day of UTC. Events that begin after it are left out.
+    /// A day in UTC. Events that start after it are left out.
     date_to: Option<String>,
-    /// Parts of locations with commas between them, upper or lower case: an event has at least one of them. At most 100.
+    /// Parts of locations, separated by commas, without regard to case. An event matches if it
+    /// contains one of them. At most 100.
     locations: Option<String>,
     /// From 1.
     page: Option<u64>,
-    /// 1 to 100; 20 when it is left out.
+    /// 1 to 100; default 20.
     limit: Option<u32>,
 }
 

@@ -14,14 +14,15 @@ use crate::domain::{Audience, ListQuery};
 
 /// List public events
 ///
-/// Those that are `PUBLISHED` or `CANCELLED`, sorted by `startAt`, then by `id`. A page past the end is empty.
+/// Events that are `PUBLISHED` or `CANCELLED`, sorted by `startAt`, then by `id`. A page past the
+/// end is empty.
 #[utoipa::path(
     get, path = "/public/events", operation_id = "listPublicEvents", tag = "Public",
     params(super::openapi::ListParams),
     responses(
         (status = 200, description = "One page of events.", body = PublicEventPage),
-        (status = 400, description = "`VALIDATION_ERROR` with every parameter at fault.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 400, description = "`VALIDATION_ERROR` with every invalid parameter.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn list(State(mounted): State<MountedApi>, uri: Uri) -> Result<Response, Failure> {
@@ -36,10 +37,10 @@ pub(super) async fn list(State(mounted): State<MountedApi>, uri: Uri) -> Result<
     get, path = "/public/events/{id}", operation_id = "getPublicEvent", tag = "Public",
     params(("id" = String, Path, description = "The event's UUID.")),
     responses(
-        (status = 200, description = "The event.", body = PublicEvent, headers(("ETag" = String, description = "Changes with the answer."))),
-        (status = 304, description = "It has the `ETag` that `If-None-Match` names."),
+        (status = 200, description = "The event.", body = PublicEvent, headers(("ETag" = String, description = "Changes when the answer changes."))),
+        (status = 304, description = "The `ETag` equals that of `If-None-Match`."),
         (status = 404, description = "`NOT_FOUND`: there is no such event, or it is a draft.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn show(

@@ -25,20 +25,20 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Read a summary
 ///
-/// As Server-Sent Events: `data` with 2 to 5 tokens at a time, which put together as they are make the text, then `event:
-/// done` with `data: {}`. (Should the text break off: `event: error`.) It has 50 to 100 tokens, and is made once for all
-/// its readers.
+/// Server-Sent Events: `data` with 2 to 5 tokens at a time, which concatenated are the text, then
+/// `event: done` with `data: {}`. (If the text is incomplete: `event: error`.) A summary has 50 to
+/// 100 tokens, and is generated once for all readers.
 #[utoipa::path(
     get, path = "/public/events/{id}/summary", operation_id = "getEventSummary", tag = "Public",
     params(("id" = String, Path, description = "The event's UUID.")),
     responses(
         (status = 200, description = "The summary.", content_type = "text/event-stream", body = String, headers(
-            ("X-Summary-Cache" = String, description = "`HIT` when the whole text was there as the request came, else `MISS`."),
-            ("ETag" = String, description = "Changes with the text."),
+            ("X-Summary-Cache" = String, description = "`HIT` if the whole text was cached when the request arrived, otherwise `MISS`."),
+            ("ETag" = String, description = "Changes when the text changes."),
         )),
-        (status = 304, description = "It has the `ETag` that `If-None-Match` names."),
+        (status = 304, description = "The `ETag` equals that of `If-None-Match`."),
         (status = 404, description = "`NOT_FOUND`: there is no such event, or it is a draft.", body = ErrorBody),
-        (status = 503, description = "`UNAVAILABLE`: try again later.", body = ErrorBody),
+        (status = 503, description = "`UNAVAILABLE`: retry later.", body = ErrorBody),
     ),
 )]
 pub(super) async fn show(

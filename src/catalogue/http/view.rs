@@ -10,13 +10,13 @@ use utoipa::ToSchema;
 use super::failure::Failure;
 use crate::domain::{Page, Show, Timestamp};
 
-/// What only administrators get is not kept by anybody on its way.
+/// Answers for administrators must not be cached.
 pub(super) const PRIVATE: HeaderValue = HeaderValue::from_static("no-store");
-/// What the public gets may be kept, and is asked for again each time: a show may
-/// have been cancelled.
+/// Public answers can be cached, and must be revalidated each time, since a show may have been
+/// cancelled.
 pub(super) const PUBLIC: HeaderValue = HeaderValue::from_static("public, no-cache");
 
-/// An event as administrators see it.
+/// An event, for administrators.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Event {
@@ -26,10 +26,10 @@ pub(super) struct Event {
     /// The title.
     #[schema(example = "Hamlet")]
     title: String,
-    /// When it begins, in UTC.
+    /// The start, in UTC.
     #[schema(example = "2030-05-17T19:30:00.000Z")]
     start_at: String,
-    /// When it ends, in UTC.
+    /// The end, in UTC.
     #[schema(example = "2030-05-17T22:00:00.000Z")]
     end_at: String,
     /// The location.
@@ -41,7 +41,7 @@ pub(super) struct Event {
     /// Private notes.
     #[schema(example = "Waiting for the fire brigade.")]
     internal_notes: Option<String>,
-    /// Who has made it. Private.
+    /// The creator. Private.
     #[schema(example = "ophelia@example.org")]
     created_by: Option<String>,
     /// When it was created or last changed. Private.
@@ -65,7 +65,7 @@ impl From<&Show> for Event {
     }
 }
 
-/// An event as the public sees it.
+/// An event, for the public.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PublicEvent {
@@ -75,10 +75,10 @@ pub(super) struct PublicEvent {
     /// The title.
     #[schema(example = "Hamlet")]
     title: String,
-    /// When it begins, in UTC.
+    /// The start, in UTC.
     #[schema(example = "2030-05-17T19:30:00.000Z")]
     start_at: String,
-    /// When it ends, in UTC.
+    /// The end, in UTC.
     #[schema(example = "2030-05-17T22:00:00.000Z")]
     end_at: String,
     /// The location.
@@ -87,7 +87,7 @@ pub(super) struct PublicEvent {
     /// `PUBLISHED` or `CANCELLED`.
     #[schema(example = "PUBLISHED")]
     status: &'static str,
-    /// Whether it begins later than this answer was made.
+    /// Whether it starts after the time of this answer.
     is_upcoming: bool,
 }
 
@@ -108,15 +108,15 @@ impl PublicEvent {
 /// Events, by start and then by id.
 #[derive(Serialize, ToSchema)]
 pub(super) struct EventPage {
-    /// Those of the page.
+    /// The items of the page.
     events: Vec<Event>,
     pagination: Pagination,
 }
 
-/// Events that the public sees, by start and then by id.
+/// Public events, by start and then by id.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PublicEventPage {
-    /// Those of the page.
+    /// The items of the page.
     events: Vec<PublicEvent>,
     pagination: Pagination,
 }
@@ -134,11 +134,11 @@ impl PublicEventPage {
     }
 }
 
-/// Where a page is among the others.
+/// The position of a page.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pagination {
-    /// Which page, from 1.
+    /// The page, from 1.
     page: u64,
     /// Items on a page.
     limit: u32,

@@ -52,7 +52,7 @@ pub(super) enum Ended {
     Refused(Vec<Refusal>, Result<Vec<Settlement>, String>),
 }
 
-/// See the module.
+/// The task of one subscription's engine, which owns its state.
 pub(super) struct Driver {
     pub(super) subscription: SubscriptionRecord,
     pub(super) bounds: EngineBounds,

@@ -97,7 +97,7 @@ impl Lane {
     }
 }
 
-/// See the module.
+/// The lanes of a subscription: selects the next events to hand out. Pure: it is given the time.
 pub(super) struct Sequencer {
     order: Order,
     gap_policy: GapPolicy,

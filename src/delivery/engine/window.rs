@@ -14,7 +14,8 @@ enum State {
     Settled,
 }
 
-/// See the module.
+/// Counts what one subject has used in a sliding window of slots. No window of the configured
+/// length ever holds more than the limit. 48 bytes.
 #[derive(Debug)]
 pub(super) struct Window {
     slots: VecDeque<(Position, State)>,

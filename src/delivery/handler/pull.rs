@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-/// See the module.
+/// Leases events to connected consumers, which acknowledge them.
 pub struct PullHandler {
     state: Arc<Mutex<State>>,
     clock: Clock,

@@ -38,7 +38,8 @@ impl EventProcessor for TrialProcessor {
     }
 }
 
-/// See the module.
+/// A handler for trials and tests: each event takes a fixed time, and events with `fail: true`
+/// fail.
 pub struct TrialHandler {
     clock: Clock,
     /// How long an event takes.

@@ -54,7 +54,7 @@ pub enum WebhookError {
     Client(#[from] reqwest::Error),
 }
 
-/// See the module.
+/// Delivers events as signed POST requests to one URL.
 pub struct WebhookHandler {
     client: Client,
     url: Url,

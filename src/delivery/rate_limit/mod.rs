@@ -39,7 +39,8 @@ pub struct Granted {
     is_in_redis: bool,
 }
 
-/// See the module.
+/// Limits the deliveries of each user in a sliding window, in Redis with a fallback in memory.
+/// Shared by all handlers.
 pub struct UserRateLimit {
     settings: RateLimitSettings,
     redis: Option<Arc<RedisConnection>>,

@@ -43,7 +43,8 @@ struct Link {
     failed: Option<(Instant, RedisError)>,
 }
 
-/// See the module.
+/// A connection to Redis with registered scripts. Connects when it is first used, and reconnects
+/// after a failure.
 pub struct RedisConnection {
     client: Client,
     scripts: Vec<Script>,

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{EventSource, SourceBatch, SourceError, SourcedEvent};
 use crate::domain::{Event, Position};
 
-/// See the module.
+/// A source of events in memory, for tests and benchmarks. It outlives the engines that read it.
 pub struct MemorySource {
     events: watch::Sender<Vec<Event>>,
     released: Mutex<Position>,

@@ -24,7 +24,7 @@ const TRIAL_BYTES_MAX: u64 = 64 << 10;
 /// Nothing has been refused.
 const NONE: u64 = u64::MAX;
 
-/// See the module.
+/// Decides whether the log can take more bytes, for the writer and for health checks.
 pub(super) struct Capacity {
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,

@@ -10,7 +10,7 @@ use super::segment::Segment;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// See the module.
+/// Reads the frames of a segment in order. Of a damaged segment, it reads the intact frames only.
 pub struct SegmentFrames {
     columns: String,
     source: Source,

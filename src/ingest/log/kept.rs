@@ -17,7 +17,7 @@ const KEPT_FILES_MAX: usize = 64;
 const CUT: &str = "cut";
 const DAMAGED: &str = "damaged";
 
-/// See the module.
+/// The files beside the log that are kept for inspection, within `log_kept_bytes_max` and 64 files.
 #[derive(Clone, Debug)]
 pub(super) struct KeptFiles {
     dir: PathBuf,

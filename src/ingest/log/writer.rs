@@ -65,7 +65,7 @@ impl OpenSegment {
     }
 }
 
-/// See the module.
+/// Writes the open segment. Owned by one thread, which receives appends by a bounded channel.
 pub(super) struct Writer {
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::keys;
 use crate::redis::{RedisConnection, RedisError};
 
-/// See the module.
+/// Detects that Redis has lost data of this subscription, by the number of its records.
 #[derive(Clone)]
 pub struct RedisLoss {
     connection: Arc<RedisConnection>,

@@ -53,7 +53,7 @@ impl Scripts {
     }
 }
 
-/// See the module.
+/// Handles events in this process, and records the result of each in Redis in one atomic step.
 pub struct RedisHandler<P> {
     processor: P,
     connection: Arc<RedisConnection>,
