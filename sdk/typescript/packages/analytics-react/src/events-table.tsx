@@ -16,7 +16,7 @@ const FETCH_AHEAD_ROWS = 5;
 
 /** Properties of {@link EventsTable}. */
 export interface EventsTableProps {
-  /** The organization; only ever that of the token. It need not be given. */
+  /** The organization. Optional; must be that of the token. */
   orgId?: string | undefined;
   /** Only events of these types. */
   eventType?: string | readonly string[] | undefined;

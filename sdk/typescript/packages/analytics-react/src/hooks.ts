@@ -11,7 +11,7 @@ import { type UseQueryResult, useInfiniteQuery, useQuery } from "@tanstack/react
 import { useCallback, useMemo } from "react";
 import { useAnalytics, useAnalyticsClient } from "./context.js";
 
-/** How long an answer is shown without asking again, in milliseconds. */
+/** How long an answer is shown without a new query, in milliseconds. */
 const FRESH_MS = 30_000;
 
 /** Tracks an event; see `AnalyticsClient.trackEvent`. The function stays the same over renders. */
@@ -20,27 +20,27 @@ export function useTrackEvent(): (event: EventPayload) => Promise<void> {
   return useCallback((event: EventPayload) => client.trackEvent(event), [client]);
 }
 
-/** When a question is asked. */
+/** Options of a query. */
 export interface QuestionOptions {
-  /** False: it is not asked. Default true. */
+  /** False: the query is not sent. Default true. */
   enabled?: boolean;
-  /** Asks again every so many milliseconds. Default: only when somebody looks again. */
+  /** Interval of repeated queries, in milliseconds. Default: only when the page is shown again. */
   refetchIntervalMs?: number;
 }
 
 /** Stored events, as far as they are loaded. */
 export interface EventsResult {
-  /** Those loaded so far, newest first. Undefined until the first page is there. */
+  /** The events loaded so far, newest first. Undefined until the first page is loaded. */
   data: StoredEvent[] | undefined;
   error: AnalyticsError | null;
-  /** Whether the first page is on its way. */
+  /** Whether the first page is being loaded. */
   isLoading: boolean;
   isFetchingNextPage: boolean;
   hasNextPage: boolean;
   /** Everything acknowledged at or before this time is in the first page; null when unknown. */
   watermark: string | null;
   fetchNextPage: () => Promise<unknown>;
-  /** Asks again, also after an error. */
+  /** Repeats the query, also after an error. */
   refetch: () => Promise<unknown>;
 }
 
@@ -71,7 +71,7 @@ export function useEvents(filters: Omit<EventFilters, "signal"> = {}, options: Q
   };
 }
 
-/** Metrics by day, and their totals. Cached: the same question is asked once for all components. */
+/** Metrics by day, and their totals. Cached: equal queries of all components are sent once. */
 export function useMetrics(
   params: Omit<MetricsParams, "signal">,
   options: QuestionOptions = {},
@@ -79,7 +79,7 @@ export function useMetrics(
   return useQuestion(["metrics", params], (client, signal) => client.getMetricsSummary({ ...params, signal }), options);
 }
 
-/** Any other question of the client, cached under this key. */
+/** Any other query of the client, cached under this key. */
 export function useQuestion<T>(
   key: readonly unknown[],
   ask: (client: ReturnType<typeof useAnalyticsClient>, signal: AbortSignal) => Promise<T>,

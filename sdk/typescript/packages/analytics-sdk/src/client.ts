@@ -22,16 +22,16 @@ import { EventTracker } from "./tracker.js";
 
 /** Settings of an {@link AnalyticsClient}. */
 export interface AnalyticsClientOptions extends TrackerOptions {
-  /** How often a question is asked again that failed for the moment. Default 2. */
+  /** How often a query that failed temporarily is retried. Default 2. */
   readRetriesMax?: number;
-  /** Longest pause before that, in milliseconds. Default 5,000. */
+  /** Longest pause before a retry, in milliseconds. Default 5,000. */
   readBackoffMsMax?: number;
 }
 
 /**
- * Sends events, and reads what was counted.
+ * Sends events, and reads events and counts.
  *
- * Questions need a token with the scope `read`. They reject with an AnalyticsError.
+ * Queries require a token with the scope `read`. They reject with an AnalyticsError.
  */
 export class AnalyticsClient extends EventTracker {
   readonly #readRetriesMax: number;
@@ -44,8 +44,8 @@ export class AnalyticsClient extends EventTracker {
   }
 
   /**
-   * Walks stored events, newest first: each that was there at the beginning once. The next page is fetched when the
-   * consumer asks for it; a consumer that stops, or `signal`, ends the walk.
+   * Iterates over stored events, newest first: each that existed at the start once. The next page is fetched when the
+   * consumer requests it; a consumer that stops, or `signal`, ends the iteration.
    */
   async *getEvents(filters: EventFilters = {}): AsyncGenerator<StoredEvent, void, void> {
     let cursor: string | null = null;
@@ -72,19 +72,19 @@ export class AnalyticsClient extends EventTracker {
     return this.#list("/api/v1/events", query, "events", signal);
   }
 
-  /** One stored event. Rejects with `NOT_FOUND` when there is none of this id. */
+  /** One stored event. Rejects with `NOT_FOUND` if there is no event with this id. */
   async getEvent(eventId: string, { signal }: RequestOptions = {}): Promise<StoredEvent> {
     const answer = await this.#read(`/api/v1/events/${encodeURIComponent(eventId)}`, {}, signal);
     return camelCased(answer.json) as StoredEvent;
   }
 
-  /** Metrics of every day of a range, and of the whole of it. */
+  /** Metrics of every day of a range, and their totals. */
   async getMetricsSummary(params: MetricsParams): Promise<MetricsSummary> {
     const query = { ...rangeOf(params), metrics: params.metrics };
     return this.#list("/api/v1/metrics/summary", query, "metrics", params.signal);
   }
 
-  /** How many different users had events on each day. Exact. */
+  /** The number of distinct users with events on each day. Exact. */
   async getDailyActiveUsers(params: DayRange): Promise<DailyActiveUsers> {
     return this.#list("/api/v1/metrics/dau", rangeOf(params), "daily", params.signal);
   }
@@ -105,7 +105,7 @@ export class AnalyticsClient extends EventTracker {
     return this.#list("/stats", query, "series", signal);
   }
 
-  /** How the service is. Rejects with `UNAVAILABLE` while it stops. */
+  /** The state of the service. Rejects with `UNAVAILABLE` while it stops. */
   async getReadiness({ signal }: RequestOptions = {}): Promise<Readiness> {
     const answer = await this.#read("/readyz", {}, signal);
     const readiness = camelCased(answer.json) as Partial<Readiness> | null;

@@ -1,4 +1,4 @@
-/** What is wrong with one field of a request. */
+/** An invalid field of a request. */
 export interface ErrorDetail {
   /** The field's or the parameter's name. */
   field: string;
@@ -25,15 +25,15 @@ export interface ErrorFacts {
  */
 export class AnalyticsError extends Error {
   override readonly name = "AnalyticsError";
-  /** For programs. It never changes. */
+  /** A stable code for programs. */
   readonly code: string;
-  /** The HTTP status; 0 when there was no answer. */
+  /** The HTTP status; 0 if there was no answer. */
   readonly status: number;
   /** Whether the same request may succeed later. */
   readonly retryable: boolean;
-  /** Every field at fault; often none. */
+  /** Every invalid field; often none. */
   readonly details: readonly ErrorDetail[];
-  /** How long the service asked to wait, in milliseconds; undefined when it did not. */
+  /** How long the service requested to wait, in milliseconds; undefined if it did not. */
   readonly retryAfterMs: number | undefined;
 
   constructor(code: string, message: string, facts: ErrorFacts = {}) {

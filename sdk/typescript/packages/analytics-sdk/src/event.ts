@@ -1,29 +1,29 @@
 import { AnalyticsError } from "./error.js";
 import { uuid7, uuid7Time } from "./uuid.js";
 
-/** Something that happened, as it is tracked. */
+/** An event to track. */
 export interface EventPayload {
   /** What happened: 1 to 64 letters, digits, `_`, `-`, `.` or `:`. */
   eventType: string;
-  /** The user it counts for. At most 256 bytes. */
+  /** The user. At most 256 bytes. */
   userId?: string;
-  /** Anything else, as one object of JSON values. At most 16 KiB of JSON. */
+  /** Further properties, as an object of JSON values. At most 16 KiB of JSON. */
   properties?: Record<string, unknown>;
   /** When it happened; a number is milliseconds since 1970. Default: when it was tracked. */
   timestamp?: Date | string | number;
-  /** Identity: however often it is sent, it counts once. 1 to 128 bytes. Default: a new UUIDv7. */
+  /** The event's identity: it is counted once, however often it is sent. 1 to 128 bytes. Default: a new UUIDv7. */
   eventId?: string;
-  /** The campaign it counts for. At most 256 bytes. */
+  /** The campaign. At most 256 bytes. */
   campaignId?: string;
   /** The creative shown or clicked. At most 256 bytes. */
   creativeId?: string;
-  /** The system that saw it. At most 256 bytes. */
+  /** The system that recorded it. At most 256 bytes. */
   source?: string;
-  /** Your own number for ordering a user's events: an integer from 0 to 2^53 - 1. */
+  /** A number by which you order the events of a user: an integer from 0 to 2^53 - 1. */
   seq?: number;
 }
 
-/** An event with its id and its time, which never change again. */
+/** An event with its final id and time. */
 export interface TrackedEvent extends Omit<EventPayload, "timestamp"> {
   eventId: string;
   /** RFC 3339, in UTC. */

@@ -30,7 +30,7 @@ export * from "./gen/tallyhouse/v1/query_pb.js";
 export interface GrpcOptions {
   /** Such as `https://analytics.example`. */
   baseUrl: string;
-  /** A token, or a function that answers one, asked before each call. Default: none. */
+  /** A token, or a function that returns one and is called before each request. Default: none. */
   apiKey?: ApiKey | undefined;
   /** Replaces `fetch`. */
   fetch?: typeof fetch;

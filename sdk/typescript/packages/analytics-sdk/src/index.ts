@@ -1,5 +1,5 @@
 /**
- * Sends events to Tallyhouse so that each counts exactly once, and reads what was counted.
+ * Sends events to Tallyhouse so that each counts exactly once, and reads events and counts.
  *
  * @packageDocumentation
  */

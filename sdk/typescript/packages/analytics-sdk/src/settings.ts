@@ -6,32 +6,32 @@ import type { ApiKey } from "./token.js";
 /** Whether events may be collected. */
 export type Consent = "granted" | "pending" | "denied";
 
-/** One event that was not taken, and why. */
+/** An event that was not accepted, and why. */
 export interface EventFault {
   event: TrackedEvent;
   /** `INVALID`, `SCHEMA`, `UNKNOWN_TYPE`, `TOO_OLD`, `IN_FUTURE`, `CONFLICT`, or the code of the whole call's error. */
   code: string;
   /** What is wrong and what is allowed. */
   message: string;
-  /** The field at fault; empty for the event as a whole. */
+  /** The invalid field; empty for the event as a whole. */
   field: string;
 }
 
-/** What became of one batch. */
+/** The verdicts on one batch. */
 export interface VerdictReport {
   /** The batch's idempotency key. */
   idempotencyKey: string;
   /** The events of the batch, in order. */
   events: TrackedEvent[];
-  /** How many were new, are durable and counted. */
+  /** How many events were new. They are durable and counted. */
   accepted: number;
-  /** How many were already there with the same payload, and were not counted again. */
+  /** How many events were already stored with the same payload. They were not counted again. */
   duplicates: number;
-  /** Those whose id is already there with another payload, which stays. */
+  /** Events whose id is already stored with another payload, which stays. */
   conflicts: EventFault[];
-  /** Those that are no valid events. They are not sent again. */
+  /** Invalid events. They are not sent again. */
   rejected: EventFault[];
-  /** Whether this is the service's answer to an earlier attempt that this client did not hear. */
+  /** Whether this is the service's stored answer to an earlier attempt, which this client did not receive. */
   isReplayed: boolean;
 }
 
@@ -41,11 +41,11 @@ export type DropReason =
   | "queue-full"
   /** Consent was denied. */
   | "consent"
-  /** The event is no valid event, or larger than `eventBytesMax`. */
+  /** The event is invalid, or larger than `eventBytesMax`. */
   | "invalid"
   /** The client was shut down. */
   | "shut-down"
-  /** The answers to it could not be understood `badAnswersMax` times. */
+  /** Its answers could not be parsed `badAnswersMax` times. */
   | "undeliverable";
 
 /** Events that were dropped without being sent. */
@@ -64,15 +64,15 @@ export type CloseTransport = (body: string, idempotencyKey: string) => boolean;
 
 /** Settings of an {@link EventTracker}. All but `baseUrl` have defaults. */
 export interface TrackerOptions {
-  /** Where the service is, such as `https://analytics.example`. Empty: the page's own origin. */
+  /** The service's URL, such as `https://analytics.example`. Empty: the page's own origin. */
   baseUrl: string;
-  /** A token with the scope `ingest` (and `read`, for reading), or a function that answers one. Default: none. */
+  /** A token with the scope `ingest` (and `read` for queries), or a function that returns one. Default: none. */
   apiKey?: ApiKey | undefined;
-  /** The organization, where the token does not name it. It separates the queues of different organizations. */
+  /** The organization, if the token does not name it. It separates the queues of different organizations. */
   orgId?: string | undefined;
-  /** Single events that are sent at once when so many wait. Default 20. */
+  /** Number of waiting single events that are sent at once. Default 20. */
   flushAtEvents?: number;
-  /** Longest a single event waits for others, in milliseconds. Default 2,000. */
+  /** Longest time that a single event waits for others, in milliseconds. Default 2,000. */
   flushAfterMs?: number;
   /** Most events of one call. Default and most 100. */
   batchEventsMax?: number;
@@ -90,27 +90,27 @@ export interface TrackerOptions {
   storage?: "indexeddb" | "memory";
   /** Longest wait for an answer, in milliseconds. Default 15,000. */
   requestTimeoutMs?: number;
-  /** Bound of the first pause after a failure, in milliseconds; it doubles with each further one. Default 500. */
+  /** Upper limit of the first pause after a failure, in milliseconds; doubles with each further one. Default 500. */
   backoffMsMin?: number;
   /** Longest such pause, in milliseconds. Default 60,000. */
   backoffMsMax?: number;
-  /** Longest pause that the service may ask for, in milliseconds. Default 3,600,000. */
+  /** Longest pause that the service can request, in milliseconds. Default 3,600,000. */
   retryAfterMsMax?: number;
-  /** How often a batch is sent again that is not answered as the service does. Then it is split. Default 6. */
+  /** How often a batch is sent again after an answer that is not the service's. Then it is split. Default 6. */
   badAnswersMax?: number;
-  /** Whether events may be collected. `pending`: they wait in memory. Default `granted`. */
+  /** Whether events may be collected. With `pending`, they wait in memory. Default `granted`. */
   consent?: Consent;
-  /** Whether times that the SDK makes follow the service's clock where the device's is wrong. Default true. */
+  /** Whether times that the SDK sets follow the service's clock if the device's clock is wrong. Default true. */
   correctClock?: boolean;
-  /** Whether a client that is made in a browser sends at once what earlier pages left. Default true. */
+  /** Whether a client in a browser immediately sends events that earlier pages left. Default true. */
   autoStart?: boolean;
   /** Sends the last events of a closing page. Default: `fetch` with `keepalive`. */
   closeTransport?: CloseTransport | undefined;
   /** Replaces `fetch`. */
   fetch?: typeof fetch;
-  /** Called with each error that no caller is told of. */
+  /** Called with each error that no caller receives. */
   onError?: ((error: AnalyticsError) => void) | undefined;
-  /** Called with what became of each batch, in the tab that sent it. */
+  /** Called with the verdicts on each batch, in the tab that sent it. */
   onVerdicts?: ((report: VerdictReport) => void) | undefined;
   /** Called with events that are dropped without being sent. */
   onDrop?: ((report: DropReport) => void) | undefined;

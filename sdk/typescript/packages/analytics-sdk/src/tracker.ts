@@ -87,7 +87,7 @@ export class EventTracker {
     if (settings.autoStart && globalThis.document !== undefined) this.start();
   }
 
-  /** Queues an event. Resolves once it is safely queued, or dropped, which `onDrop` is told. */
+  /** Queues an event. Resolves when it is stored in the queue, or dropped, which is reported to `onDrop`. */
   trackEvent(event: EventPayload): Promise<void> {
     return this.#track([event], false);
   }
@@ -101,8 +101,8 @@ export class EventTracker {
   }
 
   /**
-   * Sends what waits, and resolves once everything in the queue so far is answered. Without limits it waits as long as
-   * it takes. Without consent it resolves at once.
+   * Sends waiting events, and resolves when all events in the queue so far are answered. Without limits it waits as
+   * long as it takes. Without consent it resolves at once.
    *
    * @throws AnalyticsError `TIMEOUT` or `ABORTED` when the caller's limits end the wait.
    */
@@ -130,7 +130,7 @@ export class EventTracker {
     this.#sendLast();
   }
 
-  /** Sends what waits for up to `timeoutMs` (default 5,000), and ends. What is left stays in the queue for later pages. */
+  /** Sends waiting events for up to `timeoutMs` (default 5,000), and ends. Remaining events are left to later pages. */
   async shutdown({ timeoutMs = SHUTDOWN_MS_MAX, signal }: WaitOptions = {}): Promise<void> {
     if (this.#isShutDown) return;
     await this.flush({ timeoutMs, signal }).catch(() => {});
@@ -155,7 +155,7 @@ export class EventTracker {
   }
 
   /**
-   * Allows or forbids to collect events. `denied` also removes everything that waits, and is remembered for later pages
+   * Allows or forbids collecting events. `denied` also removes all waiting events, and is remembered for later pages
    * of this origin until it is set to something else.
    */
   async setConsent(consent: Consent): Promise<void> {

@@ -16,7 +16,7 @@ export type DateLike = string | Date;
 
 /** Which events are listed. All of them when empty. */
 export interface EventFilters extends RequestOptions {
-  /** The organization; only ever that of the token. It need not be given. */
+  /** The organization. Optional; must be that of the token. */
   orgId?: string | undefined;
   userId?: string | undefined;
   /** One type or up to 20. */
@@ -59,7 +59,7 @@ export interface EventPage {
 
 /** Days, both included. */
 export interface DayRange extends RequestOptions {
-  /** The organization; only ever that of the token. It need not be given. */
+  /** The organization. Optional; must be that of the token. */
   orgId?: string | undefined;
   startDate: DateLike;
   endDate: DateLike;
@@ -90,7 +90,7 @@ export interface MetricSeries {
   daily: DailyValue[];
 }
 
-/** Metrics of every day of a range, and of the whole of it. */
+/** Metrics of every day of a range, and their totals. */
 export interface MetricsSummary {
   orgId: string;
   startDate: string;
