@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // For the reflection service.
     std::fs::write(out_dir.join("tallyhouse.binpb"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
-        .codec_path("crate::transport::grpc::codec::CountingCodec")
+        .codec_path("crate::transport::proto::codec::CountingCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod config;
 pub mod data_dir;
 pub mod directory;
 pub mod domain;
+pub mod event_intake;
 pub mod event_types;
 pub mod fairness;
 #[cfg(any(test, feature = "fuzzing"))]

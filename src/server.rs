@@ -21,12 +21,14 @@ use crate::clickhouse::directory::DirectoryStore;
 use crate::clickhouse::engine::SandboxStatus;
 use crate::clickhouse::event_types::EventTypeStore;
 use crate::clickhouse::ping::Pinger;
+use crate::clickhouse::query_limiter::{QueryLimiter, QueryLimiterSettings};
 use crate::clickhouse::query_store::QueryStore;
 use crate::clickhouse::retention::RetentionStore;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::config::Config;
 use crate::data_dir::DataDirError;
 use crate::directory::{AllOrganizations, Directory};
+use crate::event_intake::EventIntake;
 use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::health::{Health, Reason, ReasonCode};
 use crate::idempotency::{IdempotentIngest, KeyBounds, KeyStore};
@@ -43,7 +45,7 @@ use crate::ingest::stored::StoredHours;
 use crate::ingest::terms::CurrentTerms;
 use crate::limits::{LimitSettings, RateLimits};
 use crate::private_files;
-use crate::query::{CacheSettings, Queries, QueryLimiter, QueryLimiterSettings};
+use crate::query::{CacheSettings, Queries};
 use crate::retention::{Retention, RetentionSettings};
 use crate::sql_gateway;
 use crate::telemetry::{Metrics, OutcomeLog};
@@ -352,7 +354,8 @@ impl Parts {
             outcomes,
             Arc::clone(&limits),
         ));
-        let ticketing = ticketing.map(|ticketing| ticketing.api(&config, &callers, &pipeline, &self.clock));
+        let intake = Arc::new(EventIntake::new(Arc::clone(&pipeline), Arc::clone(&self.calls), Arc::clone(&limits)));
+        let ticketing = ticketing.map(|ticketing| ticketing.api(&config, &callers, &intake, &self.clock));
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
         let clickhouse_up = pinger.watch();
         metrics.observe_clickhouse(clickhouse_up.clone());
@@ -360,7 +363,7 @@ impl Parts {
             log: Arc::clone(&self.log),
             index: checked_index,
             clock: Arc::clone(&self.clock),
-            calls: Arc::clone(&self.calls),
+            calls: self.calls,
             no_room: pipeline.room_refusals(),
             clickhouse_up: clickhouse_up.clone(),
         };
@@ -375,8 +378,7 @@ impl Parts {
             config,
             clock: self.clock,
             callers,
-            pipeline,
-            repeatable_calls: self.calls,
+            intake,
             event_types: self.types,
             limits,
             queries,

@@ -28,6 +28,7 @@ pub use status::{AuditStatus, StatusReport};
 
 use crate::clickhouse::audit::{AuditStore, Effort, HourScope};
 use crate::clickhouse::error::QueryError;
+use crate::clickhouse::query_limiter::QueryLimiter;
 use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{
     AuditAuthor, AuditedHour, Error, HourFinding, HourResult, MILLIS_PER_HOUR, OrgId, Rollup, Timestamp, Window,
@@ -37,7 +38,6 @@ use crate::ingest::clock::ArrivalClock;
 use crate::ingest::insert_gate::InsertGate;
 use crate::ingest::log::Segments;
 use crate::ingest::stored::StoredHours;
-use crate::query::QueryLimiter;
 use crate::retention::Retention;
 use crate::telemetry::Metrics;
 use in_flight::InFlight;

@@ -10,8 +10,7 @@ use super::client::Endpoint;
 use super::error::QueryError;
 use super::pinned::pinned;
 use super::ticket::QueryTicket;
-use crate::domain::{OrgId, Timestamp, UnknownTypes};
-use crate::event_types::{StoredVersion, VersionSummary};
+use crate::domain::{OrgId, StoredVersion, Timestamp, UnknownTypes, VersionSummary};
 use crate::ingest::row::put_string;
 
 /// Reads and writes the table of event types.

@@ -14,6 +14,7 @@ mod native;
 pub mod operation;
 pub mod ping;
 mod pinned;
+pub mod query_limiter;
 pub mod query_store;
 pub mod retention;
 pub mod server_check;

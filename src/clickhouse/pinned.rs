@@ -75,11 +75,11 @@ mod tests {
 
     use crate::clickhouse::cancel::QueryCanceller;
     use crate::clickhouse::client::Endpoint;
+    use crate::clickhouse::query_limiter::{QueryLimiter, QueryLimiterSettings};
     use crate::clickhouse::store::ClickHouseStore;
     use crate::config::Config;
     use crate::domain::{OrgId, Timestamp};
     use crate::ingest::store::{EventKey, EventStore as _, MinuteSet};
-    use crate::query::{QueryLimiter, QueryLimiterSettings};
 
     use super::*;
 

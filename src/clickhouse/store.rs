@@ -16,6 +16,7 @@ use super::client::{Endpoint, long_query, quoted};
 use super::error::{QueryError, insert_error};
 use super::operation::{INSERT, LOOKUP, traced};
 use super::pinned::pinned;
+use super::query_limiter::QueryLimiter;
 use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::fairness::Tenant;
@@ -23,7 +24,6 @@ use crate::ingest::row;
 use crate::ingest::store::{EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError};
 use crate::ingest::stored::TouchedHours;
 use crate::ingest::terms::TokenTerms;
-use crate::query::QueryLimiter;
 use crate::trace::Calls;
 
 /// What makes an insert exact, each said although some are defaults: defaults

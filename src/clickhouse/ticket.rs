@@ -2,7 +2,7 @@
 //! the setting that cancels it when its caller disconnects.
 //!
 //! Methods that read on behalf of callers require a ticket, and only
-//! [`QueryLimiter`](crate::query::QueryLimiter) issues one. The service's own records are small and read
+//! [`QueryLimiter`](super::query_limiter::QueryLimiter) issues one. The service's own records are small and read
 //! by one task at a time; they are read outside of the limiter, with a time limit as well.
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ mod audit;
 mod directory;
 mod error;
 mod event;
+mod event_type;
 mod hours;
 mod metrics;
 mod period;
@@ -23,6 +24,7 @@ pub use directory::{
 };
 pub use error::{Breach, Error, ErrorCode, FieldError, Quota};
 pub use event::{Event, EventDraft, EventLimits, OrgId, PropertiesDraft};
+pub use event_type::{StoredVersion, VersionSummary};
 pub use hours::HourSet;
 pub use metrics::{CustomValue, Measurement, Metric, MetricSeries, SummaryQuery, check_days, unknown_metric};
 pub use period::{Period, Periods};

@@ -28,10 +28,10 @@ pub use schema::SCHEMA_BYTES_MAX;
 
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::event_types::EventTypeStore;
-use crate::domain::{Error, OrgId, Timestamp, UnknownTypes};
+use crate::clickhouse::query_limiter::QueryLimiter;
+use crate::domain::{Error, OrgId, StoredVersion, UnknownTypes, VersionSummary};
 use crate::fairness::{Shares, Tenant};
 use crate::ingest::clock::ArrivalClock;
-use crate::query::QueryLimiter;
 use compiled::CompiledSchemas;
 use latest::Latest;
 use workers::SchemaWorkers;
@@ -61,32 +61,6 @@ pub struct EventTypeSettings {
     /// Most of the threads and of the memory that one organization uses, in
     /// percent.
     pub share_percent: u32,
-}
-
-/// One version of one type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredVersion {
-    /// The type.
-    pub event_type: String,
-    /// The version's number, from 1.
-    pub version: u32,
-    /// The text of its schema, with keys sorted; empty: all properties are accepted.
-    pub schema: String,
-    /// When it was registered.
-    pub created_at: Timestamp,
-}
-
-/// A type with its latest version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VersionSummary {
-    /// The type.
-    pub event_type: String,
-    /// The latest version's number, from 1.
-    pub version: u32,
-    /// Whether it has a schema; if not, all properties are accepted.
-    pub has_schema: bool,
-    /// When it was registered.
-    pub created_at: Timestamp,
 }
 
 /// Registers event types and checks events against their latest versions.

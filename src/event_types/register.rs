@@ -8,8 +8,8 @@ use super::check::CompiledSchema;
 use super::compiled::VersionKey;
 use super::latest::LatestVersion;
 use super::schema::Schema;
-use super::{EventTypeSettings, EventTypes, StoredVersion, compatibility, cost, failed};
-use crate::domain::{Error, FieldError, OrgId};
+use super::{EventTypeSettings, EventTypes, compatibility, cost, failed};
+use crate::domain::{Error, FieldError, OrgId, StoredVersion};
 
 /// Most bytes of the latest schemas of an organization together: their texts
 /// are in memory.

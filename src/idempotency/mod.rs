@@ -20,14 +20,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinHandle;
 
+pub use record::BodyHash;
 pub use store::{KeyBounds, KeyStore, KeyStoreError};
 
 use crate::domain::{Error, ErrorCode, EventDraft, OrgId, PropertiesDraft, Verdict, VerdictCounts};
 use crate::health::RecentRefusal;
 use crate::ingest::clock::ArrivalClock;
 use crate::ingest::pipeline::{BatchVerdicts, Durability, Pipeline, Submission};
-use record::BodyHash;
 use store::KeyState;
 
 /// The `retry_after` when the file cannot be read or written.
@@ -67,6 +68,32 @@ pub struct StoredResponse {
     pub event_ids: Vec<Option<String>>,
     /// Whether this is the stored answer of an earlier call.
     pub is_replayed: bool,
+}
+
+/// A call with a key whose events are being logged. They are, and the response is stored, also if nobody
+/// waits for it.
+pub enum KeyedSubmission {
+    /// The stored response of an earlier call.
+    Replayed(StoredResponse),
+    /// This call ingests its events.
+    Running(JoinHandle<Result<StoredResponse, Error>>),
+}
+
+impl KeyedSubmission {
+    /// Waits for the response.
+    ///
+    /// # Errors
+    /// Those of [`Submission::verdicts`]; `Unavailable` when the response cannot
+    /// be stored.
+    pub async fn response(self) -> Result<StoredResponse, Error> {
+        match self {
+            Self::Replayed(response) => Ok(response),
+            Self::Running(task) => task.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a call with an idempotency key failed");
+                Err(Error::internal())
+            }),
+        }
+    }
 }
 
 /// Keys with running calls, with the lock that concurrent calls wait for.
@@ -113,7 +140,8 @@ impl IdempotentIngest {
         }
     }
 
-    /// Submits a batch like [`Pipeline::submit`], once for its key, and waits for the verdicts.
+    /// Submits a batch like [`Pipeline::submit`], once for its key. The response follows. `body_hash` stands
+    /// for the body of the call; by default it is a hash of its events and of the durability.
     ///
     /// # Errors
     /// As the pipeline's. `KeyReused` if an earlier call with the key had another body; `Exhausted`
@@ -122,12 +150,12 @@ impl IdempotentIngest {
         self: &Arc<Self>,
         pipeline: &Pipeline,
         (org_id, key): (&OrgId, &IdempotencyKey),
+        body_hash: Option<BodyHash>,
         drafts: Vec<EventDraft<'_>>,
         bytes: usize,
         durability: Durability,
-    ) -> Result<StoredResponse, Error> {
-        pipeline.check_count(drafts.len())?;
-        let print = print(&drafts, durability);
+    ) -> Result<KeyedSubmission, Error> {
+        let print = body_hash.unwrap_or_else(|| print(&drafts, durability));
         let place = self.place(key.of(org_id)).await;
         let now = self.clock.judge_micros().map_err(|doubt| Error::clock_in_doubt(&doubt))?;
         let begun = self.store.begin(place.key.clone(), print, now).await;
@@ -139,7 +167,10 @@ impl IdempotentIngest {
                 (at, false)
             }
             KeyState::Again { at } => (at, true),
-            KeyState::Answered { at, answer } => return replayed(&place.key, at, &answer, &drafts),
+            KeyState::Answered { at, answer } => {
+                let response = replayed(&place.key, at, &answer, &drafts)?;
+                return Ok(KeyedSubmission::Replayed(response));
+            }
             KeyState::OtherBody => return Err(Error::key_reused()),
             KeyState::Full { retry_after } => {
                 self.full.note();
@@ -157,7 +188,7 @@ impl IdempotentIngest {
         }
         let call = Call { place, at, is_again };
         match pipeline.submit(org_id, drafts, bytes, durability).await {
-            Ok(submission) => call.answer(submission, event_ids).await,
+            Ok(submission) => Ok(KeyedSubmission::Running(call.answer(submission, event_ids))),
             Err(error) => Err(call.nothing_done(error).await),
         }
     }
@@ -219,8 +250,12 @@ struct Call {
 
 impl Call {
     /// Waits for the verdicts and stores them, even if the caller disconnects.
-    async fn answer(self, submission: Submission, event_ids: Vec<Option<String>>) -> Result<StoredResponse, Error> {
-        let answered = tokio::spawn(async move {
+    fn answer(
+        self,
+        submission: Submission,
+        event_ids: Vec<Option<String>>,
+    ) -> JoinHandle<Result<StoredResponse, Error>> {
+        tokio::spawn(async move {
             let verdicts = match submission.verdicts().await {
                 Ok(verdicts) => verdicts,
                 // The log was full: nothing has happened.
@@ -237,10 +272,6 @@ impl Call {
                 calls.store.finish(key, self.at, answer).await.map_err(|error| calls.cannot_keep(error))?;
             }
             Ok(StoredResponse { verdicts, event_ids, is_replayed: false })
-        });
-        answered.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a call with an idempotency key failed");
-            Err(Error::internal())
         })
     }
 

@@ -20,8 +20,8 @@ const PRINT: std::ops::Range<usize> = 9..41;
 /// every field invalid.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
-/// The SHA-256 of a body's events.
-pub(super) type BodyHash = [u8; 32];
+/// The SHA-256 of a body; by default, of its events.
+pub type BodyHash = [u8; 32];
 
 /// A stored record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //! single events are read from the raw table and never cached.
 
 mod cache;
-mod limiter;
 mod summary;
 
 use std::sync::Arc;
@@ -10,9 +9,9 @@ use std::sync::Arc;
 use cache::{Cache, CacheKey, Value};
 
 pub use cache::CacheSettings;
-pub use limiter::{QueryLimiter, QueryLimiterSettings, RunningQuery};
 
 use crate::clickhouse::daily_metrics::DailyMetrics;
+use crate::clickhouse::query_limiter::QueryLimiter;
 use crate::clickhouse::query_store::{QueryStore, TOP_USERS_AT_A_TIME};
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,

@@ -21,8 +21,9 @@ use uuid::Uuid;
 use super::ServerError;
 use crate::config::Config;
 use crate::domain::{Error, EventDraft, OrgId};
+use crate::event_intake::{EventBatch, EventIntake};
 use crate::ingest::clock::ArrivalClock;
-use crate::ingest::pipeline::{Durability, Pipeline};
+use crate::ingest::pipeline::Durability;
 use crate::transport::{AdminScopeVerifier, Callers};
 
 /// The file of shows in the data directory.
@@ -90,7 +91,7 @@ impl Ticketing {
         self,
         config: &Config,
         callers: &Callers,
-        pipeline: &Arc<Pipeline>,
+        intake: &Arc<EventIntake>,
         clock: &Arc<ArrivalClock>,
     ) -> Arc<Api> {
         let summaries = SummariesSettings {
@@ -101,8 +102,8 @@ impl Ticketing {
         let verifier = AdminScopeVerifier::new(callers, config.operator());
         let org_id = OrgId::parse(&config.ticketing_org_id).filter(|_| config.ticketing_count_reads);
         let reads = org_id.map(|org_id| {
-            let (pipeline, clock) = (Arc::clone(pipeline), Arc::clone(clock));
-            Arc::new(ReadsAsImpressions { pipeline, clock, org_id }) as Arc<dyn ReadCounter>
+            let (intake, clock) = (Arc::clone(intake), Arc::clone(clock));
+            Arc::new(ReadsAsImpressions { intake, clock, org_id }) as Arc<dyn ReadCounter>
         });
         Arc::new(Api {
             catalogue: Catalogue::new(self.store, self.clock, self.changed),
@@ -155,7 +156,7 @@ async fn store(config: &Config) -> Result<Arc<dyn CatalogueStore>, ServerError> 
 
 /// Counts reads as impressions, each as an event of its own.
 struct ReadsAsImpressions {
-    pipeline: Arc<Pipeline>,
+    intake: Arc<EventIntake>,
     clock: Arc<ArrivalClock>,
     org_id: OrgId,
 }
@@ -182,10 +183,16 @@ impl ReadsAsImpressions {
             ..EventDraft::default()
         };
         let bytes = event_id.len() + campaign_id.len() + READ_TYPE.len() + READ_SOURCE.len();
-        let submission = self.pipeline.submit(&self.org_id, vec![draft], bytes, Durability::Logged).await?;
-        let verdicts = submission.verdicts().await?;
-        if verdicts.counts.accepted != 1 {
-            tracing::warn!(%id, verdicts = ?verdicts.verdicts, "a read of the catalogue was not counted");
+        let batch = EventBatch {
+            org_id: &self.org_id,
+            drafts: [draft],
+            bytes,
+            idempotency: None,
+            durability: Durability::Logged,
+        };
+        let results = self.intake.submit(batch).await?.results().await?;
+        if results.counts.accepted != 1 {
+            tracing::warn!(%id, verdicts = ?results.verdicts, "a read of the catalogue was not counted");
         }
         Ok(())
     }

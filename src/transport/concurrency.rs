@@ -21,7 +21,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::Connection;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
 
@@ -69,6 +68,34 @@ pub(super) struct OrgUse {
     unwritten_bytes: AtomicU64,
     /// Bytes of its requests that have not arrived as a whole.
     unfinished_bytes: AtomicU64,
+}
+
+/// What one connection's calls hold at a time.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionUse {
+    permits: [AtomicUsize; CLASSES],
+}
+
+/// Why a call got no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The organization has as many as it may.
+    ByOrganization,
+    /// The connection has as many as it may.
+    ByConnection,
+    /// The service has as many as it may, perhaps because those who were served do not read.
+    ByService,
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let problem = match refused {
+            Refused::ByOrganization => "too many requests of this organization at a time",
+            Refused::ByConnection => "too many requests of this kind on one connection at a time",
+            Refused::ByService => "too many requests at a time",
+        };
+        Self::exhausted(problem, RETRY_AFTER)
+    }
 }
 
 /// What every organization with a caller holds.
@@ -149,14 +176,14 @@ impl Concurrency {
     /// A permit for a call of this class.
     ///
     /// # Errors
-    /// `Exhausted` when the service, the connection or the organization has as
-    /// many as it may.
+    /// When the service, the connection or the organization has as many as it
+    /// may.
     pub(super) fn enter(
         self: &Arc<Self>,
         class: Class,
-        connection: &Arc<Connection>,
+        connection: &Arc<ConnectionUse>,
         org: Option<&Arc<OrgUse>>,
-    ) -> Result<Permit, Error> {
+    ) -> Result<Permit, Refused> {
         let limits = self.limits[class as usize];
         let permit =
             Permit { concurrency: Arc::clone(self), connection: Arc::clone(connection), org: org.cloned(), class };
@@ -164,18 +191,15 @@ impl Concurrency {
         let of_all = self.taken[class as usize].fetch_add(1, Ordering::Relaxed);
         let of_connection = connection.permits[class as usize].fetch_add(1, Ordering::Relaxed);
         let of_org = org.map_or(0, |org| org.permits[class as usize].fetch_add(1, Ordering::Relaxed));
-        let problem = if of_org >= limits.org {
-            "too many requests of this organization at a time"
+        if of_org >= limits.org {
+            Err(Refused::ByOrganization)
         } else if of_connection >= limits.connection {
-            "too many requests of this kind on one connection at a time"
+            Err(Refused::ByConnection)
         } else if of_all >= limits.all {
-            // Perhaps because those who were served do not read.
-            connection.all().press();
-            "too many requests at a time"
+            Err(Refused::ByService)
         } else {
-            return Ok(permit);
-        };
-        Err(Error::exhausted(problem, RETRY_AFTER))
+            Ok(permit)
+        }
     }
 
     /// How many calls have permits.
@@ -296,7 +320,7 @@ impl Drop for HealthCheck {
 /// A call's place among those that are served, until it is dropped.
 pub(super) struct Permit {
     concurrency: Arc<Concurrency>,
-    connection: Arc<Connection>,
+    connection: Arc<ConnectionUse>,
     org: Option<Arc<OrgUse>>,
     class: Class,
 }
@@ -328,10 +352,9 @@ impl Drop for Permit {
 mod tests {
     use futures_util::FutureExt as _;
 
-    use super::super::connections::Connections;
     use super::*;
 
-    fn concurrency() -> (Arc<Concurrency>, Arc<Connection>) {
+    fn concurrency() -> (Arc<Concurrency>, Arc<ConnectionUse>) {
         let config = Config {
             auth_jwks_file: "keys".to_owned(),
             requests_in_flight_max: 8,
@@ -340,9 +363,7 @@ mod tests {
             request_bytes_in_flight_max: 100,
             ..Config::default()
         };
-        let concurrency = Concurrency::new(&config);
-        let connections = Connections::new(&config, &concurrency);
-        (concurrency, connections.test_connection())
+        (Concurrency::new(&config), Arc::default())
     }
 
     #[test]

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Application;
+use super::application::Application;
 use super::auth::{Caller, Scope};
-use super::call;
+use super::call::{self, Call};
 use super::concurrency::Class;
 use super::drain::Drain;
-use super::grpc::methods::Methods;
 use crate::domain::Error;
 use crate::health::{Reason, ReasonCode};
 
@@ -23,8 +22,6 @@ pub(super) struct TransportContext {
     pub(super) app: Arc<Application>,
     /// The end of streams.
     pub(super) drain: Drain,
-    /// Interned method names.
-    pub(super) methods: Methods,
 }
 
 /// A permit of a stream. The service waits for it when it stops.
@@ -39,15 +36,19 @@ impl TransportContext {
         let is_stopping = drain.watch();
         app.health
             .register(move || is_stopping().then(|| Reason::new(ReasonCode::Stopping, "the service is stopping")));
-        Arc::new(Self { app, drain, methods: Methods::default() })
+        Arc::new(Self { app, drain })
     }
 
-    /// Charges a query to its organization's rate limit. (Events are charged when they turn out to
-    /// be new.)
+    /// Admits an authorized call: notes its organization, takes a permit for it, and charges a query to
+    /// the organization's rate limit. (Events are charged when they turn out to be new.)
     ///
     /// # Errors
-    /// `Limited`.
-    pub(super) fn check_rate(&self, caller: &Caller, scope: Scope) -> Result<(), Error> {
+    /// `Exhausted` if a limit of concurrent calls is reached, `Limited` if the rate limit is.
+    pub(super) fn admit(&self, call: Option<&Arc<Call>>, caller: &Caller, scope: Scope) -> Result<(), Error> {
+        if let Some(call) = call {
+            call.note_organization(&caller.org_id);
+            call.enter(Class::Call, Some(&caller.org_use))?;
+        }
         match scope {
             Scope::Read => self.app.limits.charge_query(&caller.org_id),
             Scope::Ingest | Scope::Admin => Ok(()),

@@ -4,8 +4,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::grpc::status;
-use super::rest::Failure;
+use super::error::failure::Failure;
+use super::error::status;
 use crate::domain::Error;
 
 /// The protocols of the one port.

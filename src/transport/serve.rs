@@ -21,13 +21,14 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Layer as _, ServiceExt as _};
 
+use super::application::Application;
 use super::call::CallLayer;
 use super::concurrency::Concurrency;
 use super::connections::{Connection, ConnectionIo, ConnectionPermit, Connections, Listener, Tls};
 use super::context::TransportContext;
 use super::edge::{Edge, EdgeLayer};
 use super::grpc::health::Health;
-use super::{Application, grpc, rest, ticketing};
+use super::{grpc, rest, ticketing};
 use crate::health::{Reason, ReasonCode};
 
 /// How often an idle HTTP/2 connection is asked whether it is still there, and

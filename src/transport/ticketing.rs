@@ -14,7 +14,7 @@ use tallyhouse_catalogue::http::{self, AdminVerifier, Api, Denial};
 use super::auth::{Callers, Refusal, Scope};
 use super::call;
 use super::concurrency::Class;
-use super::rest::Failure;
+use super::error::failure::Failure;
 use crate::domain::OrgId;
 
 /// Where the catalogue is on the port that it shares.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use tokio_util::sync::CancellationToken;
 
 use super::{Connections, Seconds};
-use crate::transport::concurrency::{CLASSES, Concurrency};
+use crate::transport::concurrency::{Concurrency, ConnectionUse};
 
 /// Largest tracked age of unwritten bytes, in seconds. Write deadlines must be shorter.
 const UNWRITTEN_SECONDS_MAX: usize = 64;
@@ -35,7 +35,7 @@ pub(in crate::transport) struct Connection {
     /// Calls, from their first byte until their answer is written.
     pub(super) calls: AtomicUsize,
     /// Permits of its calls, by class.
-    pub(in crate::transport) permits: [AtomicUsize; CLASSES],
+    permits: Arc<ConnectionUse>,
     /// Whether a call on it had a right to be served.
     pub(super) is_known: AtomicBool,
 }
@@ -55,7 +55,7 @@ impl Connection {
             unwritten: std::array::from_fn(|_| AtomicU32::new(0)),
             unwritten_bytes: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
-            permits: std::array::from_fn(|_| AtomicUsize::new(0)),
+            permits: Arc::default(),
             is_known: AtomicBool::new(false),
         }
     }
@@ -68,6 +68,11 @@ impl Connection {
     /// What its calls share with those of all others.
     pub(in crate::transport) const fn concurrency(&self) -> &Arc<Concurrency> {
         &self.concurrency
+    }
+
+    /// The permits of its calls.
+    pub(in crate::transport) const fn permits(&self) -> &Arc<ConnectionUse> {
+        &self.permits
     }
 
     /// Closes the connection at once.

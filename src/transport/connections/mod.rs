@@ -268,12 +268,6 @@ impl Connections {
         }
     }
 
-    /// A connection that is none, for tests.
-    #[cfg(test)]
-    pub(super) fn test_connection(self: &Arc<Self>) -> Arc<Connection> {
-        Arc::new(Connection::new(0, Arc::clone(self)))
-    }
-
     /// Closes every connection without waiting for anything.
     pub(super) fn cut_off_all(&self) {
         self.open.lock().values().for_each(|connection| connection.cut_off());

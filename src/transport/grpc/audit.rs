@@ -7,13 +7,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, unfold};
 use tonic::{Request, Response, Status};
 
-use super::{convert, status};
+use super::convert;
 use crate::audit::{Audit, RepairRequest};
 use crate::domain::{
     AuditedHour, Difference, Differences, Error, HourResult, MILLIS_PER_HOUR, RecordedRepair, RepairState, Rollup,
     Window,
 };
 use crate::transport::context::{StreamPermit, TransportContext, stopping};
+use crate::transport::error::status;
 use crate::transport::proto;
 use crate::transport::proto::audit_response::Step;
 use crate::transport::proto::audit_service_server::AuditService;

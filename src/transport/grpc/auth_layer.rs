@@ -21,15 +21,16 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::access::need;
 use super::deadline::{self, DeadlineBody};
+use super::methods::Methods;
 use super::request_body::{BodyTimeout, RequestBody};
-use super::status;
 use crate::domain::Error;
 use crate::transport::auth::{RequiredAccess, Scope};
 use crate::transport::call::{self, Call};
 use crate::transport::concurrency::{Class, HealthCheck};
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::Failure;
+use crate::transport::error::status;
 use crate::transport::protocol::Protocol;
-use crate::transport::rest::Failure;
 
 /// Longest time of a health check, including its request, and for the request of a watcher to
 /// arrive.
@@ -43,14 +44,15 @@ const REFLECTION_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct AuthLayer<S> {
     inner: GrpcWebService<DetailedErrors<S>>,
     context: Arc<TransportContext>,
+    methods: Arc<Methods>,
 }
 
 impl<S: Service<Request<Body>, Response = Response<Body>>> AuthLayer<S> {
     /// Wraps a service.
-    pub(super) fn new(inner: S, context: &Arc<TransportContext>) -> Self {
+    pub(super) fn new(inner: S, context: &Arc<TransportContext>, methods: &Arc<Methods>) -> Self {
         let body_wait_max = Duration::from_millis(context.app.config.body_wait_ms_max);
         let inner = GrpcWebLayer::new().layer(DetailedErrors { inner, body_wait_max });
-        Self { inner, context: Arc::clone(context) }
+        Self { inner, context: Arc::clone(context), methods: Arc::clone(methods) }
     }
 }
 
@@ -69,9 +71,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<axum::body::Body>) -> Self::Future {
-        let Self { inner, context } = self.clone();
+        let Self { inner, context, methods } = self.clone();
         async move {
-            let check = match admit(&context, &mut request).await {
+            let check = match admit(&context, &methods, &mut request).await {
                 Ok(check) => check,
                 Err(response) => return Ok(response.map(Body::new)),
             };
@@ -98,6 +100,7 @@ where
 /// health check has its place.
 async fn admit(
     context: &TransportContext,
+    methods: &Methods,
     request: &mut Request<axum::body::Body>,
 ) -> Result<Option<HealthCheck>, Response<axum::body::Body>> {
     let protocol = Protocol::of(request.headers());
@@ -111,7 +114,7 @@ async fn admit(
     }
     let need = need(request.uri().path(), &context.app.config);
     if let (Some(call), Some(_)) = (call::of(request), &need) {
-        context.methods.note(call, request.uri().path());
+        methods.note(call, request.uri().path());
     }
     let scope = match need {
         Some(RequiredAccess::Nothing) => return probe(request).map_err(|error| protocol.refusal(error)),
@@ -120,12 +123,9 @@ async fn admit(
     };
     match context.app.callers.caller(request.headers(), scope).await {
         Ok(caller) => {
-            if let Some(call) = call::of(request) {
-                call.note_organization(&caller.org_id);
-            }
-            context.check_rate(&caller, scope).map_err(|error| protocol.refusal(error))?;
-            if let Some(call) = call::of(request) {
-                call.enter(Class::Call, Some(&caller.org_use)).map_err(|error| protocol.refusal(error))?;
+            let call = call::of(request);
+            context.admit(call, &caller, scope).map_err(|error| protocol.refusal(error))?;
+            if let Some(call) = call {
                 call.note_changes_nothing(scope == Scope::Read);
             }
             request.extensions_mut().insert(caller);

@@ -17,17 +17,17 @@ const EVENT_BYTES: usize = 64;
 /// What is said of a time that is none.
 const TIME_EXPECTED: &str = "must lie in the years 0000 to 9999, with 0 to 999,999,999 nanos";
 
-/// Drafts of a batch's events, and about how many bytes they hold.
-pub(super) fn drafts(events: &[proto::Event], properties_bytes_max: usize) -> (Vec<EventDraft<'_>>, usize) {
-    let mut bytes = 0;
-    let drafts = events
-        .iter()
-        .map(|event| {
-            bytes += size(event);
-            draft(event, properties_bytes_max)
-        })
-        .collect();
-    (drafts, bytes)
+/// Drafts of a batch's events, made one by one as they are taken.
+pub(super) fn drafts(
+    events: &[proto::Event],
+    properties_bytes_max: usize,
+) -> impl ExactSizeIterator<Item = EventDraft<'_>> {
+    events.iter().map(move |event| draft(event, properties_bytes_max))
+}
+
+/// About how many bytes a batch's events hold.
+pub(super) fn bytes(events: &[proto::Event]) -> usize {
+    events.iter().map(size).sum()
 }
 
 const fn size(event: &proto::Event) -> usize {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::status;
+use crate::transport::error::status;
 
 /// The longest time-out that is told apart from none.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);

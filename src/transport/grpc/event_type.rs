@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, status};
-use crate::domain::Error;
-use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
+use super::convert;
+use crate::domain::{Error, StoredVersion, VersionSummary};
+use crate::event_types::{Registered, Registration};
 use crate::transport::context::TransportContext;
+use crate::transport::error::status;
 use crate::transport::proto;
 use crate::transport::proto::event_type_service_server::EventTypeService;
 use crate::transport::proto::{

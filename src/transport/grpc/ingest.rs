@@ -10,14 +10,15 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
+use super::auth_layer;
 use super::convert::{self, Results};
-use super::{auth_layer, status};
 use crate::domain::{Error, OrgId};
-use crate::idempotency::{IdempotencyKey, StoredResponse};
-use crate::ingest::pipeline::{BatchVerdicts, Submission};
+use crate::event_intake::{BatchResults, EventBatch, Idempotency, PendingBatch};
+use crate::idempotency::IdempotencyKey;
 use crate::trace::FutureExt as _;
 use crate::transport::auth::Caller;
 use crate::transport::context::{StreamPermit, TransportContext};
+use crate::transport::error::status;
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_server::IngestService;
 use crate::transport::proto::{IngestBatchRequest, IngestBatchResponse, IngestRequest, IngestResponse};
@@ -59,17 +60,14 @@ impl IngestService for Ingest {
     ) -> Result<Response<IngestBatchResponse>, Status> {
         let org_id = super::caller(&request)?.org_id;
         let IngestBatchRequest { events, durability, idempotency_key } = request.into_inner();
-        if !idempotency_key.is_empty() {
-            let key = read_key(&idempotency_key).map_err(status::of)?;
-            let answer = submit_once(&self.context, (&org_id, &key), events, durability).await;
-            return answer.map(Response::new).map_err(status::of);
-        }
-        let pending = submit(&self.context, &org_id, events, durability).await.map_err(status::of)?;
-        let (counts, Results { results, without_details }) = pending.answer().await.map_err(status::of)?;
+        let key = read_key(&idempotency_key).map_err(status::of)?;
+        let pending = submit(&self.context, &org_id, key.as_ref(), events, durability).await.map_err(status::of)?;
+        let Answer { counts, results: Results { results, without_details }, is_replayed } =
+            pending.answer().await.map_err(status::of)?;
         Ok(Response::new(IngestBatchResponse {
             counts: Some(counts),
             results,
-            replayed: false,
+            replayed: is_replayed,
             results_without_details: without_details,
         }))
     }
@@ -79,55 +77,55 @@ impl IngestService for Ingest {
 struct Pending {
     /// The events' ids as they were sent: all that an answer needs of them.
     event_ids: Vec<String>,
-    submission: Submission,
+    batch: PendingBatch,
+}
+
+/// What is said of a batch.
+struct Answer {
+    counts: proto::VerdictCounts,
+    results: Results,
+    is_replayed: bool,
 }
 
 impl Pending {
-    async fn answer(self) -> Result<(proto::VerdictCounts, Results), Error> {
-        let BatchVerdicts { verdicts, counts } = self.submission.verdicts().await?;
-        Ok((convert::counts(counts), convert::results(self.event_ids, verdicts)))
+    async fn answer(self) -> Result<Answer, Error> {
+        let BatchResults { verdicts, counts, made_event_ids, is_replayed } = self.batch.results().await?;
+        let mut event_ids = self.event_ids;
+        for (event_id, made) in event_ids.iter_mut().zip(made_event_ids) {
+            if let Some(made) = made {
+                *event_id = made;
+            }
+        }
+        Ok(Answer { counts: convert::counts(counts), results: convert::results(event_ids, verdicts), is_replayed })
     }
 }
 
 async fn submit(
     context: &TransportContext,
     org_id: &OrgId,
+    key: Option<&IdempotencyKey>,
     events: Vec<proto::Event>,
     durability: i32,
 ) -> Result<Pending, Error> {
-    let durability = convert::durability(durability)?;
-    context.app.pipeline.check_count(events.len())?;
-    let (drafts, bytes) = convert::drafts(&events, context.app.config.properties_bytes_max);
-    let submission = context.app.pipeline.submit(org_id, drafts, bytes, durability).await?;
+    let batch = EventBatch {
+        org_id,
+        drafts: convert::drafts(&events, context.app.config.properties_bytes_max),
+        bytes: convert::bytes(&events),
+        idempotency: key.map(|key| Idempotency { key, body_hash: None }),
+        durability: convert::durability(durability)?,
+    };
+    let batch = context.app.intake.submit(batch).await?;
     let event_ids = events.into_iter().map(|event| event.event_id).collect();
-    Ok(Pending { event_ids, submission })
+    Ok(Pending { event_ids, batch })
 }
 
-fn read_key(key: &str) -> Result<IdempotencyKey, Error> {
-    IdempotencyKey::parse(key).ok_or_else(|| Error::invalid_field("idempotency_key", IdempotencyKey::EXPECTED))
-}
-
-/// Takes a batch once for its key, and answers.
-async fn submit_once(
-    context: &TransportContext,
-    call: (&OrgId, &IdempotencyKey),
-    events: Vec<proto::Event>,
-    durability: i32,
-) -> Result<IngestBatchResponse, Error> {
-    let durability = convert::durability(durability)?;
-    let app = &context.app;
-    app.pipeline.check_count(events.len())?;
-    let (drafts, bytes) = convert::drafts(&events, app.config.properties_bytes_max);
-    let kept = app.repeatable_calls.submit(&app.pipeline, call, drafts, bytes, durability).await?;
-    let StoredResponse { verdicts: BatchVerdicts { verdicts, counts }, event_ids, is_replayed } = kept;
-    let event_ids = events.into_iter().zip(event_ids).map(|(event, made)| made.unwrap_or(event.event_id)).collect();
-    let Results { results, without_details } = convert::results(event_ids, verdicts);
-    Ok(IngestBatchResponse {
-        counts: Some(convert::counts(counts)),
-        results,
-        replayed: is_replayed,
-        results_without_details: without_details,
-    })
+/// The key that makes a call repeatable, if it has one.
+fn read_key(key: &str) -> Result<Option<IdempotencyKey>, Error> {
+    if key.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || Error::invalid_field("idempotency_key", IdempotencyKey::EXPECTED);
+    IdempotencyKey::parse(key).map(Some).ok_or_else(wrong)
 }
 
 /// What is to be sent next.
@@ -194,7 +192,7 @@ impl Reader {
                 Ok(None) => return Some(Turn::End),
                 Err(error) => return Some(Turn::Fail(auth_layer::unreadable(&error).map_or(error, status::of))),
             };
-            match submit(&self.context, &self.caller.org_id, events, durability).await {
+            match submit(&self.context, &self.caller.org_id, None, events, durability).await {
                 Ok(pending) => room.send(Turn::Answer(sequence, pending)),
                 Err(error) => return Some(Turn::Fail(status::of(error))),
             }
@@ -214,7 +212,7 @@ fn answers(turns: mpsc::Receiver<Turn>, place: StreamPermit) -> impl Stream<Item
         let (mut turns, place) = open?;
         match turns.recv().await {
             Some(Turn::Answer(sequence, pending)) => match pending.answer().await {
-                Ok((counts, Results { results, without_details })) => {
+                Ok(Answer { counts, results: Results { results, without_details }, .. }) => {
                     let response = IngestResponse {
                         sequence,
                         counts: Some(counts),

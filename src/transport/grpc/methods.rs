@@ -20,7 +20,7 @@ const OTHERS: [&str; 5] = [
 /// Interns the names of gRPC methods, so that calls refer to them without copies. Only names of
 /// served methods are added, so the set is bounded.
 #[derive(Default)]
-pub(in crate::transport) struct Methods(RwLock<HashMap<String, Arc<str>>>);
+pub(super) struct Methods(RwLock<HashMap<String, Arc<str>>>);
 
 impl Methods {
     /// Notes which method a call to a path is of, if [`super::access`] lists it.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, status};
+use super::convert;
 use crate::domain::{CustomValue, Error, FieldError, Measurement, MetricSeries, SummaryQuery, nothing_wrong};
 use crate::transport::context::TransportContext;
+use crate::transport::error::status;
 use crate::transport::proto::metrics_service_server::MetricsService;
 use crate::transport::proto::{self, GetSummaryRequest, GetSummaryResponse, PutMetricsRequest, PutMetricsResponse};
 use crate::transport::rfc3339;

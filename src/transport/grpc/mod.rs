@@ -2,8 +2,7 @@
 
 mod access;
 mod audit;
-pub(super) mod auth_layer;
-pub(super) mod codec;
+mod auth_layer;
 mod convert;
 mod deadline;
 mod event_type;
@@ -11,14 +10,13 @@ mod event_type;
 pub(super) mod fuzzing;
 pub(super) mod health;
 mod ingest;
-pub(super) mod methods;
+mod methods;
 mod metrics;
 mod organization;
 mod outcome;
 mod query;
 mod request_body;
 mod segment;
-pub(super) mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,6 +30,7 @@ use tower::Service;
 
 use super::auth::Caller;
 use super::context::TransportContext;
+use super::error::status;
 use super::proto;
 use super::proto::audit_service_server::AuditServiceServer;
 use super::proto::event_type_service_server::EventTypeServiceServer;
@@ -41,13 +40,13 @@ use super::proto::organization_service_server::OrganizationServiceServer;
 use super::proto::outcome_service_server::OutcomeServiceServer;
 use super::proto::query_service_server::QueryServiceServer;
 use super::proto::segment_service_server::SegmentServiceServer;
-use super::serve::ServeError;
 use crate::domain::Error;
 use audit::Audits;
 use auth_layer::AuthLayer;
 use event_type::EventTypes;
 use health::HealthService;
 use ingest::Ingest;
+use methods::Methods;
 use metrics::Metrics;
 use organization::Organizations;
 use outcome::Outcomes;
@@ -73,7 +72,13 @@ const PROBE_MESSAGE_BYTES_MAX: usize = 4 << 10;
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// Every gRPC method.
-pub(super) fn routes(context: &Arc<TransportContext>, health: HealthService) -> Result<axum::Router, ServeError> {
+///
+/// # Errors
+/// When the service's own description, for reflection, is broken.
+pub(super) fn routes(
+    context: &Arc<TransportContext>,
+    health: HealthService,
+) -> Result<axum::Router, tonic_reflection::server::Error> {
     let bytes_max = context.app.config.message_bytes_max;
     let question_bytes_max = bytes_max.min(QUESTION_BYTES_MAX);
     let probe_bytes_max = PROBE_MESSAGE_BYTES_MAX;
@@ -86,18 +91,19 @@ pub(super) fn routes(context: &Arc<TransportContext>, health: HealthService) -> 
     let segments = SegmentServiceServer::new(Segments::new(shared())).accept_compressed(Gzip);
     let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
     let event_types = EventTypeServiceServer::new(EventTypes::new(shared())).accept_compressed(Gzip);
+    let methods = Arc::new(Methods::default());
     let router = axum::Router::new();
-    let router = route(router, ingest.max_decoding_message_size(bytes_max), context);
-    let router = route(router, query.max_decoding_message_size(question_bytes_max), context);
-    let router = route(router, metrics.max_decoding_message_size(bytes_max), context);
-    let router = route(router, organizations.max_decoding_message_size(question_bytes_max), context);
-    let router = route(router, outcomes.max_decoding_message_size(question_bytes_max), context);
-    let router = route(router, segments.max_decoding_message_size(question_bytes_max), context);
-    let router = route(router, audits.max_decoding_message_size(question_bytes_max), context);
-    let router = route(router, event_types.max_decoding_message_size(bytes_max), context);
-    let router = route(router, health.max_decoding_message_size(probe_bytes_max), context);
-    let router = route(router, reflection().build_v1()?.max_decoding_message_size(probe_bytes_max), context);
-    Ok(route(router, reflection().build_v1alpha()?.max_decoding_message_size(probe_bytes_max), context))
+    let router = route(router, ingest.max_decoding_message_size(bytes_max), context, &methods);
+    let router = route(router, query.max_decoding_message_size(question_bytes_max), context, &methods);
+    let router = route(router, metrics.max_decoding_message_size(bytes_max), context, &methods);
+    let router = route(router, organizations.max_decoding_message_size(question_bytes_max), context, &methods);
+    let router = route(router, outcomes.max_decoding_message_size(question_bytes_max), context, &methods);
+    let router = route(router, segments.max_decoding_message_size(question_bytes_max), context, &methods);
+    let router = route(router, audits.max_decoding_message_size(question_bytes_max), context, &methods);
+    let router = route(router, event_types.max_decoding_message_size(bytes_max), context, &methods);
+    let router = route(router, health.max_decoding_message_size(probe_bytes_max), context, &methods);
+    let router = route(router, reflection().build_v1()?.max_decoding_message_size(probe_bytes_max), context, &methods);
+    Ok(route(router, reflection().build_v1alpha()?.max_decoding_message_size(probe_bytes_max), context, &methods))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -108,13 +114,13 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// Each service is wrapped by itself: around the whole router, grpc-web would
 /// answer 400 to every REST request over HTTP/1.1.
-fn route<S>(router: axum::Router, service: S, context: &Arc<TransportContext>) -> axum::Router
+fn route<S>(router: axum::Router, service: S, context: &Arc<TransportContext>, methods: &Arc<Methods>) -> axum::Router
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: NamedService + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    router.route(&format!("/{}/{{*method}}", S::NAME), post_service(AuthLayer::new(service, context)))
+    router.route(&format!("/{}/{{*method}}", S::NAME), post_service(AuthLayer::new(service, context, methods)))
 }
 
 /// Who sent a request.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, status};
+use super::convert;
 use crate::domain::{
     Error, FieldError, Limit, Member, MemberDraft, OrgId, Organization, OrganizationCount, OrganizationDraft,
     UnknownTypes, User, UserDraft, nothing_wrong,
 };
 use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
+use crate::transport::error::status;
 use crate::transport::proto::organization_service_server::OrganizationService;
 use crate::transport::proto::{
     self, GetOrganizationRequest, GetOrganizationResponse, GetTopOrganizationsRequest, GetTopOrganizationsResponse,

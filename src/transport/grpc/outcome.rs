@@ -7,10 +7,11 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use tonic::{Request, Response, Status};
 
-use super::{convert, status};
+use super::convert;
 use crate::domain::{Error, FieldError, OrgId};
 use crate::ingest::outcome::Outcome;
 use crate::transport::context::{StreamPermit, TransportContext};
+use crate::transport::error::status;
 use crate::transport::proto::outcome_service_server::OutcomeService;
 use crate::transport::proto::watch_response;
 use crate::transport::proto::{Verdict, WatchRequest, WatchResponse};

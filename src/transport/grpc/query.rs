@@ -5,13 +5,14 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{convert, status};
+use super::convert;
 use crate::domain::{
     Answer, Error, EventFilter, EventPage, FieldError, Limit, MILLIS_PER_DAY, MILLIS_PER_MINUTE, OrgId, PageKey,
     StatsQuery, Timestamp, Window, check_days,
 };
 use crate::transport::Cursors;
 use crate::transport::context::TransportContext;
+use crate::transport::error::status;
 use crate::transport::proto::query_service_server::QueryService;
 use crate::transport::proto::{
     self, GetCampaignStatsRequest, GetCampaignStatsResponse, GetDailyActiveUsersRequest, GetDailyActiveUsersResponse,

@@ -11,8 +11,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::status;
 use crate::transport::concurrency::UnfinishedBytes;
+use crate::transport::error::status;
 
 /// Bytes before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, status};
+use super::convert;
 use crate::domain::Error;
 use crate::transport::context::TransportContext;
+use crate::transport::error::status;
 use crate::transport::proto::segment_service_server::SegmentService;
 use crate::transport::proto::{
     ListSegmentsRequest, ListSegmentsResponse, RetryParkedSegmentsRequest, RetryParkedSegmentsResponse,

@@ -14,13 +14,13 @@ use axum::routing::MethodRouter;
 use tower::{Layer, Service};
 
 use super::body;
-use super::failure::Failure;
 use super::params::Params;
 use crate::domain::{Error, OrgId};
 use crate::transport::auth::{Caller, Refusal, RequiredAccess, Scope};
 use crate::transport::call::{self, SharedBody};
 use crate::transport::concurrency::Class;
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::Failure;
 
 /// A router whose routes all declare the access they require.
 pub(super) struct Routes {
@@ -127,11 +127,7 @@ async fn admit(
     let caller = context.app.callers.caller(request.headers(), scope).await;
     match caller.and_then(|caller| speaks_for_itself(&request, &caller).map(|()| caller)) {
         Ok(caller) => {
-            if let Some(call) = call::of(&request) {
-                call.note_organization(&caller.org_id);
-            }
-            let entered = call::of(&request).map_or(Ok(()), |call| call.enter(Class::Call, Some(&caller.org_use)));
-            if let Err(error) = entered.and_then(|()| context.check_rate(&caller, scope)) {
+            if let Err(error) = context.admit(call::of(&request), &caller, scope) {
                 body::drain(request).await;
                 return Failure::from(error).into_response();
             }

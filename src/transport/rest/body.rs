@@ -12,11 +12,11 @@ use bytes::BytesMut;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::failure::Failure;
 use crate::config::Config;
 use crate::domain::Error;
 use crate::transport::call;
 use crate::transport::concurrency::{Class, UnfinishedBytes};
+use crate::transport::error::failure::Failure;
 
 /// Largest number of discarded bytes.
 const DRAIN_BYTES_MAX: usize = 64 << 20;

@@ -17,12 +17,12 @@ use parking_lot::RwLock;
 use utoipa_swagger_ui::Config;
 
 use super::auth_layer::Routes;
-use super::failure::Failure;
 use super::openapi;
 use crate::config::Config as Settings;
 use crate::domain::Error;
 use crate::transport::auth::RequiredAccess;
 use crate::transport::call::SharedBody;
+use crate::transport::error::failure::Failure;
 
 /// A page that shows the description with an external script of a fixed version.
 const REDOC: &str = concat!(

@@ -16,13 +16,14 @@ use super::answer::answer;
 use super::auth_layer::PathOrganization;
 use super::body;
 use super::event_body::EventBody;
-use super::failure::{AnyFailure, ErrorBody, Failure};
 use super::params::Params;
-use super::rate_limit;
 use crate::domain::{Error, EventFilter, Limit, OrgId, PageKey, StoredEvent, Verdict};
+use crate::event_intake::EventBatch;
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::{AnyFailure, ErrorBody, Failure};
+use crate::transport::error::rate_limit;
 use crate::transport::{Cursors, properties, rfc3339};
 
 /// The `Retry-After` for an undecided event.
@@ -83,10 +84,16 @@ pub(super) async fn take(
     }
     let draft = body.draft(context.app.config.properties_bytes_max);
     let event_id = draft.event_id;
-    let pipeline = &context.app.pipeline;
-    let submission = pipeline.submit(&caller.org_id, vec![draft], bytes.len(), Durability::Logged).await?;
-    let made = submission.verdicts().await?;
-    let status = match made.verdicts.into_iter().next() {
+    let batch = EventBatch {
+        org_id: &caller.org_id,
+        drafts: [draft],
+        bytes: bytes.len(),
+        idempotency: None,
+        durability: Durability::Logged,
+    };
+    let intake = &context.app.intake;
+    let results = intake.submit(batch).await?.results().await?;
+    let status = match results.verdicts.into_iter().next() {
         Some(Verdict::Accepted) => "accepted",
         Some(Verdict::Duplicate) => "duplicate",
         Some(Verdict::Conflict) => "conflict",
@@ -98,7 +105,7 @@ pub(super) async fn take(
         None => return Err(Error::internal().into()),
     };
     let mut response = (StatusCode::ACCEPTED, Json(Taken { status, event_id })).into_response();
-    rate_limit::tell_left(context.app.limits.org_events_left(&caller.org_id), response.headers_mut());
+    rate_limit::tell_left(intake.events_left(&caller.org_id), response.headers_mut());
     Ok(response)
 }
 

@@ -8,9 +8,9 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::failure::Failure;
 use crate::domain::{Error, FieldError, PropertiesDraft, Timestamp};
 use crate::json;
+use crate::transport::error::failure::Failure;
 use crate::transport::{properties, rfc3339};
 
 /// Why a text is not the JSON object that it should be.

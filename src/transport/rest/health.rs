@@ -10,12 +10,12 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::failure::{ErrorInfo, Failure};
 use crate::audit::StatusReport;
 use crate::clickhouse::engine::SandboxStatus;
 use crate::domain::{Error, HourResult};
 use crate::health::{Effect, Reason, Status};
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::{ErrorInfo, Failure};
 use crate::transport::rfc3339;
 
 /// The `Retry-After` of probes, in seconds.

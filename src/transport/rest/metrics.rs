@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::Failure;
 use crate::domain::Error;
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::Failure;
 
 /// Metrics of the service
 ///

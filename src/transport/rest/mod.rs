@@ -8,7 +8,6 @@ mod compression;
 mod docs;
 mod event_body;
 mod events;
-mod failure;
 mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
@@ -16,7 +15,6 @@ mod health;
 mod metrics;
 mod openapi;
 mod params;
-mod rate_limit;
 mod stats;
 mod users;
 mod v1;
@@ -28,10 +26,9 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-pub(super) use failure::Failure;
-
 use super::auth::{RequiredAccess, Scope};
 use super::context::TransportContext;
+use super::error::failure::Failure;
 use super::protocol::Protocol;
 use auth_layer::Routes;
 

@@ -9,10 +9,10 @@ use utoipa::ToSchema;
 
 use super::answer::answer;
 use super::auth_layer::PathOrganization;
-use super::failure::{AnyFailure, Failure};
 use super::params::Params;
 use crate::domain::{CampaignBucket, Error, Granularity, StatsQuery};
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::{AnyFailure, Failure};
 use crate::transport::rfc3339;
 
 /// One campaign's counts.

@@ -2,10 +2,11 @@
 
 use prost::Message;
 
-use crate::domain::{Event, OrgId, Verdict};
+use crate::domain::{Event, EventDraft, OrgId, Verdict};
 use crate::ingest::row::{self, Rows};
 use crate::transport::fuzzing::{NOW, limits};
-use crate::transport::grpc::{codec, convert};
+use crate::transport::grpc::convert;
+use crate::transport::proto::codec;
 use crate::transport::proto::{self, IngestBatchRequest, IngestRequest};
 
 /// What can be read is judged event by event, an accepted one is found again
@@ -31,7 +32,8 @@ pub(crate) fn run(bytes: &[u8]) {
 
 fn judge(events: Vec<proto::Event>) -> Vec<Verdict> {
     let (org, limits) = (OrgId::default_org(), limits());
-    let (drafts, bytes) = convert::drafts(&events, limits.properties_bytes_max);
+    let bytes = convert::bytes(&events);
+    let drafts: Vec<EventDraft<'_>> = convert::drafts(&events, limits.properties_bytes_max).collect();
     assert!(bytes >= events.len());
     let mut rows = Vec::new();
     let mut spans = Vec::new();

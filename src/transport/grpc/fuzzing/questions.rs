@@ -4,9 +4,11 @@ use prost::Message;
 
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
+use crate::transport::error::status;
 use crate::transport::fuzzing::{NOW, cursors};
 use crate::transport::grpc::outcome::Wanted;
-use crate::transport::grpc::{codec, convert, metrics, query, status};
+use crate::transport::grpc::{convert, metrics, query};
+use crate::transport::proto::codec;
 use crate::transport::proto::{
     GetCampaignStatsRequest, GetDailyActiveUsersRequest, GetEventRequest, GetSummaryRequest, GetTopCampaignsRequest,
     GetTopUsersRequest, ListEventsRequest, MetricValue, PutMetricsRequest, WatchRequest, Window,

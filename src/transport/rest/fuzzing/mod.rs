@@ -9,8 +9,8 @@ use axum::response::IntoResponse;
 use futures_util::FutureExt as _;
 use serde_json::Value;
 
-use super::Failure;
 use crate::domain::Error;
+use crate::transport::error::failure::Failure;
 
 /// Asserts that an error about the request has the contract's body, and names
 /// these fields only.

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::domain::{EventDraft, FieldError};
-use crate::transport::rest::failure::Failure;
+use crate::transport::error::failure::Failure;
 use crate::transport::rest::fields::{self, FieldErrors, FirstItems, Text};
 
 /// Most events of one call.

@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::domain::Error;
-use crate::event_types::{Registered, Registration, StoredVersion, VersionSummary};
+use crate::domain::{Error, StoredVersion, VersionSummary};
+use crate::event_types::{Registered, Registration};
 use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
-use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::fields::{FieldErrors, NotAnObject, Text, read_object};
 use crate::transport::rfc3339;
 

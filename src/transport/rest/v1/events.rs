@@ -12,12 +12,14 @@ use utoipa::ToSchema;
 
 use super::batch::{self, Batch, EventsBody};
 use crate::domain::{Error, FieldError, Verdict};
+use crate::event_intake::{EventBatch, Idempotency};
 use crate::idempotency::IdempotencyKey;
 use crate::ingest::pipeline::Durability;
 use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
-use crate::transport::rest::failure::{AnyFailure, BodyFailure, Detail, ErrorBody, Failure};
-use crate::transport::rest::{body, rate_limit};
+use crate::transport::error::failure::{AnyFailure, BodyFailure, Detail, ErrorBody, Failure};
+use crate::transport::error::rate_limit;
+use crate::transport::rest::body;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -98,23 +100,21 @@ pub(in crate::transport::rest) async fn take(
     let batch = Batch::read(&bytes)?;
     batch.org_ids().try_for_each(|org_id| caller.must_be(org_id)).map_err(|refusal| refusal.error())?;
     let drafts = batch.drafts(context.app.config.properties_bytes_max);
-    let pipeline = &context.app.pipeline;
-    let (verdicts, is_replayed) = match key? {
-        None => {
-            let submission = pipeline.submit(&caller.org_id, drafts, bytes.len(), Durability::Logged).await?;
-            (submission.verdicts().await?.verdicts, false)
-        }
-        Some(key) => {
-            let (calls, call) = (&context.app.repeatable_calls, (&caller.org_id, &key));
-            let kept = calls.submit(pipeline, call, drafts, bytes.len(), Durability::Logged).await?;
-            (kept.verdicts.verdicts, kept.is_replayed)
-        }
+    let key = key?;
+    let batch = EventBatch {
+        org_id: &caller.org_id,
+        drafts,
+        bytes: bytes.len(),
+        idempotency: key.as_ref().map(|key| Idempotency { key, body_hash: None }),
+        durability: Durability::Logged,
     };
-    let mut response = answer(&verdicts);
-    if is_replayed {
+    let intake = &context.app.intake;
+    let results = intake.submit(batch).await?.results().await?;
+    let mut response = answer(&results.verdicts);
+    if results.is_replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
-    rate_limit::tell_left(context.app.limits.org_events_left(&caller.org_id), response.headers_mut());
+    rate_limit::tell_left(intake.events_left(&caller.org_id), response.headers_mut());
     Ok(response)
 }
 

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 
 use crate::domain::{Error, EventFilter, Limit, StoredEvent};
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::{AnyFailure, ErrorBody, Failure};
 use crate::transport::rest::answer::answer;
 use crate::transport::rest::auth_layer::PathOrganization;
-use crate::transport::rest::failure::{AnyFailure, ErrorBody, Failure};
 use crate::transport::rest::params::Params;
 use crate::transport::{properties, rfc3339};
 

@@ -15,10 +15,10 @@ use crate::domain::{
 };
 use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::{AnyFailure, BodyFailure, Failure};
 use crate::transport::rest::answer::answer;
 use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
-use crate::transport::rest::failure::{AnyFailure, BodyFailure, Failure};
 use crate::transport::rest::fields::{self, FieldErrors, FirstItems, Text};
 use crate::transport::rest::params::Params;
 use crate::transport::rfc3339;

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::auth_layer::Routes;
-use super::failure::Failure;
 use super::fields::{self, Text};
 use super::{campaigns, users as older_users};
 use crate::domain::Error;
 use crate::transport::auth::{Caller, RequiredAccess, Scope};
+use crate::transport::error::failure::Failure;
 
 /// Adds every path.
 pub(super) fn add(routes: Routes) -> Routes {

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use crate::domain::{Error, User, UserDraft, nothing_wrong};
 use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
+use crate::transport::error::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::auth_layer::PathOrganization;
 use crate::transport::rest::body;
-use crate::transport::rest::failure::{AnyFailure, BodyFailure, ErrorBody, Failure};
 use crate::transport::rest::fields::{FieldErrors, Text};
 use crate::transport::rfc3339;
 

@@ -12,7 +12,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use super::rate_limit;
 use crate::domain::{Breach, Error, ErrorCode, FieldError};
-use crate::transport::error::names;
+use super::names;
 
 /// An error with its HTTP status, before it is written.
 #[derive(Debug)]
@@ -38,12 +38,12 @@ impl Failure {
     }
 
     /// There is no such path.
-    pub(super) const fn no_such_path() -> Self {
+    pub(in crate::transport) const fn no_such_path() -> Self {
         Self::http(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path")
     }
 
     /// The path has other methods, which the `Allow` header names.
-    pub(super) const fn method_not_allowed() -> Self {
+    pub(in crate::transport) const fn method_not_allowed() -> Self {
         Self::http(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not have this method")
     }
 
@@ -53,26 +53,26 @@ impl Failure {
     }
 
     /// The body did not arrive in time.
-    pub(super) const fn request_timeout() -> Self {
+    pub(in crate::transport) const fn request_timeout() -> Self {
         Self::http(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not arrive in time")
     }
 
     /// The body is not JSON. (For contracts that distinguish this from invalid fields.)
-    pub(super) fn malformed_json(message: String) -> Self {
+    pub(in crate::transport) fn malformed_json(message: String) -> Self {
         let details = vec![FieldError::new("body", message)];
         Self { details, ..Self::http(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "the body cannot be read") }
     }
 
     /// The cursor is not one of this list. (For contracts that distinguish this from other invalid
     /// parameters.)
-    pub(super) fn invalid_cursor(error: Error) -> Self {
+    pub(in crate::transport) fn invalid_cursor(error: Error) -> Self {
         let Self { details, .. } = Self::from(error);
         Self { details, ..Self::http(StatusCode::BAD_REQUEST, "INVALID_CURSOR", "the cursor cannot be used") }
     }
 
     /// Its HTTP status.
     #[cfg(test)]
-    pub(super) const fn status(&self) -> StatusCode {
+    pub(in crate::transport) const fn status(&self) -> StatusCode {
         self.status
     }
 }
@@ -112,13 +112,13 @@ impl IntoResponse for Failure {
 
 /// The body of every error.
 #[derive(Serialize, ToSchema)]
-pub(super) struct ErrorBody {
+pub(in crate::transport) struct ErrorBody {
     error: ErrorInfo,
 }
 
 /// The error.
 #[derive(Serialize, ToSchema)]
-pub(super) struct ErrorInfo {
+pub(in crate::transport) struct ErrorInfo {
     /// A stable code for programs.
     #[schema(example = "VALIDATION_ERROR")]
     code: &'static str,
@@ -131,21 +131,21 @@ pub(super) struct ErrorInfo {
 
 impl ErrorInfo {
     /// The service cannot answer at the moment.
-    pub(super) fn unavailable(message: String) -> Self {
+    pub(in crate::transport) fn unavailable(message: String) -> Self {
         Self { code: names(ErrorCode::Unavailable).code, message: Cow::Owned(message), details: Vec::new() }
     }
 }
 
 /// An invalid field.
 #[derive(Clone, Serialize, ToSchema)]
-pub(super) struct Detail {
+pub(in crate::transport) struct Detail {
     /// The field's or the parameter's name; `body` for the body as a whole. A path within a field
     /// uses dots.
     #[schema(example = "occurred_at")]
-    pub(super) field: String,
+    pub(in crate::transport) field: String,
     /// What is wrong and what is allowed.
     #[schema(example = "must be an RFC 3339 time")]
-    pub(super) message: String,
+    pub(in crate::transport) message: String,
 }
 
 impl From<FieldError> for Detail {
@@ -157,7 +157,7 @@ impl From<FieldError> for Detail {
 /// The errors of any request, for its description.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes")]
-pub(super) enum AnyFailure {
+pub(in crate::transport) enum AnyFailure {
     /// The request is invalid: `VALIDATION_ERROR`, with every invalid field.
     #[response(status = 422)]
     Invalid(ErrorBody),
@@ -187,7 +187,7 @@ pub(super) enum AnyFailure {
 /// The errors of any body under `/api/v1`, for its description.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes")]
-pub(super) enum BodyFailure {
+pub(in crate::transport) enum BodyFailure {
     /// The body is not JSON: `MALFORMED_JSON`.
     #[response(status = 400)]
     Malformed(ErrorBody),

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use tonic::Status;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use super::names;
 use crate::domain::{Error, ErrorCode, FieldError, Quota};
-use crate::transport::error::names;
 
 /// Whose error codes they are, in google.rpc.ErrorInfo.
 const DOMAIN: &str = "tallyhouse";

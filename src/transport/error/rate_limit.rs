@@ -10,7 +10,7 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Tells of the limit that somebody is over, and of the longest wait.
-pub(super) fn tell(breaches: &[Breach], headers: &mut HeaderMap) {
+pub(in crate::transport) fn tell(breaches: &[Breach], headers: &mut HeaderMap) {
     // A call is over one limit: the next one was not asked any more.
     let Some(breach) = breaches.iter().max_by_key(|breach| breach.wait) else { return };
     let Quota { policy, max, window } = breach.quota;
@@ -20,7 +20,7 @@ pub(super) fn tell(breaches: &[Breach], headers: &mut HeaderMap) {
 }
 
 /// Tells how much is left of a limit.
-pub(super) fn tell_left(left: Option<(Quota, u32)>, headers: &mut HeaderMap) {
+pub(in crate::transport) fn tell_left(left: Option<(Quota, u32)>, headers: &mut HeaderMap) {
     let Some((Quota { policy, max, window }, left)) = left else { return };
     insert(headers, RATE_LIMIT_POLICY, format!("\"{policy}\";q={max};w={}", window.as_secs()));
     insert(headers, RATE_LIMIT, format!("\"{policy}\";r={left}"));

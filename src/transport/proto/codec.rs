@@ -14,10 +14,10 @@ use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
-use super::status;
+use super::{IngestBatchRequest, IngestRequest, PutMetricsRequest};
 use crate::config::BATCH_EVENTS_BOUND;
 use crate::domain::Error;
-use crate::transport::proto::{IngestBatchRequest, IngestRequest, PutMetricsRequest};
+use crate::transport::error::status;
 
 /// tonic's codec for prost, with a look at each message before it is decoded.
 pub(in crate::transport) struct CountingCodec<T, U>(PhantomData<(T, U)>);
@@ -65,7 +65,7 @@ impl<U: Message + Default + 'static> Decoder for CountingDecoder<U> {
 
 /// Reads a message as the services do.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn read<U: Message + Default + 'static>(bytes: &[u8]) -> Result<U, Status> {
+pub(in crate::transport) fn read<U: Message + Default + 'static>(bytes: &[u8]) -> Result<U, Status> {
     check_count::<U>(bytes)?;
     decode(bytes)
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clickhouse::cancel::QueryCanceller;
-use crate::clickhouse::error::QueryError;
-use crate::clickhouse::operation::SELECT;
-use crate::clickhouse::ticket::QueryTicket;
+use super::cancel::QueryCanceller;
+use super::error::QueryError;
+use super::operation::SELECT;
+use super::ticket::QueryTicket;
 use crate::domain::Error;
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::trace::Calls;

@@ -1,4 +1,9 @@
-//! Maps errors to their codes and statuses on the wire, for all transports.
+//! Maps errors to their codes and statuses on the wire: one table of codes for all transports, gRPC
+//! statuses in `status`, REST bodies and headers in `failure` and `rate_limit`.
+
+pub(super) mod failure;
+pub(super) mod rate_limit;
+pub(super) mod status;
 
 use axum::http::StatusCode;
 use tonic::Code;

@@ -1,0 +1,60 @@
+//! The application that transports call, assembled by `server.rs`.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::auth::Callers;
+use super::cursor::Cursors;
+use super::tail::LiveTail;
+use crate::audit::Auditor;
+use crate::clickhouse::engine::SandboxStatus;
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::event_intake::EventIntake;
+use crate::event_types::EventTypes;
+use crate::health::Health;
+use crate::ingest::clock::ArrivalClock;
+use crate::ingest::log::Log;
+use crate::limits::RateLimits;
+use crate::query::Queries;
+use crate::telemetry::Metrics;
+
+/// The application that transports call.
+pub struct Application {
+    /// The configuration.
+    pub config: Config,
+    /// The clock.
+    pub clock: Arc<ArrivalClock>,
+    /// Authentication.
+    pub callers: Callers,
+    /// Takes events.
+    pub intake: Arc<EventIntake>,
+    /// Event types; the same as in the pipeline.
+    pub event_types: Arc<EventTypes>,
+    /// Rate limits.
+    pub limits: Arc<RateLimits>,
+    /// Queries.
+    pub queries: Queries,
+    /// Organizations, users, memberships.
+    pub directory: Directory,
+    /// Cursors of lists.
+    pub cursors: Cursors,
+    /// The audit.
+    pub auditor: Arc<Auditor>,
+    /// The segments that are not in ClickHouse yet.
+    pub log: Arc<Log>,
+    /// The live tail of verdicts; also one of the pipeline's outcome sinks.
+    pub tail: Arc<LiveTail>,
+    /// The ticketing catalogue, if it is on.
+    pub ticketing: Option<Arc<tallyhouse_catalogue::http::Api>>,
+    /// Why events are refused or counted late.
+    pub health: Arc<Health>,
+    /// Metrics of the service.
+    pub metrics: Arc<Metrics>,
+    /// Whether ClickHouse answered the last check.
+    pub clickhouse_up: watch::Receiver<bool>,
+    /// How much of the embedded engine's sandbox is in force; none where ClickHouse is
+    /// another's.
+    pub engine_sandbox: Option<SandboxStatus>,
+}
