@@ -76,23 +76,23 @@ pub(super) struct ConnectionUse {
     permits: [AtomicUsize; CLASSES],
 }
 
-/// Why a call got no permit.
+/// Which limit kept a call from a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum LimitReached {
     /// The organization has as many as it may.
-    ByOrganization,
+    Organization,
     /// The connection has as many as it may.
-    ByConnection,
+    Connection,
     /// The service has as many as it may, perhaps because those who were served do not read.
-    ByService,
+    Service,
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        let problem = match refused {
-            Refused::ByOrganization => "too many requests of this organization at a time",
-            Refused::ByConnection => "too many requests of this kind on one connection at a time",
-            Refused::ByService => "too many requests at a time",
+impl From<LimitReached> for Error {
+    fn from(reached: LimitReached) -> Self {
+        let problem = match reached {
+            LimitReached::Organization => "too many requests of this organization at a time",
+            LimitReached::Connection => "too many requests of this kind on one connection at a time",
+            LimitReached::Service => "too many requests at a time",
         };
         Self::exhausted(problem, RETRY_AFTER)
     }
@@ -183,7 +183,7 @@ impl Concurrency {
         class: Class,
         connection: &Arc<ConnectionUse>,
         org: Option<&Arc<OrgUse>>,
-    ) -> Result<Permit, Refused> {
+    ) -> Result<Permit, LimitReached> {
         let limits = self.limits[class as usize];
         let permit =
             Permit { concurrency: Arc::clone(self), connection: Arc::clone(connection), org: org.cloned(), class };
@@ -192,11 +192,11 @@ impl Concurrency {
         let of_connection = connection.permits[class as usize].fetch_add(1, Ordering::Relaxed);
         let of_org = org.map_or(0, |org| org.permits[class as usize].fetch_add(1, Ordering::Relaxed));
         if of_org >= limits.org {
-            Err(Refused::ByOrganization)
+            Err(LimitReached::Organization)
         } else if of_connection >= limits.connection {
-            Err(Refused::ByConnection)
+            Err(LimitReached::Connection)
         } else if of_all >= limits.all {
-            Err(Refused::ByService)
+            Err(LimitReached::Service)
         } else {
             Ok(permit)
         }

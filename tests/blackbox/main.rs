@@ -46,3 +46,4 @@ mod stored;
 mod token_expiry;
 mod tokens;
 mod traces;
+mod ways_in;

@@ -32,7 +32,7 @@ use self::body::WatchedBody;
 use self::line::{CallLog, code_name};
 pub(super) use self::request_id::X_REQUEST_ID;
 pub(super) use self::unwritten::HeldBytes;
-use super::concurrency::{Class, HealthCheck, OrgUse, Permit, Refused, UnfinishedBytes};
+use super::concurrency::{Class, HealthCheck, LimitReached, OrgUse, Permit, UnfinishedBytes};
 use super::connections::Connection;
 use super::protocol::Protocol;
 use crate::config::Config;
@@ -136,8 +136,8 @@ impl Call {
     /// has not read enough of the answers that it has had.
     pub(super) fn enter(&self, class: Class, org: Option<&Arc<OrgUse>>) -> Result<(), Error> {
         let concurrency = self.connection.concurrency();
-        let permit = concurrency.enter(class, self.connection.permits(), org).inspect_err(|refused| {
-            if *refused == Refused::ByService {
+        let permit = concurrency.enter(class, self.connection.permits(), org).inspect_err(|reached| {
+            if *reached == LimitReached::Service {
                 self.connection.all().press();
             }
         })?;

@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
+use super::names;
 use super::rate_limit;
 use crate::domain::{Breach, Error, ErrorCode, FieldError};
-use super::names;
 
 /// An error with its HTTP status, before it is written.
 #[derive(Debug)]
