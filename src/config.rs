@@ -303,9 +303,21 @@ settings! {
     /// others have been inactive for a window.
     rate_limit_users_max, "TALLYHOUSE_RATE_LIMIT_USERS_MAX": usize = 500_000;
 
-    /// Event ids held in memory, at 22 to 25 bytes each. Older ids are looked up in
-    /// ClickHouse.
-    index_ids_max, "TALLYHOUSE_INDEX_IDS_MAX": usize = 10_000_000;
+    /// Most event ids held in memory, at 22 to 25 bytes each, before they are in
+    /// the id ledger on disk. A quarter of them is written to it at a time.
+    index_ids_max, "TALLYHOUSE_INDEX_IDS_MAX": usize = 8_000_000;
+    /// Most event ids that the id ledger keeps, at about 17 bytes of disk and 1.2
+    /// bytes of memory each. Beyond, the ids of the oldest events are let go: an
+    /// event that old is recognized only when it is repeated with the same time.
+    ledger_ids_max, "TALLYHOUSE_LEDGER_IDS_MAX": u64 = 200_000_000;
+    /// Longest that ids wait in memory, and their segments in the log, before they
+    /// are written to the id ledger, in milliseconds, when too few come to be
+    /// written sooner.
+    ledger_write_ms_max, "TALLYHOUSE_LEDGER_WRITE_MS_MAX": u64 = 60_000;
+    /// Bytes of segments that ClickHouse has and that stay in the log until their
+    /// ids are in the id ledger; then these are written. They do not count towards
+    /// log_bytes_max.
+    ledger_retained_bytes_max, "TALLYHOUSE_LEDGER_RETAINED_BYTES_MAX": u64 = 256 << 20;
     /// Largest size of the log on disk, in bytes. When it is reached, events are refused until
     /// ClickHouse has stored some of them.
     log_bytes_max, "TALLYHOUSE_LOG_BYTES_MAX": u64 = 4 << 30;
@@ -560,6 +572,9 @@ impl Config {
             ("rate_limit_window_seconds", self.rate_limit_window_seconds.into(), 1, 300),
             ("rate_limit_users_max", self.rate_limit_users_max as u64, 1_000, 100_000_000),
             ("index_ids_max", self.index_ids_max as u64, 1_000, 1 << 32),
+            ("ledger_ids_max", self.ledger_ids_max, 1_000, 1 << 40),
+            ("ledger_write_ms_max", self.ledger_write_ms_max, 10, 3_600_000),
+            ("ledger_retained_bytes_max", self.ledger_retained_bytes_max, 0, 1 << 40),
             ("segment_rows_max", self.segment_rows_max.into(), 1, 1_000_000),
             ("segment_bytes_max", self.segment_bytes_max, 1 << 10, 1 << 30),
             ("inserts_in_flight_max", self.inserts_in_flight_max as u64, 1, 64),

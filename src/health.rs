@@ -53,8 +53,8 @@ reason_codes! {
     LogUnwritable, "LOG_UNWRITABLE", Refuses;
     /// The log has reached `log_bytes_max`, because ClickHouse has not stored enough of it.
     LogFull, "LOG_FULL", Refuses;
-    /// `index_ids_max` ids are in memory, and none of them can be dropped before ClickHouse has
-    /// stored their events.
+    /// `index_ids_max` ids are in memory, and none of them can leave it before the id ledger on disk has taken
+    /// some.
     IndexFull, "INDEX_FULL", Refuses;
     /// The wall clock has jumped relative to the monotonic clock and is not trusted yet.
     ClockImplausible, "CLOCK_IMPLAUSIBLE", Refuses;
@@ -74,6 +74,9 @@ reason_codes! {
     ConnectionsFull, "CONNECTIONS_FULL", Degrades;
     /// ClickHouse does not answer. Events are accepted and kept in the log.
     ClickhouseAway, "CLICKHOUSE_AWAY", Degrades;
+    /// The id ledger is being rebuilt from ClickHouse, or repaired. An event whose id it cannot decide about is
+    /// answered `undecided`, unless it is a repetition with the same time.
+    LedgerIncomplete, "LEDGER_INCOMPLETE", Degrades;
     /// Files of damaged segments are kept beside the log (`*.damaged`): their intact frames are
     /// stored, and the other events are lost unless you have a copy. The reason ends when you
     /// restore or delete the files.

@@ -1,6 +1,7 @@
 //! The composition root: constructs all components, starts them, and stops them in order.
 
 mod health_checks;
+mod id_ledger;
 mod recovery;
 mod ticketing;
 
@@ -37,7 +38,9 @@ use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::forwarder::{Forwarder, ForwarderSettings};
 use crate::ingest::index::Index;
 use crate::ingest::insert_gate::InsertGate;
-use crate::ingest::log::{Log, LogSettings, OpenError};
+use crate::ingest::ledger_keeper::{LedgerKeeper, LedgerKeeperSettings};
+use crate::ingest::log::{Holders, Log, LogSettings, OpenError};
+use crate::ingest::lost_ids::LostIds;
 use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::ingest::store::EventStore;
@@ -57,8 +60,6 @@ use health_checks::Checked;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
-/// Shortest time between two sweeps of the index.
-const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the service cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -171,16 +172,18 @@ pub async fn run(
     parts.engine_sandbox = sql.as_ref().and_then(|sql| sql.engine_sandbox);
     let ticketing = Ticketing::open(&config, &parts.clock).await?;
     let recovery = recovery::recover(&config, &endpoint, &parts);
-    match shutdown.run_until_cancelled(recovery).await {
+    let index = match shutdown.run_until_cancelled(recovery).await {
         Some(recovered) => recovered?,
         None => return Ok(()),
-    }
+    };
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let forwarder = parts.forwarder(&config);
+    let lost_ids = LostIds::new(Arc::clone(&index), Arc::clone(&parts.log), Arc::clone(&parts.store), parts.prints);
+    let forwarder = parts.forwarder(&config, &lost_ids);
     forwarder.start(&tasks, &stop);
-    start_sweeper(&tasks, &stop, &parts);
     watch_clock(&tasks, &stop, &parts);
+    let keeper = parts.ledger_keeper(&config, &index, lost_ids);
+    keeper.start(&tasks, &stop);
     keep_keys_swept(&tasks, &stop, &parts);
     parts.retention.start_background(&tasks, &stop);
     keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
@@ -198,7 +201,7 @@ pub async fn run(
     if let Some(ticketing) = &ticketing {
         ticketing.start(&config, &tasks, &stop);
     }
-    let app = parts.application(config, &endpoint, &reader, callers, ticketing, metrics)?;
+    let app = parts.application(config, index, &endpoint, &reader, callers, ticketing, metrics)?;
     if audits {
         app.auditor.start_background(&tasks, &ends);
     }
@@ -218,6 +221,10 @@ pub async fn run(
     if tokio::time::timeout(shutdown_wait, forwarder.drained()).await.is_err() {
         tracing::warn!(segments = log.segments().backlog(), "stopping with events that are not in ClickHouse yet");
     }
+    // What the ledger has, the next start need not read from the log.
+    if tokio::time::timeout(shutdown_wait, keeper.write()).await.is_err() {
+        tracing::warn!("stopping with ids that only the log has");
+    }
     stop.cancel();
     tasks.close();
     tasks.wait().await;
@@ -228,7 +235,6 @@ pub async fn run(
 struct Parts {
     clock: Arc<ArrivalClock>,
     prints: Fingerprinter,
-    index: Arc<Index>,
     log: Arc<Log>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
@@ -243,7 +249,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// With the log as a former run left it, and an empty index.
+    /// With the log as a former run left it.
     async fn new(
         config: &Config,
         endpoint: &Endpoint,
@@ -267,8 +273,7 @@ impl Parts {
             gate,
             calls: Arc::new(IdempotentIngest::new(open_keys(config).await?, Arc::clone(&clock))),
             types: Arc::new(event_types(config, endpoint, reader, &limiter, &clock)),
-            prints: Fingerprinter::random(),
-            index: Arc::new(Index::new(config.index_ids_max)),
+            prints: open_fingerprinter(config)?,
             log,
             store: Arc::new(ClickHouseStore::new(endpoint, look_ups)),
             stored_hours: Arc::default(),
@@ -279,23 +284,34 @@ impl Parts {
         })
     }
 
-    fn forwarder(&self, config: &Config) -> Arc<Forwarder> {
+    fn forwarder(&self, config: &Config, lost_ids: &Arc<LostIds>) -> Arc<Forwarder> {
         Forwarder::new(
             forwarder_settings(config),
             Arc::clone(&self.log),
-            Arc::clone(&self.index),
+            Arc::clone(lost_ids),
             Arc::clone(&self.store),
             Arc::clone(&self.stored_hours),
             Arc::clone(&self.gate),
             Arc::clone(&self.terms),
-            self.prints,
         )
     }
 
+    fn ledger_keeper(&self, config: &Config, index: &Arc<Index>, lost_ids: Arc<LostIds>) -> Arc<LedgerKeeper> {
+        let settings = LedgerKeeperSettings {
+            write_pause: Duration::from_millis(config.ledger_write_ms_max),
+            retained_bytes_max: config.ledger_retained_bytes_max,
+            retention_days: config.retention_days,
+        };
+        let (log, store, clock) = (Arc::clone(&self.log), Arc::clone(&self.store), Arc::clone(&self.clock));
+        LedgerKeeper::new(settings, Arc::clone(index), log, store, self.prints, clock, lost_ids)
+    }
+
     /// The application that transports call.
+    #[expect(clippy::too_many_arguments, reason = "every part is another")]
     fn application(
         self,
         config: Config,
+        index: Arc<Index>,
         endpoint: &Endpoint,
         reader: &Endpoint,
         callers: Callers,
@@ -304,7 +320,7 @@ impl Parts {
     ) -> Result<Arc<Application>, ServerError> {
         let cursors = Cursors::open(&config)
             .map_err(|error| ServerError::Part(format!("the key of cursors cannot be had: {error}")))?;
-        metrics.observe(&self.log, &self.index, &self.clock);
+        metrics.observe(&self.log, &index, &self.clock);
         let tail = Arc::new(LiveTail::new(&config));
         let outcomes = Outcomes::new(vec![
             Arc::clone(&metrics) as Arc<_>,
@@ -341,12 +357,12 @@ impl Parts {
         );
         let limits = RateLimits::new(limit_settings(&config));
         metrics.observe_limits(&limits);
-        let (health, checked_index) = (Arc::new(Health::default()), Arc::clone(&self.index));
+        let (health, checked_index) = (Arc::new(Health::default()), Arc::clone(&index));
         let pipeline = Arc::new(Pipeline::new(
             pipeline_settings(&config),
             Arc::clone(&self.clock),
             self.prints,
-            self.index,
+            index,
             Arc::clone(&self.log),
             self.store,
             Arc::clone(&self.types),
@@ -413,6 +429,7 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
         segment_bytes_max: config.segment_bytes_max,
         segment_linger: Duration::from_millis(config.segment_linger_ms),
         inserts_in_flight_max: config.inserts_in_flight_max,
+        holders: Holders::LEDGER,
     };
     let (clock, terms) = (Arc::clone(clock), Arc::clone(terms));
     let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock, terms)).await;
@@ -440,20 +457,11 @@ async fn open_keys(config: &Config) -> Result<KeyStore, ServerError> {
     })
 }
 
-fn start_sweeper(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
-    let (index, log, stop) = (Arc::clone(&parts.index), Arc::clone(&parts.log), stop.clone());
-    let sweeps = async move {
-        loop {
-            index.sweep_due().await;
-            let (index, log) = (Arc::clone(&index), Arc::clone(&log));
-            let swept = tokio::task::spawn_blocking(move || index.sweep(|| log.segments().tags())).await;
-            if let Err(error) = swept {
-                tracing::error!(%error, "a sweep of the index failed");
-            }
-            tokio::time::sleep(SWEEP_PAUSE).await;
-        }
-    };
-    tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
+/// The key that ids are fingerprinted with, made at the first start.
+fn open_fingerprinter(config: &Config) -> Result<Fingerprinter, ServerError> {
+    let path = config.data_dir.join("ledger-key");
+    Fingerprinter::open(&path)
+        .map_err(|error| ServerError::Part(format!("the key of the id ledger, {}: {error}", path.display())))
 }
 
 fn watch_clock(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {

@@ -21,7 +21,9 @@ use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
 use crate::fairness::Tenant;
 use crate::ingest::row;
-use crate::ingest::store::{EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError};
+use crate::ingest::store::{
+    DatabaseState, EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError,
+};
 use crate::ingest::stored::TouchedHours;
 use crate::ingest::terms::TokenTerms;
 use crate::trace::Calls;
@@ -86,7 +88,7 @@ const IS_DELETED: &str = "arrayExists(period -> occurred_at >= period.1 AND occu
     (SELECT groupArray((starts_at, ends_at)) FROM deleted_periods WHERE state = 'deleted'))";
 
 /// Longest the events of all minutes are read at start.
-const START_READ_MAX: Duration = Duration::from_secs(60 * 60);
+const READ_ALL_MAX: Duration = Duration::from_secs(60 * 60);
 /// Most events of a reading that are asked for at a time. ClickHouse keeps them
 /// until all have been read, so that an answer is whole or an error.
 const PAGE_EVENTS_MAX: u64 = 250_000;
@@ -131,6 +133,13 @@ impl ClickHouseStore {
             insert.send(chunk).await.map_err(|error| insert_error(&error))?;
         }
         insert.end().await.map_err(|error| insert_error(&error))
+    }
+
+    async fn read_state(&self) -> Result<DatabaseState, QueryError> {
+        let statement = "SELECT toString(uuid), ifNull(total_rows, 0) FROM system.tables \
+                         WHERE database = currentDatabase() AND name = 'events'";
+        let (id, events): (String, u64) = self.client.query_raw(statement).fetch_one().await?;
+        Ok(DatabaseState { id, events })
     }
 
     async fn read_terms(&self) -> Result<TokenTerms, QueryError> {
@@ -190,14 +199,12 @@ impl ClickHouseStore {
         Ok(())
     }
 
-    async fn stored_minutes(&self, minutes: &MinuteSet) -> Result<Vec<(Timestamp, u64)>, QueryError> {
-        let statement = format!(
-            "SELECT toInt64(toUnixTimestamp(toStartOfMinute(occurred_at))) * 1000 AS minute, count() AS events \
-             FROM events {} GROUP BY minute ORDER BY minute DESC",
-            condition(minutes)
-        );
-        let running = self.look_ups.begin(&Tenant::Service, self.read_max(minutes)).await?;
-        let query = running.ticket().put_on(long_query(&self.client, &statement));
+    /// How many events are stored of each minute that has any, newest first.
+    async fn stored_minutes(&self) -> Result<Vec<(Timestamp, u64)>, QueryError> {
+        let statement = "SELECT toInt64(toUnixTimestamp(toStartOfMinute(occurred_at))) * 1000 AS minute, \
+                         count() AS events FROM events GROUP BY minute ORDER BY minute DESC";
+        let running = self.look_ups.begin(&Tenant::Service, READ_ALL_MAX).await?;
+        let query = running.ticket().put_on(long_query(&self.client, statement));
         let rows: Vec<(i64, u64)> = query.fetch_all().await?;
         running.finish();
         Ok(rows.into_iter().map(|(millis, events)| (Timestamp::from_millis(millis), events)).collect())
@@ -206,7 +213,7 @@ impl ClickHouseStore {
     async fn read_minutes(&self, minutes: &MinuteSet) -> Result<EventReading, QueryError> {
         let pages = match minutes {
             MinuteSet::These(_) => vec![condition(minutes)],
-            MinuteSet::All | MinuteSet::Since(_) => pages(minutes, &self.stored_minutes(minutes).await?),
+            MinuteSet::All => pages(&self.stored_minutes().await?),
         };
         let (look_ups, wait_max) = (Arc::clone(&self.look_ups), self.read_max(minutes));
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
@@ -232,7 +239,7 @@ impl ClickHouseStore {
     /// Longest the events of these minutes are read.
     fn read_max(&self, minutes: &MinuteSet) -> Duration {
         match minutes {
-            MinuteSet::All | MinuteSet::Since(_) => START_READ_MAX,
+            MinuteSet::All => READ_ALL_MAX,
             MinuteSet::These(_) => self.look_ups.wait_max(),
         }
     }
@@ -280,7 +287,7 @@ async fn send_pieces(query: Query, pieces: &mpsc::Sender<Result<Bytes, StoreErro
 
 /// The `WHERE`s of readings that together hold all events of these minutes, each
 /// of about [`PAGE_EVENTS_MAX`] of them, or of one minute.
-fn pages(minutes: &MinuteSet, stored_newest_first: &[(Timestamp, u64)]) -> Vec<String> {
+fn pages(stored_newest_first: &[(Timestamp, u64)]) -> Vec<String> {
     let mut pages = Vec::new();
     let mut end: Option<Timestamp> = None;
     let mut events = 0;
@@ -292,11 +299,7 @@ fn pages(minutes: &MinuteSet, stored_newest_first: &[(Timestamp, u64)]) -> Vec<S
             events = 0;
         }
     }
-    let begin = match minutes {
-        MinuteSet::Since(minute) => Some(*minute),
-        MinuteSet::All | MinuteSet::These(_) => None,
-    };
-    pages.push(between(begin, end));
+    pages.push(between(None, end));
     pages
 }
 
@@ -321,7 +324,6 @@ fn condition(minutes: &MinuteSet) -> String {
     let seconds = |minute: &Timestamp| minute.millis() / 1_000;
     match minutes {
         MinuteSet::All => between(None, None),
-        MinuteSet::Since(minute) => between(Some(*minute), None),
         MinuteSet::These(minutes) => {
             let (first, last) = (minutes.iter().min().map_or(0, seconds), minutes.iter().max().map_or(0, seconds));
             let mut list = String::with_capacity(minutes.len() * 11);
@@ -343,6 +345,10 @@ fn condition(minutes: &MinuteSet) -> String {
 }
 
 impl EventStore for ClickHouseStore {
+    fn state(&self) -> BoxFuture<'_, Result<DatabaseState, StoreError>> {
+        async { Ok(self.read_state().await?) }.boxed()
+    }
+
     fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
         async { Ok(self.read_terms().await?) }.boxed()
     }
@@ -365,10 +371,6 @@ impl EventStore for ClickHouseStore {
 
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
         self.insert_rows("events", segment).boxed()
-    }
-
-    fn minutes<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>> {
-        async { Ok(self.stored_minutes(minutes).await?) }.boxed()
     }
 
     fn read<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>> {
@@ -395,11 +397,8 @@ mod tests {
         let stored = [(minute(9), 100_000), (minute(8), 100_000), (minute(5), 300_000), (minute(4), 1)];
         let of = |from: i64, to: i64| between(Some(minute(from)), Some(minute(to)));
         let newest = between(Some(minute(8)), None);
-        let all = pages(&MinuteSet::All, &stored);
-        assert_eq!(all, [newest.clone(), of(5, 8), between(None, Some(minute(5)))]);
-        let since = pages(&MinuteSet::Since(minute(3)), &stored);
-        assert_eq!(since, [newest, of(5, 8), of(3, 5)]);
-        assert_eq!(pages(&MinuteSet::All, &[]), [""]);
-        assert_eq!(pages(&MinuteSet::All, &stored[..2]), [""]);
+        assert_eq!(pages(&stored), [newest, of(5, 8), between(None, Some(minute(5)))]);
+        assert_eq!(pages(&[]), [""]);
+        assert_eq!(pages(&stored[..2]), [""]);
     }
 }

@@ -1,17 +1,20 @@
 //! One batch on its way through deduplication.
 //!
 //! Every event is encoded at the end of the batch's rows. Then the index is
-//! asked for all of them at once, and rows stay only of those whose ids are
-//! new. What must be asked about or waited for is kept aside.
+//! asked for all of them at once: first memory, then the ledger for those that
+//! memory has not seen. Rows stay only of those whose ids are new. What must be
+//! asked about or waited for is kept aside.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use tallyhouse_ledger::{Day, time_in_id};
+
 use super::fate::Fate;
 use super::fingerprint::{Fingerprinter, IdFingerprint, PayloadFingerprint};
-use super::index::{Asked, Claim, Index, Minute, SegmentTag, Taken};
-use super::log::Frame;
+use super::index::{Asked, Claim, First, Index, Minute, Sought, Taken};
+use super::log::{Frame, Ordinal, SegmentTag};
 use super::row::{self, RowSpan, Rows};
 use super::store::EventKey;
 use crate::domain::{Event, Rejection, Verdict};
@@ -21,13 +24,19 @@ use crate::domain::{Event, Rejection, Verdict};
 pub(super) struct Claimed {
     position: usize,
     id: IdFingerprint,
+    time_in_id: Option<u64>,
     payload: PayloadFingerprint,
     minute: Minute,
 }
 
 impl Claimed {
     const fn taken(self) -> Taken {
-        Taken { id: self.id, payload: self.payload, minute: self.minute }
+        let Self { id, time_in_id, payload, minute, .. } = self;
+        Taken { id, time_in_id, payload, minute }
+    }
+
+    const fn asked(self, is_wanted: bool) -> Asked {
+        Asked { id: self.id, time_in_id: self.time_in_id, is_wanted }
     }
 }
 
@@ -41,7 +50,7 @@ struct Added<'a> {
 
 impl Added<'_> {
     const fn asked(&self) -> Asked {
-        Asked { id: self.claimed.id, minute: self.claimed.minute, is_wanted: self.row.is_some() }
+        self.claimed.asked(self.row.is_some())
     }
 }
 
@@ -51,28 +60,31 @@ struct Late<'a> {
     claimed: Claimed,
     key: EventKey<'a>,
     row: Option<Range<usize>>,
+    /// What ClickHouse does not know at the event's time counts as new. Else it stays undecided: the id
+    /// may have been taken with another time.
+    is_new_when_unknown: bool,
 }
 
 /// An event whose id is pending in this batch or another.
 pub(super) struct Shared {
-    position: usize,
-    id: IdFingerprint,
-    payload: PayloadFingerprint,
+    claimed: Claimed,
     fate: Arc<Fate>,
 }
 
 impl Shared {
-    /// Waits for the other's fate, which is this one's too. Returns the id and its segment when it is a
-    /// duplicate.
+    /// Waits for the other's fate, which is this one's too. Returns the id and the segment of its first
+    /// event when it is a duplicate.
     pub(super) async fn resolve(&self, index: &Index, verdicts: &mut [Verdict]) -> Option<(IdFingerprint, SegmentTag)> {
+        let Claimed { position, id, payload, .. } = self.claimed;
         self.fate.decided().await;
-        let found = || self.fate.found_payload(self.id).map(|payload| (payload, SegmentTag::STORED));
-        // Not taken (or taken, stored and forgotten in this very moment, which
-        // sending it again will tell): the verdict stays what it is.
-        let (payload, tag) = index.known_payload(self.id).or_else(found)?;
-        let is_same = payload == self.payload;
-        verdicts[self.position] = repeated(is_same);
-        is_same.then_some((self.id, tag))
+        // Not taken: the verdict stays what it is.
+        let first = match index.first_of(self.claimed.asked(false)).await {
+            Some(first) => first,
+            None => First { payload: self.fate.found_payload(id)?, segment: SegmentTag::NONE },
+        };
+        let is_same = first.payload == payload;
+        verdicts[position] = repeated(is_same);
+        is_same.then_some((id, first.segment))
     }
 }
 
@@ -90,9 +102,9 @@ pub(super) struct Claims {
 
 impl Claims {
     /// The batch is durable: its ids are taken.
-    pub(super) fn settle(mut self, tag: SegmentTag) {
+    pub(super) fn settle(mut self, segment: Ordinal) {
         let taken: Vec<Taken> = self.ids.drain(..).map(Claimed::taken).collect();
-        self.index.settle(&taken, tag);
+        self.index.settle(&taken, segment);
     }
 }
 
@@ -116,7 +128,7 @@ pub(super) struct Batch<'a> {
     late: Vec<Late<'a>>,
     late_rows: Vec<u8>,
     shared: Vec<Shared>,
-    /// Duplicates of what may not be stored yet.
+    /// Duplicates, with the segments of their first events.
     duplicates: Vec<(IdFingerprint, SegmentTag)>,
     is_refused: bool,
 }
@@ -126,7 +138,7 @@ pub(super) struct Decided {
     pub(super) claims: Claims,
     pub(super) verdicts: Vec<Verdict>,
     pub(super) shared: Vec<Shared>,
-    /// Duplicates, with the segments that hold their first events unless these are stored.
+    /// Duplicates, with the segments of their first events.
     pub(super) duplicates: Vec<(IdFingerprint, SegmentTag)>,
     /// The rows to log; none when no event is new.
     pub(super) frame: Option<Frame>,
@@ -187,64 +199,95 @@ impl<'a> Batch<'a> {
 
     /// Asks the index for all events that were added, and claims those that are
     /// to be stored.
-    pub(super) fn claim(&mut self) {
+    pub(super) async fn claim(&mut self) {
         let added = std::mem::take(&mut self.added);
         let asked: Vec<Asked> = added.iter().map(Added::asked).collect();
-        let said = self.claims.index.claim(&asked, &self.claims.fate);
-        let mut end = None;
-        for (Added { claimed, key, row }, said) in added.into_iter().zip(said) {
-            let is_kept = self.take_in(claimed, key, row.clone(), said);
+        let claims = self.claims.index.claim(&asked, &self.claims.fate);
+        // From here on they are given back when the caller goes.
+        let is_claimed = |(added, claim): &(&Added<'_>, &Claim)| added.row.is_some() && matches!(claim, Claim::Unseen);
+        self.claims.ids.extend(added.iter().zip(&claims).filter(is_claimed).map(|(added, _)| added.claimed));
+        let unseen: Vec<(Asked, Day)> = added
+            .iter()
+            .zip(&claims)
+            .filter(|(_, claim)| matches!(claim, Claim::Unseen))
+            .map(|(added, _)| (added.asked(), added.claimed.minute.day()))
+            .collect();
+        let sought = self.claims.index.seek(&unseen).await;
+        self.take_in_all(added, claims, sought);
+    }
+
+    /// Takes in what memory and the ledger say. Rows stay of events that are new, and close up.
+    fn take_in_all(&mut self, added: Vec<Added<'a>>, claims: Vec<Claim>, sought: Vec<Sought>) {
+        let (mut sought, mut end, mut given_back) = (sought.into_iter(), None, HashSet::new());
+        for (Added { claimed, key, row }, claim) in added.into_iter().zip(claims) {
+            let is_kept = match claim {
+                Claim::Unseen => match sought.next().unwrap_or(Sought::Undecided) {
+                    Sought::New => row.is_some(),
+                    Sought::Known(first) => {
+                        self.repeated(claimed, first);
+                        given_back.insert(claimed.position);
+                        false
+                    }
+                    uncertain => {
+                        self.keep_aside(claimed, key, row.clone(), uncertain == Sought::BelowFloor);
+                        false
+                    }
+                },
+                Claim::Known(first) => {
+                    self.repeated(claimed, first);
+                    false
+                }
+                Claim::Pending(fate) => {
+                    if row.is_some() {
+                        self.verdicts[claimed.position] = Verdict::Undecided;
+                    }
+                    self.shared.push(Shared { claimed, fate });
+                    false
+                }
+                Claim::Full => {
+                    self.is_refused = true;
+                    false
+                }
+            };
             let Some(row) = row else { continue };
             // Those behind one that goes move up.
             let to = end.unwrap_or(row.start);
-            if is_kept && to != row.start {
-                self.rows.copy_within(row.clone(), to);
+            if is_kept {
+                self.row_count += 1;
+                if to != row.start {
+                    self.rows.copy_within(row.clone(), to);
+                }
             }
             end = Some(if is_kept { to + row.len() } else { to });
         }
         if let Some(end) = end {
             self.rows.truncate(end);
         }
+        self.give_back(&given_back);
     }
 
-    /// Takes in what the index says of an event, and says whether its row is
-    /// one of the batch's.
-    fn take_in(&mut self, claimed: Claimed, key: EventKey<'a>, row: Option<Range<usize>>, said: Claim) -> bool {
-        match said {
-            Claim::New if row.is_some() => {
-                self.claims.ids.push(claimed);
-                self.row_count += 1;
-                return true;
-            }
-            Claim::New => {}
-            Claim::BelowFloor => {
-                let row = row.map(|row| {
-                    self.claims.ids.push(claimed);
-                    let start = self.late_rows.len();
-                    self.late_rows.extend_from_slice(&self.rows[row]);
-                    start..self.late_rows.len()
-                });
-                self.late.push(Late { claimed, key, row });
-            }
-            Claim::Known(payload, tag) => self.repeated(claimed, payload, tag),
-            Claim::Pending(fate) => {
-                if row.is_some() {
-                    self.verdicts[claimed.position] = Verdict::Undecided;
-                }
-                let Claimed { position, id, payload, .. } = claimed;
-                self.shared.push(Shared { position, id, payload, fate });
-            }
-            Claim::Full => self.is_refused = true,
-        }
-        false
+    /// ClickHouse must be asked about this event.
+    fn keep_aside(
+        &mut self,
+        claimed: Claimed,
+        key: EventKey<'a>,
+        row: Option<Range<usize>>,
+        is_new_when_unknown: bool,
+    ) {
+        let row = row.map(|row| {
+            let start = self.late_rows.len();
+            self.late_rows.extend_from_slice(&self.rows[row]);
+            start..self.late_rows.len()
+        });
+        self.late.push(Late { claimed, key, row, is_new_when_unknown });
     }
 
-    /// An event of this id was taken before, with this payload, in this segment.
-    fn repeated(&mut self, claimed: Claimed, payload: PayloadFingerprint, tag: SegmentTag) {
-        let is_same = payload == claimed.payload;
+    /// An event of this id was taken before.
+    fn repeated(&mut self, claimed: Claimed, first: First) {
+        let is_same = first.payload == claimed.payload;
         self.verdicts[claimed.position] = repeated(is_same);
-        if is_same && tag != SegmentTag::STORED {
-            self.duplicates.push((claimed.id, tag));
+        if is_same {
+            self.duplicates.push((claimed.id, first.segment));
         }
     }
 
@@ -254,6 +297,7 @@ impl<'a> Batch<'a> {
         Claimed {
             position: self.verdicts.len(),
             id: self.prints.id(&self.rows[span.id]),
+            time_in_id: time_in_id(event.event_id()),
             payload: self.prints.payload(&self.rows[span.payload]),
             minute: Minute::of(span.occurred_at),
         }
@@ -262,35 +306,6 @@ impl<'a> Batch<'a> {
     /// The index had no room for some of the events.
     pub(super) const fn is_refused(&self) -> bool {
         self.is_refused
-    }
-
-    /// How many events of each minute are below the index's floor.
-    pub(super) fn late_minutes(&self) -> HashMap<Minute, u64> {
-        let mut minutes = HashMap::new();
-        for late in &self.late {
-            *minutes.entry(late.claimed.minute).or_default() += 1;
-        }
-        minutes
-    }
-
-    /// Takes in what memory knows of late events since their minutes may have
-    /// been recalled.
-    pub(super) fn resolve_recalled(&mut self) {
-        let mut given_back = HashSet::new();
-        let mut left = Vec::new();
-        for late in std::mem::take(&mut self.late) {
-            let claimed = late.claimed;
-            match self.claims.index.reclaim(claimed.id, claimed.minute) {
-                Claim::Known(payload, tag) => {
-                    self.repeated(claimed, payload, tag);
-                    given_back.insert(claimed.position);
-                }
-                Claim::New => self.keep(late.row),
-                _ => left.push(late),
-            }
-        }
-        self.late = left;
-        self.give_back(&given_back);
     }
 
     /// The late event with this row turned out to be new.
@@ -333,14 +348,14 @@ impl<'a> Batch<'a> {
             found.insert(self.prints.id(&rows[span.id]), self.prints.payload(&rows[span.payload]));
         }
         let mut given_back = HashSet::new();
-        for Late { claimed, row, .. } in std::mem::take(&mut self.late) {
+        for Late { claimed, row, is_new_when_unknown, .. } in std::mem::take(&mut self.late) {
             let verdict = match (stored, found.get(&claimed.id)) {
-                (None, _) => Verdict::Undecided,
                 (Some(_), Some(payload)) => repeated(*payload == claimed.payload),
-                (Some(_), None) => {
+                (Some(_), None) if is_new_when_unknown => {
                     self.keep(row);
                     continue;
                 }
+                (Some(_) | None, _) => Verdict::Undecided,
             };
             self.verdicts[claimed.position] = verdict;
             given_back.insert(claimed.position);
@@ -364,7 +379,8 @@ const fn key<'a>(event: &Event<'a>) -> EventKey<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EventDraft, MILLIS_PER_MINUTE, OrgId, Timestamp};
+    use crate::domain::{EventDraft, OrgId, Timestamp};
+    use crate::ingest::index::doubles;
 
     const NOW: Timestamp = Timestamp::from_millis(1_770_757_800_000);
 
@@ -374,21 +390,21 @@ mod tests {
         Event::parse(org, draft, &limits, NOW).unwrap()
     }
 
-    #[test]
-    fn the_rows_of_new_events_stay_and_close_up() {
+    #[tokio::test]
+    async fn the_rows_of_new_events_stay_and_close_up() {
         let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
-        let index = Arc::new(Index::new(1_000));
-        let of = |ids: &[&'static str]| {
+        let index = doubles::index(1_000);
+        let of = async |ids: &[&'static str]| {
             let mut batch = Batch::new(Arc::clone(&index), prints, ids.len(), 100);
             for (id, arrival) in ids.iter().zip(1..) {
                 batch.add(&event(&org, id), arrival);
             }
-            batch.claim();
+            batch.claim().await;
             batch
         };
-        of(&["taken"]).decided().claims.settle(SegmentTag::of(0));
-        let _other = of(&["pending in another"]);
-        let batch = of(&["taken", "a", "a", "of another length", "pending in another", "taken", "z"]);
+        of(&["taken"]).await.decided().claims.settle(0);
+        let _other = of(&["pending in another"]).await;
+        let batch = of(&["taken", "a", "a", "of another length", "pending in another", "taken", "z"]).await;
         let mut expected = Frame::buffer(0);
         for (id, arrival) in [("a", 2), ("of another length", 4), ("z", 7)] {
             row::encode(&event(&org, id), arrival, &mut expected);
@@ -402,11 +418,10 @@ mod tests {
         assert_eq!(decided.shared.len(), 2);
     }
 
-    #[test]
-    fn an_answer_that_breaks_off_leaves_late_events_undecided() {
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_leaves_late_events_undecided() {
         let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
-        let index = Arc::new(Index::new(1_000));
-        index.raise_floor(Minute::of(NOW.plus_millis(MILLIS_PER_MINUTE)));
+        let index = doubles::index_after(Day::of_millis(NOW.millis()));
         let mut rows = Vec::new();
         let span = row::encode(&event(&org, "known"), 1, &mut rows);
         let answer = &rows[..span.payload.end];
@@ -414,7 +429,7 @@ mod tests {
             let mut batch = Batch::new(Arc::clone(&index), prints, 2, 100);
             batch.add(&event(&org, "new"), 2);
             batch.add(&event(&org, "known"), 3);
-            batch.claim();
+            batch.claim().await;
             assert_eq!(batch.late_keys().len(), 2);
             batch.resolve_late(Some(&answer[..bytes]));
             let expected = match bytes {

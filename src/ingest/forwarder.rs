@@ -15,11 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fingerprint::Fingerprinter;
-use super::index::Index;
 use super::insert_gate::InsertGate;
 use super::log::{FrameError, Log, Segment, SegmentFrames, SegmentState};
-use super::lost_ids::forget_lost;
+use super::lost_ids::LostIds;
 use super::row::{self, Rows};
 use super::segment_hours::{SegmentHours, read_hours};
 use super::store::{EventStore, SegmentInsert, StoreError};
@@ -54,29 +52,26 @@ pub struct ForwarderSettings {
 pub struct Forwarder {
     settings: ForwarderSettings,
     log: Arc<Log>,
-    index: Arc<Index>,
+    lost_ids: Arc<LostIds>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
     gate: Arc<InsertGate>,
     terms: Arc<CurrentTerms>,
-    prints: Fingerprinter,
 }
 
 impl Forwarder {
-    /// Between this log and this database. Tells the index and the stored
-    /// hours what has arrived there.
-    #[expect(clippy::too_many_arguments, reason = "every part is another")]
+    /// Between this log and this database. Tells the stored hours what has
+    /// arrived there.
     pub fn new(
         settings: ForwarderSettings,
         log: Arc<Log>,
-        index: Arc<Index>,
+        lost_ids: Arc<LostIds>,
         store: Arc<dyn EventStore>,
         stored_hours: Arc<StoredHours>,
         gate: Arc<InsertGate>,
         terms: Arc<CurrentTerms>,
-        prints: Fingerprinter,
     ) -> Arc<Self> {
-        Arc::new(Self { settings, log, index, store, stored_hours, gate, terms, prints })
+        Arc::new(Self { settings, log, lost_ids, store, stored_hours, gate, terms })
     }
 
     /// Starts as many tasks as inserts may be under way. They end soon after
@@ -113,7 +108,7 @@ impl Forwarder {
                     // gone must not be given an answer from before.
                     self.stored_hours.stored(touched);
                     self.log.stored(&segment);
-                    self.index.forget_stored(|| self.log.segments().tags());
+                    self.lost_ids.forget_note(segment.id).await;
                     return;
                 }
                 Err(StoreError::Refused(error)) => {
@@ -174,7 +169,7 @@ impl Forwarder {
 
     /// Takes the ids back that were lost with a damaged segment.
     async fn forget_lost(&self, segment: &Segment) -> Result<(), StoreError> {
-        let lost = forget_lost(segment, &self.index, self.prints, &self.log, &*self.store).await?;
+        let lost = self.lost_ids.forget_of(segment).await?;
         if lost > 0 {
             tracing::error!(segment = %segment.id, lost, "acknowledged events are lost; they are accepted when sent again");
         }

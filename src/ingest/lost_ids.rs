@@ -1,84 +1,237 @@
-//! The ids of events that were lost with a damaged segment while the service runs.
+//! The ids of events that were lost with a damaged segment.
 //!
 //! The index knows them as taken. Nobody can read them from the damaged bytes any more, so what is left is found
-//! by exclusion: of all ids with the segment's tag, those that are in no good frame of an unstored segment and
+//! by exclusion: of all ids that were in the segment, those that are in no good frame of an unstored segment and
 //! not in ClickHouse. They are forgotten, so that their events are accepted when they are sent again.
+//!
+//! Which ids were in the segment is known from memory, as long as the ledger does not cover the segment, and then
+//! from the note that was made before it did.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::fill::stored_ids;
-use super::fingerprint::{Fingerprinter, IdFingerprint};
-use super::index::{Index, Minute, SegmentTag};
-use super::log::{FrameError, Log, Segment, SegmentFrames};
-use super::row::Rows;
+use tallyhouse_ledger::{Fingerprint, Ledger, LedgerError, SegmentNote};
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use super::fingerprint::Fingerprinter;
+use super::index::{Index, Minute};
+use super::log::{Log, Segment, SegmentTag};
+use super::segment_ids::{SegmentIdsError, read_segment_ids};
 use super::store::{EventStore, MinuteSet, StoreError};
+use super::stored_rows::for_each_stored;
 
 /// Minutes that ClickHouse is asked for at a time.
 const MINUTES_PER_READING: usize = 1_000;
+/// Pause between two looks whether all batches of a segment are settled, and how many looks there are.
+const SETTLED_LOOK_PAUSE: Duration = Duration::from_millis(20);
+const SETTLED_LOOKS_MAX: u32 = 250;
 /// How often a segment's file is looked for: it may get another name meanwhile.
 const ATTEMPTS: u32 = 3;
 
-/// Forgets the ids that were lost with this segment, and returns how many they were. Must be called once the
-/// segment says what is good of it.
-///
-/// # Errors
-/// When a segment or ClickHouse cannot be read. Nothing is forgotten then.
-pub(super) async fn forget_lost(
-    segment: &Segment,
-    index: &Index,
+/// See the module.
+pub struct LostIds {
+    index: Arc<Index>,
+    log: Arc<Log>,
+    store: Arc<dyn EventStore>,
     prints: Fingerprinter,
-    log: &Log,
-    store: &dyn EventStore,
-) -> Result<usize, StoreError> {
-    let tag = SegmentTag::of(segment.ordinal);
-    let mut suspects: HashMap<IdFingerprint, Minute> = index.tagged(tag).into_iter().collect();
-    // Whatever is in an unstored segment by now was durable before the index had it.
-    for other in log.segments().list().into_iter().filter(|other| SegmentTag::of(other.ordinal) == tag) {
-        for id in logged_ids(other, prints, log).await? {
-            suspects.remove(&Index::as_tagged(id));
-        }
-    }
-    let minutes: Vec<Minute> = suspects.values().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    for minutes in minutes.chunks(MINUTES_PER_READING) {
-        let minutes = MinuteSet::These(minutes.iter().map(|minute| minute.start()).collect());
-        stored_ids(store, prints, &minutes, |id| _ = suspects.remove(&Index::as_tagged(id))).await?;
-    }
-    let lost: Vec<(IdFingerprint, Minute)> = suspects.into_iter().collect();
-    index.forget_lost(&lost);
-    Ok(lost.len())
 }
 
-/// The ids in the good frames of a segment; none when it has been stored meanwhile.
-async fn logged_ids(mut segment: Segment, prints: Fingerprinter, log: &Log) -> Result<Vec<IdFingerprint>, StoreError> {
-    let mut last_error = String::new();
-    for _ in 0..ATTEMPTS {
-        let of = segment.clone();
-        let read = tokio::task::spawn_blocking(move || read_ids(&of, prints)).await;
-        match read.map_err(|error| StoreError::Retry(error.to_string()))? {
-            Ok(ids) => return Ok(ids),
-            Err(error) => last_error = error.to_string(),
+impl LostIds {
+    /// Of this log, in this index.
+    pub fn new(index: Arc<Index>, log: Arc<Log>, store: Arc<dyn EventStore>, prints: Fingerprinter) -> Arc<Self> {
+        Arc::new(Self { index, log, store, prints })
+    }
+
+    /// Forgets the ids that were lost with this segment, and returns how many they were. Must be called once the
+    /// segment says what is good of it.
+    ///
+    /// # Errors
+    /// When a segment, the ledger or ClickHouse cannot be read: it must be called again.
+    pub async fn forget_of(&self, segment: &Segment) -> Result<usize, StoreError> {
+        self.all_settled(segment).await;
+        let _writing = self.index.writing().await;
+        let tag = SegmentTag::of(segment.ordinal);
+        let mut suspects: HashMap<Fingerprint, Minute> = self.index.tagged(tag).into_iter().collect();
+        let note = self.note(segment.id).await?;
+        let is_noted = note.is_some();
+        if is_noted {
+            self.doubt(segment).await?;
         }
-        match log.segments().find(segment.ordinal) {
-            Some(now) => segment = now,
-            None => return Ok(Vec::new()),
+        suspects.extend(note.iter().flat_map(minutes_of));
+        // What is known from memory can only be in a segment with the same tag.
+        let others = self.log.segments().list().into_iter();
+        let others = others.filter(|other| is_noted || SegmentTag::of(other.ordinal) == tag).collect();
+        let lost = self.lost(suspects, others).await?;
+        self.index.forget(tag, &lost);
+        self.forget_in_ledger(segment.id, &lost, is_noted).await?;
+        self.index.trust(note.iter().flat_map(minutes_of).map(|(id, _)| id));
+        Ok(lost.len())
+    }
+
+    /// The same of a segment that has been noted and is not in the log any more: either its events are stored, or
+    /// nothing of it was good.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn forget_of_missing(&self, segment: Uuid) -> Result<usize, StoreError> {
+        let _writing = self.index.writing().await;
+        let Some(note) = self.note(segment).await? else { return Ok(0) };
+        let lost = self.lost(minutes_of(&note).collect(), self.log.segments().list()).await?;
+        self.forget_in_ledger(segment, &lost, true).await?;
+        self.index.trust(minutes_of(&note).map(|(id, _)| id));
+        self.forget_note(segment).await;
+        Ok(lost.len())
+    }
+
+    /// A segment is stored, so that nothing of it can be lost any more.
+    pub async fn forget_note(&self, segment: Uuid) {
+        if let Err(error) = self.in_ledger(move |ledger| ledger.forget_segment(segment)).await {
+            // The next start finds all of its ids in ClickHouse.
+            tracing::warn!(%error, %segment, "a note of the id ledger could not be removed");
         }
     }
-    Err(StoreError::Retry(last_error))
+
+    async fn note(&self, segment: Uuid) -> Result<Option<SegmentNote>, StoreError> {
+        match self.in_ledger(move |ledger| ledger.segment_note(segment)).await {
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, %segment, "which ids were lost with a segment cannot be told: they stay taken");
+                Ok(None)
+            }
+            note => note.map_err(|error| StoreError::Retry(error.to_string())),
+        }
+    }
+
+    async fn forget_in_ledger(
+        &self,
+        segment: Uuid,
+        lost: &HashSet<Fingerprint>,
+        is_noted: bool,
+    ) -> Result<(), StoreError> {
+        if lost.is_empty() || !is_noted {
+            return Ok(());
+        }
+        let lost = lost.clone();
+        let removed = self.in_ledger(move |ledger| ledger.remove(segment, &lost)).await;
+        removed.map_err(|error| StoreError::Retry(error.to_string()))
+    }
+
+    async fn in_ledger<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let ledger = Arc::clone(self.index.ledger());
+        spawn_blocking(move || ask(&ledger)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "work on the id ledger failed");
+            Err(LedgerError::interrupted())
+        })
+    }
+
+    /// Waits until the index knows all that was written to a segment, for a bounded time.
+    async fn all_settled(&self, segment: &Segment) {
+        for _ in 0..SETTLED_LOOKS_MAX {
+            if self.index.is_settled(segment.ordinal, segment.rows_written) {
+                return;
+            }
+            tokio::time::sleep(SETTLED_LOOK_PAUSE).await;
+        }
+        tracing::warn!(segment = %segment.id, "batches of a damaged segment were not settled in time");
+    }
+
+    /// Until it is known what is lost of a noted segment, nobody is told that an event is there that is not.
+    async fn doubt(&self, segment: &Segment) -> Result<(), StoreError> {
+        let (index, prints, segment) = (Arc::clone(&self.index), self.prints, segment.clone());
+        let doubted = spawn_blocking(move || doubt_of(&index, prints, segment.id, Some(&segment))).await;
+        doubted.map_err(|error| StoreError::Retry(error.to_string()))?
+    }
+
+    /// Those of these ids that are neither in these segments nor in ClickHouse.
+    async fn lost(
+        &self,
+        mut suspects: HashMap<Fingerprint, Minute>,
+        segments: Vec<Segment>,
+    ) -> Result<HashSet<Fingerprint>, StoreError> {
+        // Whatever is in an unstored segment by now was durable before the index had it.
+        for other in segments {
+            if suspects.is_empty() {
+                break;
+            }
+            for id in self.logged_ids(other).await? {
+                suspects.remove(&id);
+            }
+        }
+        let minutes: Vec<Minute> = suspects.values().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        for minutes in minutes.chunks(MINUTES_PER_READING) {
+            let minutes = MinuteSet::These(minutes.iter().map(|minute| minute.start()).collect());
+            let found = for_each_stored(&*self.store, &minutes, |rows, span| {
+                suspects.remove(&self.prints.id(&rows[span.id.clone()]).in_ledger());
+            });
+            found.await?;
+        }
+        Ok(suspects.into_keys().collect())
+    }
+
+    /// The ids in the good frames of a segment; none when it has been stored meanwhile.
+    async fn logged_ids(&self, mut segment: Segment) -> Result<Vec<Fingerprint>, StoreError> {
+        let mut last_error = String::new();
+        for _ in 0..ATTEMPTS {
+            let (of, prints) = (segment.clone(), self.prints);
+            let read = spawn_blocking(move || read_ids(&of, prints)).await;
+            match read.map_err(|error| StoreError::Retry(error.to_string()))? {
+                Ok(ids) => return Ok(ids),
+                Err(error) => last_error = error.to_string(),
+            }
+            match self.log.segments().find(segment.ordinal) {
+                Some(now) => segment = now,
+                None => return Ok(Vec::new()),
+            }
+        }
+        Err(StoreError::Retry(last_error))
+    }
+}
+
+fn minutes_of(note: &SegmentNote) -> impl Iterator<Item = (Fingerprint, Minute)> + '_ {
+    note.ids.iter().map(|(id, minute)| (*id, Minute::of_bits(*minute)))
+}
+
+/// At start: doubts the ids of noted segments that are damaged or missing, until it is known what is lost of them.
+/// Blocks on the disk.
+///
+/// # Errors
+/// When a note or a segment cannot be read.
+pub fn doubt_lost(index: &Index, prints: Fingerprinter, log: &Log) -> Result<(), StoreError> {
+    let failed = |error: LedgerError| StoreError::Retry(error.to_string());
+    let segments = log.segments().list();
+    for noted in index.ledger().noted_segments().map_err(failed)? {
+        let segment = segments.iter().find(|segment| segment.id == noted);
+        if segment.is_none_or(|segment| segment.salvage.is_some()) {
+            doubt_of(index, prints, noted, segment)?;
+        }
+    }
+    Ok(())
+}
+
+fn doubt_of(index: &Index, prints: Fingerprinter, noted: Uuid, segment: Option<&Segment>) -> Result<(), StoreError> {
+    let note = match index.ledger().segment_note(noted) {
+        Err(error) if error.is_damage() => return Ok(()), // It is said when the loss is looked at.
+        note => note.map_err(|error| StoreError::Retry(error.to_string()))?,
+    };
+    let mut ids: HashSet<Fingerprint> = note.iter().flat_map(minutes_of).map(|(id, _)| id).collect();
+    if let Some(segment) = segment {
+        let good = read_ids(segment, prints).map_err(|error| StoreError::Retry(error.to_string()))?;
+        good.iter().for_each(|id| _ = ids.remove(id));
+    }
+    index.doubt(ids);
+    Ok(())
 }
 
 /// Reads the ids of a segment up to its end, or up to where it is being written.
-fn read_ids(segment: &Segment, prints: Fingerprinter) -> Result<Vec<IdFingerprint>, FrameError> {
-    let mut frames = match SegmentFrames::open(segment) {
-        Err(FrameError::Torn | FrameError::Damaged) => return Ok(Vec::new()),
-        opened => opened?,
-    };
-    let (mut ids, mut rows) = (Vec::new(), Vec::new());
-    loop {
-        rows.clear();
-        match frames.next_frame(&mut rows) {
-            Ok(Some(_)) => ids.extend(Rows::whole(&rows).map_while(Result::ok).map(|span| prints.id(&rows[span.id]))),
-            Ok(None) | Err(FrameError::Torn | FrameError::Damaged) => return Ok(ids),
-            Err(error @ FrameError::Io(_)) => return Err(error),
-        }
+fn read_ids(segment: &Segment, prints: Fingerprinter) -> Result<Vec<Fingerprint>, SegmentIdsError> {
+    let mut ids = Vec::new();
+    let read = read_segment_ids(segment, prints, |taken| ids.extend(taken.iter().map(|taken| taken.id.in_ledger())));
+    match read {
+        Err(error) if !error.is_damage() => Err(error),
+        Ok(()) | Err(_) => Ok(ids),
     }
 }

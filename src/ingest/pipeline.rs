@@ -9,10 +9,9 @@ use tracing::Instrument as _;
 use super::batch::{Batch, Decided};
 use super::clock::ArrivalClock;
 use super::fingerprint::Fingerprinter;
-use super::index::{Index, SegmentTag};
+use super::index::Index;
 use super::log::{AppendError, Log};
 use super::outcome::{Outcome, Outcomes};
-use super::recall::Recall;
 use super::store::{EventStore, StoreError};
 use super::stored_wait::{AwaitedSegments, ParkedIds};
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Rejection, Timestamp, Verdict, VerdictCounts};
@@ -93,7 +92,6 @@ pub struct Pipeline {
     index: Arc<Index>,
     log: Arc<Log>,
     store: Arc<dyn EventStore>,
-    recall: Recall,
     types: Arc<EventTypes>,
     retention: Arc<Retention>,
     outcomes: Outcomes,
@@ -105,7 +103,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// A pipeline into this log, checking against these types, this index and,
-    /// below its floor, this store.
+    /// where that cannot decide, this store.
     #[expect(clippy::too_many_arguments, reason = "every part is another")]
     pub fn new(
         settings: PipelineSettings,
@@ -122,7 +120,6 @@ impl Pipeline {
         let shares = Shares::new(settings.bytes_in_flight_max.into(), settings.share_percent);
         let bytes_in_flight = FairSemaphore::new(shares);
         let parked_ids = Arc::new(ParkedIds::new(prints));
-        let recall = Recall::new(Arc::clone(&index), prints, Arc::clone(&store));
         Self {
             settings,
             clock,
@@ -130,7 +127,6 @@ impl Pipeline {
             index,
             log,
             store,
-            recall,
             types,
             retention,
             outcomes,
@@ -191,7 +187,7 @@ impl Pipeline {
             if let Some(append) = append {
                 // Dropping the claims on an error gives the ids back.
                 let ordinal = append.await.unwrap_or(Err(AppendError::Shut)).map_err(refusal)?;
-                claims.settle(SegmentTag::of(ordinal));
+                claims.settle(ordinal);
                 own = Some(ordinal);
                 charge.keep();
             } else {
@@ -264,7 +260,7 @@ impl Pipeline {
     }
 
     /// Validates and encodes every event, claims them, and asks ClickHouse about
-    /// those below the index's floor.
+    /// those that the index cannot decide about.
     async fn deduplicate(&self, org_id: &OrgId, drafts: Vec<EventDraft<'_>>, bytes: usize) -> Result<Decided, Error> {
         let mut batch = Batch::new(Arc::clone(&self.index), self.prints, drafts.len(), bytes);
         let now = self.judge_time()?;
@@ -296,37 +292,26 @@ impl Pipeline {
                 Checked::Undecided => batch.reject(Verdict::Undecided),
             }
         }
-        batch.claim();
+        batch.claim().await;
         if batch.is_refused() {
-            let message = "the index is full of events that ClickHouse has not taken yet";
+            let message = "memory is full of ids that the id ledger has not taken yet (index_ids_max)";
             return Err(Error::exhausted(message, RETRY_AFTER));
         }
         self.decide_late(org_id, &mut batch).await;
         Ok(batch.decided())
     }
 
-    /// Decides about the events below the index's floor: from memory, where
-    /// their minutes could be recalled, else by asking ClickHouse for each. What
-    /// it does not answer in time stays undecided.
+    /// Asks ClickHouse about events that the ledger cannot decide about. What it does not answer in time
+    /// stays undecided.
     async fn decide_late(&self, org_id: &OrgId, batch: &mut Batch<'_>) {
-        let minutes = batch.late_minutes();
-        if minutes.is_empty() {
-            return;
-        }
-        let deadline = tokio::time::Instant::now() + self.settings.look_up_wait_max;
-        let recalled = tokio::time::timeout_at(deadline, self.recall.consider(org_id, &minutes)).await;
-        if let Ok(Err(error)) = recalled {
-            tracing::warn!(%error, minutes = minutes.len(), "late events' minutes could not be recalled");
-        }
-        batch.resolve_recalled();
         let keys = batch.late_keys();
         if keys.is_empty() {
             return;
         }
-        let stored = tokio::time::timeout_at(deadline, self.store.look_up(org_id, &keys)).await;
-        let stored = stored.unwrap_or_else(|_| Err(StoreError::Retry("the look-up took too long".to_owned())));
+        let looked_up = tokio::time::timeout(self.settings.look_up_wait_max, self.store.look_up(org_id, &keys)).await;
+        let stored = looked_up.unwrap_or_else(|_| Err(StoreError::Retry("the look-up took too long".to_owned())));
         if let Err(error) = &stored {
-            tracing::warn!(%error, events = keys.len(), "late events could not be looked up");
+            tracing::warn!(%error, events = keys.len(), "events could not be looked up");
         }
         batch.resolve_late(stored.as_deref().ok());
     }

@@ -63,6 +63,14 @@ pub fn encode(event: &Event<'_>, arrival: u64, buffer: &mut Vec<u8>) -> RowSpan 
     RowSpan { id, payload, occurred_at: event.occurred_at() }
 }
 
+/// The event id within the bytes of [`RowSpan::id`].
+pub fn event_id(id: &[u8]) -> Option<&str> {
+    let mut cursor = Cursor { bytes: id, at: 0 };
+    cursor.skip_strings(1)?;
+    let length = cursor.varint()?;
+    std::str::from_utf8(cursor.take(length)?).ok()
+}
+
 /// Appends a text, behind its length.
 pub(crate) fn put_string(buffer: &mut Vec<u8>, text: &str) {
     let mut rest = text.len();

@@ -46,8 +46,6 @@ pub type EventReading = mpsc::Receiver<Result<Bytes, StoreError>>;
 pub enum MinuteSet {
     /// All.
     All,
-    /// Those that begin at or after this moment.
-    Since(Timestamp),
     /// These: their first moments.
     These(Vec<Timestamp>),
 }
@@ -63,12 +61,24 @@ pub enum StoreError {
     Refused(String),
 }
 
+/// Which database it is, and how much is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseState {
+    /// Tells its table of events from every other that there was or will be.
+    pub id: String,
+    /// Rows in that table; repetitions that ClickHouse has not merged away yet count as well.
+    pub events: u64,
+}
+
 /// The database, as ingest sees it. Implemented by ClickHouse, and by a double
 /// that fails on purpose.
 pub trait EventStore: Send + Sync + 'static {
     /// Inserts a segment as one block under its token. When it returns, every
     /// query sees the segment's events, in the raw table and in the rollups.
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Which database it is.
+    fn state(&self) -> BoxFuture<'_, Result<DatabaseState, StoreError>>;
 
     /// The terms of a token that is given out now.
     fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>>;
@@ -88,11 +98,6 @@ pub trait EventStore: Send + Sync + 'static {
     /// on its token. The rollups may still lack events that the raw table had
     /// before: the audit must look at the segment's hours.
     fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>>;
-
-    /// How many events are stored of each of these minutes that has any,
-    /// newest first: its first moment, and a number that is not less than that
-    /// of its ids.
-    fn minutes<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>>;
 
     /// Reads all events of these minutes.
     fn read<'a>(&'a self, minutes: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>>;

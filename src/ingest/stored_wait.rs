@@ -2,9 +2,9 @@
 //! with the first events of its duplicates.
 //!
 //! Of a duplicate the index knows the tag of its segment, which 63 segments in turn share, and which is kept
-//! for some time after the segment was stored. To wait for all segments with the tag is on the safe side and
-//! costs a moment. A parked segment is not stored in a moment: so its file is read to see whether the
-//! duplicate is really in it.
+//! for some time after the segment was stored; of one that is in the ledger, that its segment is one that the
+//! ledger covers. To wait for all segments that it may be is on the safe side and costs a moment. A parked
+//! segment is not stored in a moment: so its file is read to see whether the duplicate is really in it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,9 +15,8 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::fingerprint::{Fingerprinter, IdFingerprint};
-use super::index::{SegmentTag, SegmentTags};
-use super::log::{FrameError, Log, Ordinal, Segment, SegmentFrames, SegmentState, Segments};
-use super::row::Rows;
+use super::log::{Holders, Log, Ordinal, Segment, SegmentState, SegmentTag, SegmentTags, Segments};
+use super::segment_ids::{SegmentIdsError, read_segment_ids};
 use crate::domain::Error;
 
 /// How long a caller is told to wait when ClickHouse is late.
@@ -58,8 +57,10 @@ impl AwaitedSegments {
         let tags: SegmentTags = self.duplicates.iter().map(|(_, tag)| *tag).collect();
         // An open segment without events waits for the first one.
         let is_awaited = |segment: &Segment| {
-            let holds_duplicates = segment.rows > 0 && tags.contains(SegmentTag::of(segment.ordinal));
-            self.own == Some(segment.ordinal) || holds_duplicates
+            let may_hold_duplicates = segment.rows > 0
+                && (tags.contains(SegmentTag::of(segment.ordinal))
+                    || !segment.held_by.include(Holders::LEDGER) && tags.contains(SegmentTag::NONE));
+            self.own == Some(segment.ordinal) || may_hold_duplicates
         };
         for segment in segments.list().into_iter().filter(is_awaited) {
             match ended(segments, segment.ordinal).await {
@@ -68,7 +69,9 @@ impl AwaitedSegments {
                 Ended::Parked(segment) if self.own == Some(segment.ordinal) => return Err(is_parked(segment.id)),
                 Ended::Parked(segment) => {
                     let tag = SegmentTag::of(segment.ordinal);
-                    let ids = self.duplicates.iter().filter(|(_, of)| *of == tag).map(|(id, _)| *id).collect();
+                    let may_be_there = |of: SegmentTag| of == tag || of == SegmentTag::NONE;
+                    let duplicates = self.duplicates.iter().filter(|(_, of)| may_be_there(*of));
+                    let ids = duplicates.map(|(id, _)| *id).collect();
                     if parked.hold_any(&segment, ids).await {
                         return Err(is_parked(segment.id));
                     }
@@ -150,16 +153,12 @@ impl ParkedIds {
 
 /// Reads the ids of a segment's good frames.
 fn read_ids(prints: Fingerprinter, segment: &Segment) -> io::Result<Vec<IdFingerprint>> {
-    let failed = |error: FrameError| match error {
-        FrameError::Io(error) => error,
-        FrameError::Torn | FrameError::Damaged => io::Error::other(error),
-    };
-    let mut reader = SegmentFrames::open(segment).map_err(failed)?;
-    let (mut ids, mut rows) = (Vec::new(), Vec::new());
-    while reader.next_frame(&mut rows).map_err(failed)?.is_some() {
-        ids.extend(Rows::whole(&rows).map_while(Result::ok).map(|span| prints.id(&rows[span.id])));
-        rows.clear();
-    }
+    let mut ids = Vec::new();
+    let read = read_segment_ids(segment, prints, |taken| ids.extend(taken.iter().map(|taken| taken.id)));
+    read.map_err(|error| match error {
+        SegmentIdsError::Frame(super::log::FrameError::Io(error)) => error,
+        error => io::Error::other(error),
+    })?;
     ids.sort_unstable();
     Ok(ids)
 }

@@ -40,7 +40,7 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// All metrics, ordered by name.
 #[rustfmt::skip]
-pub const CATALOGUE: [Described; 33] = [
+pub const CATALOGUE: [Described; 39] = [
     of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, including the waiting time), LOOKUP (of late events)."),
     of("http.server.request.duration", Histogram, "s", "http.request.method, url.scheme, http.route, http.response.status_code, error.type", "Time of REST calls. Without a route: the path is unknown."),
     of("process.cpu.seconds", Counter, "", "", "Processor time, in seconds. On Linux only, like all of process.*. Does not include the embedded ClickHouse, which is a separate process."),
@@ -60,10 +60,16 @@ pub const CATALOGUE: [Described; 33] = [
     of("tallyhouse.clickhouse.up", Gauge, "", "", "1 if ClickHouse answered the last check, otherwise 0."),
     of("tallyhouse.forwarder.inserts", Counter, "", "result", "Attempts to insert a segment: `stored`, `failed` (and repeated), `refused` (and parked)."),
     of("tallyhouse.health.reason", Gauge, "", "code", "1 while this reason to refuse events or to count them late is present, otherwise 0. See `docs/health.md`."),
-    of("tallyhouse.index.ids", Gauge, "", "", "Event ids held in memory."),
+    of("tallyhouse.index.ids", Gauge, "", "", "Event ids held in memory: those that are not in the id ledger yet."),
     of("tallyhouse.ingest.batches", Histogram, "", "", "Events per batch."),
     of("tallyhouse.ingest.deduplication.duration", Histogram, "s", "", "Time of a batch from the check of its first event to its verdicts, including look-ups of late events."),
     of("tallyhouse.ingest.events", Counter, "", "verdict", "Events by verdict."),
+    of("tallyhouse.ledger.complete", Gauge, "", "", "1 if the id ledger knows all ids from its floor on; 0 while it is rebuilt."),
+    of("tallyhouse.ledger.floor_timestamp", Gauge, "s", "", "Ids of events before this time, in seconds since 1970, may have left the id ledger; 0: none have."),
+    of("tallyhouse.ledger.ids", Gauge, "", "", "Event ids in the id ledger on disk."),
+    of("tallyhouse.ledger.memory", Gauge, "By", "", "Bytes of memory that the id ledger takes."),
+    of("tallyhouse.ledger.runs", Gauge, "", "", "Files of the id ledger, each of which may be asked for an id."),
+    of("tallyhouse.ledger.size", Gauge, "By", "", "Bytes of the id ledger on disk."),
     of("tallyhouse.limits.refusals", Counter, "", "policy", "Calls refused by a rate limit. A limit that is off is not listed."),
     of("tallyhouse.limits.subjects", Gauge, "", "policy", "Organizations or users whose rate is currently counted."),
     of("tallyhouse.log.age", Gauge, "s", "", "Age of the oldest acknowledged event that is not in ClickHouse; 0 if there is none."),

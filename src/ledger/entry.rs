@@ -16,6 +16,21 @@ impl Fingerprint {
     /// The lowest.
     pub const MIN: Self = Self { high: 0, low: 0 };
 
+    pub(crate) const BYTES: usize = 10;
+
+    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.high.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.low.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: [u8; Self::BYTES]) -> Self {
+        let mut bits = [0; 16];
+        bits[..Self::BYTES].copy_from_slice(&bytes);
+        Self::of_hash(u128::from_be_bytes(bits))
+    }
+
     /// Of 128 bits of a keyed hash.
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn of_hash(hash: u128) -> Self {

@@ -15,13 +15,15 @@ use super::manifest::Manifest;
 use super::merge;
 use super::run::{KeyCheck, Run, run_of};
 use super::run_writer::RunWriter;
+use super::segment_note::SegmentNote;
 
 /// The ledger's bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerSettings {
     /// Ids of an ordinary new run. Smaller runs are merged sooner.
     pub run_ids: u64,
-    /// Most ids that are kept. Beyond, those of the oldest days are let go, and the floor rises.
+    /// Most ids that are kept. Beyond, those of the oldest days are let go, and the floor rises. Those of the newest day
+    /// stay, and ids of noted segments (see [`Ledger::note_segment`]).
     pub ids_max: u64,
     /// Which hash key the fingerprints are made with.
     pub key_check: KeyCheck,
@@ -58,6 +60,8 @@ pub struct LedgerStatus {
     pub floor: Day,
     /// The day of the oldest event whose id is there.
     pub oldest_day: Option<Day>,
+    /// Runs of which a page could not be read as it was written. See [`Ledger::begin_repair`].
+    pub damaged_runs: usize,
 }
 
 /// Ids that may be there, and where. One in 250 ids that are not there is among them, for each run.
@@ -89,18 +93,48 @@ impl Candidates {
         self.places.len()
     }
 
-    /// Reads the entries of those that are there: the position of each among the ids that were asked
-    /// for, and its entry. Should runs hold an id more than once, the entry that was taken first comes
-    /// last. Blocks on the disk.
-    ///
-    /// # Errors
-    /// `Io` and `Damaged`.
-    pub fn read(&self) -> Result<Vec<(usize, Entry)>, LedgerError> {
-        let mut found = Vec::new();
+    /// Reads those that are there. Blocks on the disk.
+    pub fn read(&self) -> Read {
+        let mut read = Read::default();
         for Place { position, id, run } in &self.places {
-            found.extend(run.get(*id)?.map(|entry| (*position, entry)));
+            match run.get(*id) {
+                Ok(entry) => read.found.extend(entry.map(|entry| (*position, entry))),
+                Err(error) => {
+                    read.unread.push(*position);
+                    read.error = Some(error);
+                }
+            }
         }
-        Ok(found)
+        read
+    }
+}
+
+/// What was read of [`Candidates`].
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The position of each id that is there among those that were asked for, and its entry. Should runs hold an id
+    /// more than once, the entry that was taken first comes last.
+    pub found: Vec<(usize, Entry)>,
+    /// The positions of ids that may be in a page that could not be read.
+    pub unread: Vec<usize>,
+    /// Why not.
+    pub error: Option<LedgerError>,
+}
+
+/// Damaged runs on their way to be replaced.
+pub struct Repair {
+    damaged: Vec<Arc<Run>>,
+}
+
+impl Repair {
+    /// Whether an id may be in one of them: then it must be added again, if it was taken.
+    pub fn may_have_held(&self, asked: &Asked) -> bool {
+        self.damaged.iter().any(|run| run.may_hold(asked))
+    }
+
+    /// How many ids they have.
+    pub fn ids(&self) -> u64 {
+        self.damaged.iter().map(|run| run.tail.entries).sum()
     }
 }
 
@@ -193,7 +227,11 @@ impl Ledger {
     /// `Io` and `Damaged`: nothing is known of any of them then.
     pub fn find(&self, asked: &[Asked]) -> Result<Vec<Option<Entry>>, LedgerError> {
         let mut found = vec![None; asked.len()];
-        for (position, entry) in self.candidates(asked).read()? {
+        let read = self.candidates(asked).read();
+        if let Some(error) = read.error {
+            return Err(error);
+        }
+        for (position, entry) in read.found {
             found[position] = Some(entry);
         }
         Ok(found)
@@ -272,12 +310,14 @@ impl Ledger {
         self.change(&mut manifest, changed, |_| {})
     }
 
-    /// Events before this day have expired: their ids may go. Those of runs that hold nothing else go
-    /// at once, others when their run is merged.
+    /// Events before this day have expired: their ids may go, and the floor rises. Those of runs that hold nothing
+    /// else go at once, others when their run is merged.
     ///
     /// # Errors
     /// `Io`.
     pub fn expire(&self, keep_from: Day) -> Result<(), LedgerError> {
+        // First what is said of them, then the ids.
+        self.set_floor(keep_from)?;
         *self.keep_from.lock() = keep_from;
         let _merging = self.merging.lock();
         let gone: Vec<Arc<Run>> = {
@@ -297,16 +337,22 @@ impl Ledger {
         let _merging = self.merging.lock();
         let keep_from = *self.keep_from.lock();
         let runs = &Arc::clone(&self.view.read()).runs;
+        if runs.iter().any(|run| run.is_damaged()) {
+            return Ok(false); // It can be neither merged nor rewritten before it is repaired.
+        }
         let sizes: Vec<u64> = runs.iter().map(|run| run.tail.entries).collect();
         if let Some(count) = merge::due(&sizes, self.settings.run_ids) {
-            return self.rewrite(&runs[..count], keep_from).map(|()| true);
+            return self.rewrite(&runs[..count], |entry| entry.day >= keep_from).map(|()| true);
         }
         if let Some(floor) = self.floor_due(runs, keep_from) {
             return self.raise_floor(runs, floor).map(|()| true);
         }
+        if self.drop_what_was_noted(runs)? {
+            return Ok(true);
+        }
         let is_mostly_expired = |run: &&Arc<Run>| run.entries_before(keep_from) * 2 > run.tail.entries;
         match runs.iter().find(is_mostly_expired) {
-            Some(run) => self.rewrite(std::slice::from_ref(run), keep_from).map(|()| true),
+            Some(run) => self.rewrite(std::slice::from_ref(run), |entry| entry.day >= keep_from).map(|()| true),
             None => Ok(false),
         }
     }
@@ -320,10 +366,13 @@ impl Ledger {
             *days.entry(*day).or_default() += entries;
         }
         let mut going = 0;
+        // The newest day stays whatever it holds: else every new event would have to be looked up.
+        let newest = days.last_key_value().map(|(day, _)| *day)?;
         for (day, entries) in days {
             going += entries;
-            if going >= excess {
-                return Some(keep_from.max(Day(day.0.saturating_add(1))));
+            if going >= excess || day == newest {
+                let floor = keep_from.max(Day(day.0.saturating_add(1)).min(newest));
+                return (floor > self.manifest.lock().floor).then_some(floor);
             }
         }
         None
@@ -331,21 +380,52 @@ impl Ledger {
 
     fn raise_floor(&self, runs: &[Arc<Run>], floor: Day) -> Result<(), LedgerError> {
         tracing::warn!(floor_day = floor.0, "the id ledger is full: ids of the oldest days are dropped");
-        {
-            // First what is said of them, then the ids.
-            let mut manifest = self.manifest.lock();
-            let changed = Manifest { floor: floor.max(manifest.floor), ..manifest.clone() };
-            self.change(&mut manifest, changed, |_| {})?;
-        }
+        // First what is said of them, then the ids.
+        self.set_floor(floor)?;
+        // Below the floor ClickHouse is asked. It does not know these yet.
+        let noted = self.noted_ids()?;
         for run in runs.iter().filter(|run| run.entries_before(floor) > 0) {
-            self.rewrite(std::slice::from_ref(run), floor)?;
+            self.rewrite(std::slice::from_ref(run), |entry| entry.day >= floor || noted.contains(&entry.id))?;
         }
         Ok(())
     }
 
+    /// Drops ids below the floor that stayed because their segments had notes, once no segment has any.
+    fn drop_what_was_noted(&self, runs: &[Arc<Run>]) -> Result<bool, LedgerError> {
+        let floor = self.manifest.lock().floor;
+        let ids: u64 = runs.iter().map(|run| run.tail.entries).sum();
+        let is_below = |run: &&Arc<Run>| run.entries_before(floor) > 0;
+        if ids <= self.settings.ids_max || !runs.iter().any(|run| is_below(&run)) || !self.noted_segments()?.is_empty()
+        {
+            return Ok(false);
+        }
+        for run in runs.iter().filter(is_below) {
+            self.rewrite(std::slice::from_ref(run), |entry| entry.day >= floor)?;
+        }
+        Ok(true)
+    }
+
+    /// The ids of all segments that have notes.
+    fn noted_ids(&self) -> Result<HashSet<Fingerprint>, LedgerError> {
+        let mut ids = HashSet::new();
+        for segment in self.noted_segments()? {
+            ids.extend(self.segment_note(segment)?.into_iter().flat_map(|note| note.ids).map(|(id, _)| id));
+        }
+        Ok(ids)
+    }
+
+    fn set_floor(&self, floor: Day) -> Result<(), LedgerError> {
+        let mut manifest = self.manifest.lock();
+        if floor <= manifest.floor {
+            return Ok(());
+        }
+        let changed = Manifest { floor, ..manifest.clone() };
+        self.change(&mut manifest, changed, |_| {})
+    }
+
     /// Puts one run in the place of neighbours.
-    fn rewrite(&self, runs: &[Arc<Run>], keep_from: Day) -> Result<(), LedgerError> {
-        let merged = merge::merge(&*self.disk, &self.dir, runs, keep_from, self.settings.key_check)?;
+    fn rewrite(&self, runs: &[Arc<Run>], keep: impl Fn(&Entry) -> bool) -> Result<(), LedgerError> {
+        let merged = merge::merge(&*self.disk, &self.dir, runs, keep, self.settings.key_check)?;
         self.swap(runs, Some(Arc::new(merged)))
     }
 
@@ -372,6 +452,88 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes ids of a segment away: their events are lost, and may be taken again. The segment counts as covered no
+    /// more, as its file may be put back. The runs that the ids are in are rewritten, which may take minutes. Blocks
+    /// on the disk.
+    ///
+    /// # Errors
+    /// `Io` and `Damaged`. Some of them may still be there then.
+    pub fn remove(&self, segment: Uuid, lost: &HashSet<Fingerprint>) -> Result<(), LedgerError> {
+        {
+            let mut manifest = self.manifest.lock();
+            if manifest.covered.contains(&segment) {
+                let mut changed = manifest.clone();
+                changed.covered.retain(|covered| *covered != segment);
+                self.change(&mut manifest, changed, |_| {})?;
+            }
+        }
+        let _merging = self.merging.lock();
+        let runs = &Arc::clone(&self.view.read()).runs;
+        for run in runs {
+            let holds = |id: &Fingerprint| -> Result<bool, LedgerError> {
+                Ok(run.tail.filters.may_hold(*id) && run.get(*id)?.is_some())
+            };
+            let mut is_holder = false;
+            for id in lost {
+                is_holder = is_holder || holds(id)?;
+            }
+            if is_holder {
+                self.rewrite(std::slice::from_ref(run), |entry| !lost.contains(&entry.id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The runs that are damaged now, to be replaced; none when none is. Until then they answer where memory rules an
+    /// id out, and their other pages are read.
+    pub fn begin_repair(&self) -> Option<Repair> {
+        let view = Arc::clone(&self.view.read());
+        let damaged: Vec<_> = view.runs.iter().filter(|run| run.is_damaged()).cloned().collect();
+        (!damaged.is_empty()).then_some(Repair { damaged })
+    }
+
+    /// Takes the damaged runs away. Every id that [`Repair::may_have_held`] says yes to must have been added again.
+    ///
+    /// # Errors
+    /// `Io`: they are still there.
+    pub fn finish_repair(&self, repair: &Repair) -> Result<(), LedgerError> {
+        let _merging = self.merging.lock();
+        self.swap(&repair.damaged, None)
+    }
+
+    /// Notes the ids of a segment that is about to be covered while nothing else has its events, so that they can be
+    /// told apart should its file be lost. See [`SegmentNote`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn note_segment(&self, note: &SegmentNote) -> Result<(), LedgerError> {
+        note.write(&*self.disk, &self.dir, self.settings.key_check)
+    }
+
+    /// What [`Ledger::note_segment`] has noted of a segment.
+    ///
+    /// # Errors
+    /// `Io` and `Damaged`.
+    pub fn segment_note(&self, segment: Uuid) -> Result<Option<SegmentNote>, LedgerError> {
+        SegmentNote::read(&*self.disk, &self.dir, segment, self.settings.key_check)
+    }
+
+    /// A segment is elsewhere too, or its loss has been dealt with: its note goes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn forget_segment(&self, segment: Uuid) -> Result<(), LedgerError> {
+        SegmentNote::remove(&*self.disk, &self.dir, segment)
+    }
+
+    /// The segments that have notes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn noted_segments(&self) -> Result<Vec<Uuid>, LedgerError> {
+        SegmentNote::list(&*self.disk, &self.dir)
+    }
+
     /// Reads every page of every run, and says whether all are what was written.
     ///
     /// # Errors
@@ -393,6 +555,7 @@ impl Ledger {
             memory_bytes: sum(Run::memory_bytes),
             is_complete: manifest.is_complete,
             floor: manifest.floor,
+            damaged_runs: runs.iter().filter(|run| run.is_damaged()).count(),
             oldest_day: runs.iter().filter_map(|run| run.tail.days.first_key_value()).map(|(day, _)| *day).min(),
         }
     }

@@ -35,11 +35,15 @@ mod merge;
 #[cfg(test)]
 mod model;
 mod page;
+#[cfg(test)]
+mod protocol;
 mod run;
 mod run_writer;
+mod segment_note;
 
 pub use entry::{Asked, Day, Entry, Fingerprint};
 pub use error::LedgerError;
 pub use id_time::{IdTimes, time_in_id};
-pub use ledger::{Candidates, Ledger, LedgerSettings, LedgerStatus, NewRun};
+pub use ledger::{Candidates, Ledger, LedgerSettings, LedgerStatus, NewRun, Read, Repair};
 pub use run::KeyCheck;
+pub use segment_note::SegmentNote;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tallyhouse_disk::Disk;
 
-use super::entry::{Day, Entry};
+use super::entry::Entry;
 use super::error::LedgerError;
 use super::id_time::IdTimes;
 use super::run::{Entries, KeyCheck, Run};
@@ -39,7 +39,7 @@ pub(crate) fn due(sizes_newest_first: &[u64], run_ids: u64) -> Option<usize> {
     None
 }
 
-/// Writes the entries of runs (newest first) of at least this day into one. Of entries with the same
+/// Writes the entries of runs (newest first) that `keep` says yes to into one. Of entries with the same
 /// id, that of the oldest run stays.
 ///
 /// # Errors
@@ -48,13 +48,13 @@ pub(crate) fn merge(
     disk: &dyn Disk,
     dir: &std::path::Path,
     runs: &[Arc<Run>],
-    keep_from: Day,
+    keep: impl Fn(&Entry) -> bool,
     key_check: KeyCheck,
 ) -> Result<Run, LedgerError> {
-    let expected = runs.iter().map(|run| run.tail.entries - run.entries_before(keep_from)).sum();
+    let expected = runs.iter().map(|run| run.tail.entries).sum();
     let mut writer = RunWriter::create(disk, dir, expected, key_check)?;
     let path = writer.path().to_owned();
-    let written = copy(runs, keep_from, &mut writer).and_then(|()| {
+    let written = copy(runs, keep, &mut writer).and_then(|()| {
         let mut id_times = IdTimes::default();
         runs.iter().for_each(|run| id_times.add_all(&run.tail.id_times));
         writer.finish(disk, dir, id_times, runs.iter().any(|run| run.tail.has_untimed))
@@ -65,7 +65,7 @@ pub(crate) fn merge(
     written
 }
 
-fn copy(runs: &[Arc<Run>], keep_from: Day, to: &mut RunWriter) -> Result<(), LedgerError> {
+fn copy(runs: &[Arc<Run>], keep: impl Fn(&Entry) -> bool, to: &mut RunWriter) -> Result<(), LedgerError> {
     // Oldest first: of equal ids, the first is taken.
     let mut sources: Vec<Source<'_>> = Vec::with_capacity(runs.len());
     for run in runs.iter().rev() {
@@ -76,7 +76,7 @@ fn copy(runs: &[Arc<Run>], keep_from: Day, to: &mut RunWriter) -> Result<(), Led
     }
     while let Some(lowest) = lowest(&sources) {
         let entry = sources[lowest].next;
-        if entry.day >= keep_from {
+        if keep(&entry) {
             to.push(entry)?;
         }
         match sources[lowest].entries.next().transpose()? {

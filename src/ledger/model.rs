@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tallyhouse_disk::{CrashPoint, Disk as _, SimulatedDisk};
 use uuid::Uuid;
 
-use super::{Asked, Day, Entry, Fingerprint, IdTimes, Ledger, LedgerError, LedgerSettings, NewRun};
+use super::{Asked, Day, Entry, Fingerprint, IdTimes, Ledger, LedgerError, LedgerSettings, NewRun, SegmentNote};
 
 const DIR: &str = "/ledger";
 const SETTINGS: LedgerSettings = LedgerSettings { run_ids: 50, ids_max: 1_000_000, key_check: 1 };
@@ -257,6 +257,91 @@ fn over_its_bound_the_oldest_days_go_and_the_floor_says_so() {
         let found = ledger.find(&[asked(*n)]).unwrap()[0].is_some();
         assert_eq!(found, *day >= status.floor, "an id of day {}", day.0);
     }
+}
+
+#[test]
+fn the_newest_day_stays_however_many_ids_it_has() {
+    let disk = SimulatedDisk::new();
+    let model = filled(&disk);
+    let settings = LedgerSettings { ids_max: 10, ..SETTINGS };
+    let ledger = Ledger::open(Arc::new(disk), Path::new(DIR), settings).unwrap();
+    while ledger.maintain().unwrap() {}
+    let newest = model.ids.values().map(|(_, day)| *day).max().unwrap();
+    let status = ledger.status();
+    assert_eq!((status.floor, status.oldest_day), (newest, Some(newest)));
+    assert_eq!(status.ids, model.ids.values().filter(|(_, day)| *day == newest).count() as u64);
+}
+
+#[test]
+fn ids_of_noted_segments_stay_when_the_floor_rises() {
+    let disk = SimulatedDisk::new();
+    let model = filled(&disk);
+    let settings = LedgerSettings { ids_max: 2_000, ..SETTINGS };
+    let ledger = Ledger::open(Arc::new(disk), Path::new(DIR), settings).unwrap();
+    let (oldest, _) = model.ids.iter().min_by_key(|(_, (_, day))| *day).unwrap();
+    // As many as there may be ids in all: they stay although that is too many.
+    let noted: Vec<u64> = model.ids.keys().copied().filter(|n| *n < 3_000 || n == oldest).collect();
+    let note = SegmentNote { segment: Uuid::now_v7(), ids: noted.iter().map(|n| (id(*n), 1)).collect() };
+    ledger.note_segment(&note).unwrap();
+    while ledger.maintain().unwrap() {}
+    assert!(model.ids[oldest].1 < ledger.status().floor);
+    for n in &noted {
+        assert!(ledger.find(&[asked(*n)]).unwrap()[0].is_some());
+    }
+    let before = ledger.status();
+    ledger.forget_segment(note.segment).unwrap();
+    while ledger.maintain().unwrap() {}
+    let after = ledger.status();
+    let is_dropped = ledger.find(&[asked(*oldest)]).unwrap()[0].is_none();
+    assert!(after.ids <= 2_000 && is_dropped == (before.ids > 2_000), "{before:?} {after:?}");
+}
+
+#[test]
+fn ids_that_are_removed_are_not_found_and_all_others_are() {
+    let disk = SimulatedDisk::new();
+    let mut model = filled(&disk);
+    let ledger = open(&disk).unwrap();
+    let segment = *model.covered.iter().next().unwrap();
+    let lost: Vec<u64> = model.ids.keys().copied().filter(|n| n % 50 == 7).collect();
+    ledger.remove(segment, &lost.iter().map(|n| id(*n)).collect()).unwrap();
+    lost.iter().for_each(|n| _ = model.ids.remove(n));
+    assert!(model.covered.remove(&segment) && !ledger.covers(segment), "its file may be put back");
+    for ledger in [ledger, open(&disk).unwrap()] {
+        model.must_hold(&ledger).unwrap();
+        let found = ledger.find(&lost.iter().map(|n| asked(*n)).collect::<Vec<_>>()).unwrap();
+        assert!(found.iter().all(Option::is_none));
+    }
+}
+
+#[test]
+fn a_damaged_run_answers_what_it_can_until_it_is_replaced() {
+    let disk = SimulatedDisk::new();
+    let model = filled(&disk);
+    let ledger = open(&disk).unwrap();
+    let numbers: Vec<u64> = model.ids.keys().copied().chain((0..2_000).map(|n| STRANGERS + n)).collect();
+    let all: Vec<Asked> = numbers.iter().map(|n| asked(*n)).collect();
+    assert!(ledger.begin_repair().is_none(), "nothing is damaged");
+    let run = disk.list(Path::new(DIR)).unwrap().into_iter().find(|file| file.name.ends_with(".run")).unwrap();
+    disk.corrupt(&Path::new(DIR).join(run.name), |bytes| bytes[100] ^= 1).unwrap();
+    let read = ledger.candidates(&all).read();
+    assert!(read.error.unwrap().is_damage());
+    assert!(!read.unread.is_empty() && read.unread.len() < all.len() / 2, "{} of {}", read.unread.len(), all.len());
+    let found: HashSet<usize> = read.found.iter().map(|(at, _)| *at).collect();
+    let unread: HashSet<usize> = read.unread.iter().copied().collect();
+    for at in 0..model.ids.len() {
+        assert!(found.contains(&at) || unread.contains(&at), "nothing that was taken is new");
+    }
+    assert_eq!((ledger.status().damaged_runs, ledger.maintain().unwrap()), (1, false));
+
+    let repair = ledger.begin_repair().unwrap();
+    let again: BTreeMap<u64, (u32, Day)> =
+        model.ids.iter().filter(|(n, _)| repair.may_have_held(&asked(**n))).map(|(n, of)| (*n, *of)).collect();
+    assert!(again.len() as u64 >= repair.ids());
+    ledger.add_run(new_run(&again, Uuid::now_v7()), |_| true).unwrap();
+    ledger.finish_repair(&repair).unwrap();
+    model.must_hold(&ledger).unwrap();
+    model.must_hold(&open(&disk).unwrap()).unwrap();
+    ledger.verify().unwrap();
 }
 
 #[test]

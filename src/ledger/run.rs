@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tallyhouse_disk::{Disk, DiskFile};
 use uuid::Uuid;
@@ -107,6 +108,8 @@ pub(crate) struct Run {
     pub(crate) disk_bytes: u64,
     file: Arc<dyn DiskFile>,
     tag: u32,
+    /// A page could not be read as it was written.
+    is_damaged: AtomicBool,
 }
 
 /// The file of a run.
@@ -128,7 +131,7 @@ pub(crate) fn tag_of(id: Uuid) -> u32 {
 impl Run {
     /// A run that has just been written.
     pub(crate) fn written(id: Uuid, path: PathBuf, file: Arc<dyn DiskFile>, tail: Tail, disk_bytes: u64) -> Self {
-        Self { id, path, tail, disk_bytes, file, tag: tag_of(id) }
+        Self { id, path, tail, disk_bytes, file, tag: tag_of(id), is_damaged: AtomicBool::new(false) }
     }
 
     /// Reads what is kept in memory.
@@ -151,7 +154,7 @@ impl Run {
         if tail.fences.len() as u64 * PAGE_BYTES as u64 != offset {
             return Err(damaged());
         }
-        Ok(Self { id, path, tail, disk_bytes, file, tag })
+        Ok(Self { id, path, tail, disk_bytes, file, tag, is_damaged: AtomicBool::new(false) })
     }
 
     /// False only when the id is not there. Reads memory alone.
@@ -163,11 +166,27 @@ impl Run {
         is_in_time && self.tail.filters.may_hold(asked.id)
     }
 
+    /// Whether a page could not be read as it was written, since this was opened. What is in memory of it is good.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    fn note_damage<T>(&self, read: Result<T, LedgerError>) -> Result<T, LedgerError> {
+        if read.is_err() {
+            self.is_damaged.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+
     /// The entry of an id, from disk.
     ///
     /// # Errors
     /// `Io`, or `Damaged` when a page is not what was written.
     pub(crate) fn get(&self, id: Fingerprint) -> Result<Option<Entry>, LedgerError> {
+        self.note_damage(self.find(id))
+    }
+
+    fn find(&self, id: Fingerprint) -> Result<Option<Entry>, LedgerError> {
         let fences = &self.tail.fences;
         // Ids that share their high bits may lie on both sides of where pages meet.
         let first = fences.partition_point(|fence| *fence < id.high).saturating_sub(1);
@@ -251,7 +270,7 @@ impl Iterator for Entries<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let is_due = self.read.is_empty() && self.next_page < self.run.tail.fences.len() as u64;
-        if is_due && let Err(error) = self.read_pages() {
+        if is_due && let Err(error) = self.run.note_damage(self.read_pages()) {
             self.next_page = u64::MAX;
             self.read.clear();
             return Some(Err(error));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tallyhouse_ledger::LedgerStatus;
 use tokio::sync::watch;
 
 use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
@@ -35,10 +36,14 @@ impl Checked {
             let log = Arc::clone(&log);
             move || log.refusal().and_then(log_reason)
         });
+        health.register({
+            let ledger = Arc::clone(index.ledger());
+            move || ledger_reason(&ledger.status())
+        });
         health.register(move || {
             let max = index.ids_max();
             index.is_full().then(|| {
-                let message = format!("{max} ids that ClickHouse has not taken yet are in memory (index_ids_max)");
+                let message = format!("{max} ids that the id ledger has not taken yet are in memory (index_ids_max)");
                 Reason::new(ReasonCode::IndexFull, message)
             })
         });
@@ -83,6 +88,19 @@ impl Checked {
             })
         });
     }
+}
+
+/// Why the id ledger leaves events undecided.
+fn ledger_reason(ledger: &LedgerStatus) -> Option<Reason> {
+    let message = if !ledger.is_complete {
+        "the id ledger is being rebuilt from ClickHouse; until then, events whose ids are not known are undecided"
+    } else if ledger.damaged_runs > 0 {
+        "the id ledger is damaged and is being repaired; until then, events whose ids may be in its damaged part are \
+         undecided"
+    } else {
+        return None;
+    };
+    Some(Reason::new(ReasonCode::LedgerIncomplete, message))
 }
 
 /// A refusal of the log, as a reason; none when the log is shut, which the transports say.

@@ -1,16 +1,17 @@
 //! The steps before the port opens: the ClickHouse server is checked, its schema is migrated, and the index
-//! is filled.
+//! is opened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Parts, ServerError};
+use super::{Parts, ServerError, id_ledger};
 use crate::clickhouse::analysts;
 use crate::clickhouse::client::Endpoint;
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::migrations::{MigrateError, migrate};
 use crate::clickhouse::server_check::{ServerCheckError, check_server, check_tables};
 use crate::config::Config;
-use crate::ingest::fill::fill;
+use crate::ingest::index::Index;
 use crate::ingest::store::StoreError;
 
 /// Pause between attempts to reach ClickHouse at start.
@@ -18,23 +19,25 @@ const START_PAUSE: Duration = Duration::from_millis(200);
 /// Attempts at start between two log lines.
 const ATTEMPTS_PER_LINE: u32 = 25;
 
-/// Waits for ClickHouse, applies migrations, and fills the index with known ids.
-pub(super) async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), ServerError> {
-    let Parts { index, log, .. } = parts;
-    for attempt in 0_u32.. {
+/// Waits for ClickHouse, brings its schema up to date, and opens the index:
+/// from then on the service knows what it must not count again.
+pub(super) async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<Arc<Index>, ServerError> {
+    let mut attempt = 0_u32;
+    loop {
         match attempt_recovery(config, endpoint, parts).await {
-            Ok(()) => break,
+            Ok(index) => {
+                tracing::info!(ids = index.ids(), unstored = parts.log.segments().rows(), "recovered");
+                return Ok(index);
+            }
             Err(RecoveryError::Refused(error)) => return Err(ServerError::Refused(error)),
-            Err(RecoveryError::Retry(error)) if attempt % ATTEMPTS_PER_LINE == 0 => {
+            Err(RecoveryError::Retry(error)) if attempt.is_multiple_of(ATTEMPTS_PER_LINE) => {
                 tracing::warn!(error, "waiting for ClickHouse before opening the port");
             }
             Err(RecoveryError::Retry(_)) => {}
         }
+        attempt = attempt.saturating_add(1);
         tokio::time::sleep(START_PAUSE).await;
     }
-    let (ids, unstored) = (index.ids(), log.segments().rows());
-    tracing::info!(ids, unstored, "recovered");
-    Ok(())
 }
 
 /// Why an attempt to recover has failed.
@@ -78,8 +81,8 @@ impl From<MigrateError> for RecoveryError {
     }
 }
 
-async fn attempt_recovery(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<(), RecoveryError> {
-    let Parts { prints, index, log, store, terms, types, retention, .. } = parts;
+async fn attempt_recovery(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<Arc<Index>, RecoveryError> {
+    let Parts { prints, log, store, terms, types, retention, .. } = parts;
     check_server(endpoint).await?;
     migrate(endpoint).await?;
     check_tables(endpoint).await?;
@@ -89,5 +92,8 @@ async fn attempt_recovery(config: &Config, endpoint: &Endpoint, parts: &Parts) -
     retention.refresh().await?;
     types.refresh().await.map_err(|error| RecoveryError::Retry(error.to_string()))?;
     terms.set(store.terms().await?);
-    Ok(fill(index, *prints, log, &**store, config.index_ids_max).await?)
+    let database = store.state().await?;
+    let (config, prints, log) = (config.clone(), *prints, Arc::clone(log));
+    let opened = tokio::task::spawn_blocking(move || id_ledger::open(&config, prints, &database, &log)).await;
+    Ok(opened.map_err(|error| RecoveryError::Retry(error.to_string()))??)
 }

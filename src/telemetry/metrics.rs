@@ -13,6 +13,8 @@ use super::process;
 use crate::domain::{AuditedHour, HourResult, OrgId, Rollup, Timestamp, VerdictCounts};
 use crate::health::{Health, ReasonCode};
 use crate::ingest::clock::ArrivalClock;
+use tallyhouse_ledger::LedgerStatus;
+
 use crate::ingest::index::Index;
 use crate::ingest::log::{Log, Segments};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
@@ -58,6 +60,8 @@ impl AuditMetrics {
         new
     }
 }
+
+const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Counts events that a rollup counts wrongly.
 fn count_wrong(counter: &Counter<u64>, rollup: Rollup, under: u64, over: u64) {
@@ -123,6 +127,23 @@ impl Metrics {
         });
         let ids = Arc::clone(index);
         self.instruments.observed("tallyhouse.index.ids", move || ids.ids() as u64);
+        self.observe_ledger(index);
+    }
+
+    fn observe_ledger(&self, index: &Arc<Index>) {
+        type Figure = (&'static str, fn(&LedgerStatus) -> u64);
+        let figures: [Figure; 6] = [
+            ("tallyhouse.ledger.ids", |status| status.ids),
+            ("tallyhouse.ledger.runs", |status| status.runs as u64),
+            ("tallyhouse.ledger.size", |status| status.disk_bytes),
+            ("tallyhouse.ledger.memory", |status| status.memory_bytes),
+            ("tallyhouse.ledger.complete", |status| u64::from(status.is_complete)),
+            ("tallyhouse.ledger.floor_timestamp", |status| u64::from(status.floor.0) * SECONDS_PER_DAY),
+        ];
+        for (name, read) in figures {
+            let ledger = Arc::clone(index.ledger());
+            self.instruments.observed(name, move || read(&ledger.status()));
+        }
     }
 
     /// Registers the metrics of rate limits.

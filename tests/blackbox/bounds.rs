@@ -17,19 +17,26 @@ async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through
     let service = TestService::with(&[
         ("TALLYHOUSE_INGEST_BYTES_IN_FLIGHT_MAX", "1048576"),
         ("TALLYHOUSE_INGEST_WAIT_MS_MAX", "50"),
-        ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
+        ("TALLYHOUSE_LEDGER_IDS_MAX", "1000"),
+        ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50"),
         ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),
     ])
     .await;
     let now = now_millis();
-    // More than the index holds, so that older events must be looked up.
+    // More than the ledger holds, so that older events must be looked up.
     for minute in 0..5 {
-        service.store(clicks(&format!("old-{minute}"), 250, now - DAY + minute * 60_000)).await;
+        service.store(clicks(&format!("old-{minute}"), 250, now - 20 * DAY + minute * 60_000)).await;
     }
+    service.store(clicks("newer", 100, now - DAY)).await;
+    eventually("old ids are dropped", || async {
+        let metrics = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
+        metrics.lines().any(|line| line == "tallyhouse_ledger_ids 100")
+    })
+    .await;
     let engine = service.engine_pid();
     signal(engine, "STOP");
     // A batch that takes all the room, and keeps it while ClickHouse does not answer.
-    let mut late = clicks("late", 100, now - 2 * DAY);
+    let mut late = clicks("late", 100, now - 40 * DAY);
     late.iter_mut().for_each(|event| event.properties = format!("{{\"x\":\"{}\"}}", "y".repeat(12_000)));
     let mut ingest = service.ingest().await;
     let waiting = tokio::spawn(async move {
@@ -52,7 +59,7 @@ async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through
     let counts = waiting.await.unwrap().unwrap().into_inner().counts.unwrap();
     assert_eq!(counts.accepted, 100, "{counts:?}");
     service.store(probe.events).await;
-    service.assert_counted(5 * 250 + 100 + 1).await;
+    service.assert_counted(5 * 250 + 2 * 100 + 1).await;
 }
 
 /// The most queries of the service's that ClickHouse was seen to work on at a

@@ -51,8 +51,17 @@ fn flip(path: &Path, from_end: usize) -> Vec<u8> {
 
 /// A service with an insert that hangs, and so many batches behind it in the open segment.
 async fn with_backlog(batches: usize) -> (TestService, SecondService, Vec<Vec<proto::Event>>) {
+    with_backlog_and(batches, &[]).await
+}
+
+/// The same, with these settings.
+async fn with_backlog_and(
+    batches: usize,
+    settings: &[(&str, &str)],
+) -> (TestService, SecondService, Vec<Vec<proto::Event>>) {
     let service = TestService::with(&[NO_BACKGROUND]).await;
-    let second = SecondService::start(&service, &[NO_BACKGROUND, ONE_INSERT, SHORT_INSERT]).await;
+    let settings = [&[NO_BACKGROUND, ONE_INSERT, SHORT_INSERT], settings].concat();
+    let second = SecondService::start(&service, &settings).await;
     signal(service.engine_pid(), "STOP");
     let at = now_millis();
     let batches: Vec<_> = (0..=batches).map(|batch| clicks(&format!("batch-{batch}"), BATCH, at)).collect();
@@ -136,6 +145,51 @@ async fn a_segment_that_is_damaged_while_the_service_runs_costs_one_frame() {
     signal(service.engine_pid(), "CONT");
     assert_one_batch_is_lost(&service, &second, &batches).await;
     assert!(second.stderr().contains("\"lost\":100"), "it is said how many");
+}
+
+/// Segments that are not stored yet and whose ids have left memory, with their last good or damaged frame.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_of_a_segment_can_be_sent_again_also_when_the_ledger_has_its_ids() {
+    let settings = [("TALLYHOUSE_SEGMENT_ROWS_MAX", "300"), ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50")];
+    for while_it_runs in [true, false] {
+        let (service, mut second, batches) = with_backlog_and(9, &settings).await;
+        let ledger = second.log_dir().with_file_name("ledger");
+        eventually("the ids of closed segments are noted", || async { files(&ledger, "ids").len() >= 3 }).await;
+        let noted = |path: &PathBuf| ledger.join(path.file_name().unwrap()).with_extension("ids").exists();
+        // Not the one whose insert is under way.
+        let mut sealed: Vec<_> = files(&second.log_dir(), "sealed").into_iter().filter(noted).collect();
+        sealed.sort();
+        let path = sealed.pop().unwrap();
+        if while_it_runs {
+            flip(&path, 0);
+            signal(service.engine_pid(), "CONT");
+        } else {
+            second.kill();
+            flip(&path, 0);
+            signal(service.engine_pid(), "CONT");
+            second.start_again().await;
+        }
+        assert_one_batch_is_lost(&service, &second, &batches).await;
+        eventually("the notes go", || async { files(&ledger, "ids").is_empty() }).await;
+    }
+}
+
+/// Nothing of a segment is good, so that it is not in the log any more when its ids are looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_lost_whole_can_be_sent_again_also_when_the_ledger_has_its_ids() {
+    let settings = [("TALLYHOUSE_SEGMENT_ROWS_MAX", "100"), ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50")];
+    let (service, mut second, batches) = with_backlog_and(5, &settings).await;
+    let ledger = second.log_dir().with_file_name("ledger");
+    eventually("the ids of closed segments are noted", || async { files(&ledger, "ids").len() >= 3 }).await;
+    let noted = |path: &PathBuf| ledger.join(path.file_name().unwrap()).with_extension("ids").exists();
+    let mut sealed: Vec<_> = files(&second.log_dir(), "sealed").into_iter().filter(noted).collect();
+    sealed.sort();
+    second.kill();
+    std::fs::write(sealed.pop().unwrap(), [7; 5_000]).unwrap();
+    signal(service.engine_pid(), "CONT");
+    second.start_again().await;
+    eventually("it is known what is lost", || async { second.stderr().contains("\"lost\":100") }).await;
+    assert_one_batch_is_lost(&service, &second, &batches).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

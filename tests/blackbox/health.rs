@@ -99,11 +99,12 @@ async fn a_log_at_its_bound_and_a_full_index_are_told() {
 
     let settings = [("TALLYHOUSE_INDEX_IDS_MAX", "1000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "250")];
     let service = TestService::with(&settings).await;
-    let engine = service.engine_pid();
-    signal(engine, "STOP");
+    // Ids that the ledger cannot take stay in memory.
+    let (ledger, away) = (service.data_dir().join("ledger"), service.data_dir().join("ledger-away"));
+    std::fs::rename(&ledger, &away).unwrap();
     let (batches, _) = fill(&service, 240).await;
     assert_refusing(&service, "INDEX_FULL", "index_ids_max").await;
-    signal(engine, "CONT");
+    std::fs::rename(&away, &ledger).unwrap();
     assert_heals(&service).await;
     service.assert_counted(batches * 240).await;
 }

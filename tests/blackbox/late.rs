@@ -1,13 +1,13 @@
-//! Events whose ids have left memory, or never were in it.
+//! Late events: their ids have left memory, never were in it, or have left the id ledger.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tallyhouse::transport::proto::{IngestBatchRequest, Verdict};
+use tallyhouse::transport::proto::{self, IngestBatchRequest, Verdict};
 
 use crate::events::{click, clicks, now_millis};
-use crate::service::{TestService, signal};
+use crate::service::{TestService, eventually, signal};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -16,8 +16,8 @@ const HOUR: i64 = 60 * MINUTE;
 /// minute of it that is used lies ahead.
 static LAST_HOUR: LazyLock<i64> = LazyLock::new(|| (now_millis() - 10 * MINUTE) / HOUR * HOUR);
 
-/// A service whose index holds 4,000 ids, with 12,000 stored over six hours.
-async fn full_house(settings: &[(&str, &str)]) -> TestService {
+/// A service that holds 4,000 ids in memory, with 12,000 stored over six hours.
+async fn full_service(settings: &[(&str, &str)]) -> TestService {
     let small = [("TALLYHOUSE_INDEX_IDS_MAX", "4000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "1000")];
     let service = TestService::with(&[&small, settings].concat()).await;
     for hour in (0..6).rev() {
@@ -30,17 +30,16 @@ async fn full_house(settings: &[(&str, &str)]) -> TestService {
 }
 
 /// A thousand clicks within one minute of an hour ago.
-fn stored(hours_ago: i64, part: i64) -> Vec<tallyhouse::transport::proto::Event> {
+fn stored(hours_ago: i64, part: i64) -> Vec<proto::Event> {
     let minute = *LAST_HOUR - hours_ago * HOUR + part * 7 * MINUTE;
     clicks(&format!("stored-{hours_ago}-{part}"), 1_000, minute + 30_000)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_events_count_once_whether_memory_or_clickhouse_knows_them() {
-    let service = full_house(&[]).await;
-    // Old hours again and again, in turns, so that they are read back into
-    // memory and pushed out of it by each other; each time with new events
-    // between those that are stored.
+async fn late_events_count_once_whether_memory_or_the_ledger_knows_them() {
+    let service = full_service(&[]).await;
+    // Old hours again and again, in turns, each time with new events between those
+    // that are stored.
     for round in 0..4 {
         for hour in [5, 3, 4, 2] {
             let mut events = stored(hour, round / 2);
@@ -63,11 +62,9 @@ async fn late_events_count_once_whether_memory_or_clickhouse_knows_them() {
     service.assert_counted(12_000 + 8 * 300 + 900).await;
 }
 
-/// A minute that does not fit into what may be recalled: every id is asked for,
-/// and the longest ids make the longest question.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_events_of_a_minute_too_large_for_memory_count_once() {
-    let service = full_house(&[]).await;
+    let service = full_service(&[]).await;
     let minute = *LAST_HOUR - 8 * HOUR;
     for part in 0..3 {
         let counts = service.store(clicks(&format!("large-{part}"), 1_000, minute)).await.counts.unwrap();
@@ -82,12 +79,47 @@ async fn late_events_of_a_minute_too_large_for_memory_count_once() {
     service.assert_counted(12_000 + 4_000).await;
 }
 
+/// A service whose ledger keeps 1,000 ids: those of events older than 19 days have been let go.
+async fn with_floor(settings: &[(&str, &str)]) -> (TestService, Vec<proto::Event>) {
+    let few = [
+        ("TALLYHOUSE_LEDGER_IDS_MAX", "1000"),
+        ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50"),
+        ("TALLYHOUSE_LOOK_UP_WAIT_MS_MAX", "300"),
+    ];
+    let service = TestService::with(&[&few, settings].concat()).await;
+    let old = clicks("old", 1_500, now_millis() - 20 * 24 * HOUR);
+    service.store(old.clone()).await;
+    service.store(clicks("newer", 300, now_millis() - 24 * HOUR)).await;
+    eventually("the old ids are let go", || async {
+        let metrics = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
+        metrics.lines().any(|line| line == "tallyhouse_ledger_ids 300")
+    })
+    .await;
+    (service, old)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_ledger_s_horizon_a_repeated_event_is_looked_up_and_a_new_one_is_taken() {
+    let (service, old) = with_floor(&[]).await;
+    let mut events = old.clone();
+    events.truncate(700);
+    events.extend(clicks("late", 300, now_millis() - 20 * 24 * HOUR));
+    let counts = service.store(events.clone()).await.counts.unwrap();
+    assert_eq!((counts.accepted, counts.duplicate), (300, 700), "{counts:?}");
+    let counts = service.store(events).await.counts.unwrap();
+    assert_eq!(counts.duplicate, 1_000, "{counts:?}");
+    let mut changed = old[1_100].clone();
+    changed.source = "another".to_owned();
+    assert_eq!(service.store(vec![changed]).await.results[0].verdict(), Verdict::Conflict);
+    service.assert_counted(1_800 + 300).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
-    let service = full_house(&[("TALLYHOUSE_LOOK_UP_WAIT_MS_MAX", "300")]).await;
+    let (service, _) = with_floor(&[]).await;
     let engine = service.engine_pid();
     signal(engine, "STOP");
-    let (late, fresh) = (click("late", now_millis() - 48 * HOUR), click("fresh", now_millis()));
+    let (late, fresh) = (click("late", now_millis() - 40 * 24 * HOUR), click("fresh", now_millis()));
     let mut ingest = service.ingest().await;
     let begun = Instant::now();
     let request = IngestBatchRequest { events: vec![late.clone(), fresh], durability: 0, ..Default::default() };
@@ -99,7 +131,7 @@ async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
 
     let body = json!({
         "event_id": "late", "type": "click", "campaign_id": "camp_1", "creative_id": "creative_1", "source": "test",
-        "user_id": "user_1", "occurred_at": "2026-01-01T00:00:00Z",
+        "user_id": "user_1", "occurred_at": "2026-09-01T00:00:00Z",
     });
     let answer = service.http.post(format!("{}/events", service.url)).json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 503);
@@ -109,5 +141,5 @@ async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
 
     signal(engine, "CONT");
     assert_eq!(service.store(vec![late]).await.counts.unwrap().accepted, 1, "sent again, it is taken");
-    service.assert_counted(12_000 + 2).await;
+    service.assert_counted(1_800 + 2).await;
 }

@@ -23,6 +23,7 @@ mod exactness;
 mod figures;
 mod health;
 mod idempotency;
+mod ids;
 mod isolation;
 mod json_texts;
 mod keys;

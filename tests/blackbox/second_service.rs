@@ -55,8 +55,10 @@ impl SecondService {
         eventually("an address", || async { self.address().is_some() }).await;
         self.url = format!("http://{}", self.address().unwrap());
         let http = reqwest::Client::new();
+        // Of a database that has events, it reads the ids first.
         eventually("ready", || async {
-            http.get(format!("{}/readyz", self.url)).send().await.is_ok_and(|answer| answer.status() == 200)
+            let Ok(answer) = http.get(format!("{}/readyz", self.url)).send().await else { return false };
+            answer.status() == 200 && !answer.text().await.unwrap_or_default().contains("LEDGER_INCOMPLETE")
         })
         .await;
     }

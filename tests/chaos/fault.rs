@@ -16,9 +16,11 @@ pub(crate) enum Fault {
     Insert(InsertFault),
     /// The next look-up of late events fails.
     LookUp { cut: bool },
-    /// The service is killed, and ClickHouse's answers are cut while the next
-    /// run fills its index.
+    /// The service is killed and its id ledger is gone, and ClickHouse's answers are cut while the next
+    /// run rebuilds it.
     CutFill,
+    /// The service is killed, and its id ledger is damaged.
+    DamageLedger { how: LedgerDamage },
     /// The disk of the log has only so many bytes left for a while.
     FullDisk { left: u64 },
     /// The service is killed, and its log ends in what a crash may leave.
@@ -58,6 +60,28 @@ pub(crate) enum InsertFault {
     Refuse { code: u32, done: bool },
     /// It is done, and done once more when nobody expects it.
     Repeat,
+}
+
+/// How an id ledger is damaged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LedgerDamage {
+    /// A bit of a run flips.
+    FlipRun,
+    /// A run ends too early.
+    CutRun,
+    /// A run is missing.
+    RemoveRun,
+    /// The manifest is missing.
+    RemoveManifest,
+    /// All of it is missing.
+    RemoveAll,
+    /// A bit of a segment that is kept for the ledger alone flips.
+    FlipStored,
+}
+
+impl LedgerDamage {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::FlipRun, Self::CutRun, Self::RemoveRun, Self::RemoveManifest, Self::RemoveAll, Self::FlipStored];
 }
 
 /// What a crash may leave behind the last good frame.
@@ -109,6 +133,8 @@ kinds! {
     FailPart "fail-part",
     LookUpFails "look-up-fails",
     CutFill "cut-fill",
+    DamageLedger "damage-ledger",
+    FlipStored "flip-stored",
     FullDisk "full-disk",
     TearLog "tear-log",
     FlipSealed "flip-sealed",
@@ -129,6 +155,9 @@ kinds! {
     LostBlock "(lost block)",
     DiskRefused "(disk refused)",
     Undecided "(undecided)",
+    LedgerRebuilt "(ledger rebuilt)",
+    LedgerRepaired "(ledger repaired)",
+    AnotherTime "(another time)",
     ConcurrentDuplicate "(concurrent duplicate)",
 }
 

@@ -9,13 +9,13 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 
-use crate::fault::{Fault, Kind, TABLES, Tally, Tear};
-use crate::log_files;
+use crate::fault::{Fault, Kind, LedgerDamage, TABLES, Tally, Tear};
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::producer::{Field, produce};
 use crate::service::{LOOK_EVERY, PATIENCE, TestService};
 use crate::workload::{BATCH_EVENTS_MAX, Batch, Door, HOUR, Script, YOUNGEST};
+use crate::{ledger_files, log_files};
 
 /// How long the clock stays where it has jumped to: less than it takes to confirm it.
 const JUMP: Duration = Duration::from_millis(400);
@@ -73,9 +73,12 @@ impl Injector<'_> {
                 Ok(())
             }
             Fault::CutFill => {
+                self.service.kill(true, false).await?;
+                ledger_files::damage(&self.service.ledger_dir(), LedgerDamage::RemoveAll, &mut self.random)?;
                 self.service.proxy.arm_fill();
-                self.restart().await
+                self.service.start().await
             }
+            Fault::DamageLedger { how } => self.damage_ledger(how).await,
             Fault::Audit => {
                 // Where the recent events lie.
                 let to = self.begins_at - YOUNGEST;
@@ -109,8 +112,18 @@ impl Injector<'_> {
         }
     }
 
-    async fn restart(&mut self) -> Result<()> {
+    /// The events are all there, so that nobody may be told anything that is not so, then or later.
+    async fn damage_ledger(&mut self, how: LedgerDamage) -> Result<()> {
         self.service.kill(true, false).await?;
+        let kind = if matches!(how, LedgerDamage::FlipStored) { Kind::FlipStored } else { Kind::DamageLedger };
+        let is_damaged = if kind == Kind::FlipStored {
+            log_files::flip(&self.service.log_dir(), "stored", &mut self.random)?.is_some()
+        } else {
+            ledger_files::damage(&self.service.ledger_dir(), how, &mut self.random)?
+        };
+        if is_damaged {
+            self.tally.add(kind);
+        }
         self.service.start().await
     }
 

@@ -64,12 +64,12 @@ impl Request {
 
     /// Whether it asks for late events, one by one or by their minutes.
     pub(crate) fn is_look_up(&self) -> bool {
-        self.reads_events() && self.body_has(" IN (")
+        self.reads_events() && self.body_has("event_id) IN (")
     }
 
-    /// Whether it reads events to fill the index.
+    /// Whether it reads events to rebuild the id ledger.
     pub(crate) fn is_fill(&self) -> bool {
-        self.reads_events() && !self.body_has(" IN (")
+        self.reads_events() && !self.body_has("event_id) IN (")
     }
 
     fn reads_events(&self) -> bool {

@@ -16,6 +16,7 @@ mod event;
 mod fault;
 mod faults;
 mod http;
+mod ledger_files;
 mod log_files;
 mod oracle;
 mod plan;

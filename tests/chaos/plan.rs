@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::event::Draft;
-use crate::fault::{Fault, InsertFault, TABLES, Tear};
+use crate::fault::{Fault, InsertFault, LedgerDamage, TABLES, Tear};
 use crate::workload::{self, Script};
 
 /// Everything about one day.
@@ -38,7 +38,7 @@ impl Plan {
         let small_log = !own_disk && random.random_bool(0.1);
         let (drafts, scripts) = workload::make(&mut random, begins_at, small_index);
         let sends = scripts.iter().map(Script::sends).sum::<usize>() as u64;
-        let settings = settings(&mut random, small_index, small_log);
+        let mut settings = settings(&mut random, small_index, small_log);
         let mut faults = faults(&mut random, sends, own_disk, small_index);
         // Drawn apart: the other faults of a seed are what they were before there was this one.
         let mut apart = StdRng::seed_from_u64(seed ^ 0xFA11);
@@ -52,6 +52,18 @@ impl Plan {
             let days = [800, 30, -30][apart.random_range(0..3)];
             faults.push((moment(&mut apart, sends), Fault::JumpClock { days }));
             faults.sort_by_key(|(at, _)| *at);
+        }
+        let mut apart = StdRng::seed_from_u64(seed ^ 0x1ED6);
+        settings.extend([
+            ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", ["10", "60", "60000"][apart.random_range(0..3)].to_owned()),
+            ("TALLYHOUSE_LEDGER_RETAINED_BYTES_MAX", ["0", "100000", "268435456"][apart.random_range(0..3)].to_owned()),
+        ]);
+        for _ in 0..2 {
+            if apart.random_bool(0.25) {
+                let how = LedgerDamage::ALL[apart.random_range(0..LedgerDamage::ALL.len())];
+                faults.push((moment(&mut apart, sends), Fault::DamageLedger { how }));
+                faults.sort_by_key(|(at, _)| *at);
+            }
         }
         let log_disk_bytes = own_disk.then_some(16 << 20);
         let is_sent_again = random.random_bool(0.25);

@@ -329,7 +329,7 @@ impl Field {
     }
 
     fn note_text(&self, text: &str) {
-        for (part, kind) in [("the log holds", Kind::LogFull), ("the index is full", Kind::IndexFull)] {
+        for (part, kind) in [("the log holds", Kind::LogFull), ("index_ids_max", Kind::IndexFull)] {
             if text.contains(part) {
                 self.tally.add(kind);
             }
@@ -344,9 +344,7 @@ impl Field {
             (202, Some("duplicate"), _) => ReportedVerdict::Duplicate,
             (202, Some("conflict"), _) => ReportedVerdict::Conflict,
             (422, _, Some("VALIDATION_ERROR")) => ReportedVerdict::Rejected(rest_flaw(text)),
-            (503, _, Some("UNAVAILABLE")) if text.contains("whether it is new cannot be told") => {
-                ReportedVerdict::Undecided
-            }
+            (503, _, Some("UNAVAILABLE")) if text.contains("is new cannot be told") => ReportedVerdict::Undecided,
             (503, _, Some("OVERLOADED" | "UNAVAILABLE")) => {
                 self.note_text(text);
                 return None;

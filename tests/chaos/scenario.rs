@@ -54,6 +54,8 @@ pub(crate) async fn live(seed: u64, begins_at: i64, room: &Path, clock: &Path) -
         let log = service.stderr_of_all_runs();
         tally.add_many(Kind::InsertTimeOut, log.matches("the insert took too long").count() as u64);
         tally.add_many(Kind::Settled, log.matches("a segment is settled").count() as u64);
+        tally.add_many(Kind::LedgerRebuilt, log.matches("the id ledger is complete").count() as u64);
+        tally.add_many(Kind::LedgerRepaired, log.matches("the id ledger is repaired").count() as u64);
         tally.add_many(Kind::LostBlock, service.lost_blocks());
         tally.add_many(Kind::DiskRefused, log.matches("the disk of the log is full").count() as u64);
         service.tear_down().await?;
@@ -145,6 +147,7 @@ fn figures(field: &Field, tally: &Tally) -> String {
     let of = |is: fn(&Option<ReportedVerdict>) -> bool| attempts.iter().filter(|attempt| is(&attempt.told)).count();
     let concurrent = concurrent_duplicates(field);
     tally.add_many(Kind::ConcurrentDuplicate, concurrent);
+    tally.add_many(Kind::AnotherTime, told_at_another_time(&attempts, field));
     format!(
         "events {} ids {} accepted {} duplicate {} conflict {} rejected {} undecided {} lost {}",
         attempts.len(),
@@ -156,6 +159,22 @@ fn figures(field: &Field, tally: &Tally) -> String {
         of(|told| *told == Some(ReportedVerdict::Undecided)),
         of(Option::is_none),
     )
+}
+
+/// Conflicts of events whose id had been accepted with another time.
+fn told_at_another_time(attempts: &[crate::oracle::Attempt], field: &Field) -> u64 {
+    let drafts = |attempt: &crate::oracle::Attempt| &field.drafts[attempt.draft];
+    let accepted: std::collections::HashMap<&str, Option<i64>> = attempts
+        .iter()
+        .filter(|attempt| attempt.told == Some(ReportedVerdict::Accepted))
+        .map(|attempt| (drafts(attempt).id.as_str(), drafts(attempt).payload.occurred_at))
+        .collect();
+    let is_other = |attempt: &&crate::oracle::Attempt| {
+        let first = accepted.get(drafts(attempt).id.as_str());
+        attempt.told == Some(ReportedVerdict::Conflict)
+            && first.is_some_and(|at| *at != drafts(attempt).payload.occurred_at)
+    };
+    attempts.iter().filter(is_other).count() as u64
 }
 
 /// Duplicates that were sent by somebody else while the first was still

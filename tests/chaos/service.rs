@@ -94,6 +94,11 @@ impl TestService {
         self.disk.as_ref().map_or_else(|| self.dir.join("data/log"), Disk::seen_from_outside)
     }
 
+    /// The directory of the id ledger.
+    pub(crate) fn ledger_dir(&self) -> PathBuf {
+        self.dir.join("data/ledger")
+    }
+
     fn stderr_path(&self, run: usize) -> PathBuf {
         self.dir.join(format!("service-{run}.log"))
     }

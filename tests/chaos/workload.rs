@@ -197,8 +197,7 @@ impl<'r> Maker<'r> {
         sent
     }
 
-    /// The same id with another payload. The minute stays: an id that has left
-    /// memory is looked up under its minute (see docs/adr/0003).
+    /// The same id with another payload, or at another time: a little later, or days before.
     fn contradiction(&mut self, of: usize) -> usize {
         let mut draft = self.drafts[of].clone();
         draft.flaw = None;
@@ -207,7 +206,10 @@ impl<'r> Maker<'r> {
             0 => payload.campaign_id = "camp_contradicted".to_owned(),
             1 => payload.user_id = "user_contradicted".to_owned(),
             2 => payload.properties = r#"{"contradicted":true}"#.to_owned(),
-            _ => payload.occurred_at = payload.occurred_at.map(|at| at - at % MINUTE + (at + 7) % MINUTE),
+            _ => {
+                let back = [7, 3 * MINUTE, 5 * HOUR, 3 * DAY][self.drafts.len() % 4];
+                payload.occurred_at = payload.occurred_at.map(|at| at - back);
+            }
         }
         self.add(draft)
     }

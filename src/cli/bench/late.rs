@@ -1,5 +1,5 @@
-//! How fast events stream in that occurred long ago: below the floor of the
-//! index, where memory does not know the ids.
+//! How fast events stream in that occurred long ago, and whose ids are in the
+//! id ledger, if they are known.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -9,8 +9,7 @@ use super::ingest::{BATCH, stream};
 use super::report::Report;
 use super::service::BenchService;
 
-/// Ids that the index of this measurement may hold. More are stored, so its
-/// floor lies in the newest events.
+/// Ids that may be in memory in this measurement. More are stored.
 const INDEX_IDS_MAX: u64 = 4_000_000;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Days ago: where nothing is stored, and where there is.
@@ -29,7 +28,7 @@ pub(super) async fn measure(dir: &Path, events: usize, report: &mut Report) -> a
     service.preload(INDEX_IDS_MAX, Duration::ZERO, DAY).await?;
     service.preload(events as u64 * STORED_PERCENT / 100, DAY * STORED_DAYS_AGO, DAY).await?;
     let stored = service.stored_events(events * REPEATED_PERCENT / 100, DAY * STORED_DAYS_AGO).await?;
-    service.restart().await?; // It learns what is stored.
+    service.relearn_ids().await?;
 
     let ends = |days_ago: u32| SystemTime::now() - DAY * days_ago;
     let mut generator = Generator::new(7_000_000);

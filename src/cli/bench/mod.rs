@@ -110,7 +110,7 @@ impl BenchArgs {
             say("filling the tables");
             service.preload(self.preload, Duration::ZERO, PRELOAD_SPAN).await?;
             service.preload_baseline().await?;
-            service.restart().await?; // It learns what is stored.
+            service.relearn_ids().await?;
         }
         self.measure(&service, &mut report).await?;
         drop(service);

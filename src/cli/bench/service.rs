@@ -63,18 +63,22 @@ impl BenchService {
         Ok(Self { service, dir, settings, url, endpoint, baseline })
     }
 
-    /// Ends the service as an operator would, and starts it again: it fills
-    /// its index from what is stored.
-    pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
+    /// Ends the service as an operator would, and starts it again without its
+    /// id ledger: it reads the ids of what is stored, which is waited for.
+    pub(super) async fn relearn_ids(&mut self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.service);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let ended = self.service.wait()?;
         anyhow::ensure!(ended.success(), "the service ended with {ended}");
+        std::fs::remove_dir_all(self.dir.join("ledger"))?;
         let (service, url, clickhouse_url) = start_service(&self.dir, &self.settings).await?;
         self.service = service;
         self.url = url;
         self.endpoint.url.clone_from(&clickhouse_url);
         self.baseline.url = clickhouse_url;
+        while reqwest::get(format!("{}/readyz", self.url)).await?.text().await?.contains("LEDGER_INCOMPLETE") {
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
         Ok(())
     }
 
@@ -183,7 +187,7 @@ impl BenchService {
 
     /// Puts rows into the service's tables without the service, spread over
     /// the time `span` that ended `ago`. They are made by ClickHouse, so it is
-    /// quick. The service knows of them after its next start.
+    /// quick. The service knows of them after [`Self::relearn_ids`].
     pub(super) async fn preload(&self, rows: u64, ago: Duration, span: Duration) -> anyhow::Result<()> {
         let (ago, span) = (ago.as_millis(), span.as_millis());
         for first in (0..rows.div_ceil(PRELOAD_BLOCK)).map(|block| block * PRELOAD_BLOCK) {

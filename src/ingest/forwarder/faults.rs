@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{Event, EventDraft, OrgId, Timestamp};
-use crate::ingest::log::{Frame, LogSettings};
-use crate::ingest::store::{EventKey, EventReading, MinuteSet, PayloadRows};
+use crate::ingest::fingerprint::Fingerprinter;
+use crate::ingest::index::doubles;
+use crate::ingest::log::{Frame, Holders, LogSettings};
+use crate::ingest::store::{DatabaseState, EventKey, EventReading, MinuteSet, PayloadRows};
 use crate::ingest::stored::TouchedHours;
 use crate::ingest::terms::{CurrentTerms, TokenTerms};
 
@@ -147,6 +149,10 @@ impl FaultyStore {
 }
 
 impl EventStore for FaultyStore {
+    fn state(&self) -> BoxFuture<'_, Result<DatabaseState, StoreError>> {
+        unreachable!("the forwarder does not ask")
+    }
+
     fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
         async { Ok(self.inserted.lock().terms.unwrap_or(TERMS)) }.boxed()
     }
@@ -170,10 +176,6 @@ impl EventStore for FaultyStore {
 
     fn insert(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
         self.take(segment, false).boxed()
-    }
-
-    fn minutes<'a>(&'a self, _: &'a MinuteSet) -> BoxFuture<'a, Result<Vec<(Timestamp, u64)>, StoreError>> {
-        async { Ok(Vec::new()) }.boxed()
     }
 
     fn read<'a>(&'a self, _: &'a MinuteSet) -> BoxFuture<'a, Result<EventReading, StoreError>> {
@@ -209,6 +211,7 @@ fn log_in(dir: &Path, terms: &Arc<CurrentTerms>) -> Arc<Log> {
         segment_bytes_max: 2 << 20,
         segment_linger: Duration::from_millis(1),
         inserts_in_flight_max: INSERTS_IN_FLIGHT,
+        holders: Holders::NONE,
     };
     Arc::new(Log::open(settings, Arc::default(), Arc::clone(terms)).unwrap())
 }
@@ -244,17 +247,10 @@ impl Bench {
             backoff_max: Duration::from_secs(5),
         };
         let database: Arc<dyn EventStore> = Arc::<FaultyStore>::clone(&store);
-        let index = Arc::new(Index::new(1_000));
-        let forwarder = Forwarder::new(
-            settings,
-            Arc::clone(&log),
-            index,
-            database,
-            Arc::default(),
-            Arc::default(),
-            terms,
-            Fingerprinter::random(),
-        );
+        let index = doubles::index(1_000);
+        let lost_ids = LostIds::new(index, Arc::clone(&log), Arc::clone(&database), Fingerprinter::random());
+        let forwarder =
+            Forwarder::new(settings, Arc::clone(&log), lost_ids, database, Arc::default(), Arc::default(), terms);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Self { log, forwarder, store, tasks, stop, batches: Vec::new(), _dir: dir }
     }

@@ -168,6 +168,7 @@ mod tests {
             segment_bytes_max: 1,
             segment_linger: Duration::ZERO,
             inserts_in_flight_max: 1,
+            holders: super::super::Holders::NONE,
         };
         let capacity = Capacity::new(settings, Arc::default());
         (dir, capacity)

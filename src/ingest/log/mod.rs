@@ -12,6 +12,7 @@ mod frame;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod holders;
 mod kept;
 #[cfg(test)]
 mod model;
@@ -19,6 +20,7 @@ mod recovery;
 mod salvage;
 mod segment;
 mod spare;
+mod tag;
 mod tokenless;
 mod writer;
 
@@ -31,12 +33,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 pub use frame::{Frame, FrameError};
 pub use frames::SegmentFrames;
+pub use holders::Holders;
 pub use kept::Kept;
 pub use salvage::Salvage;
-pub use segment::{Ordinal, Segment, SegmentState, Segments};
+pub use segment::{ClosedSegment, Ordinal, Segment, SegmentState, Segments};
+pub use tag::{SegmentTag, SegmentTags};
 
 use super::clock::ArrivalClock;
 use super::terms::CurrentTerms;
@@ -67,6 +72,8 @@ pub struct LogSettings {
     pub segment_linger: Duration,
     /// How many segments the forwarder inserts at a time.
     pub inserts_in_flight_max: usize,
+    /// Who needs the files of segments that are in ClickHouse. Each calls [`Log::release`].
+    pub holders: Holders,
 }
 
 /// Why rows were not taken into the log. They are not in it, and will not be
@@ -170,7 +177,7 @@ impl Log {
         kept.make_room(0);
         let next_ordinal = recovered.len() as Ordinal;
         for segment in recovered {
-            segments.put(segment);
+            segments.put(Segment { held_by: settings.holders, ..segment });
         }
         let (commands, received) = mpsc::channel();
         let spares = Spares::start(settings.dir.clone()).map_err(failed)?;
@@ -252,21 +259,57 @@ impl Log {
         Ok(self.segments.find(segment.ordinal))
     }
 
-    /// A segment is in ClickHouse: its file goes. (A damaged one is kept beside.)
+    /// A segment is in ClickHouse. Its file goes, or is kept until its holders have released it. Blocks on the disk.
     pub fn stored(&self, segment: &Segment) {
+        let kept_as = segment::segment_path(&self.settings.dir, segment.id, SegmentState::Stored);
+        // Were the new name lost in a power failure, the segment would be settled once more, which
+        // changes nothing.
+        let kept_as = match std::fs::rename(&segment.path, &kept_as) {
+            Ok(()) => kept_as,
+            Err(error) => {
+                tracing::warn!(%error, segment = %segment.id, "a stored segment keeps its old name");
+                segment.path.clone()
+            }
+        };
+        if self.segments.store(segment.ordinal, kept_as.clone()) {
+            self.remove(&Segment { path: kept_as, ..segment.clone() });
+        } else {
+            self.forget_distrust(segment.id);
+        }
+        self.command(Command::Look);
+    }
+
+    /// A holder does not need these segments any more: the files of those that are stored, and that nobody else
+    /// needs, go. Blocks on the disk.
+    pub fn release(&self, segments: impl IntoIterator<Item = Ordinal>, holder: Holders) {
+        let free = segments.into_iter().filter_map(|ordinal| self.segments.release(ordinal, holder));
+        free.for_each(|segment| self.remove(&segment));
+    }
+
+    /// The file of a segment that nobody needs goes. (A damaged one is kept beside.)
+    fn remove(&self, segment: &Segment) {
         let gone = match &segment.salvage {
             None => std::fs::remove_file(&segment.path),
             Some(_) => self.kept.keep_damaged(segment.id, &segment.path),
         };
         if let Err(error) = gone {
-            // It will be inserted again at the next start, under the same
-            // token, which changes nothing.
+            // The next start finds it stored.
             tracing::warn!(%error, segment = %segment.id, "a stored segment could not be deleted");
         }
-        // After the segment: without it, its token might be relied on again.
-        tokenless::forget(&self.settings.dir, segment.id);
-        self.segments.remove(segment.ordinal);
-        self.command(Command::Look);
+        self.forget_distrust(segment.id);
+    }
+
+    /// The segment's file has gone, or has the name of a stored one. That must be durable before its token's note
+    /// goes: without the note, the token might be relied on again.
+    fn forget_distrust(&self, segment: Uuid) {
+        let is_noted = tokenless::is_noted(&self.settings.dir, segment);
+        match is_noted
+            .and_then(|is_noted| if is_noted { sync_dir(&self.settings.dir).map(|()| true) } else { Ok(false) })
+        {
+            Ok(true) => tokenless::forget(&self.settings.dir, segment),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, %segment, "a note beside the log could not be deleted"),
+        }
     }
 
     /// Notes durably that a segment's token must not be relied on any more: its events are about to be inserted

@@ -96,6 +96,7 @@ fn open_log(dir: &Path) -> Log {
         segment_bytes_max: 1 << 20,
         segment_linger: Duration::from_secs(3_600),
         inserts_in_flight_max: 2,
+        holders: Holders::NONE,
     };
     Log::open(settings, Arc::default(), Arc::default()).unwrap()
 }

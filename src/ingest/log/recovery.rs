@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::frame::FrameError;
 use super::frames::open_whole;
+use super::holders::Holders;
 use super::kept::KeptFiles;
 use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
@@ -55,7 +56,7 @@ impl SegmentFile {
     fn parse(path: PathBuf) -> Option<Self> {
         let id = Uuid::parse_str(path.file_stem()?.to_str()?).ok()?;
         let extension = path.extension()?;
-        let state = [SegmentState::Open, SegmentState::Sealed, SegmentState::Parked]
+        let state = [SegmentState::Open, SegmentState::Sealed, SegmentState::Parked, SegmentState::Stored]
             .into_iter()
             .find(|state| extension == state.extension())?;
         Some(Self { id, state, path })
@@ -111,21 +112,27 @@ impl SegmentFile {
         terms: TokenTerms,
         damage: &FrameError,
     ) -> io::Result<Option<Segment>> {
-        let Some(salvage) = Salvage::of_file(&self.path, self.id)? else {
+        let content_bytes = self.path.metadata()?.len();
+        let found = Salvage::of_file(&self.path, self.id)?;
+        // Who still needs a stored one must see the damage, also where nothing is good.
+        let nothing_good = || (self.state == SegmentState::Stored).then(|| Salvage::nothing(content_bytes));
+        let Some(salvage) = found.or_else(nothing_good) else {
             tracing::error!(segment = %self.id, %damage, "a segment is damaged, and nothing in it can be stored");
             kept.keep_damaged(self.id, &self.path)?;
             return Ok(None);
         };
         let error = tell_salvage(self.id, &salvage);
+        // ClickHouse has a stored one. Who still needs it sees the damage.
+        let state = if self.state == SegmentState::Stored { self.state } else { SegmentState::Sealed };
         let content = Content {
             id: Some(self.id),
             rows: salvage.rows,
-            good_bytes: self.path.metadata()?.len(),
+            good_bytes: content_bytes,
             opened_at_micros: salvage.opened_at_micros,
             terms,
             damage: None,
         };
-        let segment = self.segment(dir, ordinal, content, SegmentState::Sealed)?;
+        let segment = self.segment(dir, ordinal, content, state)?;
         Ok(Some(Segment { salvage: Some(Arc::new(salvage)), last_error: Some(error), ..segment }))
     }
 
@@ -140,11 +147,13 @@ impl SegmentFile {
             ordinal,
             state,
             rows: content.rows,
+            rows_written: content.rows,
             bytes: content.good_bytes,
             opened_at_micros: content.opened_at_micros,
             opened: Instant::now(),
             terms: content.terms,
             salvage: None,
+            held_by: Holders::NONE,
             last_error: None,
             calls: Calls::default(),
             path,

@@ -33,6 +33,11 @@ pub struct Salvage {
 }
 
 impl Salvage {
+    /// Of a file of so many bytes in which nothing is good.
+    pub(super) fn nothing(lost_bytes: u64) -> Self {
+        Self { frames: Vec::new(), rows: 0, lost_bytes, columns: row::COLUMNS.to_owned(), opened_at_micros: 0 }
+    }
+
     /// Searches a segment's file; none when nothing in it can be stored. Without a good header the rows must
     /// be of this version's columns. The file is read into memory.
     pub(super) fn of_file(path: &Path, id: Uuid) -> io::Result<Option<Self>> {

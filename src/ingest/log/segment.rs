@@ -1,6 +1,6 @@
 //! Which segments there are, and where each is on its way to ClickHouse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,11 +9,22 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::holders::Holders;
 use super::salvage::Salvage;
 use crate::domain::Timestamp;
-use crate::ingest::index::{SegmentTag, SegmentTags};
 use crate::ingest::terms::TokenTerms;
 use crate::trace::Calls;
+
+/// A segment that takes no more events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedSegment {
+    /// Its id.
+    pub id: Uuid,
+    /// Events that were written to it.
+    pub rows: u64,
+    /// All of them are good.
+    pub is_whole: bool,
+}
 
 /// A segment's place among those this process knows, from 0.
 pub type Ordinal = u64;
@@ -30,6 +41,8 @@ pub enum SegmentState {
     /// Refused by ClickHouse for a reason that waiting does not mend. It is
     /// kept until it is retried by command.
     Parked,
+    /// In ClickHouse. Its file is kept for others who need it.
+    Stored,
 }
 
 impl SegmentState {
@@ -39,6 +52,7 @@ impl SegmentState {
             Self::Open => "open",
             Self::Sealed | Self::Inserting => "sealed",
             Self::Parked => "parked",
+            Self::Stored => "stored",
         }
     }
 }
@@ -54,6 +68,8 @@ pub struct Segment {
     pub state: SegmentState,
     /// Events in it.
     pub rows: u64,
+    /// Events that were written to it in this run; more than `rows` when it has been damaged since.
+    pub rows_written: u64,
     /// Its size on disk, in bytes.
     pub bytes: u64,
     /// When its first event arrived in the order of arrival, in microseconds since 1970.
@@ -65,6 +81,8 @@ pub struct Segment {
     /// What is good in its file, when that is damaged: it is stored without its token then, by looking up
     /// what is missing.
     pub salvage: Option<Arc<Salvage>>,
+    /// Who needs its file once it is stored.
+    pub held_by: Holders,
     /// What ClickHouse last said against it.
     pub last_error: Option<String>,
     /// The calls that its events came with, as far as they are sampled. Not kept
@@ -79,17 +97,30 @@ pub(super) fn segment_path(dir: &Path, id: Uuid, state: SegmentState) -> PathBuf
     dir.join(format!("{id}.{}", state.extension()))
 }
 
-/// All segments that are not in ClickHouse yet. Shared by the writer, which
-/// adds them, and the forwarder, which takes them away.
+/// All segments that are not in ClickHouse yet, and apart from them those that are and whose files others need.
+/// Shared by the writer, which adds them, the forwarder, which stores them, and those who hold them.
 pub struct Segments {
     by_ordinal: Mutex<BTreeMap<Ordinal, Segment>>,
+    /// Those that are in ClickHouse and are held by somebody.
+    retained: Mutex<BTreeMap<Ordinal, Segment>>,
     /// Rises with every change.
     changes: watch::Sender<u64>,
 }
 
 impl Default for Segments {
     fn default() -> Self {
-        Self { by_ordinal: Mutex::default(), changes: watch::Sender::new(0) }
+        Self { by_ordinal: Mutex::default(), retained: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Segment {
+    /// Itself, when it takes no more events.
+    pub fn closed(&self) -> Option<ClosedSegment> {
+        (self.state != SegmentState::Open).then_some(ClosedSegment {
+            id: self.id,
+            rows: self.rows_written,
+            is_whole: self.salvage.is_none(),
+        })
     }
 }
 
@@ -104,7 +135,8 @@ impl Segments {
     }
 
     pub(super) fn put(&self, segment: Segment) {
-        self.by_ordinal.lock().insert(segment.ordinal, segment);
+        let segments = if segment.state == SegmentState::Stored { &self.retained } else { &self.by_ordinal };
+        segments.lock().insert(segment.ordinal, segment);
         self.changed();
     }
 
@@ -115,9 +147,59 @@ impl Segments {
         self.changed();
     }
 
-    pub(super) fn remove(&self, ordinal: Ordinal) {
-        self.by_ordinal.lock().remove(&ordinal);
+    /// A segment is in ClickHouse. Returns whether nobody else needs it, so that it has been
+    /// forgotten; else it is kept, under this path.
+    pub(super) fn store(&self, ordinal: Ordinal, kept_as: PathBuf) -> bool {
+        // Both at once: whoever releases it meanwhile finds it in the one or in the other.
+        let (mut segments, mut retained) = (self.by_ordinal.lock(), self.retained.lock());
+        let is_free = segments.remove(&ordinal).is_none_or(|segment| {
+            if segment.held_by == Holders::NONE {
+                return true;
+            }
+            retained.insert(ordinal, Segment { state: SegmentState::Stored, path: kept_as, ..segment });
+            false
+        });
+        drop((segments, retained));
         self.changed();
+        is_free
+    }
+
+    /// A holder does not need a segment any more. Returns it when its file may go.
+    pub(super) fn release(&self, ordinal: Ordinal, holder: Holders) -> Option<Segment> {
+        let (mut segments, mut retained) = (self.by_ordinal.lock(), self.retained.lock());
+        if let Some(segment) = segments.get_mut(&ordinal) {
+            segment.held_by = segment.held_by.without(holder);
+        }
+        let segment = retained.get_mut(&ordinal)?;
+        segment.held_by = segment.held_by.without(holder);
+        if segment.held_by == Holders::NONE { retained.remove(&ordinal) } else { None }
+    }
+
+    /// A copy of those that are in ClickHouse and whose files somebody needs, oldest first.
+    pub fn retained(&self) -> Vec<Segment> {
+        self.retained.lock().values().cloned().collect()
+    }
+
+    /// Whether one of those is damaged.
+    pub fn retain_damaged(&self) -> bool {
+        self.retained.lock().values().any(|segment| segment.salvage.is_some())
+    }
+
+    /// Bytes of those on disk.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retained.lock().values().map(|segment| segment.bytes).sum()
+    }
+
+    /// The ids of all segments that have a file.
+    pub fn ids(&self) -> HashSet<Uuid> {
+        let (segments, retained) = (self.by_ordinal.lock(), self.retained.lock());
+        segments.values().chain(retained.values()).map(|segment| segment.id).collect()
+    }
+
+    /// The segment with this ordinal, stored or not, while it has a file.
+    pub fn find_any(&self, ordinal: Ordinal) -> Option<Segment> {
+        let (segments, retained) = (self.by_ordinal.lock(), self.retained.lock());
+        segments.get(&ordinal).or_else(|| retained.get(&ordinal)).cloned()
     }
 
     /// Takes the oldest segment that waits for its turn.
@@ -149,7 +231,7 @@ impl Segments {
         self.by_ordinal.lock().values().filter(|segment| segment.state == SegmentState::Parked).count()
     }
 
-    /// Bytes on disk.
+    /// Bytes on disk of those that are not in ClickHouse.
     pub fn bytes(&self) -> u64 {
         self.by_ordinal.lock().values().map(|segment| segment.bytes).sum()
     }
@@ -157,11 +239,6 @@ impl Segments {
     /// Events that are not in ClickHouse.
     pub fn rows(&self) -> u64 {
         self.by_ordinal.lock().values().map(|segment| segment.rows).sum()
-    }
-
-    /// The tags of all segments.
-    pub fn tags(&self) -> SegmentTags {
-        self.by_ordinal.lock().keys().map(|ordinal| SegmentTag::of(*ordinal)).collect()
     }
 
     /// Everything acknowledged at or before this moment is in ClickHouse.

@@ -244,6 +244,7 @@ impl Writer {
                 }
                 self.segments.update(ordinal, |segment| {
                     segment.rows = rows;
+                    segment.rows_written = rows;
                     segment.bytes = bytes;
                     calls.into_iter().for_each(|call| segment.calls.add(call.span));
                 });
@@ -301,11 +302,13 @@ impl Writer {
             ordinal,
             state: SegmentState::Open,
             rows: 0,
+            rows_written: 0,
             bytes: 0,
             opened_at_micros,
             opened: Instant::now(),
             terms,
             salvage: None,
+            held_by: self.settings.holders,
             last_error: None,
             calls: Calls::default(),
             path,

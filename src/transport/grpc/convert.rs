@@ -284,7 +284,8 @@ pub(super) fn stored_event(stored: StoredEvent) -> proto::StoredEvent {
 pub(super) fn segment(segment: Segment) -> proto::Segment {
     let state = match segment.state {
         SegmentState::Open => proto::SegmentState::Open,
-        SegmentState::Sealed | SegmentState::Inserting => proto::SegmentState::Sealed,
+        // What is stored is not listed.
+        SegmentState::Sealed | SegmentState::Inserting | SegmentState::Stored => proto::SegmentState::Sealed,
         SegmentState::Parked => proto::SegmentState::Parked,
     };
     proto::Segment {

@@ -99,7 +99,7 @@ pub(super) async fn take(
         Some(Verdict::Conflict) => "conflict",
         Some(Verdict::Rejected(rejection)) => return Err(Error::invalid(EventBody::faults(rejection.errors)).into()),
         Some(Verdict::Undecided) => {
-            let message = "the event is old, and whether it is new cannot be told just now";
+            let message = "whether the event is new cannot be told just now";
             return Err(Error::unavailable(message, RETRY_AFTER).into());
         }
         None => return Err(Error::internal().into()),

@@ -8,7 +8,9 @@
 //! closely, which is what a table that is meant to be as full as memory allows
 //! needs most. General hash tables double, and idle half empty.
 
-use super::fingerprint::PayloadFingerprint;
+use super::minute::Minute;
+use crate::ingest::fingerprint::PayloadFingerprint;
+use crate::ingest::log::SegmentTag;
 
 /// The least number of cells.
 const CELLS_MIN: usize = 64;
@@ -24,11 +26,33 @@ pub(super) struct Entry {
     pub(super) words: [u32; 3],
     /// The payload's fingerprint.
     pub(super) payload: PayloadFingerprint,
-    /// The minute and the segment tag; see the index. Never 0, which marks an empty cell.
-    pub(super) mark: u32,
+    /// The minute of its event, and its segment's tag. Never 0, which marks an empty cell.
+    minute_and_tag: u32,
 }
 
-const EMPTY: Entry = Entry { words: [0; 3], payload: 0, mark: 0 };
+impl Entry {
+    /// Of an event of this minute, in this segment.
+    pub(super) fn new(words: [u32; 3], payload: PayloadFingerprint, minute: Minute, segment: SegmentTag) -> Self {
+        Self { words, payload, minute_and_tag: minute.bits() << SegmentTag::BITS | u32::from(segment.bits()) }
+    }
+
+    /// The minute of its event.
+    pub(super) const fn minute(&self) -> Minute {
+        Minute::of_bits(self.minute_and_tag >> SegmentTag::BITS)
+    }
+
+    /// The tag of the segment it is in.
+    #[allow(clippy::cast_possible_truncation, reason = "cut out on purpose")]
+    pub(super) const fn segment(&self) -> SegmentTag {
+        SegmentTag::of_bits(self.minute_and_tag as u8)
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.minute_and_tag == 0
+    }
+}
+
+const EMPTY: Entry = Entry { words: [0; 3], payload: 0, minute_and_tag: 0 };
 
 /// The set.
 #[derive(Default)]
@@ -58,26 +82,26 @@ impl Table {
     /// What is remembered of an id.
     pub(super) fn get(&self, words: [u32; 3]) -> Option<&Entry> {
         let entry = self.cells.get(self.position(words))?;
-        (entry.mark != 0 && entry.words == words).then_some(entry)
+        (!entry.is_empty() && entry.words == words).then_some(entry)
     }
 
-    /// The mark where an id belongs: to have the place in the processor's cache
+    /// Reads the place where an id belongs: to have it in the processor's cache
     /// when the id is asked for in a moment.
-    pub(super) fn home_mark(&self, words: [u32; 3]) -> u32 {
-        self.cells.get(self.home(words)).map_or(0, |entry| entry.mark)
+    pub(super) fn touch_home(&self, words: [u32; 3]) {
+        std::hint::black_box(self.cells.get(self.home(words)).map_or(0, |entry| entry.minute_and_tag));
     }
 
     /// Remembers an id, and says whether it was new. One that is there already
     /// stays as it is.
     pub(super) fn insert(&mut self, entry: Entry) -> bool {
-        debug_assert_ne!(entry.mark, 0);
+        debug_assert!(!entry.is_empty());
         if (self.len + 1) * 10 > self.homes * TENTHS_FULL_MAX {
             self.spread(self.homes + self.homes / GROWTH);
         }
         loop {
             let at = self.position(entry.words);
             match self.cells.get(at) {
-                Some(found) if found.mark != 0 && found.words == entry.words => return false,
+                Some(found) if !found.is_empty() && found.words == entry.words => return false,
                 _ => {}
             }
             if let Some(gap) = self.gap_from(at) {
@@ -91,20 +115,20 @@ impl Table {
         }
     }
 
-    /// Every id, in no promised order.
+    /// Every id, in ascending order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.cells.iter().filter(|entry| entry.mark != 0)
+        self.cells.iter().filter(|entry| !entry.is_empty())
     }
 
-    /// Keeps the ids that `keep` says yes to, which may change their marks. The
-    /// room of the others is kept for ids to come, unless most have gone.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
+    /// Keeps the ids that `keep` says yes to. The room of the others is kept for
+    /// ids to come, unless most have gone.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
         let (mut len, mut free) = (0, 0);
         for at in 0..self.cells.len() {
-            if self.cells[at].mark == 0 {
+            if self.cells[at].is_empty() {
                 continue;
             }
-            if !keep(&mut self.cells[at]) {
+            if !keep(&self.cells[at]) {
                 self.cells[at] = EMPTY;
                 continue;
             }
@@ -126,7 +150,7 @@ impl Table {
     fn position(&self, words: [u32; 3]) -> usize {
         let mut at = self.home(words);
         while let Some(entry) = self.cells.get(at) {
-            if entry.mark == 0 || entry.words >= words {
+            if entry.is_empty() || entry.words >= words {
                 break;
             }
             at += 1;
@@ -141,7 +165,7 @@ impl Table {
     }
 
     fn gap_from(&self, at: usize) -> Option<usize> {
-        self.cells.get(at..)?.iter().position(|entry| entry.mark == 0).map(|offset| at + offset)
+        self.cells.get(at..)?.iter().position(|entry| entry.is_empty()).map(|offset| at + offset)
     }
 
     /// Lays all entries out anew over at least so many homes.
@@ -153,7 +177,7 @@ impl Table {
         let spare = CELLS_MIN + self.homes / 64;
         self.cells = vec![EMPTY; self.homes + spare];
         let mut free = 0;
-        for entry in old.into_iter().filter(|entry| entry.mark != 0) {
+        for entry in old.into_iter().filter(|entry| !entry.is_empty()) {
             let at = self.home(entry.words).max(free);
             if at >= self.cells.len() {
                 self.cells.push(entry);
@@ -173,14 +197,15 @@ mod tests {
 
     use super::*;
 
+    fn minute(n: u32) -> Minute {
+        Minute::of_bits(n)
+    }
+
     /// Entries crowd on few homes, so that runs grow long and reach the end.
     fn entry() -> impl Strategy<Value = Entry> {
         let first = prop_oneof![Just(0), Just(u32::MAX), 0..64_u32, any::<u32>()];
-        (first, 0..4_u32, 0..4_u32, any::<u32>(), 1..8_u32).prop_map(|(a, b, c, payload, mark)| Entry {
-            words: [a, b, c],
-            payload,
-            mark,
-        })
+        (first, 0..4_u32, 0..4_u32, any::<u32>(), 1..8_u32)
+            .prop_map(|(a, b, c, payload, n)| Entry::new([a, b, c], payload, minute(n), SegmentTag::of(0)))
     }
 
     proptest! {
@@ -201,13 +226,24 @@ mod tests {
                 }
                 for _ in 0..2 {
                     prop_assert_eq!(table.len(), model.len());
-                    prop_assert_eq!(table.iter().count(), model.len());
+                    prop_assert!(table.iter().eq(model.values()), "in ascending order");
                     for entry in entries.iter().chain(&strangers) {
                         prop_assert_eq!(table.get(entry.words), model.get(&entry.words), "pass {}", pass);
                     }
-                    table.retain(|entry| entry.mark != dropped + pass);
-                    model.retain(|_, entry| entry.mark != dropped + pass);
+                    table.retain(|entry| entry.minute() != minute(dropped + pass));
+                    model.retain(|_, entry| entry.minute() != minute(dropped + pass));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_keeps_minute_and_segment() {
+        for bits in [1, 2, u32::MAX] {
+            for ordinal in 0..130 {
+                let entry = Entry::new([0; 3], 0, minute(bits), SegmentTag::of(ordinal));
+                assert_eq!((entry.minute(), entry.segment()), (minute(bits), SegmentTag::of(ordinal)));
+                assert!(!entry.is_empty());
             }
         }
     }
@@ -217,7 +253,7 @@ mod tests {
         let mut table = Table::default();
         for i in 0..100_000_u32 {
             let words = [i.wrapping_mul(2_654_435_761), i, 0];
-            table.insert(Entry { words, payload: 0, mark: 1 });
+            table.insert(Entry::new(words, 0, minute(1), SegmentTag::of(0)));
             if i >= 10_000 {
                 assert!(table.bytes() <= table.len() * 26, "{} bytes for {} ids", table.bytes(), table.len());
             }
