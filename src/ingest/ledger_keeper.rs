@@ -45,7 +45,7 @@ pub struct LedgerKeeperSettings {
     pub retention_days: u32,
 }
 
-/// See the module.
+/// Writes recent ids to the ledger, merges and expires its runs, and rebuilds it if necessary. One per service.
 pub struct LedgerKeeper {
     settings: LedgerKeeperSettings,
     index: Arc<Index>,

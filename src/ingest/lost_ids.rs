@@ -30,7 +30,7 @@ const SETTLED_LOOKS_MAX: u32 = 250;
 /// How often a segment's file is looked for: it may get another name meanwhile.
 const ATTEMPTS: u32 = 3;
 
-/// See the module.
+/// Finds and releases the ids of a damaged segment's lost events.
 pub struct LostIds {
     index: Arc<Index>,
     log: Arc<Log>,

@@ -18,7 +18,7 @@ use super::run::KeyCheck;
 const MAGIC: u64 = u64::from_le_bytes(*b"tallynot");
 const SUFFIX: &str = ".ids";
 
-/// See the module.
+/// The recorded ids of one segment, until its events are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentNote {
     /// The segment.

@@ -127,7 +127,7 @@ struct Settled {
     has_untimed: bool,
 }
 
-/// The index. See the module.
+/// The deduplication index, shared by all batches. Its memory is bounded by `index_ids_max`.
 pub struct Index {
     shards: Box<[Mutex<Shard>]>,
     /// Held for reading while ids become recent, and for writing while they are sealed, so that a
