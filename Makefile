@@ -1,16 +1,30 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test test-sdk attack demo samples bench chaos fuzz lint check-deploy
+.PHONY: run test test-sdk test-dashboard dashboard screenshots attack demo samples bench chaos fuzz lint check-deploy
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
+	@scripts/build-dashboard --if-possible
 	cargo run --release -- dev
+
+dashboard: ## Build the dashboard, which the service serves at /
+	scripts/build-dashboard
 
 test: ## Run every test
 	cargo test --workspace
 	scripts/test-sdk
+	scripts/test-dashboard
+	scripts/test-quickstarts
 
 test-sdk: ## Run the tests of the TypeScript SDK alone
 	scripts/test-sdk
+
+test-dashboard: ## Run the tests of the dashboard and of the quickstarts alone
+	scripts/test-dashboard
+	scripts/test-quickstarts
+
+screenshots: ## Make the pictures in docs/screenshots
+	scripts/build-dashboard
+	cd dashboard && npm run screenshots
 
 attack: ## Attack a running service as the threat model in docs/security.md describes
 	scripts/attack

@@ -439,6 +439,10 @@ settings! {
     /// Origins of web pages that can call the service, such as `https://app.example`, separated by
     /// commas (in a file also as a list). `*`: any origin. Empty: only pages of the service itself.
     cors_origins, "TALLYHOUSE_CORS_ORIGINS": Origins = Origins::default();
+    /// The directory of the dashboard that is served at `/`, made by `scripts/build-dashboard` and
+    /// read at start. Empty: `dashboard` beside the binary, or `dashboard/out` in the checkout that
+    /// the binary was built in, if it exists. `none`: no dashboard.
+    dashboard_dir, "TALLYHOUSE_DASHBOARD_DIR": String = String::new();
     /// Which calls are logged: "all", "errors" or "none".
     request_log, "TALLYHOUSE_REQUEST_LOG": RequestLog = RequestLog::All;
     /// Most log lines of successful calls per second; further ones are counted in one line. Failed

@@ -50,9 +50,9 @@ use crate::limits::{LimitSettings, RateLimits};
 use crate::private_files;
 use crate::query::{CacheSettings, Queries};
 use crate::retention::{Retention, RetentionSettings};
-use crate::sql_gateway;
+use crate::sql_gateway::Gateway;
 use crate::telemetry::{Metrics, OutcomeLog};
-use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls};
+use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls, Website};
 use ticketing::Ticketing;
 pub use ticketing::check_has_administrators;
 
@@ -165,10 +165,12 @@ pub async fn run(
     let ticketing_socket = ticketing_socket.transpose()?;
     let clock = Arc::new(ArrivalClock::new(config.clock_bounds()));
     let callers = Callers::open(&config, &clock).await.map_err(|error| ServerError::Refused(error.to_string()))?;
+    let website = Website::open(&config.dashboard_dir).map_err(|error| ServerError::Refused(error.to_string()))?;
     let tls = Tls::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     let mut parts = Parts::new(&config, &endpoint, &reader, clock).await?;
+    parts.website = website.map(Arc::new);
     parts.engine_sandbox = sql.as_ref().and_then(|sql| sql.engine_sandbox);
     let ticketing = Ticketing::open(&config, &parts.clock).await?;
     let recovery = recovery::recover(&config, &endpoint, &parts);
@@ -190,8 +192,11 @@ pub async fn run(
     callers.keep_keys_fresh(&tasks, &stop);
     keep_certificate_fresh(&tasks, &stop, tls.as_ref());
     if let Some(sql) = sql {
-        let started = sql_gateway::start(&config, sql.listener, &endpoint, &tasks, &shutdown);
-        started.map_err(|error| ServerError::Part(format!("the port for SQL cannot be opened: {error}")))?;
+        let gateway = Gateway::open(&config, &endpoint, &tasks);
+        let gateway =
+            gateway.map_err(|error| ServerError::Part(format!("the port for SQL cannot be opened: {error}")))?;
+        gateway.serve(sql.listener, &shutdown);
+        parts.sql = Some(gateway);
     }
 
     let (address, shutdown_wait) = (config.listen, config.shutdown_wait());
@@ -246,6 +251,8 @@ struct Parts {
     /// See [`SqlPort::engine_sandbox`].
     engine_sandbox: Option<SandboxStatus>,
     limiter: Arc<QueryLimiter>,
+    sql: Option<Gateway>,
+    website: Option<Arc<Website>>,
 }
 
 impl Parts {
@@ -281,6 +288,8 @@ impl Parts {
             clock,
             engine_sandbox: None,
             limiter,
+            sql: None,
+            website: None,
         })
     }
 
@@ -408,6 +417,8 @@ impl Parts {
             metrics,
             clickhouse_up,
             engine_sandbox: self.engine_sandbox,
+            sql: self.sql,
+            website: self.website,
         }))
     }
 }

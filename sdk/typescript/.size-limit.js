@@ -24,6 +24,7 @@ export default [
     limit: "45 kB",
     gzip: true,
   },
+  { name: "SQL", path: "packages/analytics-sdk/dist/sql.js", limit: "2 kB", gzip: true },
   {
     name: "React: provider, hooks and table, without React and the core",
     path: "packages/analytics-react/dist/index.js",

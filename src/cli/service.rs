@@ -178,6 +178,7 @@ fn welcome(scheme: &str, addresses: Addresses, url: &str, ticketing_token: Optio
     println!(
         "Tallyhouse is ready.\n\n  \
          gRPC, grpc-web, REST   {scheme}://{address}\n  \
+         in a browser           {scheme}://{address}/\n  \
          routes                 {scheme}://{address}/docs\n  \
          {ticketing}{ticketing_port}\
          ClickHouse, for SQL    {url}  (user analyst, read-only; {url}/play?user=analyst)\n\n\

@@ -4,6 +4,10 @@ use axum::http::StatusCode;
 
 use super::statement::Refusal;
 
+/// ClickHouse's numbers of errors that mean more than that a statement is wrong.
+pub(super) const TOO_MANY_QUERIES: u32 = 202;
+pub(super) const AUTHENTICATION_FAILED: u32 = 516;
+
 /// An error for the analyst.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Code: {code}. DB::Exception: {message}. ({name})\n")]
@@ -33,7 +37,7 @@ impl GatewayError {
 
     pub(super) fn authentication() -> Self {
         let message = "Authentication failed: user or password is wrong. `tallyhouse analyst [ORG]` prints them";
-        Self::new(StatusCode::FORBIDDEN, 516, "AUTHENTICATION_FAILED", message)
+        Self::new(StatusCode::FORBIDDEN, AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", message)
     }
 
     pub(super) fn request(message: impl Into<String>) -> Self {
@@ -45,7 +49,7 @@ impl GatewayError {
     }
 
     pub(super) fn busy(message: &str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, 202, "TOO_MANY_SIMULTANEOUS_QUERIES", message)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message)
     }
 
     pub(super) fn too_long() -> Self {

@@ -12,6 +12,8 @@
 //!    ends it when its caller disconnects (`forward`),
 //! 6. returns the answer without ClickHouse's information on rows read and on the server (`response`).
 //!
+//! Pages of the service itself use it through the main port (`own_page`).
+//!
 //! It is one of two barriers. The other is ClickHouse itself: see [`crate::clickhouse::analysts`].
 
 mod credentials;
@@ -19,6 +21,7 @@ mod error;
 mod forward;
 mod listener;
 mod origin;
+mod own_page;
 mod queue;
 mod request;
 mod response;
@@ -60,25 +63,33 @@ pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Str
     })
 }
 
-/// Serves analysts until `stop`, on behalf of the ClickHouse at this endpoint.
-///
-/// # Errors
-/// When the secret of analysts can be neither read nor made.
-pub fn start(
-    config: &Config,
-    listener: TcpListener,
-    endpoint: &Endpoint,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> std::io::Result<()> {
-    let key = AnalystKey::open(config)?;
-    let service = Arc::new(service::Service {
-        hosts: origin::OwnHosts::new(&config.allowed_hosts),
-        logins: credentials::AnalystLogins::new(config, &key),
-        queue: queue::Queue::new(config),
-        bounds: settings::SettingLimits::new(config),
-        forwarder: forward::StatementRunner::new(config, endpoint.clone(), tasks.clone())?,
-    });
-    tasks.spawn(listener::serve(listener, service, tasks.clone(), stop.clone()));
-    Ok(())
+/// Analysts' statements, whichever port they come through.
+#[derive(Clone)]
+pub struct Gateway {
+    service: Arc<service::Service>,
+    tasks: TaskTracker,
+}
+
+impl Gateway {
+    /// Runs statements on behalf of the ClickHouse at this endpoint.
+    ///
+    /// # Errors
+    /// When the secret of analysts can be neither read nor made.
+    pub fn open(config: &Config, endpoint: &Endpoint, tasks: &TaskTracker) -> std::io::Result<Self> {
+        let key = AnalystKey::open(config)?;
+        let service = Arc::new(service::Service {
+            hosts: origin::OwnHosts::new(&config.allowed_hosts),
+            logins: credentials::AnalystLogins::new(config, &key),
+            queue: queue::Queue::new(config),
+            bounds: settings::SettingLimits::new(config),
+            forwarder: forward::StatementRunner::new(config, endpoint.clone(), tasks.clone())?,
+        });
+        Ok(Self { service, tasks: tasks.clone() })
+    }
+
+    /// Serves analysts on a port of their own until `stop`.
+    pub fn serve(&self, listener: TcpListener, stop: &CancellationToken) {
+        let service = Arc::clone(&self.service);
+        self.tasks.spawn(listener::serve(listener, service, self.tasks.clone(), stop.clone()));
+    }
 }

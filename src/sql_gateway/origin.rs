@@ -29,13 +29,7 @@ impl OwnHosts {
         let Some(host) = host.filter(|host| other.is_none() && self.is_own(name_of(host))) else {
             return Err(GatewayError::foreign_host());
         };
-        let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-        let is_own_page = origin.is_none_or(|origin| {
-            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host)
-        });
-        let site = headers.get("sec-fetch-site").map(|site| site.to_str().unwrap_or_default());
-        let is_own_site = site.is_none_or(|site| matches!(site, "same-origin" | "none"));
-        if is_own_page && is_own_site { Ok(()) } else { Err(GatewayError::foreign_page()) }
+        check_page(headers, host)
     }
 
     fn is_own(&self, name: &str) -> bool {
@@ -43,6 +37,17 @@ impl OwnHosts {
         let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
         is_address || name == "localhost" || self.configured.contains(&name)
     }
+}
+
+/// # Errors
+/// When a request comes from the page of another site than this host's.
+pub(super) fn check_page(headers: &HeaderMap, host: &str) -> Result<(), GatewayError> {
+    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let is_own_page = origin
+        .is_none_or(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host));
+    let site = headers.get("sec-fetch-site").map(|site| site.to_str().unwrap_or_default());
+    let is_own_site = site.is_none_or(|site| matches!(site, "same-origin" | "none"));
+    if is_own_page && is_own_site { Ok(()) } else { Err(GatewayError::foreign_page()) }
 }
 
 /// A host without its port.

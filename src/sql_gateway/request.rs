@@ -6,8 +6,8 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use axum::http::request::Parts;
 use bytes::Bytes;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 
 use super::error::GatewayError;
 use super::settings::SettingLimits;
@@ -85,11 +85,11 @@ pub(super) fn params(query: Option<&str>) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// When the body is too large, too slow, or written in a way that is not read.
-pub(super) async fn statement(
-    parts: &Parts,
-    params: &[(String, String)],
-    body: Incoming,
-) -> Result<String, GatewayError> {
+pub(super) async fn statement<B>(parts: &Parts, params: &[(String, String)], body: B) -> Result<String, GatewayError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let too_large = || GatewayError::request(format!("a statement has at most {STATEMENT_BYTES_MAX} bytes"));
     let body = tokio::time::timeout(BODY_WAIT_MAX, Limited::new(body, STATEMENT_BYTES_MAX).collect()).await;
     let body = body.map_err(|_| GatewayError::request("the body did not arrive in time"))?.map_err(|_| too_large())?;

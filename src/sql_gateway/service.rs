@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
+use http_body::Body as HttpBody;
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
@@ -73,12 +74,17 @@ impl Service {
         }
     }
 
-    async fn query(
+    /// Runs the statement of a request, whose origin has been checked.
+    pub(super) async fn query<B>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         peer: IpAddr,
         query_id: &str,
-    ) -> Result<Response<Body>, GatewayError> {
+    ) -> Result<Response<Body>, GatewayError>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let (parts, body) = request.into_parts();
         let params = request::params(parts.uri.query());
         let principal = self.logins.principal(&parts.headers, &params, peer)?;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::auth::Callers;
 use super::cursor::Cursors;
 use super::tail::LiveTail;
+use super::website::Website;
 use crate::audit::Auditor;
 use crate::clickhouse::engine::SandboxStatus;
 use crate::config::Config;
@@ -18,6 +19,7 @@ use crate::ingest::clock::ArrivalClock;
 use crate::ingest::log::Log;
 use crate::limits::RateLimits;
 use crate::query::Queries;
+use crate::sql_gateway::Gateway;
 use crate::telemetry::Metrics;
 
 /// The application that transports call.
@@ -57,4 +59,8 @@ pub struct Application {
     /// How much of the embedded engine's sandbox is in force; none where ClickHouse is
     /// another's.
     pub engine_sandbox: Option<SandboxStatus>,
+    /// Analysts' SQL, if there is a port for it.
+    pub sql: Option<Gateway>,
+    /// The dashboard, if it was built.
+    pub website: Option<Arc<Website>>,
 }

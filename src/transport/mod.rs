@@ -27,6 +27,7 @@ pub(crate) mod rfc3339;
 mod serve;
 mod tail;
 mod ticketing;
+mod website;
 
 pub use application::Application;
 pub use auth::{AuthError, Callers};
@@ -35,3 +36,4 @@ pub use cursor::Cursors;
 pub use serve::{ServeError, serve};
 pub use tail::LiveTail;
 pub use ticketing::AdminScopeVerifier;
+pub use website::{Website, WebsiteError};

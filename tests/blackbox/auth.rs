@@ -327,6 +327,8 @@ async fn every_route_refuses_every_bad_token() {
         .as_object()
         .unwrap()
         .iter()
+        // By user and password, not by a token: see `dashboard::statements_need_the_analysts_password`.
+        .filter(|(path, _)| *path != "/api/v1/sql")
         .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(|m| (m.to_uppercase(), path.clone())))
         .collect();
     let listed = routes().into_iter().map(|(method, path, ..)| (method.to_string(), path.to_owned()));

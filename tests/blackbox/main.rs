@@ -16,6 +16,7 @@ mod clients;
 mod clock;
 mod command_line;
 mod damage;
+mod dashboard;
 mod directory;
 mod event_types;
 mod events;

@@ -1,5 +1,4 @@
-//! Serves the description at `/openapi.json` and its pages: `/docs`, which is part of the binary, and
-//! `/redoc`, whose script a browser loads from the internet.
+//! Serves the description at `/openapi.json` and its page `/docs`, which is part of the binary.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,7 +9,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -23,14 +22,6 @@ use crate::domain::Error;
 use crate::transport::auth::RequiredAccess;
 use crate::transport::call::SharedBody;
 use crate::transport::error::failure::Failure;
-
-/// A page that shows the description with an external script of a fixed version.
-const REDOC: &str = concat!(
-    "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Tallyhouse</title></head><body>",
-    "<redoc spec-url=\"/openapi.json\"></redoc>",
-    "<noscript>The description itself: <a href=\"/openapi.json\">/openapi.json</a></noscript>",
-    "<script src=\"https://cdn.redoc.ly/redoc/v2.5.0/bundles/redoc.standalone.js\"></script></body></html>",
-);
 
 /// Adds the routes, which require no token. The description is that of a service with these
 /// settings.
@@ -46,7 +37,8 @@ pub(super) fn add(routes: Routes, settings: &Settings) -> Routes {
     let at_root = Arc::clone(&config);
     routes
         .route("/openapi.json", RequiredAccess::Nothing, get(description).with_state(Written(json)))
-        .route("/redoc", RequiredAccess::Nothing, get(async || Html(REDOC)))
+        // A page by another script, until that script had to be fetched from the internet.
+        .route("/redoc", RequiredAccess::Nothing, get(async || Redirect::permanent("/docs/")))
         .route("/docs", RequiredAccess::Nothing, get(async || Redirect::permanent("/docs/")))
         .route("/docs/", RequiredAccess::Nothing, get(async move || page("", at_root)))
         .route(
@@ -66,7 +58,7 @@ pub(super) struct Written(Bytes);
 /// The description of this interface
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "getDescription", tag = "Service",
-    responses((status = 200, description = "The OpenAPI description. `/docs` and `/redoc` show it.", content_type = "application/json", body = Object)),
+    responses((status = 200, description = "The OpenAPI description. `/docs` shows it.", content_type = "application/json", body = Object)),
 )]
 pub(super) async fn description(State(Written(json)): State<Written>) -> Response {
     let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];

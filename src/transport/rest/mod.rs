@@ -18,6 +18,7 @@ mod params;
 mod stats;
 mod users;
 mod v1;
+mod web;
 
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ pub(super) fn routes(context: &Arc<TransportContext>) -> Router {
         .probe("/healthz", get(health::alive))
         .probe("/readyz", get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
-    compression::compressing(docs::add(v1::add(routes), &context.app.config).finish())
+    let routes = docs::add(v1::add(routes), &context.app.config);
+    compression::compressing(web::add(routes, context.app.website.as_ref()).finish())
 }
 
 /// Answers what no path and no method of the router takes.

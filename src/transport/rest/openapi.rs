@@ -52,7 +52,7 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
         events::take, events::list, events::show, stats::show, users::top, campaigns::top,
         v1::events::take, v1::lists::list, v1::lists::show, v1::metrics::put, v1::metrics::summary,
         v1::metrics::daily_active_users, v1::organizations::put, v1::organizations::show, v1::organizations::top,
-        v1::members::put, v1::members::list, v1::users::put, v1::users::show,
+        v1::sql::run, v1::members::put, v1::members::list, v1::users::put, v1::users::show,
         v1::event_types::list, v1::event_types::show, v1::event_types::put,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
@@ -137,11 +137,12 @@ mod tests {
         check("/api/v1/organizations/{org_id}/members/{user_id}", "put", &put);
         check("/api/v1/users/{user_id}", "put", &put);
         check("/api/v1/users/{user_id}", "get", &one);
+        check("/api/v1/sql", "post", &["200", "401", "404", "422", "503"]);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200", "401", "403"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(23));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(24));
     }
 
     #[test]

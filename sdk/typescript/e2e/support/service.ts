@@ -35,7 +35,8 @@ export class Service {
   #process: ChildProcess | undefined;
   #output = "";
 
-  constructor(settings: Record<string, string> = {}) {
+  /** With these settings; one that is undefined is taken out of the environment. */
+  constructor(settings: Record<string, string | undefined> = {}) {
     const secret = randomBytes(32).toString("hex");
     this.#environment = { ...process.env, TALLYHOUSE_AUTH_HS256_SECRET: secret, ...settings };
   }
@@ -78,6 +79,13 @@ export class Service {
   token(org: string, scope = "ingest read"): string {
     const args = ["token", "--org", org, "--scope", scope];
     return execFileSync(this.#binary, args, { env: this.#environment }).toString().trim();
+  }
+
+  /** The password of an organization's analyst. */
+  analystPassword(org: string): string {
+    const args = ["analyst", org, "--data-dir", this.#dataDir];
+    const printed = execFileSync(this.#binary, args, { env: this.#environment }).toString();
+    return /password\s+(\S+)/i.exec(printed)?.[1] ?? "";
   }
 
   /** How many events of an organization are counted, once everything acknowledged until now is; and their ids. */

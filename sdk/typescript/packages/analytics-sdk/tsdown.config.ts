@@ -1,7 +1,7 @@
 import { defineConfig } from "tsdown";
 
 export default defineConfig({
-  entry: ["src/index.ts", "src/grpc.ts"],
+  entry: ["src/index.ts", "src/grpc.ts", "src/sql.ts"],
   format: ["esm", "cjs"],
   dts: true,
   target: "es2022",

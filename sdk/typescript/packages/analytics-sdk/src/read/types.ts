@@ -180,9 +180,13 @@ export interface CampaignStats extends Window {
 
 /** How the service is. */
 export interface Readiness {
-  /** `degraded`: events are taken and kept, but not all are counted yet. */
+  /** `degraded`: events are taken and kept, but not all are counted yet, or something else is wrong. */
   status: "ready" | "degraded";
+  /** Why the status is not `ready`; the gravest reason first. */
+  reasons: { code: string; message: string; refusesEvents: boolean }[];
   clickhouse: "up" | "away";
+  /** How much of the embedded ClickHouse's sandbox is in force; absent where ClickHouse is a server of its own. */
+  engineSandbox?: "full" | "partial" | "none";
   /** What of the log is not in ClickHouse yet. */
   segments: { waiting: number; parked: number; rows: number };
   /** What the audit of the rollups has found. */
