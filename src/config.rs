@@ -24,8 +24,8 @@ pub use origins::Origins;
 pub use secret::Secret;
 pub use ticketing::Switch;
 
+use crate::clock::ClockBounds;
 use crate::domain::{EventLimits, MILLIS_PER_DAY, MILLIS_PER_MINUTE};
-use crate::ingest::clock::ClockBounds;
 
 /// Most events that `batch_events_max` can allow.
 pub(crate) const BATCH_EVENTS_BOUND: usize = 100_000;

@@ -8,7 +8,7 @@
 //!    [`event_types`] of its organization check its properties.
 //! 3. The event is encoded once, into the bytes that ClickHouse will receive, and its id is claimed in the
 //!    [`ingest::index`]: it is new, known, or pending in another batch, whose result it then gets.
-//! 4. New events are appended to the [`ingest::log`]; when they are synced to disk, the caller is
+//! 4. New events are appended to the [`log`]; when they are synced to disk, the caller is
 //!    answered.
 //! 5. The [`ingest::forwarder`] inserts each sealed segment of the log into [`clickhouse`] as one block
 //!    under one token, until that succeeds. Materialized views add the block to the rollups.
@@ -21,11 +21,14 @@
 pub mod audit;
 pub mod cli;
 pub mod clickhouse;
+pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod directory;
 pub mod domain;
 pub mod event_intake;
+pub mod event_row;
+pub mod event_store;
 pub mod event_types;
 pub mod fairness;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -37,6 +40,7 @@ pub mod ingest;
 pub mod instruments;
 mod json;
 pub mod limits;
+pub mod log;
 mod private_files;
 pub mod query;
 mod regular_file;
@@ -44,6 +48,7 @@ pub mod retention;
 mod secret;
 pub mod server;
 pub mod sql_gateway;
+pub mod stored_hours;
 pub mod telemetry;
 pub mod trace;
 pub mod transport;

@@ -8,9 +8,9 @@ use tokio::sync::RwLockWriteGuard;
 use uuid::Uuid;
 
 use crate::clickhouse::audit::HourScope;
-use crate::ingest::insert_gate::InsertGate;
-use crate::ingest::log::{Segment, Segments};
-use crate::ingest::segment_hours::{SegmentHours, read_hours};
+use crate::event_store::insert_gate::InsertGate;
+use crate::log::{Segment, Segments};
+use crate::stored_hours::segment_hours::{SegmentHours, read_hours};
 
 /// Attempts to read a segment, whose file may be renamed meanwhile.
 const ATTEMPTS: u32 = 3;

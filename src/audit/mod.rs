@@ -30,15 +30,15 @@ use crate::clickhouse::audit::{AuditStore, Effort, HourScope};
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::query_limiter::QueryLimiter;
 use crate::clickhouse::ticket::QueryTicket;
+use crate::clock::ArrivalClock;
 use crate::domain::{
     AuditAuthor, AuditedHour, Error, HourFinding, HourResult, MILLIS_PER_HOUR, OrgId, Rollup, Timestamp, Window,
 };
+use crate::event_store::insert_gate::InsertGate;
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
-use crate::ingest::clock::ArrivalClock;
-use crate::ingest::insert_gate::InsertGate;
-use crate::ingest::log::Segments;
-use crate::ingest::stored::StoredHours;
+use crate::log::Segments;
 use crate::retention::Retention;
+use crate::stored_hours::StoredHours;
 use crate::telemetry::Metrics;
 use in_flight::InFlight;
 use reading::Reading;

@@ -33,8 +33,8 @@ use crate::clickhouse::audit::{Effort, HourScope, Mark, Repair, RepairKind, Repa
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, RepairState, Rollup};
-use crate::ingest::store::StoreError;
-use crate::ingest::stored::TouchedHours;
+use crate::event_store::StoreError;
+use crate::stored_hours::TouchedHours;
 
 /// Attempts to get a final reading.
 const ATTEMPTS_MAX: u32 = 4;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clickhouse::error::Error as ClientError;
 
 use crate::domain::Error;
-use crate::ingest::store::StoreError;
+use crate::event_store::StoreError;
 
 /// How long a caller is told to wait when ClickHouse does not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

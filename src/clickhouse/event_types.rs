@@ -11,7 +11,7 @@ use super::error::QueryError;
 use super::pinned::pinned;
 use super::ticket::QueryTicket;
 use crate::domain::{OrgId, StoredVersion, Timestamp, UnknownTypes, VersionSummary};
-use crate::ingest::row::put_string;
+use crate::event_row::put_string;
 
 /// Reads and writes the table of event types.
 pub struct EventTypeStore {

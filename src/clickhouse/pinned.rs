@@ -79,7 +79,7 @@ mod tests {
     use crate::clickhouse::store::ClickHouseStore;
     use crate::config::Config;
     use crate::domain::{OrgId, Timestamp};
-    use crate::ingest::store::{EventKey, EventStore as _, MinuteSet};
+    use crate::event_store::{EventKey, EventStore as _, MinuteSet};
 
     use super::*;
 

@@ -19,13 +19,13 @@ use super::pinned::pinned;
 use super::query_limiter::QueryLimiter;
 use super::ticket::QueryTicket;
 use crate::domain::{MILLIS_PER_MINUTE, OrgId, Timestamp};
-use crate::fairness::Tenant;
-use crate::ingest::row;
-use crate::ingest::store::{
+use crate::event_row;
+use crate::event_store::{
     DatabaseState, EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError,
 };
-use crate::ingest::stored::TouchedHours;
-use crate::ingest::terms::TokenTerms;
+use crate::fairness::Tenant;
+use crate::log::terms::TokenTerms;
+use crate::stored_hours::TouchedHours;
 use crate::trace::Calls;
 
 /// What makes an insert exact, each said although some are defaults: defaults
@@ -220,7 +220,7 @@ impl ClickHouseStore {
         let client = self.client.clone();
         tokio::spawn(async move {
             for page in pages {
-                let statement = format!("SELECT {} FROM events {page}", row::PAYLOAD_COLUMNS);
+                let statement = format!("SELECT {} FROM events {page}", event_row::PAYLOAD_COLUMNS);
                 let read = async {
                     let running = look_ups.begin(&Tenant::Service, wait_max).await?;
                     send_pieces(running.ticket().put_on(long_query(&client, &statement)), &sender).await?;
@@ -266,7 +266,7 @@ impl ClickHouseStore {
         let statement = format!(
             "SELECT {} FROM events \
              WHERE org_id = {} AND (toStartOfMinute(occurred_at), event_id) IN ({tuples})",
-            row::PAYLOAD_COLUMNS,
+            event_row::PAYLOAD_COLUMNS,
             quoted(org_id.as_str())
         );
         let query = ticket.put_on(long_query(&traced(self.client.clone()), &statement));

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use crate::clickhouse::directory::DirectoryStore;
 use crate::clickhouse::query_limiter::QueryLimiter;
+use crate::clock::ArrivalClock;
 use crate::domain::{
     Answer, Error, Limit, MILLIS_PER_DAY, Member, MemberDraft, MemberPage, OrgId, Organization, OrganizationCount,
     OrganizationDraft, Ranking, User, UserDraft, Window,
 };
 use crate::event_types::EventTypes;
-use crate::ingest::clock::ArrivalClock;
-use crate::ingest::log::Segments;
+use crate::log::Segments;
 
 /// Stores and reads organizations, users and memberships. A change is stored in ClickHouse when it
 /// is answered.

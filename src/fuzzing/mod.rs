@@ -12,7 +12,7 @@ mod runner;
 
 pub use allocation::Counting;
 
-use crate::{ingest, transport};
+use crate::{ingest, log, transport};
 
 /// One decoder, and what must hold for it.
 pub struct Target {
@@ -44,11 +44,11 @@ pub const TARGETS: [Target; 10] = [
     target!("grpc_questions", transport::fuzzing::questions, 200),
     target!("page_token", transport::fuzzing::page_token, 200),
     target!("properties", transport::fuzzing::properties, 500),
-    target!("recovery", ingest::log::fuzzing::recovery, 50),
+    target!("recovery", log::fuzzing::recovery, 50),
     target!("rest_body", transport::fuzzing::body, 500),
     target!("rest_query", transport::fuzzing::query, 300),
     target!("rows", ingest::fuzzing::rows, 50),
-    target!("segment", ingest::log::fuzzing::segment, 50),
+    target!("segment", log::fuzzing::segment, 50),
     target!("times", transport::fuzzing::times, 100),
 ];
 

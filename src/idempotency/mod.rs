@@ -25,9 +25,9 @@ use tokio::task::JoinHandle;
 pub use record::BodyHash;
 pub use store::{KeyBounds, KeyStore, KeyStoreError};
 
+use crate::clock::ArrivalClock;
 use crate::domain::{Error, ErrorCode, EventDraft, OrgId, PropertiesDraft, Verdict, VerdictCounts};
 use crate::health::RecentRefusal;
-use crate::ingest::clock::ArrivalClock;
 use crate::ingest::pipeline::{BatchVerdicts, Durability, Pipeline, Submission};
 use store::KeyState;
 

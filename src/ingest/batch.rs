@@ -14,10 +14,10 @@ use tallyhouse_ledger::{Day, time_in_id};
 use super::fate::Fate;
 use super::fingerprint::{Fingerprinter, IdFingerprint, PayloadFingerprint};
 use super::index::{Asked, Claim, First, Index, Minute, Sought, Taken};
-use super::log::{Frame, Ordinal, SegmentTag};
-use super::row::{self, RowSpan, Rows};
-use super::store::EventKey;
 use crate::domain::{Event, Rejection, Verdict};
+use crate::event_row::{self, RowSpan, Rows};
+use crate::event_store::EventKey;
+use crate::log::{Frame, Ordinal, SegmentTag};
 
 /// An id that this batch has claimed.
 #[derive(Clone, Copy, Debug)]
@@ -293,7 +293,7 @@ impl<'a> Batch<'a> {
 
     /// Puts an event's row at the end of the rows.
     fn encode(&mut self, event: &Event<'a>, arrival: u64) -> Claimed {
-        let span = row::encode(event, arrival, &mut self.rows);
+        let span = event_row::encode(event, arrival, &mut self.rows);
         Claimed {
             position: self.verdicts.len(),
             id: self.prints.id(&self.rows[span.id]),
@@ -407,7 +407,7 @@ mod tests {
         let batch = of(&["taken", "a", "a", "of another length", "pending in another", "taken", "z"]).await;
         let mut expected = Frame::buffer(0);
         for (id, arrival) in [("a", 2), ("of another length", 4), ("z", 7)] {
-            row::encode(&event(&org, id), arrival, &mut expected);
+            event_row::encode(&event(&org, id), arrival, &mut expected);
         }
         assert_eq!(batch.rows, expected);
         let decided = batch.decided();
@@ -423,7 +423,7 @@ mod tests {
         let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
         let index = doubles::index_after(Day::of_millis(NOW.millis()));
         let mut rows = Vec::new();
-        let span = row::encode(&event(&org, "known"), 1, &mut rows);
+        let span = event_row::encode(&event(&org, "known"), 1, &mut rows);
         let answer = &rows[..span.payload.end];
         for bytes in 0..=answer.len() {
             let mut batch = Batch::new(Arc::clone(&index), prints, 2, 100);

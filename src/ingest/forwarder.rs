@@ -15,15 +15,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::insert_gate::InsertGate;
-use super::log::{FrameError, Log, Segment, SegmentFrames, SegmentState};
 use super::lost_ids::LostIds;
-use super::row::{self, Rows};
-use super::segment_hours::{SegmentHours, read_hours};
-use super::store::{EventStore, SegmentInsert, StoreError};
-use super::stored::{StoredHours, TouchedHours};
-use super::terms::CurrentTerms;
+use crate::event_row;
+use crate::event_store::insert_gate::InsertGate;
+use crate::event_store::{EventStore, SegmentInsert, StoreError};
 use crate::instruments;
+use crate::log::terms::CurrentTerms;
+use crate::log::{FrameError, Log, Segment, SegmentFrames, SegmentState};
+use crate::stored_hours::segment_hours::touch_hours;
+use crate::stored_hours::segment_hours::{SegmentHours, read_hours};
+use crate::stored_hours::{StoredHours, TouchedHours};
 
 /// Rows are handed over in pieces of about this size.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -281,7 +282,7 @@ struct Reading {
 fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
     let mut reader = SegmentFrames::open(segment)?;
     let columns = reader.columns().to_owned();
-    let is_known = columns == row::COLUMNS;
+    let is_known = columns == event_row::COLUMNS;
     let (chunk, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
     let (touched_at_end, touched) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
@@ -317,20 +318,6 @@ fn read_to_end(segment: &Segment) -> Result<(), FrameError> {
         rows.clear();
     }
     Ok(())
-}
-
-/// Notes which hours the rows lie in. (Rows of other columns, which another
-/// version wrote, touch nothing: cached answers about them age out instead.)
-pub(super) fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
-    for span in Rows::whole(rows).map_while(Result::ok) {
-        // An id begins with the organization, behind its length: one byte, as
-        // organizations are short.
-        let id = &rows[span.id];
-        let org = id.first().and_then(|length| id.get(1..=usize::from(*length)));
-        if let Some(org) = org.and_then(|org| std::str::from_utf8(org).ok()) {
-            touched.touch(org, span.occurred_at);
-        }
-    }
 }
 
 /// Pauses that double up to a bound, each shortened by up to a half at random

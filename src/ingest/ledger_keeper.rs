@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::clock::ArrivalClock;
 use super::fingerprint::Fingerprinter;
 use super::index::{Index, Sealed, SegmentStanding};
-use super::log::{Holders, Log, Ordinal, Segment, SegmentState};
 use super::lost_ids::LostIds;
 use super::rebuild::{rebuild, repair};
 use super::segment_ids::read_segment_ids;
-use super::store::EventStore;
+use crate::clock::ArrivalClock;
 use crate::domain::MILLIS_PER_DAY;
+use crate::event_store::EventStore;
+use crate::log::{Holders, Log, Ordinal, Segment, SegmentState};
 
 /// Pause before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);

@@ -17,10 +17,10 @@ use uuid::Uuid;
 
 use super::fingerprint::Fingerprinter;
 use super::index::{Index, Minute};
-use super::log::{Log, Segment, SegmentTag};
 use super::segment_ids::{SegmentIdsError, read_segment_ids};
-use super::store::{EventStore, MinuteSet, StoreError};
 use super::stored_rows::for_each_stored;
+use crate::event_store::{EventStore, MinuteSet, StoreError};
+use crate::log::{Log, Segment, SegmentTag};
 
 /// Minutes that ClickHouse is asked for at a time.
 const MINUTES_PER_READING: usize = 1_000;

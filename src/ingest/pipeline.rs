@@ -7,19 +7,19 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use super::batch::{Batch, Decided};
-use super::clock::ArrivalClock;
 use super::fingerprint::Fingerprinter;
 use super::index::Index;
-use super::log::{AppendError, Log};
 use super::outcome::{Outcome, Outcomes};
-use super::store::{EventStore, StoreError};
 use super::stored_wait::{AwaitedSegments, ParkedIds};
+use crate::clock::ArrivalClock;
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Rejection, Timestamp, Verdict, VerdictCounts};
+use crate::event_store::{EventStore, StoreError};
 use crate::event_types::{Checked, EventTypes};
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::health::RecentRefusal;
 use crate::instruments;
 use crate::limits::RateLimits;
+use crate::log::{AppendError, Log};
 use crate::retention::{self, Retention};
 use crate::trace::{self, FutureExt as _, KeyValue};
 

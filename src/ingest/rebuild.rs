@@ -13,11 +13,11 @@ use tokio::task::spawn_blocking;
 
 use super::fingerprint::Fingerprinter;
 use super::index::Taken;
-use super::log::{Log, Segment};
-use super::row::Rows;
 use super::segment_ids::{read_segment_ids, taken};
-use super::store::{EventStore, MinuteSet, StoreError};
 use super::stored_rows::StoredRows;
+use crate::event_row::Rows;
+use crate::event_store::{EventStore, MinuteSet, StoreError};
+use crate::log::{Log, Segment};
 
 /// Ids of a run that is written, about: as many are held in memory, at 16 bytes each.
 const RUN_IDS: usize = 500_000;

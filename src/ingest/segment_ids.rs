@@ -4,8 +4,8 @@ use tallyhouse_ledger::time_in_id;
 
 use super::fingerprint::Fingerprinter;
 use super::index::{Minute, Taken};
-use super::log::{FrameError, Segment, SegmentFrames};
-use super::row::{self, RowSpan, Rows};
+use crate::event_row::{self, RowSpan, Rows};
+use crate::log::{FrameError, Segment, SegmentFrames};
 
 /// Why the ids of a segment cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub fn read_segment_ids(
     mut take: impl FnMut(Vec<Taken>),
 ) -> Result<(), SegmentIdsError> {
     let mut frames = SegmentFrames::open(segment)?;
-    if frames.columns() != row::COLUMNS {
+    if frames.columns() != event_row::COLUMNS {
         return Err(SegmentIdsError::Columns { columns: frames.columns().to_owned() });
     }
     let mut rows = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn taken(prints: Fingerprinter, rows: &[u8], span: &RowSpan) -> Taken
     let id = &rows[span.id.clone()];
     Taken {
         id: prints.id(id),
-        time_in_id: row::event_id(id).and_then(time_in_id),
+        time_in_id: event_row::event_id(id).and_then(time_in_id),
         payload: prints.payload(&rows[span.payload.clone()]),
         minute: Minute::of(span.occurred_at),
     }

@@ -1,7 +1,7 @@
 //! Reading stored events from the database.
 
-use super::row::{RowSpan, Rows};
-use super::store::{EventReading, EventStore, MinuteSet, StoreError};
+use crate::event_row::{RowSpan, Rows};
+use crate::event_store::{EventReading, EventStore, MinuteSet, StoreError};
 
 /// Stored events on their way from the database.
 pub(super) struct StoredRows {

@@ -15,9 +15,9 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::fingerprint::{Fingerprinter, IdFingerprint};
-use super::log::{Holders, Log, Ordinal, Segment, SegmentState, SegmentTag, SegmentTags, Segments};
 use super::segment_ids::{SegmentIdsError, read_segment_ids};
 use crate::domain::Error;
+use crate::log::{Holders, Log, Ordinal, Segment, SegmentState, SegmentTag, SegmentTags, Segments};
 
 /// How long a caller is told to wait when ClickHouse is late.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -156,7 +156,7 @@ fn read_ids(prints: Fingerprinter, segment: &Segment) -> io::Result<Vec<IdFinger
     let mut ids = Vec::new();
     let read = read_segment_ids(segment, prints, |taken| ids.extend(taken.iter().map(|taken| taken.id)));
     read.map_err(|error| match error {
-        SegmentIdsError::Frame(super::log::FrameError::Io(error)) => error,
+        SegmentIdsError::Frame(crate::log::FrameError::Io(error)) => error,
         error => io::Error::other(error),
     })?;
     ids.sort_unstable();

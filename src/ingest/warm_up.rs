@@ -5,9 +5,9 @@
 
 use super::fingerprint::Fingerprinter;
 use super::index::Index;
-use super::log::{Holders, Log, Ordinal, Segment, SegmentState};
 use super::segment_ids::{SegmentIdsError, read_segment_ids};
-use super::store::StoreError;
+use crate::event_store::StoreError;
+use crate::log::{Holders, Log, Ordinal, Segment, SegmentState};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use moka::future::Cache as MokaCache;
 
 use crate::clickhouse::daily_metrics::TypeDay;
+use crate::clock::ArrivalClock;
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, Limit, MILLIS_PER_HOUR, OrgId, Ranking, StatsQuery,
     Timestamp, UserCount, Window,
 };
-use crate::ingest::clock::ArrivalClock;
-use crate::ingest::log::Segments;
-use crate::ingest::stored::{StoreNumber, StoredHours};
 use crate::instruments;
+use crate::log::Segments;
+use crate::stored_hours::{StoreNumber, StoredHours};
 
 /// The overhead of an entry, in bytes.
 const ENTRY_BYTES: usize = 512;
@@ -171,7 +171,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::ingest::stored::TouchedHours;
+    use crate::stored_hours::TouchedHours;
 
     const BYTES_MAX: u64 = 20_000;
 

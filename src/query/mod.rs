@@ -13,13 +13,13 @@ pub use cache::CacheSettings;
 use crate::clickhouse::daily_metrics::DailyMetrics;
 use crate::clickhouse::query_limiter::QueryLimiter;
 use crate::clickhouse::query_store::{QueryStore, TOP_USERS_AT_A_TIME};
+use crate::clock::ArrivalClock;
 use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,
     MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuery, StoredEvent, UserCount, Window, check_days,
 };
-use crate::ingest::clock::ArrivalClock;
-use crate::ingest::log::Segments;
-use crate::ingest::stored::StoredHours;
+use crate::log::Segments;
+use crate::stored_hours::StoredHours;
 
 /// Answers queries about one organization at a time.
 pub struct Queries {

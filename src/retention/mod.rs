@@ -22,13 +22,13 @@ pub use months::Month;
 
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::retention::{DeletedPeriod, DeletionState, RetentionStore};
+use crate::clock::ArrivalClock;
 use crate::domain::{
     FieldError, MILLIS_PER_DAY, MILLIS_PER_HOUR, Period, Periods, Rejection, RejectionCode, Timestamp,
 };
-use crate::ingest::clock::ArrivalClock;
-use crate::ingest::insert_gate::InsertGate;
-use crate::ingest::log::{Segment, Segments};
-use crate::ingest::segment_hours::{SegmentHours, read_hours};
+use crate::event_store::insert_gate::InsertGate;
+use crate::log::{Segment, Segments};
+use crate::stored_hours::segment_hours::{SegmentHours, read_hours};
 
 /// How much longer than the retention period a month is kept, for clock differences and running
 /// calls.

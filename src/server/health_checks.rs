@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tallyhouse_ledger::LedgerStatus;
 use tokio::sync::watch;
 
+use crate::clock::ArrivalClock;
 use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
 use crate::idempotency::IdempotentIngest;
-use crate::ingest::clock::ArrivalClock;
 use crate::ingest::index::Index;
-use crate::ingest::log::{AppendError, Log};
+use crate::log::{AppendError, Log};
 
 /// What is checked.
 pub(super) struct Checked {

@@ -7,12 +7,12 @@ use tallyhouse_disk::RealDisk;
 use tallyhouse_ledger::{Day, Ledger, LedgerError, LedgerSettings};
 
 use crate::config::Config;
+use crate::event_store::{DatabaseState, StoreError};
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::index::Index;
-use crate::ingest::log::{Holders, Log};
 use crate::ingest::lost_ids::doubt_lost;
-use crate::ingest::store::{DatabaseState, StoreError};
 use crate::ingest::warm_up::warm_up;
+use crate::log::{Holders, Log};
 
 /// A run takes one part in so many of the ids that may be in memory: as many are being written while
 /// others come.

@@ -11,8 +11,8 @@ use crate::clickhouse::error::QueryError;
 use crate::clickhouse::migrations::{MigrateError, migrate};
 use crate::clickhouse::server_check::{ServerCheckError, check_server, check_tables};
 use crate::config::Config;
+use crate::event_store::StoreError;
 use crate::ingest::index::Index;
-use crate::ingest::store::StoreError;
 
 /// Pause between attempts to reach ClickHouse at start.
 const START_PAUSE: Duration = Duration::from_millis(200);

@@ -19,10 +19,10 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::ServerError;
+use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::domain::{Error, EventDraft, OrgId};
 use crate::event_intake::{EventBatch, EventIntake};
-use crate::ingest::clock::ArrivalClock;
 use crate::ingest::pipeline::Durability;
 use crate::transport::{AdminScopeVerifier, Callers};
 

@@ -10,16 +10,16 @@ use tokio::sync::watch;
 
 use super::calls::CallMetrics;
 use super::process;
+use crate::clock::ArrivalClock;
 use crate::domain::{AuditedHour, HourResult, OrgId, Rollup, Timestamp, VerdictCounts};
 use crate::health::{Health, ReasonCode};
-use crate::ingest::clock::ArrivalClock;
 use tallyhouse_ledger::LedgerStatus;
 
 use crate::ingest::index::Index;
-use crate::ingest::log::{Log, Segments};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
 use crate::instruments::Instruments;
 use crate::limits::RateLimits;
+use crate::log::{Log, Segments};
 
 /// All metrics of the service.
 pub struct Metrics {

@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use uuid::{ContextV7, Timestamp as UuidTime, Uuid};
 
 use crate::domain::{Event, EventDraft, EventLimits, MILLIS_PER_DAY, OrgId, Timestamp};
-use crate::ingest::row;
+use crate::event_row;
 use crate::transport::proto;
 
 const CAMPAIGNS: u32 = 1_000;
@@ -135,6 +135,6 @@ fn encode(org: &OrgId, event: &proto::Event, arrival: u64, block: &mut Vec<u8>) 
         ..EventDraft::default()
     };
     if let Ok(event) = Event::parse(org, draft, &LIMITS, Timestamp::from_millis(millis)) {
-        row::encode(&event, arrival, block);
+        event_row::encode(&event, arrival, block);
     }
 }

@@ -13,7 +13,7 @@ use super::events::{Generator, blocks};
 use super::report::{Report, Times, median};
 use super::service::BenchService;
 use crate::clickhouse::store::INSERT_SETTINGS;
-use crate::ingest::row;
+use crate::event_row;
 use crate::transport::proto::IngestRequest;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 
@@ -146,7 +146,7 @@ async fn insert_bare(client: &Client, blocks: Vec<Vec<u8>>, events: usize) -> an
         connections.spawn(async move {
             loop {
                 let Some(block) = blocks.lock().await.pop_front() else { return anyhow::Ok(()) };
-                let statement = format!("INSERT INTO events ({}) FORMAT RowBinary", row::COLUMNS);
+                let statement = format!("INSERT INTO events ({}) FORMAT RowBinary", event_row::COLUMNS);
                 let mut insert = client.insert_formatted_with(statement);
                 // The same settings as the service's, but for deduplication.
                 for (name, value) in INSERT_SETTINGS {

@@ -200,7 +200,7 @@ impl BenchService {
                  now64(3, 'UTC') - toIntervalMillisecond({ago} + toUInt64({first} + number) * {span} / {rows}), \
                  0, '', 0, 18446744073709551615 - toUnixTimestamp64Micro(now64(6)) - number \
                  FROM numbers({})",
-                crate::ingest::row::COLUMNS,
+                crate::event_row::COLUMNS,
                 PRELOAD_BLOCK.min(rows - first),
             );
             let insert = self.clickhouse().query_raw(&statement).with_setting("insert_deduplicate", "0");

@@ -16,7 +16,7 @@ use super::events::{Generator, blocks};
 use super::report::{Report, Times, median};
 use super::service::BenchService;
 use crate::clickhouse::client::Endpoint;
-use crate::ingest::row;
+use crate::event_row;
 use crate::transport::proto::ingest_service_server::SERVICE_NAME;
 use crate::transport::proto::{Event, IngestBatchRequest, IngestBatchResponse};
 
@@ -159,7 +159,7 @@ impl Connection {
 
 /// An insert that ClickHouse puts together with others, without its rows.
 fn async_insert(endpoint: &Endpoint) -> anyhow::Result<Request<()>> {
-    let statement = format!("INSERT INTO {}.events ({}) FORMAT RowBinary", endpoint.database, row::COLUMNS);
+    let statement = format!("INSERT INTO {}.events ({}) FORMAT RowBinary", endpoint.database, event_row::COLUMNS);
     let query = [("query", statement.as_str()), ("async_insert", "1"), ("wait_for_async_insert", "1")];
     let url = Url::parse_with_params(&endpoint.url, query)?;
     Ok(Request::post(format!("/?{}", url.query().unwrap_or_default()))

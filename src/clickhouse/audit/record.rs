@@ -11,8 +11,8 @@ use crate::clickhouse::error::QueryError;
 use crate::clickhouse::query_store::seconds;
 use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{AuditAuthor, Difference, RecordedRepair, RepairState, Rollup, RollupKey, Timestamp, Window};
-use crate::ingest::row::put_string;
-use crate::ingest::stored::TouchedHours;
+use crate::event_row::put_string;
+use crate::stored_hours::TouchedHours;
 
 /// How far the clocks of two services may be apart, in microseconds.
 const CLOCKS_APART_MICROS: u64 = 60_000_000;

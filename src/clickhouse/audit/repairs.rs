@@ -13,8 +13,8 @@ use crate::clickhouse::error::insert_error;
 use crate::clickhouse::query_store::seconds;
 use crate::clickhouse::store::INSERT_SETTINGS;
 use crate::domain::{Difference, MILLIS_PER_DAY, MILLIS_PER_HOUR, Rollup, Timestamp};
-use crate::ingest::row::put_string;
-use crate::ingest::store::StoreError;
+use crate::event_row::put_string;
+use crate::event_store::StoreError;
 
 /// The nearest number that fits into 32 bits.
 fn narrow(number: i64) -> i32 {

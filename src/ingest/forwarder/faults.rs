@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{Event, EventDraft, OrgId, Timestamp};
+use crate::event_store::{DatabaseState, EventKey, EventReading, MinuteSet, PayloadRows};
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::index::doubles;
-use crate::ingest::log::{Frame, Holders, LogSettings};
-use crate::ingest::store::{DatabaseState, EventKey, EventReading, MinuteSet, PayloadRows};
-use crate::ingest::stored::TouchedHours;
-use crate::ingest::terms::{CurrentTerms, TokenTerms};
+use crate::log::terms::{CurrentTerms, TokenTerms};
+use crate::log::{Frame, Holders, LogSettings};
+use crate::stored_hours::TouchedHours;
 
 /// What the database does with one insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +230,7 @@ fn row_of(number: usize, bytes: usize) -> Vec<u8> {
         ..EventDraft::default()
     };
     let mut row = Vec::new();
-    row::encode(&Event::parse(&org, draft, &limits, now).unwrap(), 1, &mut row);
+    event_row::encode(&Event::parse(&org, draft, &limits, now).unwrap(), 1, &mut row);
     row
 }
 

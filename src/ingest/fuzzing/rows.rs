@@ -1,7 +1,7 @@
 //! Rows from a segment, or from ClickHouse.
 
 use crate::domain::{Event, EventDraft, OrgId, Timestamp};
-use crate::ingest::row::{self, Rows};
+use crate::event_row::{self, Rows};
 
 /// Rows lie side by side up to the first that is none, and each of them is
 /// also a row by itself.
@@ -41,7 +41,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         let draft =
             EventDraft { event_id: "e", event_type: "click", user_id, occurred_at: Some(now), ..EventDraft::default() };
         let event = Event::parse(&org, draft, &limits, now).expect("a valid event");
-        row::encode(&event, 7, &mut rows);
+        event_row::encode(&event, 7, &mut rows);
         seeds.push(rows.clone());
     }
     seeds

@@ -7,7 +7,7 @@ use tallyhouse_ledger::Fingerprint;
 
 use super::{Index, Minute};
 use crate::ingest::fingerprint::IdFingerprint;
-use crate::ingest::log::{self, SegmentTag};
+use crate::log::{self, SegmentTag};
 
 impl Index {
     /// The recent ids that are in a segment with this tag, with their minutes. (Some may be of other segments with

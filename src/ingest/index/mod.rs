@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use self::table::{Entry, Table};
 use super::fate::Fate;
 use super::fingerprint::{IdFingerprint, PayloadFingerprint, SHARDS};
-use super::log::{Ordinal, SegmentTag};
+use crate::log::{Ordinal, SegmentTag};
 pub use minute::Minute;
 pub use seal::{Sealed, SegmentStanding};
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::ingest::fingerprint::Fingerprinter;
-use crate::ingest::log::{ClosedSegment, SegmentTag};
+use crate::log::{ClosedSegment, SegmentTag};
 
 const IDS_MAX: usize = 60;
 const SETTINGS: LedgerSettings = LedgerSettings { run_ids: 10, ids_max: 1_000, key_check: 1 };

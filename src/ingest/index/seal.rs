@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Index;
 use super::table::Table;
 use crate::ingest::fingerprint::IdFingerprint;
-use crate::ingest::log::{ClosedSegment, Ordinal, SegmentTag, SegmentTags};
+use crate::log::{ClosedSegment, Ordinal, SegmentTag, SegmentTags};
 
 /// How a segment that ids are recent of stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@
 
 use super::minute::Minute;
 use crate::ingest::fingerprint::PayloadFingerprint;
-use crate::ingest::log::SegmentTag;
+use crate::log::SegmentTag;
 
 /// The least number of cells.
 const CELLS_MIN: usize = 64;

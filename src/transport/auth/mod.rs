@@ -26,9 +26,9 @@ pub(super) use refusal::Refusal;
 pub(super) use scope::{RequiredAccess, Scope};
 
 use super::concurrency::OrgUse;
+use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
-use crate::ingest::clock::ArrivalClock;
 use claims::{ClaimName, Rules};
 use keys::VerifyError;
 use scope::Scopes;
@@ -214,7 +214,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-    use crate::ingest::clock::tests::SetClock;
+    use crate::clock::tests::SetClock;
 
     #[test]
     fn a_bearer_token_is_found_in_its_header_only() {

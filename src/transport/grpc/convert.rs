@@ -6,9 +6,9 @@ use crate::domain::{
     CampaignBucket, CampaignCount, DayCount, Error, EventDraft, FieldError, Granularity, Limit, PropertiesDraft,
     RejectionCode, StoredEvent, Timestamp, UserCount, Verdict, VerdictCounts, Window,
 };
-use crate::ingest::log::{Segment, SegmentState};
 use crate::ingest::outcome::Outcome;
 use crate::ingest::pipeline::Durability;
+use crate::log::{Segment, SegmentState};
 use crate::transport::proto;
 use crate::transport::{properties, rfc3339};
 

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::domain::{Event, EventDraft, OrgId, Verdict};
-use crate::ingest::row::{self, Rows};
+use crate::event_row::{self, Rows};
 use crate::transport::fuzzing::{NOW, limits};
 use crate::transport::grpc::convert;
 use crate::transport::proto::codec;
@@ -39,7 +39,7 @@ fn judge(events: Vec<proto::Event>) -> Vec<Verdict> {
     let mut spans = Vec::new();
     let judge = |draft| match Event::parse(&org, draft, &limits, NOW) {
         Ok(event) => {
-            spans.push(row::encode(&event, 7, &mut rows));
+            spans.push(event_row::encode(&event, 7, &mut rows));
             Verdict::Accepted
         }
         Err(rejection) => {

@@ -20,10 +20,10 @@ use super::frame::{Frame, FrameCall, SegmentHeader};
 use super::segment::{Ordinal, Segment, SegmentState, Segments, segment_path};
 use super::spare::{SpareFile, Spares};
 use super::{AppendError, LogSettings};
-use crate::ingest::clock::ArrivalClock;
-use crate::ingest::row;
-use crate::ingest::terms::CurrentTerms;
+use crate::clock::ArrivalClock;
+use crate::event_row;
 use crate::instruments;
+use crate::log::terms::CurrentTerms;
 use crate::trace::{self, Calls, KeyValue};
 
 /// Most bytes of one write.
@@ -294,7 +294,7 @@ impl Writer {
         let SpareFile { file, id, path } = self.spares.take()?;
         let opened_at_micros = self.clock.order_micros();
         let terms = self.terms.get();
-        let header = SegmentHeader { id, opened_at_micros, terms, columns: row::COLUMNS.to_owned() }.encode();
+        let header = SegmentHeader { id, opened_at_micros, terms, columns: event_row::COLUMNS.to_owned() }.encode();
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
         self.segments.put(Segment {

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use opentelemetry::trace::SpanContext;
 use uuid::Uuid;
 
-use crate::ingest::terms::TokenTerms;
+use crate::log::terms::TokenTerms;
 use crate::trace;
 
 const MAGIC: &[u8; 8] = b"TALLYSG2";

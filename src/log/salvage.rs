@@ -12,7 +12,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::frame::{FRAME_HEAD_BYTES, FrameError, SegmentHeader, read_frame};
-use crate::ingest::row::{self, Rows};
+use crate::event_row::{self, Rows};
 
 /// Checksums are made over at most so many times the file's bytes while the next frame is looked for.
 const CHECKED_TIMES_MAX: usize = 64;
@@ -35,7 +35,7 @@ pub struct Salvage {
 impl Salvage {
     /// Of a file of so many bytes in which nothing is good.
     pub(super) fn nothing(lost_bytes: u64) -> Self {
-        Self { frames: Vec::new(), rows: 0, lost_bytes, columns: row::COLUMNS.to_owned(), opened_at_micros: 0 }
+        Self { frames: Vec::new(), rows: 0, lost_bytes, columns: event_row::COLUMNS.to_owned(), opened_at_micros: 0 }
     }
 
     /// Searches a segment's file; none when nothing in it can be stored. Without a good header the rows must
@@ -55,7 +55,7 @@ impl Salvage {
             Some((header, _)) if header.id == id => (header.columns, header.opened_at_micros),
             Some(_) => return None, // A copy of another segment.
             None if frames.iter().all(|frame| are_rows(&bytes[frame.clone()])) => {
-                (row::COLUMNS.to_owned(), micros_of(id))
+                (event_row::COLUMNS.to_owned(), micros_of(id))
             }
             None => return None,
         };
@@ -163,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ingest::log::fuzzing::written;
+    use crate::log::fuzzing::written;
 
     const ID: Uuid = Uuid::from_u128(0x0199_c2f0_7d6c_7a51_9d2b_6a4f_3c1e_8b77);
 

@@ -1,14 +1,16 @@
 //! The time, and the order of arrival. They are two things: the time can be put right, an order cannot.
 
+mod trusted_time;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-pub use super::trusted_time::{ClockBounds, ClockDoubt};
-use super::trusted_time::{Judged, Reading, TrustedTime};
 use crate::domain::Timestamp;
+pub use trusted_time::{ClockBounds, ClockDoubt};
+use trusted_time::{Judged, Reading, TrustedTime};
 
 /// How often the clock is looked at when nobody asks for the time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
 use super::tokenless;
 use super::writer::sync_dir;
-use crate::ingest::terms::TokenTerms;
+use crate::log::terms::TokenTerms;
 use crate::private_files;
 use crate::trace::Calls;
 

@@ -44,7 +44,7 @@ pub struct MalformedRow {
 }
 
 /// Appends an event's row. `arrival` is the event's place in the order of
-/// arrival (see [`super::clock`]); the table keeps the row with the highest
+/// arrival (see [`crate::clock`]); the table keeps the row with the highest
 /// version, so the version counts down and the first arrival wins.
 pub fn encode(event: &Event<'_>, arrival: u64, buffer: &mut Vec<u8>) -> RowSpan {
     let start = buffer.len();

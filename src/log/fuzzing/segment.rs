@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::written;
-use crate::ingest::log::frame::SegmentReader;
+use crate::log::frame::SegmentReader;
 
 /// The frames up to where no more can be read, where that is, and whether it
 /// is the end.

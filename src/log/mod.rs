@@ -21,6 +21,7 @@ mod salvage;
 mod segment;
 mod spare;
 mod tag;
+pub mod terms;
 mod tokenless;
 mod writer;
 
@@ -43,9 +44,9 @@ pub use salvage::Salvage;
 pub use segment::{ClosedSegment, Ordinal, Segment, SegmentState, Segments};
 pub use tag::{SegmentTag, SegmentTags};
 
-use super::clock::ArrivalClock;
-use super::terms::CurrentTerms;
+use crate::clock::ArrivalClock;
 use crate::data_dir::make_durably;
+use crate::log::terms::CurrentTerms;
 use crate::private_files;
 use capacity::Capacity;
 use kept::KeptFiles;

@@ -8,10 +8,10 @@ pub(crate) mod segment;
 use uuid::Uuid;
 
 use super::frame::{Frame, SegmentHeader};
-use crate::ingest::terms::TokenTerms;
+use crate::log::terms::TokenTerms;
 
 /// A segment of these frames.
-pub(in crate::ingest::log) fn written(id: Uuid, frames: &[&[u8]]) -> Vec<u8> {
+pub(in crate::log) fn written(id: Uuid, frames: &[&[u8]]) -> Vec<u8> {
     let header = SegmentHeader { id, opened_at_micros: 7, terms: TokenTerms::default(), columns: "a,b".to_owned() };
     let mut bytes = header.encode();
     for frame in frames {

@@ -1,5 +1,7 @@
 //! What ingest needs of the database.
 
+pub mod insert_gate;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,12 +9,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::stored::TouchedHours;
-use super::terms::TokenTerms;
 use crate::domain::{OrgId, Timestamp};
+use crate::log::terms::TokenTerms;
+use crate::stored_hours::TouchedHours;
 use crate::trace::Calls;
 
-/// The events of a look-up: rows of [`super::row::PAYLOAD_COLUMNS`].
+/// The events of a look-up: rows of [`crate::event_row::PAYLOAD_COLUMNS`].
 pub type PayloadRows = Vec<u8>;
 
 /// One sealed segment, as one insert.
@@ -23,7 +25,7 @@ pub struct SegmentInsert {
     pub columns: String,
     /// The rows. An error in between means that the insert must not be
     /// completed.
-    pub chunks: mpsc::Receiver<Result<Bytes, super::log::FrameError>>,
+    pub chunks: mpsc::Receiver<Result<Bytes, crate::log::FrameError>>,
     /// The calls that its events came with, as far as they are sampled.
     pub calls: Calls,
 }
@@ -38,7 +40,7 @@ pub struct EventKey<'a> {
 }
 
 /// A reading of events, in pieces of bytes that may end within a row: rows of
-/// [`super::row::PAYLOAD_COLUMNS`].
+/// [`crate::event_row::PAYLOAD_COLUMNS`].
 pub type EventReading = mpsc::Receiver<Result<Bytes, StoreError>>;
 
 /// Which events to read, by the minutes they occurred in.

@@ -1,9 +1,8 @@
 //! Which hours the events of a segment lie in, read from its file.
 
-use super::forwarder::touch_hours;
-use super::log::{FrameError, Segment, SegmentFrames};
-use super::row;
-use super::stored::TouchedHours;
+use crate::event_row::{self, Rows};
+use crate::log::{FrameError, Segment, SegmentFrames};
+use crate::stored_hours::TouchedHours;
 
 /// The hours of a segment.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub fn read_hours(segment: &Segment) -> Result<SegmentHours, FrameError> {
         Err(FrameError::Torn | FrameError::Damaged) => return Ok(SegmentHours::Known(touched)),
         Err(error @ FrameError::Io(_)) => return Err(error),
     };
-    if reader.columns() != row::COLUMNS {
+    if reader.columns() != event_row::COLUMNS {
         return Ok(SegmentHours::Unknown);
     }
     let mut rows = Vec::new();
@@ -37,6 +36,20 @@ pub fn read_hours(segment: &Segment) -> Result<SegmentHours, FrameError> {
             Ok(Some(_)) => touch_hours(&rows, &mut touched),
             Ok(None) | Err(FrameError::Torn | FrameError::Damaged) => return Ok(SegmentHours::Known(touched)),
             Err(error @ FrameError::Io(_)) => return Err(error),
+        }
+    }
+}
+
+/// Notes which hours the rows lie in. (Rows of other columns, which another
+/// version wrote, touch nothing: cached answers about them age out instead.)
+pub fn touch_hours(rows: &[u8], touched: &mut TouchedHours) {
+    for span in Rows::whole(rows).map_while(Result::ok) {
+        // An id begins with the organization, behind its length: one byte, as
+        // organizations are short.
+        let id = &rows[span.id];
+        let org = id.first().and_then(|length| id.get(1..=usize::from(*length)));
+        if let Some(org) = org.and_then(|org| std::str::from_utf8(org).ok()) {
+            touched.touch(org, span.occurred_at);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! since it was worked out. This keeps, for each organization and hour, the
 //! number of the last store that touched it.
 
+pub mod segment_hours;
+
 use std::collections::HashMap;
 
 use parking_lot::{Mutex, RwLock};

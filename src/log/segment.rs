@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::holders::Holders;
 use super::salvage::Salvage;
 use crate::domain::Timestamp;
-use crate::ingest::terms::TokenTerms;
+use crate::log::terms::TokenTerms;
 use crate::trace::Calls;
 
 /// A segment that takes no more events.

@@ -6,10 +6,10 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::written;
-use crate::ingest::log::frame::SegmentReader;
-use crate::ingest::log::kept::KeptFiles;
-use crate::ingest::log::recovery::recover;
-use crate::ingest::log::{Segment, SegmentFrames, SegmentState};
+use crate::log::frame::SegmentReader;
+use crate::log::kept::KeptFiles;
+use crate::log::recovery::recover;
+use crate::log::{Segment, SegmentFrames, SegmentState};
 
 /// The rows of all frames of a file up to the first bad one.
 fn rows(bytes: &[u8]) -> Vec<u8> {
