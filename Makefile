@@ -4,7 +4,7 @@
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	@scripts/build-dashboard --if-possible
-	cargo run --release -- dev
+	cargo run --profile local -- dev
 
 dashboard: ## Build the dashboard, which the service serves at /
 	scripts/build-dashboard
@@ -30,13 +30,14 @@ attack: ## Attack a running service as the threat model in docs/security.md desc
 	scripts/attack
 
 demo: ## Send a realistic sample to a running Tallyhouse, and show what it counted
-	cargo run --release -- demo
+	cargo run --profile local -- demo
 
 samples: ## Load samples/ into a running Tallyhouse that has TALLYHOUSE_AUTH_HS256_SECRET, as here
-	cargo run --release -- load samples
+	cargo run --profile local -- load samples
 
-bench: ## Measure speed and memory against ClickHouse alone
-	cargo run --release -- bench
+bench: ## Measure speed and memory against ClickHouse alone: make bench ARGS="--only single"
+	cargo build --release --bin tallyhouse
+	cargo run --profile local --package tallyhouse-bench -- --service target/release/tallyhouse $(ARGS)
 
 fuzz: ## Feed every decoder with hostile input, SECONDS each (60)
 	FUZZ_SECONDS=$(or $(SECONDS),60) scripts/fuzz

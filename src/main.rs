@@ -61,7 +61,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let config = args.config()?;
             run_service(&config, service::bring_up_to_date(config.clone()))
         }
-        Command::Bench(args) => run_client(args.run()),
         Command::Client(command) => run_client(command.run()),
     }
 }

@@ -137,7 +137,7 @@ async fn an_analyst_reads_the_views_and_nothing_else() {
 /// ClickHouse notes a token before the rows under it have their final place.
 /// Killed in between, it must not take the repeated insert for a duplicate.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_insert_that_was_broken_off_behind_its_token_can_be_repeated() {
+async fn an_insert_broken_off_behind_its_token_can_be_repeated() {
     let data_dir = tempfile::tempdir().unwrap();
     let insert = "INSERT INTO tallyhouse.t SETTINGS insert_deduplication_token = ";
     let engine = start(&data_dir).await;
@@ -182,7 +182,7 @@ fn in_the_sandbox(readable: &Path, writable: &Path, port: u16, program: &str, ar
 /// The sandbox alone, with programs that do nothing else to hold themselves back.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_sandbox_shows_its_own_directories_and_no_other_file_port_or_process() {
+fn the_sandbox_shows_only_its_own_directories() {
     let dir = tempfile::tempdir().unwrap();
     let [readable, writable, secret] = ["etc", "data", "password"].map(|name| dir.path().join(name));
     for made in [&readable, &writable] {
@@ -317,7 +317,7 @@ fn start_owner(data_dir: &TempDir, panics: bool) -> (std::process::Child, u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_service_leaves_no_process_and_can_be_started_at_once() {
+async fn a_killed_service_leaves_no_process() {
     let data_dir = tempfile::tempdir().unwrap();
     let (mut owner, pid) = start_owner(&data_dir, false);
     owner.kill().unwrap();

@@ -6,7 +6,6 @@
 
 pub mod analyst;
 pub mod audit;
-pub mod bench;
 pub mod connection;
 pub mod demo;
 pub mod events;
@@ -82,11 +81,6 @@ pub enum Command {
     /// ClickHouse has these users; for your own server, --sql prints the statements that create
     /// them.
     Analyst(Box<analyst::AnalystArgs>),
-    /// Measure speed and memory, each against ClickHouse alone.
-    ///
-    /// Load generator, service and embedded ClickHouse all run on this machine, in one run. Compare
-    /// the ratios, since machines differ.
-    Bench(bench::BenchArgs),
     /// A command for a running service.
     #[command(flatten)]
     Client(ClientCommand),

@@ -95,10 +95,11 @@ pub async fn serve(config: Config) -> Result<(), ServerError> {
     }
     let reader = reader_or(&config, &endpoint);
     let ready = |addresses: Addresses| {
-        tracing::info!(address = %addresses.main, "serving gRPC, grpc-web and REST");
         if let Some(address) = addresses.ticketing {
             tracing::info!(%address, "serving the ticketing catalogue");
         }
+        // The last of the addresses: who reads it knows that the service is ready.
+        tracing::info!(address = %addresses.main, "serving gRPC, grpc-web and REST");
     };
     let sql = sql_port(&config).await?;
     run(config, socket, endpoint, reader, sql, shutdown_on_signal()?, ready).await
@@ -191,7 +192,7 @@ fn welcome(scheme: &str, addresses: Addresses, url: &str, ticketing_token: Optio
 }
 
 /// Cancelled by the first SIGTERM or Ctrl-C.
-pub(super) fn shutdown_on_signal() -> Result<CancellationToken, ServerError> {
+fn shutdown_on_signal() -> Result<CancellationToken, ServerError> {
     let shutdown = CancellationToken::new();
     let failed = |error: std::io::Error| ServerError::Part(format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;

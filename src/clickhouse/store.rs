@@ -39,7 +39,7 @@ use crate::trace::Calls;
 /// - The insert is synchronous: when it is answered, all of it is there.
 /// - Rollups are summed up when they are merged, not when they are inserted,
 ///   which spares the insert much of what the views cost.
-pub(crate) const INSERT_SETTINGS: [(&str, &str); 19] = [
+pub const INSERT_SETTINGS: [(&str, &str); 19] = [
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
     ("deduplicate_insert", "enable"),
@@ -80,7 +80,7 @@ pub(crate) const TOKEN_SECONDS_REMEMBERED: u64 = 7 * 24 * 60 * 60;
 const TOKEN_AGE_MAX: Duration = Duration::from_secs(TOKEN_SECONDS_REMEMBERED - 24 * 60 * 60);
 
 /// The tables that a segment reaches.
-pub(crate) const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
+pub const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days', 'user_minutes'";
 
 /// Whether an event's time lies in a period whose events are deleted. That such
 /// an event is not stored does not say that it was not counted.

@@ -17,7 +17,6 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::events::{click, clicks, now_millis, window};
-use crate::second_service::SecondService;
 use crate::service::{TABLES, TestService, eventually, signal};
 
 pub(crate) const HOUR: i64 = 3_600_000;
@@ -169,7 +168,7 @@ pub(crate) fn command(service: &TestService, args: &[&str]) -> (Option<i32>, ser
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_written_into_the_events_again_are_found_exactly_and_repaired() {
+async fn repeated_event_rows_are_found_exactly_and_repaired() {
     let service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     service.store(clicks("event", 1_000, at)).await;
@@ -276,7 +275,7 @@ async fn a_repair_whose_answer_is_lost_lands_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_written_into_rollups_and_deleted_from_them_are_found_exactly_and_repaired() {
+async fn changed_rollup_rows_are_found_exactly_and_repaired() {
     let service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     let hour = (at - HOUR / 2) / 1_000;
@@ -372,7 +371,7 @@ async fn of_an_id_with_two_payloads_the_first_counts() {
 async fn what_two_services_counted_both_is_found_and_repaired() {
     let service = Arc::new(TestService::with(&[NO_BACKGROUND]).await);
     keep_duplicates(&service).await;
-    let second = SecondService::start(&service, &[NO_BACKGROUND]).await;
+    let second = service.second(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     let events = clicks("raced", 20_000, at);
     let send = |mut client: proto::ingest_service_client::IngestServiceClient<Channel>, events: Vec<proto::Event>| {
@@ -453,7 +452,7 @@ async fn a_repair_takes_nothing_that_is_on_its_way_for_a_difference() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_hour_that_a_segment_is_half_way_into_is_in_flight_also_after_a_restart() {
+async fn an_hour_with_a_segment_under_way_is_in_flight() {
     let mut service = TestService::with(&[NO_BACKGROUND]).await;
     let at = closed_hour();
     service.store(clicks("before", 100, at)).await;

@@ -81,7 +81,7 @@ async fn what_a_rollup_lacks_is_added_also_where_events_are_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_background_takes_away_what_is_shown_to_be_counted_twice_and_nothing_else() {
+async fn the_background_removes_only_proven_double_counts() {
     let service = TestService::with(&BACKGROUND).await;
     keep_duplicates(&service).await;
     let at = closed_hour();

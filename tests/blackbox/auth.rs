@@ -498,7 +498,7 @@ async fn read_with(service: &TestService, token: &str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_algorithm_that_fits_a_key_is_taken_and_a_key_need_not_be_named() {
+async fn every_algorithm_that_fits_a_key_is_accepted() {
     let (rsa, other, ec, ed) = (Signer::rsa("r"), Signer::rsa("s"), Signer::ec_384("e"), Signer::ed("d"));
     let pinned = Signer::rsa("p");
     let path = tempfile::tempdir().unwrap();
@@ -538,7 +538,7 @@ async fn every_algorithm_that_fits_a_key_is_taken_and_a_key_need_not_be_named() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_of_other_issuers_are_read_by_the_names_that_are_configured() {
+async fn claims_are_read_by_their_configured_names() {
     let signer = Signer::secret(crate::tokens::SECRET);
     let settings = [
         ("TALLYHOUSE_AUTH_HS256_SECRET", crate::tokens::SECRET),

@@ -13,7 +13,7 @@ use crate::service::{TestService, eventually, signal};
 const DAY: i64 = 86_400_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_bytes_than_may_wait_for_the_log_are_refused_until_some_are_through() {
+async fn bytes_beyond_the_logs_bound_are_refused() {
     let service = TestService::with(&[
         ("TALLYHOUSE_INGEST_BYTES_IN_FLIGHT_MAX", "1048576"),
         ("TALLYHOUSE_INGEST_WAIT_MS_MAX", "50"),

@@ -11,7 +11,6 @@ use tonic::Code;
 
 use crate::analytics::event;
 use crate::events::{click, clicks, now_millis};
-use crate::second_service::SecondService;
 use crate::service::{TestService, eventually};
 
 const DAY_SECONDS: i64 = 86_400;
@@ -19,7 +18,7 @@ const DAY_SECONDS: i64 = 86_400;
 /// A service whose clock can be set, beside a service that holds ClickHouse.
 struct WithClock {
     first: TestService,
-    service: SecondService,
+    service: TestService,
     clock: Clock,
     _dir: tempfile::TempDir,
 }
@@ -31,7 +30,7 @@ impl WithClock {
         let library = set_clock::build(dir.path()).unwrap();
         let clock = Clock::at(&library, dir.path().join("clock"), now_millis()).unwrap();
         let preload = [("LD_PRELOAD", clock.library.to_str().unwrap()), ("CHAOS_CLOCK", clock.path.to_str().unwrap())];
-        let service = SecondService::start(&first, &[settings, &preload[..]].concat()).await;
+        let service = first.second(&[settings, &preload[..]].concat()).await;
         Self { first, service, clock, _dir: dir }
     }
 
@@ -54,7 +53,7 @@ impl WithClock {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jump_refuses_nothing_for_good_and_heals_when_it_is_put_right() {
+async fn a_clock_jump_heals_when_it_is_put_right() {
     let with = WithClock::start(&[]).await;
     assert_eq!(with.send(clicks("before", 10, now_millis())).await.unwrap().accepted, 10);
     let body = json!({ "events": [event("keyed")] });
@@ -97,5 +96,5 @@ async fn a_clock_that_keeps_its_pace_is_confirmed() {
     with.clock.step(-ahead).unwrap();
     let counts = with.send(vec![click("now", now_millis()), click("future", then)]).await.unwrap();
     assert_eq!((counts.accepted, counts.rejected), (1, 1));
-    eventually("said", || async { with.service.stderr().contains("the clock is believed again") }).await;
+    eventually("said", || async { with.service.stderr_of_run().contains("the clock is believed again") }).await;
 }

@@ -7,7 +7,6 @@ use tallyhouse::transport::proto::{self, IngestBatchRequest};
 
 use crate::audit::NO_BACKGROUND;
 use crate::events::{clicks, now_millis};
-use crate::second_service::SecondService;
 use crate::service::{TestService, eventually, signal};
 
 /// Events of a batch, which is a frame.
@@ -16,7 +15,7 @@ const BATCH: usize = 100;
 const ONE_INSERT: (&str, &str) = ("TALLYHOUSE_INSERTS_IN_FLIGHT_MAX", "1");
 const SHORT_INSERT: (&str, &str) = ("TALLYHOUSE_INSERT_WAIT_MS_MAX", "2000");
 
-async fn send(second: &SecondService, events: Vec<proto::Event>) -> proto::VerdictCounts {
+async fn send(second: &TestService, events: Vec<proto::Event>) -> proto::VerdictCounts {
     let request = IngestBatchRequest { events, ..Default::default() };
     second.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap()
 }
@@ -50,7 +49,7 @@ fn flip(path: &Path, from_end: usize) -> Vec<u8> {
 }
 
 /// A service with an insert that hangs, and so many batches behind it in the open segment.
-async fn with_backlog(batches: usize) -> (TestService, SecondService, Vec<Vec<proto::Event>>) {
+async fn with_backlog(batches: usize) -> (TestService, TestService, Vec<Vec<proto::Event>>) {
     with_backlog_and(batches, &[]).await
 }
 
@@ -58,10 +57,10 @@ async fn with_backlog(batches: usize) -> (TestService, SecondService, Vec<Vec<pr
 async fn with_backlog_and(
     batches: usize,
     settings: &[(&str, &str)],
-) -> (TestService, SecondService, Vec<Vec<proto::Event>>) {
+) -> (TestService, TestService, Vec<Vec<proto::Event>>) {
     let service = TestService::with(&[NO_BACKGROUND]).await;
     let settings = [&[NO_BACKGROUND, ONE_INSERT, SHORT_INSERT], settings].concat();
-    let second = SecondService::start(&service, &settings).await;
+    let second = service.second(&settings).await;
     signal(service.engine_pid(), "STOP");
     let at = now_millis();
     let batches: Vec<_> = (0..=batches).map(|batch| clicks(&format!("batch-{batch}"), BATCH, at)).collect();
@@ -75,7 +74,7 @@ async fn with_backlog_and(
 
 /// Asserts that one batch is lost, that everybody is told the truth about all of them, and that all are counted
 /// once in the end.
-async fn assert_one_batch_is_lost(service: &TestService, second: &SecondService, batches: &[Vec<proto::Event>]) {
+async fn assert_one_batch_is_lost(service: &TestService, second: &TestService, batches: &[Vec<proto::Event>]) {
     let (all, lost) = (batches.len() * BATCH, BATCH);
     eventually("the good frames are stored", || async {
         service.sql("SELECT count() FROM events").await == (all - lost).to_string()
@@ -101,7 +100,7 @@ async fn assert_counted(service: &TestService, events: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_good_frames_of_a_damaged_segment_are_stored_and_the_rest_can_be_sent_again() {
+async fn good_frames_of_a_damaged_segment_are_stored() {
     // In the segment that was written to, and in a sealed one; the last frame of that.
     for (state, from_end) in [("open", 3), ("sealed", 3), ("sealed", 0)] {
         let (service, mut second, batches) = with_backlog(9).await;
@@ -111,13 +110,13 @@ async fn the_good_frames_of_a_damaged_segment_are_stored_and_the_rest_can_be_sen
         std::fs::rename(&open, &path).unwrap();
         let original = flip(&path, from_end);
         signal(service.engine_pid(), "CONT");
-        second.start_again().await;
+        second.start().await;
         assert_one_batch_is_lost(&service, &second, &batches).await;
 
         // Put back from a copy, it changes nothing: all of it has been sent again.
         second.kill();
         std::fs::write(path.with_extension("sealed"), &original).unwrap();
-        second.start_again().await;
+        second.start().await;
         eventually("it is settled", || async { files(&second.log_dir(), "sealed").is_empty() }).await;
         assert_counted(&service, batches.len() * BATCH).await;
     }
@@ -130,26 +129,26 @@ async fn a_segment_that_is_put_back_whole_adds_what_was_lost() {
     let path = files(&second.log_dir(), "open").pop().unwrap();
     let original = flip(&path, 2);
     signal(service.engine_pid(), "CONT");
-    second.start_again().await;
+    second.start().await;
     eventually("the file is kept", || async { files(&second.log_dir(), "damaged").len() == 1 }).await;
     second.kill();
     std::fs::write(path.with_extension("sealed"), &original).unwrap();
-    second.start_again().await;
+    second.start().await;
     assert_counted(&service, batches.len() * BATCH).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_damaged_while_the_service_runs_costs_one_frame() {
+async fn damage_to_a_segment_under_way_costs_one_frame() {
     let (service, second, batches) = with_backlog(9).await;
     flip(&files(&second.log_dir(), "open").pop().unwrap(), 3);
     signal(service.engine_pid(), "CONT");
     assert_one_batch_is_lost(&service, &second, &batches).await;
-    assert!(second.stderr().contains("\"lost\":100"), "it is said how many");
+    assert!(second.stderr_of_run().contains("\"lost\":100"), "it is said how many");
 }
 
 /// Segments that are not stored yet and whose ids have left memory, with their last good or damaged frame.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_of_a_segment_can_be_sent_again_also_when_the_ledger_has_its_ids() {
+async fn lost_frames_can_be_sent_again_despite_the_ledger() {
     let settings = [("TALLYHOUSE_SEGMENT_ROWS_MAX", "300"), ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50")];
     for while_it_runs in [true, false] {
         let (service, mut second, batches) = with_backlog_and(9, &settings).await;
@@ -167,7 +166,7 @@ async fn what_is_lost_of_a_segment_can_be_sent_again_also_when_the_ledger_has_it
             second.kill();
             flip(&path, 0);
             signal(service.engine_pid(), "CONT");
-            second.start_again().await;
+            second.start().await;
         }
         assert_one_batch_is_lost(&service, &second, &batches).await;
         eventually("the notes go", || async { files(&ledger, "ids").is_empty() }).await;
@@ -176,7 +175,7 @@ async fn what_is_lost_of_a_segment_can_be_sent_again_also_when_the_ledger_has_it
 
 /// Nothing of a segment is good, so that it is not in the log any more when its ids are looked for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_lost_whole_can_be_sent_again_also_when_the_ledger_has_its_ids() {
+async fn a_lost_segment_can_be_sent_again_despite_the_ledger() {
     let settings = [("TALLYHOUSE_SEGMENT_ROWS_MAX", "100"), ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50")];
     let (service, mut second, batches) = with_backlog_and(5, &settings).await;
     let ledger = second.log_dir().with_file_name("ledger");
@@ -187,14 +186,14 @@ async fn a_segment_that_is_lost_whole_can_be_sent_again_also_when_the_ledger_has
     second.kill();
     std::fs::write(sealed.pop().unwrap(), [7; 5_000]).unwrap();
     signal(service.engine_pid(), "CONT");
-    second.start_again().await;
-    eventually("it is known what is lost", || async { second.stderr().contains("\"lost\":100") }).await;
+    second.start().await;
+    eventually("it is known what is lost", || async { second.stderr_of_run().contains("\"lost\":100") }).await;
     assert_one_batch_is_lost(&service, &second, &batches).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_end_on_a_full_disk_does_not_prevent_the_start() {
-    let mut service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0"), ONE_INSERT], Some(4)).await;
+    let mut service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0"), ONE_INSERT], 4).await;
     signal(service.engine_pid(), "STOP");
     let events = clicks("torn", 500, now_millis());
     let request = IngestBatchRequest { events: events.clone(), ..Default::default() };

@@ -10,7 +10,6 @@ use tonic_types::StatusExt as _;
 
 use crate::analytics::{event, rfc3339};
 use crate::events::{click, now_millis};
-use crate::second_service::SecondService;
 use crate::service::{TestService, eventually};
 use crate::tokens::{SECRET, Signer, channel};
 
@@ -47,7 +46,7 @@ fn places(body: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_follow_each_other_and_must_not_refuse_what_was_accepted() {
+async fn a_new_version_accepts_what_was_accepted() {
     let service = TestService::new().await;
     let (status, first) = put(&service, "purchase", json!({ "schema": purchase() })).await;
     assert_eq!((status, &first["version"], &first["schema"]), (201, &json!(1), &purchase()));
@@ -184,7 +183,7 @@ async fn events_are_checked_on_every_way_in_and_record_the_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_event_that_is_stored_is_a_duplicate_whatever_its_type_asks_for_by_now() {
+async fn a_stored_late_event_is_a_duplicate_whatever_its_type() {
     let service = TestService::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "40000")]).await;
     let hour = now_millis() - 3_600_000;
     let old = proto::Event { r#type: "purchase".to_owned(), ..click("old", hour) };
@@ -201,7 +200,7 @@ async fn a_late_event_that_is_stored_is_a_duplicate_whatever_its_type_asks_for_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_organization_that_rejects_unknown_types_does_so_for_itself() {
+async fn rejecting_unknown_types_is_per_organization() {
     let service =
         TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET), ("TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS", "1")])
             .await;
@@ -283,7 +282,7 @@ async fn of_registrations_at_once_one_wins_and_the_others_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_service_sees_a_version_within_the_refresh_time() {
     let service = TestService::new().await;
-    let second = SecondService::start(&service, &[("TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS", "1")]).await;
+    let second = service.second(&[("TALLYHOUSE_EVENT_TYPES_REFRESH_SECONDS", "1")]).await;
     assert_eq!(put(&service, "purchase", json!({ "schema": purchase() })).await.0, 201);
     let ingest = second.ingest().await;
     let tries = std::sync::atomic::AtomicU32::new(0);

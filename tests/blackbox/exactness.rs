@@ -117,7 +117,7 @@ async fn killing_the_service_in_mid_stream_loses_nothing_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killing_clickhouse_in_mid_insert_counts_nothing_twice_also_across_months() {
+async fn killing_clickhouse_in_mid_insert_counts_nothing_twice() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -225,7 +225,7 @@ async fn an_event_whose_id_has_left_memory_is_still_a_duplicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_of_the_last_second_of_a_minute_is_known_when_its_id_has_left_memory() {
+async fn ids_of_a_minutes_last_second_are_known_after_eviction() {
     let service =
         TestService::with(&[("TALLYHOUSE_INDEX_IDS_MAX", "1000"), ("TALLYHOUSE_BATCH_EVENTS_MAX", "250")]).await;
     // Alone in its month, and so in its part: ClickHouse chooses parts by

@@ -62,7 +62,7 @@ async fn assert_heals(service: &TestService) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reserve_of_the_disk_is_named_to_callers_and_probes() {
-    let service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "3500000")], Some(4)).await;
+    let service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "3500000")], 4).await;
     let engine = service.engine_pid();
     signal(engine, "STOP");
     let (batches, refusal) = fill(&service, 300).await;
@@ -76,7 +76,7 @@ async fn the_reserve_of_the_disk_is_named_to_callers_and_probes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_until_the_disk_takes_a_trial() {
-    let service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0")], Some(4)).await;
+    let service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0")], 4).await;
     let engine = service.engine_pid();
     signal(engine, "STOP");
     let (batches, _) = fill(&service, 300).await;

@@ -34,7 +34,7 @@ async fn post_as(service: &TestService, token: &str, key: &str, body: &Value) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_50_identical_calls_at_once_one_does_the_work_and_all_get_its_answer() {
+async fn identical_calls_at_once_share_one_answer() {
     let mut service = TestService::new().await;
     let body = json!({ "events": [nameless("a"), nameless("b"), event("own"), event("own"), {"event_type": "x"}] });
     let calls = join_all((0..50).map(|_| post(&service, "once", &body))).await;
@@ -103,7 +103,7 @@ fn batch(key: &str, durability: proto::Durability) -> proto::IngestBatchRequest 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_was_killed_before_its_answer_counts_once_and_is_told_the_truth() {
+async fn a_call_killed_before_its_answer_counts_once() {
     let mut service = TestService::new().await;
     let request = batch("broken-off", proto::Durability::Stored);
     signal(service.engine_pid(), "STOP");

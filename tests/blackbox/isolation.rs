@@ -34,7 +34,7 @@ async fn store(service: &TestService, org_id: &str, count: usize, millis: i64) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn organizations_with_the_same_event_ids_count_and_see_their_own() {
+async fn organizations_with_the_same_ids_count_their_own() {
     let service = service().await;
     let hour = now_millis().div_euclid(3_600_000) * 3_600_000 - 3 * 3_600_000;
     let mut tail = OutcomeServiceClient::new(channel(&service, &token("beta")).await);

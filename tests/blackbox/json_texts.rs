@@ -173,7 +173,7 @@ const UNREADABLE: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_that_no_query_could_read_is_refused_and_every_other_can_be_read() {
+async fn only_numbers_that_queries_can_read_are_accepted() {
     let service = TestService::new().await;
     for number in UNREADABLE {
         // What the database makes of it: nothing of the text can be read.
@@ -209,7 +209,7 @@ async fn a_number_that_no_query_could_read_is_refused_and_every_other_can_be_rea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_nested_or_begins_with_a_mark_is_read_alike_on_every_way_in() {
+async fn nested_and_marked_json_is_read_alike_on_every_way_in() {
     let service = TestService::new().await;
     for (depth, is_taken) in [(127, true), (128, false)] {
         let object = format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));

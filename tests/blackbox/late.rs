@@ -36,7 +36,7 @@ fn stored(hours_ago: i64, part: i64) -> Vec<proto::Event> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_events_count_once_whether_memory_or_the_ledger_knows_them() {
+async fn late_events_count_once_whoever_knows_them() {
     let service = full_service(&[]).await;
     // Old hours again and again, in turns, each time with new events between those
     // that are stored.
@@ -99,7 +99,7 @@ async fn with_floor(settings: &[(&str, &str)]) -> (TestService, Vec<proto::Event
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_ledger_s_horizon_a_repeated_event_is_looked_up_and_a_new_one_is_taken() {
+async fn events_beyond_the_ledgers_horizon_are_looked_up() {
     let (service, old) = with_floor(&[]).await;
     let mut events = old.clone();
     events.truncate(700);
@@ -115,7 +115,7 @@ async fn beyond_the_ledger_s_horizon_a_repeated_event_is_looked_up_and_a_new_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_event_is_undecided_while_clickhouse_hangs_and_others_are_not() {
+async fn only_late_events_are_undecided_while_clickhouse_hangs() {
     let (service, _) = with_floor(&[]).await;
     let engine = service.engine_pid();
     signal(engine, "STOP");

@@ -162,7 +162,7 @@ async fn a_log_at_its_bound_refuses_and_recovers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_corrupts_nothing_and_recovers() {
-    let mut service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0")], Some(4)).await;
+    let mut service = TestService::with_log_disk(&[("TALLYHOUSE_LOG_FREE_BYTES_MIN", "0")], 4).await;
     let engine = service.engine_pid();
     signal(engine, "STOP");
     let now = now_millis();

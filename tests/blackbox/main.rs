@@ -39,7 +39,6 @@ mod rate_limited;
 mod reflection;
 mod rest;
 mod retention;
-mod second_service;
 mod server_check;
 mod service;
 mod sql;

@@ -34,7 +34,7 @@ fn told(refusal: &Status) -> (Duration, Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_over_its_limit_is_told_when_to_come_again_and_then_has_room() {
+async fn a_user_over_its_limit_is_told_when_to_retry() {
     let limits =
         [("TALLYHOUSE_RATE_LIMIT_USER_EVENTS_PER_SECOND", "50"), ("TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS", "2")];
     let service = TestService::with(&limits).await;
@@ -75,7 +75,7 @@ async fn a_user_over_its_limit_is_told_when_to_come_again_and_then_has_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_over_a_limit_ends_after_its_answers_and_loses_nothing() {
+async fn a_stream_over_a_limit_ends_and_loses_nothing() {
     let limits = [("TALLYHOUSE_RATE_LIMIT_ORG_EVENTS_PER_SECOND", "10"), ("TALLYHOUSE_RATE_LIMIT_WINDOW_SECONDS", "1")];
     let service = TestService::with(&limits).await;
     let batch = |sequence: u64| {

@@ -54,7 +54,7 @@ async fn set_ttl(service: &TestService, ttl: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn raising_the_retention_period_saves_what_was_stored_under_a_shorter_one() {
+async fn raising_the_retention_period_saves_stored_events() {
     let mut service = TestService::with(&[("TALLYHOUSE_RETENTION_DAYS", "1"), NO_BACKGROUND]).await;
     set_ttl(&service, "toIntervalDay(1)").await;
     let at = now_millis() - DAY + 20_000;
@@ -79,12 +79,12 @@ async fn a_ttl_of_somebody_else_is_refused_with_what_to_do() {
     let mut service = TestService::with(&[NO_BACKGROUND]).await;
     set_ttl(&service, "toIntervalMonth(1)").await;
     assert_eq!(service.stop(), Some(0));
-    let said = tokio::task::block_in_place(|| service.start_in_vain());
+    let said = service.start_in_vain();
     assert!(said.contains("ALTER TABLE tallyhouse.events REMOVE TTL"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shorter_retention_period_deletes_months_and_none_of_their_ids_counts_again() {
+async fn ids_of_deleted_months_never_count_again() {
     let mut service = TestService::with(&[NO_BACKGROUND, CHECK_OFTEN]).await;
     let (old, now) = (long_ago(), now_millis());
     let mut events = clicks("old", 300, old);

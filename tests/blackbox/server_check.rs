@@ -6,14 +6,13 @@ use uuid::Uuid;
 
 use crate::audit::NO_BACKGROUND;
 use crate::events::{clicks, now_millis};
-use crate::second_service::{SecondService, start_in_vain};
 use crate::service::{TestService, signal};
 use crate::token_expiry::segments;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_cannot_carry_the_promise_are_refused_with_what_to_change() {
+async fn unfit_tables_are_refused_with_what_to_change() {
     let service = TestService::with(&[NO_BACKGROUND]).await;
-    let said = async || tokio::task::block_in_place(|| start_in_vain(&service));
+    let said = async || service.unstarted_second(&[]).start_in_vain();
     service.sql("ALTER TABLE type_hours MODIFY SETTING non_replicated_deduplication_window = 100").await;
     let window = "ALTER TABLE tallyhouse.type_hours MODIFY SETTING non_replicated_deduplication_window = 10000";
     service.sql("ALTER TABLE events MODIFY SETTING fsync_after_insert = 0").await;
@@ -23,7 +22,7 @@ async fn tables_that_cannot_carry_the_promise_are_refused_with_what_to_change() 
     // It is enough to do as it says.
     service.sql(window).await;
     service.sql(fsync).await;
-    SecondService::start(&service, &[NO_BACKGROUND]).await;
+    service.second(&[NO_BACKGROUND]).await;
 
     service.sql("DROP VIEW user_days_view").await;
     let text = said().await;
@@ -58,7 +57,7 @@ async fn a_segment_whose_ids_cannot_be_read_prevents_the_start() {
     let sealed = service.log_dir().join(file.file_stem().unwrap()).with_extension("sealed");
     std::fs::rename(file, &sealed).unwrap();
     std::fs::write(&sealed, with_other_columns(&bytes)).unwrap();
-    let said = tokio::task::block_in_place(|| service.start_in_vain());
+    let said = service.start_in_vain();
     assert!(said.contains("another version") && said.contains("event_id,org_id"), "{said}");
     assert!(Uuid::parse_str(sealed.file_stem().unwrap().to_str().unwrap()).is_ok_and(|_| sealed.exists()));
     // As its own version reads it.

@@ -1,37 +1,39 @@
 //! A whole Tallyhouse for a test: the real binary with its embedded
-//! ClickHouse, on ports of its own, in a directory of its own.
+//! ClickHouse, on ports of its own, in a directory of its own; or a second one
+//! on the ClickHouse of the first.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tallyhouse::transport::proto;
+use tallyhouse_testkit::process::{Signal, children};
+use tallyhouse_testkit::{Mode, Service, ServiceCommand, process};
+pub(crate) use tallyhouse_testkit::{PATIENCE, eventually};
+use tokio::task::block_in_place;
 use tonic::Code;
 use tonic::transport::Channel;
 
-/// Longest a test waits for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The tables that an event reaches.
 pub(crate) const TABLES: [&str; 5] = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
 
 /// A running service. Dropping it ends it, and its engine with it.
 pub(crate) struct TestService {
-    service: Option<Child>,
-    settings: Vec<(String, String)>,
-    /// Size of a disk of its own for the log, in megabytes.
-    log_disk_mb: Option<u32>,
-    /// How many files its processes may open.
-    descriptors_max: Option<u32>,
-    dir: tempfile::TempDir,
+    service: Service,
+    /// The log has a disk of its own.
+    has_log_disk: bool,
+    /// The password of the service's user in ClickHouse.
+    clickhouse_password: String,
     /// The address of gRPC and REST.
     pub(crate) url: String,
     /// The address of ClickHouse itself, which only the service is meant to use.
     pub(crate) clickhouse_url: String,
-    /// The address where analysts reach ClickHouse, through the service.
+    /// The address where analysts reach ClickHouse, through the service; empty
+    /// when there is none.
     pub(crate) sql_url: String,
     /// For requests over REST and to ClickHouse.
     pub(crate) http: reqwest::Client,
+    /// Deleted after the service has ended.
+    _dir: tempfile::TempDir,
 }
 
 impl TestService {
@@ -42,167 +44,146 @@ impl TestService {
 
     /// A new one with these settings (as environment variables).
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        Self::with_log_disk(settings, None).await
+        Self::unstarted(Mode::Dev, settings, |command| command).started().await
     }
 
     /// A new one that is asked by this client, over TLS for example.
     pub(crate) async fn with_client(settings: &[(&str, &str)], http: reqwest::Client) -> Self {
-        let mut service = Self::unstarted(settings);
+        let mut service = Self::unstarted(Mode::Dev, settings, |command| command);
         service.http = http;
-        service.start().await;
-        service
+        service.started().await
     }
 
     /// A new one whose processes may open so many files.
     pub(crate) async fn with_descriptors(settings: &[(&str, &str)], descriptors_max: u32) -> Self {
-        let mut service = Self::unstarted(settings);
-        service.descriptors_max = Some(descriptors_max);
-        service.start().await;
-        service
+        let script = format!("ulimit -n {descriptors_max} && exec \"$@\"");
+        let wrap = |command: ServiceCommand| command.wrapped_in(["sh", "-c", &script, "sh"]);
+        Self::unstarted(Mode::Dev, settings, wrap).started().await
     }
 
-    /// A new one whose log has a disk of its own, which only its processes
-    /// see.
-    pub(crate) async fn with_log_disk(settings: &[(&str, &str)], log_disk_mb: Option<u32>) -> Self {
-        let mut service = Self::unstarted(settings);
-        service.log_disk_mb = log_disk_mb;
-        service.start().await;
-        service
+    /// A new one whose log has a disk of its own of so many megabytes, which
+    /// only its processes see.
+    pub(crate) async fn with_log_disk(settings: &[(&str, &str)], megabytes: u32) -> Self {
+        let wrap = |command: ServiceCommand| {
+            let log = command.data_dir().join("log");
+            std::fs::create_dir_all(&log).unwrap();
+            let script = format!(
+                "mount -t tmpfs -o size={megabytes}m tmpfs {} && eval \"${{TEST_LOG_SETUP:-:}}\" && exec \"$@\"",
+                log.display()
+            );
+            command.wrapped_in(["unshare", "--map-root-user", "--mount", "sh", "-c", &script, "sh"])
+        };
+        let mut service = Self::unstarted(Mode::Dev, settings, wrap);
+        service.has_log_disk = true;
+        service.started().await
     }
 
-    fn unstarted(settings: &[(&str, &str)]) -> Self {
+    /// A second service on the ClickHouse of this one, with a log of its own.
+    pub(crate) async fn second(&self, settings: &[(&str, &str)]) -> Self {
+        self.unstarted_second(settings).started().await
+    }
+
+    /// The same, not started yet.
+    pub(crate) fn unstarted_second(&self, settings: &[(&str, &str)]) -> Self {
+        let clickhouse = [
+            ("TALLYHOUSE_CLICKHOUSE_URL", self.clickhouse_url.as_str()),
+            ("TALLYHOUSE_CLICKHOUSE_USER", "tallyhouse"),
+            ("TALLYHOUSE_CLICKHOUSE_PASSWORD", &self.clickhouse_password),
+            ("TALLYHOUSE_LOG_FORMAT", "json"),
+        ];
+        let mut second = Self::unstarted(Mode::Serve, &[&clickhouse, settings].concat(), |command| command);
+        second.clickhouse_url.clone_from(&self.clickhouse_url);
+        second.clickhouse_password.clone_from(&self.clickhouse_password);
+        second
+    }
+
+    fn unstarted(mode: Mode, settings: &[(&str, &str)], wrap: impl FnOnce(ServiceCommand) -> ServiceCommand) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let command = ServiceCommand::new(env!("CARGO_BIN_EXE_tallyhouse"), mode, dir.path());
         Self {
-            service: None,
-            settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            log_disk_mb: None,
-            descriptors_max: None,
-            dir: tempfile::tempdir().unwrap(),
+            service: Service::new(wrap(command.with_settings(settings.iter().copied()))),
+            has_log_disk: false,
+            clickhouse_password: String::new(),
             url: String::new(),
             clickhouse_url: String::new(),
             sql_url: String::new(),
             http: reqwest::Client::new(),
+            _dir: dir,
         }
+    }
+
+    async fn started(mut self) -> Self {
+        self.start().await;
+        self
     }
 
     /// Changes a setting for the next start.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.settings.retain(|(other, _)| other != name);
-        self.settings.push((name.to_owned(), value.to_owned()));
+        self.service.command_mut().set(name, value);
     }
 
     /// The directory of the log and of the engine.
     pub(crate) fn data_dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// The command that starts it.
-    fn command(&self) -> Command {
-        let mut command = match (self.log_disk_mb, self.descriptors_max) {
-            (None, None) => Command::new(env!("CARGO_BIN_EXE_tallyhouse")),
-            (Some(megabytes), _) => self.with_own_mount(megabytes),
-            (None, Some(descriptors)) => {
-                let script = format!("ulimit -n {descriptors} && exec {} \"$@\"", env!("CARGO_BIN_EXE_tallyhouse"));
-                let mut command = Command::new("sh");
-                command.args(["-c", &script, "sh"]);
-                command
-            }
-        };
-        command
-            .args(["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--data-dir"])
-            .arg(self.dir.path())
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::OpenOptions::new().create(true).append(true).open(self.stderr_path()).unwrap());
-        command
-    }
-
-    fn with_own_mount(&self, megabytes: u32) -> Command {
-        let log = self.dir.path().join("log");
-        std::fs::create_dir_all(&log).unwrap();
-        let script = format!(
-            "mount -t tmpfs -o size={megabytes}m tmpfs {} && eval \"${{TEST_LOG_SETUP:-:}}\" && exec {} \"$@\"",
-            log.display(),
-            env!("CARGO_BIN_EXE_tallyhouse")
-        );
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--mount", "sh", "-c", &script, "sh"]);
-        command
+        self.service.data_dir()
     }
 
     /// The log's directory as the service sees it.
     pub(crate) fn log_dir(&self) -> PathBuf {
-        let log = self.dir.path().join("log");
-        if self.log_disk_mb.is_none() {
+        let log = self.data_dir().join("log");
+        if !self.has_log_disk {
             return log;
         }
         let inside = log.strip_prefix("/").unwrap();
         Path::new(&format!("/proc/{}/root", self.pid())).join(inside)
     }
 
-    fn stderr_path(&self) -> PathBuf {
-        self.dir.path().join("stderr.log")
+    /// What the service wrote to its log, in all runs.
+    pub(crate) fn stderr(&self) -> String {
+        self.service.stderr()
     }
 
-    /// What the service wrote to its log.
-    pub(crate) fn stderr(&self) -> String {
-        std::fs::read_to_string(self.stderr_path()).unwrap()
+    /// What the service wrote to its log since its last start.
+    pub(crate) fn stderr_of_run(&self) -> String {
+        self.service.stderr_of_run()
     }
 
     /// Starts the service with the same directory, which must fail: what it says.
-    pub(crate) fn start_in_vain(&self) -> String {
-        let before = std::fs::read_to_string(self.stderr_path()).unwrap_or_default().len();
-        let status = self.command().stdout(Stdio::null()).status().unwrap();
+    pub(crate) fn start_in_vain(&mut self) -> String {
+        assert_eq!(self.service.pid(), None, "it is running");
+        self.service.launch().unwrap();
+        let status = block_in_place(|| self.service.wait()).unwrap();
         assert!(!status.success(), "it started");
-        self.stderr()[before..].to_owned()
+        self.stderr_of_run()
     }
 
     /// Starts the service (again), with the same directory.
     pub(crate) async fn start(&mut self) {
-        let mut service = self.command().spawn().unwrap();
-        let stdout = service.stdout.take().unwrap();
-        self.service = Some(service);
-        let (line_read, lines) = std::sync::mpsc::channel();
-        // Reads on for as long as the service writes, so that it never blocks.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = line_read.send(line);
-            }
-        });
-        let read_address = |label: &str| {
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let line = lines.recv_timeout(left).unwrap_or_else(|_| panic!("no {label}: {}", self.stderr()));
-                if line.contains(label) {
-                    let found = line.split_whitespace().find(|word| word.starts_with("http"));
-                    return found.unwrap().to_owned();
-                }
-            }
-        };
-        let (url, sql_url) = tokio::task::block_in_place(|| (read_address("gRPC"), read_address("ClickHouse")));
-        self.url = url;
-        self.sql_url = sql_url;
-        let port = std::fs::read_to_string(self.dir.path().join("clickhouse/http-port")).unwrap();
-        self.clickhouse_url = format!("http://127.0.0.1:{}", port.trim());
+        block_in_place(|| self.service.start()).unwrap_or_else(|error| panic!("{error}"));
+        let addresses = self.service.addresses();
+        self.url.clone_from(&addresses.main);
+        self.sql_url = addresses.sql.clone().unwrap_or_default();
+        // A second service has that of the first.
+        if let (Ok(url), Ok(password)) = (self.service.engine_url(), self.service.engine_password()) {
+            (self.clickhouse_url, self.clickhouse_password) = (url, password);
+        }
         eventually("ready", || async {
-            let ready = self.http.get(format!("{}/readyz", self.url)).send().await;
-            ready.is_ok_and(|answer| answer.status() == 200)
+            let Ok(answer) = self.http.get(format!("{}/readyz", self.url)).send().await else { return false };
+            // A second service reads the ids of its database's events first.
+            let is_second = self.service.engine_url().is_err();
+            answer.status() == 200
+                && !(is_second && answer.text().await.unwrap_or_default().contains("LEDGER_INCOMPLETE"))
         })
         .await;
     }
 
     /// The service's process.
     pub(crate) fn pid(&self) -> u32 {
-        self.service.as_ref().unwrap().id()
+        self.service.pid().unwrap()
     }
 
     /// The engine's process.
     pub(crate) fn engine_pid(&self) -> u32 {
-        let children = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).ok();
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let children: Vec<String> = tasks.flatten().filter_map(children).collect();
-        let pids: Vec<u32> = children.join(" ").split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        let pids = children(self.pid());
         assert_eq!(pids.len(), 1, "one engine");
         pids[0]
     }
@@ -214,14 +195,12 @@ impl TestService {
 
     /// Kills the service without any warning, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
-        self.signal("KILL");
-        self.service.take().unwrap().wait().unwrap();
+        self.service.kill().unwrap();
     }
 
     /// Asks the service to stop, and waits for its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
-        self.signal("TERM");
-        self.service.take().unwrap().wait().unwrap().code()
+        self.service.stop().unwrap().code()
     }
 
     /// A gRPC connection.
@@ -272,12 +251,11 @@ impl TestService {
 
     /// The first value of a question to ClickHouse, asked as the service.
     pub(crate) async fn sql(&self, statement: &str) -> String {
-        let password = std::fs::read_to_string(self.dir.path().join("clickhouse/password")).unwrap();
         let request = self
             .http
             .post(&self.clickhouse_url)
             .header("X-ClickHouse-User", "tallyhouse")
-            .header("X-ClickHouse-Key", password.trim())
+            .header("X-ClickHouse-Key", &self.clickhouse_password)
             .header("X-ClickHouse-Database", "tallyhouse")
             .body(statement.to_owned());
         let answer = request.send().await.unwrap();
@@ -328,29 +306,14 @@ impl TestService {
     }
 }
 
-impl Drop for TestService {
-    fn drop(&mut self) {
-        if let Some(mut service) = self.service.take() {
-            let _ = service.kill();
-            let _ = service.wait();
-        }
-        if std::thread::panicking() {
-            eprintln!("the service's log:\n{}", std::fs::read_to_string(self.stderr_path()).unwrap_or_default());
-        }
-    }
-}
-
 /// Sends a signal to a process that a test started.
 pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
-    assert!(status.success(), "kill -{name} {pid}");
-}
-
-/// Waits for something to become true, asking often.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let wanted = match name {
+        "CONT" => Signal::CONT,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "TERM" => Signal::TERM,
+        _ => panic!("unknown: {name}"),
+    };
+    process::signal(pid, wanted).unwrap_or_else(|error| panic!("{name} to {pid}: {error}"));
 }

@@ -5,7 +5,6 @@
 
 use std::process::Command;
 
-use crate::second_service::SecondService;
 use crate::service::{TestService, eventually};
 
 const SECRET: &str = "a secret for tests that is long enough";
@@ -189,7 +188,7 @@ async fn an_organizations_analyst_sees_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_on_a_server_of_ones_own_serves_analysts_at_an_address_of_its_own() {
+async fn a_service_on_its_own_server_serves_analysts() {
     const ANALYST_SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
     let settings = [
         ("TALLYHOUSE_AUTH_HS256_SECRET", SECRET),
@@ -199,13 +198,12 @@ async fn a_service_on_a_server_of_ones_own_serves_analysts_at_an_address_of_its_
     let service = TestService::with(&settings).await;
     service.sql("INSERT INTO users SELECT arrayJoin(['acme', 'globex']), 'u', '', '', '', now(), now(), 1").await;
     let listen = [("TALLYHOUSE_SQL_LISTEN", "127.0.0.1:0")];
-    let second = SecondService::start(&service, &[&settings[..], &listen].concat()).await;
-    let address = second.sql_address().unwrap();
+    let second = service.second(&[&settings[..], &listen].concat()).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
     command.args(["analyst", "acme", "--data-dir"]).arg(service.data_dir()).envs(settings);
     let login = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let words: Vec<&str> = login.split_whitespace().collect();
-    let request = service.http.post(format!("http://{address}")).basic_auth(words[1], Some(words[3]));
+    let request = service.http.post(&second.sql_url).basic_auth(words[1], Some(words[3]));
     let answer = request.body("SELECT org_id FROM users").send().await.unwrap().text().await.unwrap();
     assert_eq!(answer, "acme\n");
     // Others can reach it only with authentication.
@@ -217,7 +215,7 @@ async fn a_service_on_a_server_of_ones_own_serves_analysts_at_an_address_of_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_statements_for_a_server_are_ones_that_clickhouse_understands() {
+async fn clickhouse_understands_the_statements_for_a_server() {
     let service = TestService::with(&[("TALLYHOUSE_ANALYST_ORGS", "a.b")]).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
     command.args(["analyst", "a.b", "--sql", "--data-dir"]).arg(service.data_dir());

@@ -34,7 +34,7 @@ async fn text(service: &TestService, statement: &str, params: &[(&str, &str)]) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clickhouse_connect_connects_with_settings_and_reads_native_blocks() {
+async fn clickhouse_connect_reads_native_blocks() {
     let service = service().await;
     // At first it asks these, with the credentials in a Basic header.
     let headers = [
@@ -153,7 +153,7 @@ async fn tools_that_read_the_information_schema_see_the_views() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_come_by_get_by_post_compressed_and_with_parameters() {
+async fn statements_come_by_get_and_post_with_parameters() {
     let service = service().await;
     let get = service.http.get(&service.sql_url).query(&[("user", "analyst"), ("query", "SELECT 1 + 1")]);
     assert_eq!(get.send().await.unwrap().text().await.unwrap(), "2\n");
@@ -189,7 +189,7 @@ async fn statements_come_by_get_by_post_compressed_and_with_parameters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_that_analysts_write_mean_the_same_as_in_clickhouse() {
+async fn analysts_statements_mean_what_clickhouse_means() {
     let service = service().await;
     for (statement, expected) in [
         ("SELECT 1 + 2 * 3, 7 % 4, intDiv(7, 2), -2, NOT 1, 1 = 1 AND 2 = 3 OR 1", "7\t3\t3\t-2\t0\t1"),

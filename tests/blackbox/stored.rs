@@ -30,7 +30,7 @@ async fn store_each(service: &TestService, name: &str, events: usize) -> Vec<pro
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_calls_with_events_of_a_parked_segment_fail_when_they_ask_for_stored() {
+async fn only_calls_with_parked_events_fail_for_stored() {
     let service = TestService::with(&[("TALLYHOUSE_SEGMENT_LINGER_MS", "1")]).await;
     let at = now_millis();
     let before = store_each(&service, "before", TAGS + 2).await;

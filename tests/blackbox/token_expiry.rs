@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use crate::audit::{HOUR, NO_BACKGROUND, request_audit};
 use crate::events::{click, clicks, now_millis, window};
-use crate::second_service::SecondService;
 use crate::service::{TABLES, TestService, eventually, signal};
 
 const MAGIC: &[u8; 8] = b"TALLYSG2";
@@ -41,7 +40,7 @@ pub(crate) fn as_a_stranger(bytes: &[u8], id: Uuid) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stored_segment_that_comes_back_under_a_forgotten_token_changes_nothing() {
+async fn a_segment_repeated_under_a_forgotten_token_changes_nothing() {
     let mut service = TestService::new().await;
     signal(service.engine_pid(), "STOP");
     let request =
@@ -90,14 +89,14 @@ async fn repair(channel: Channel, millis: i64) {
 
 /// A ClickHouse of one's own, whose files the service cannot put right.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_lost_behind_a_token_is_stored_again_and_counted_right_by_the_audit() {
+async fn rows_lost_behind_a_token_are_stored_and_counted_again() {
     for table in ["events", "user_minutes"] {
         let service = TestService::with(&[NO_BACKGROUND]).await;
-        let mut second = SecondService::start(&service, &[NO_BACKGROUND]).await;
+        let mut second = service.second(&[NO_BACKGROUND]).await;
         // Three hours ago, and beside it an event in a partition of its own, so
         // that nothing is merged.
         let at = now_millis() - 3 * HOUR;
-        let send = async |second: &SecondService, events, durability: Durability| {
+        let send = async |second: &TestService, events, durability: Durability| {
             let request = IngestBatchRequest { events, durability: durability.into(), ..Default::default() };
             second.ingest().await.ingest_batch(request).await.unwrap().into_inner().counts.unwrap().accepted
         };
@@ -109,7 +108,7 @@ async fn what_a_server_lost_behind_a_token_is_stored_again_and_counted_right_by_
         let logged: Vec<(PathBuf, Vec<u8>)> =
             segments(&second.log_dir()).into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();
         signal(service.engine_pid(), "CONT");
-        second.start_again().await;
+        second.start().await;
         eventually("the segment is stored", || async { segments(&second.log_dir()).is_empty() }).await;
         assert_eq!(service.totals().await, ["201"; 5]);
 
@@ -119,9 +118,9 @@ async fn what_a_server_lost_behind_a_token_is_stored_again_and_counted_right_by_
         for (file, bytes) in &logged {
             std::fs::write(file, bytes).unwrap();
         }
-        second.start_again().await;
+        second.start().await;
         eventually("the segment is stored again", || async { segments(&second.log_dir()).is_empty() }).await;
-        assert!(second.stderr().contains("is settled"), "{table}");
+        assert!(second.stderr_of_run().contains("is settled"), "{table}");
         assert_eq!(service.totals().await[0], "201", "{table}");
         assert_ne!(service.totals().await, ["201"; 5], "{table}: a rollup is off until it is audited");
 
@@ -145,7 +144,7 @@ async fn fail_next_part(service: &TestService, table: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_insert_that_fails_behind_its_token_is_stored_when_it_is_repeated() {
+async fn an_insert_that_failed_behind_its_token_is_repeated() {
     for table in TABLES {
         let service = TestService::with(&[NO_BACKGROUND]).await;
         let at = now_millis() - 3 * HOUR;

@@ -20,7 +20,6 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::events::{click, clicks, now_millis};
-use crate::second_service::SecondService;
 use crate::service::{PATIENCE, TestService, eventually};
 
 /// Takes spans as a collector does.
@@ -220,7 +219,7 @@ async fn clickhouse_is_given_the_traces_of_inserts_and_questions() {
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
         ("TALLYHOUSE_TRACE_RATIO", "0"),
     ];
-    let second = SecondService::start(&service, &settings).await;
+    let second = service.second(&settings).await;
     let (trace, _, header) = begun(0x70);
     let durability = proto::Durability::Stored.into();
     let mut request = Request::new(IngestBatchRequest {

@@ -2,19 +2,20 @@
 //! proxy between them.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tallyhouse::clickhouse::engine::{Engine, EngineSettings};
 use tallyhouse::config::Config;
 use tallyhouse::transport::proto::audit_response::Step;
 use tallyhouse::transport::proto::audit_service_client::AuditServiceClient;
 use tallyhouse::transport::proto::segment_service_client::SegmentServiceClient;
 use tallyhouse::transport::proto::{AuditRequest, ListSegmentsRequest, Segment, Window};
-use tokio::process::{Child, Command};
+pub(crate) use tallyhouse_testkit::PATIENCE;
+use tallyhouse_testkit::process::signal;
+use tallyhouse_testkit::{Mode, Service, ServiceCommand};
 use tokio::sync::watch;
 
 use crate::check::number;
@@ -25,22 +26,17 @@ use crate::fault::Tally;
 use crate::plan::Plan;
 use crate::proxy::Proxy;
 
-/// Longest anything of the service may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often something that is awaited is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The processes of one scenario. Dropping it stops them.
 pub(crate) struct TestService {
     dir: PathBuf,
-    settings: Vec<(&'static str, String)>,
     engine: Engine,
     pub(crate) proxy: Proxy,
     pub(crate) clock: Clock,
     pub(crate) disk: Option<Disk>,
-    service: Option<Child>,
-    /// How often the service was started.
-    runs: usize,
+    service: Service,
     /// ClickHouse may have failed behind a token, so a rollup may lack a block.
     pub(crate) is_to_be_repaired: bool,
     url: watch::Sender<Option<String>>,
@@ -64,15 +60,17 @@ impl TestService {
         );
         let engine = engine.await?;
         let port = engine.endpoint().url.rsplit(':').next().context("a port")?.parse()?;
+        let proxy = Proxy::start(port, tally).await?;
+        let clock = Clock::at(clock, dir.join("clock"), plan.begins_at)?;
+        let command =
+            command(dir, &proxy, &engine, &clock, disk.as_ref())?.with_settings(plan.settings.iter().cloned());
         Ok(Self {
             dir: dir.to_owned(),
-            settings: plan.settings.clone(),
             engine,
-            proxy: Proxy::start(port, tally).await?,
-            clock: Clock::at(clock, dir.join("clock"), plan.begins_at)?,
+            proxy,
+            clock,
             disk,
-            service: None,
-            runs: 0,
+            service: Service::new(command),
             is_to_be_repaired: false,
             url: watch::Sender::new(None),
             http: reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
@@ -99,80 +97,36 @@ impl TestService {
         self.dir.join("data/ledger")
     }
 
-    fn stderr_path(&self, run: usize) -> PathBuf {
-        self.dir.join(format!("service-{run}.log"))
-    }
-
     /// What the current run has written to its log.
     pub(crate) fn stderr(&self) -> String {
-        std::fs::read_to_string(self.stderr_path(self.runs)).unwrap_or_default()
+        self.service.stderr_of_run()
     }
 
     /// What all runs have written.
     pub(crate) fn stderr_of_all_runs(&self) -> String {
-        (1..=self.runs).map(|run| std::fs::read_to_string(self.stderr_path(run)).unwrap_or_default()).collect()
-    }
-
-    fn command(&self) -> Command {
-        // Should this process be killed, so is the service.
-        let words = ["setpriv", "--pdeathsig", "KILL", env!("CARGO_BIN_EXE_tallyhouse"), "serve"];
-        let entrance = self.disk.as_ref().map(Disk::entrance).unwrap_or_default();
-        let mut words = entrance.into_iter().chain(words.map(str::to_owned));
-        let mut command = Command::new(words.next().unwrap_or_default());
-        let endpoint = self.engine.endpoint();
-        command
-            .args(words)
-            .env("TALLYHOUSE_LISTEN", "127.0.0.1:0")
-            .env("TALLYHOUSE_DATA_DIR", self.dir.join("data"))
-            .env("TALLYHOUSE_CLICKHOUSE_URL", &self.proxy.url)
-            .env("TALLYHOUSE_CLICKHOUSE_USER", &endpoint.user)
-            .env("TALLYHOUSE_CLICKHOUSE_PASSWORD", endpoint.password.expose())
-            .env("LD_PRELOAD", &self.clock.library)
-            .env("CHAOS_CLOCK", &self.clock.path)
-            .envs(self.settings.iter().map(|(name, value)| (name, value)));
-        command
+        self.service.stderr()
     }
 
     /// Starts a process of the service, without waiting for anything.
     pub(crate) fn launch(&mut self) -> Result<()> {
-        self.runs += 1;
-        let stderr = std::fs::File::create(self.stderr_path(self.runs))?;
-        let mut command = self.command();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);
-        self.service = Some(command.spawn()?);
-        Ok(())
+        Ok(self.service.launch()?)
     }
 
     /// Starts the service, and returns once it takes events.
     pub(crate) async fn start(&mut self) -> Result<()> {
         self.launch()?;
-        let address = self.says("serving gRPC").await?;
-        let address = address.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let address = address.context("no address")?.to_owned();
-        self.url.send_replace(Some(format!("http://{address}")));
-        Ok(())
-    }
-
-    /// Waits until the current run has logged a line with this text.
-    pub(crate) async fn says(&mut self, text: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = self.stderr();
-            // The last line may not be written to its end.
-            let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-            if let Some(line) = whole.lines().find(|line| line.contains(text)) {
-                return Ok(line.to_owned());
-            }
-            self.check_runs()?;
-            ensure!(Instant::now() < deadline, "the service never said {text:?}");
+        while !self.service.is_ready()? {
+            ensure!(Instant::now() < deadline, "the service never said its address");
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        self.url.send_replace(Some(self.service.addresses().main.clone()));
+        Ok(())
     }
 
     /// That the service has not ended by itself.
     pub(crate) fn check_runs(&mut self) -> Result<()> {
-        let status = self.service.as_mut().context("the service is down")?.try_wait()?;
-        if let Some(status) = status {
+        if let Some(status) = self.service.exit_status()? {
             let log = self.stderr();
             bail!("the service ended by itself ({status}): {}", log.lines().last().unwrap_or_default());
         }
@@ -187,8 +141,7 @@ impl TestService {
         if service {
             self.check_runs()?;
             self.url.send_replace(None);
-            let mut child = self.service.take().context("the service is down")?;
-            child.kill().await?;
+            self.service.kill()?;
         }
         Ok(())
     }
@@ -196,9 +149,14 @@ impl TestService {
     /// Asks the service to stop; it must end well.
     pub(crate) async fn stop(&mut self) -> Result<()> {
         self.check_runs()?;
-        let mut child = self.service.take().context("the service is down")?;
-        signal(child.id(), Signal::TERM)?;
-        let status = tokio::time::timeout(PATIENCE, child.wait()).await.context("the service does not stop")??;
+        self.service.signal(Signal::TERM)?;
+        // Not by blocking: a thread that blocks leaves the runtime and ends, and the service with it (see `command`).
+        let deadline = Instant::now() + PATIENCE;
+        while self.service.exit_status()?.is_none() {
+            ensure!(Instant::now() < deadline, "the service does not stop");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let status = self.service.wait()?;
         self.url.send_replace(None);
         ensure!(status.success(), "the service stopped with {status}");
         Ok(())
@@ -209,7 +167,7 @@ impl TestService {
         let deadline = Instant::now() + PATIENCE;
         loop {
             // The process may be gone, and that not be known yet.
-            if self.engine.pid().is_some_and(|pid| signal(Some(pid), wanted).is_ok()) {
+            if self.engine.pid().is_some_and(|pid| signal(pid, wanted).is_ok()) {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "ClickHouse does not start again");
@@ -323,16 +281,28 @@ impl TestService {
     }
 
     /// Ends everything.
-    pub(crate) async fn tear_down(mut self) -> Result<()> {
-        if let Some(mut service) = self.service.take() {
-            service.kill().await?;
-        }
+    pub(crate) async fn tear_down(self) -> Result<()> {
+        drop(self.service);
         self.engine.stop().await;
         Ok(())
     }
 }
 
-fn signal(pid: Option<u32>, signal: Signal) -> Result<()> {
-    let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("no process")?;
-    Ok(kill_process(pid, signal)?)
+/// How the service is started: on the proxy's ClickHouse, with a clock and perhaps a disk of its own.
+fn command(dir: &Path, proxy: &Proxy, engine: &Engine, clock: &Clock, disk: Option<&Disk>) -> Result<ServiceCommand> {
+    let endpoint = engine.endpoint();
+    let path = |path: &Path| path.to_str().map(str::to_owned).context("a path that is no text");
+    let command = ServiceCommand::new(env!("CARGO_BIN_EXE_tallyhouse"), Mode::Serve, dir.join("data"))
+        .with_output_in(dir)
+        .wrapped_in(disk.map(Disk::entrance).unwrap_or_default())
+        // Should this process be killed, so is the service. (It is when the thread that started it ends.)
+        .wrapped_in(["setpriv", "--pdeathsig", "KILL"])
+        .with_settings([
+            ("TALLYHOUSE_CLICKHOUSE_URL", proxy.url.clone()),
+            ("TALLYHOUSE_CLICKHOUSE_USER", endpoint.user.clone()),
+            ("TALLYHOUSE_CLICKHOUSE_PASSWORD", endpoint.password.expose().to_owned()),
+            ("LD_PRELOAD", path(&clock.library)?),
+            ("CHAOS_CLOCK", path(&clock.path)?),
+        ]);
+    Ok(command)
 }

@@ -22,7 +22,7 @@ fn service(url: &str) -> Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_notification_that_was_being_sent_is_sent_again_under_its_id() {
+async fn an_interrupted_notification_is_repeated_under_its_id() {
     let hanging = Receiver::new(Behavior::Hangs).await;
     let mut service = service(&hanging.url());
     let event = service.client().create(&json!({"status": "PUBLISHED", "internalNotes": "private"})).await;
@@ -61,7 +61,7 @@ async fn eventually_at(address: std::net::SocketAddr) -> Receiver {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_acknowledged_change_is_notified_whenever_the_service_dies() {
+async fn every_acknowledged_change_is_notified_after_kills() {
     let receiver = Receiver::new(Behavior::Answers).await;
     let mut service = service(&receiver.url());
     let mut answered = BTreeSet::new();

@@ -20,7 +20,7 @@ fn token(org: &str, scope: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_of_administrators_refuses_every_token_but_theirs() {
+async fn administrators_routes_refuse_every_other_token() {
     let service = Service::start(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]);
     let (own, main) = (service.client(), service.client_of_main_port());
     let event = own.create(&json!({"status": "PUBLISHED"})).await;

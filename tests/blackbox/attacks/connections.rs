@@ -36,7 +36,7 @@ async fn idle_connections_give_way_to_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_few_descriptors_connections_leave_some_to_the_log_and_the_database() {
+async fn connections_leave_descriptors_to_log_and_database() {
     let service = TestService::with_descriptors(&[], 256).await;
     let _idle = idle(&service, 600).await;
     for n in 0..20 {

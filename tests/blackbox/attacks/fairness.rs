@@ -14,7 +14,6 @@ use tonic::Code;
 
 use crate::analytics::event;
 use crate::events::{click, now_millis, window};
-use crate::second_service::SecondService;
 use crate::service::{TestService, eventually};
 use crate::tokens::{SECRET, Signer, channel};
 
@@ -74,7 +73,7 @@ async fn make_reads_slow(service: &TestService) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queries_end_with_their_callers_and_one_organization_has_its_share() {
+async fn queries_end_with_their_callers() {
     let limits = [("TALLYHOUSE_QUERIES_IN_FLIGHT_MAX", "8"), ("TALLYHOUSE_QUERY_WAIT_MS_MAX", "60000")];
     let service = service(&limits).await;
     for org_id in ["acme", "beta"] {
@@ -126,7 +125,7 @@ async fn every_read_names_its_time_limit_and_can_be_cancelled() {
         ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
         ("TALLYHOUSE_BATCH_EVENTS_MAX", "250"),
     ];
-    let second = SecondService::start(&service, &settings).await;
+    let second = service.second(&settings).await;
     let channel = tonic::transport::Channel::from_shared(second.url.clone()).unwrap().connect().await.unwrap();
     for path in [
         "/api/v1/events",
@@ -260,7 +259,7 @@ async fn one_organization_cannot_take_all_seats_of_watchers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_of_one_organization_does_not_keep_others_from_theirs() {
+async fn an_audit_keeps_no_other_organization_waiting() {
     let service = service(&[]).await;
     let audit = async |org_id: &str, hours: i64| {
         let mut client = proto::audit_service_client::AuditServiceClient::new(channel(&service, &token(org_id)).await);
@@ -282,7 +281,7 @@ async fn an_audit_of_one_organization_does_not_keep_others_from_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_organization_that_is_named_in_any_body_must_be_the_callers() {
+async fn an_organization_named_in_a_body_must_be_the_callers() {
     let service = service(&[]).await;
     let value = |org_id: &str| json!({"org_id": org_id, "date": "2026-02-10", "name": "revenue", "value": 1});
     let refused = [
@@ -356,7 +355,7 @@ async fn ingest(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_is_dear_to_check_is_refused_and_one_at_the_bound_hangs_nobody() {
+async fn a_schema_too_costly_to_check_is_refused() {
     let service = service(&[]).await;
     let constants = |count: usize| (0..count).map(|n| json!({ "const": n })).collect::<Vec<_>>();
     let schema = |count: usize| json!({ "schema": {"properties": {"items": {"type": "array", "items": {"anyOf": constants(count)}}}}});
@@ -431,7 +430,7 @@ async fn a_comparison_of_schemas_that_takes_too_long_is_not_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patterns_of_many_types_take_bounded_memory_also_after_a_restart() {
+async fn patterns_of_many_types_take_bounded_memory() {
     let mut service = service(&[]).await;
     let before = memory(&service);
     for n in 0..120 {

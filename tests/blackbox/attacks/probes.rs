@@ -58,7 +58,7 @@ async fn watchers_of_health_are_bounded_and_keep_no_check_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_messages_to_health_and_reflection_are_refused_before_they_are_kept() {
+async fn large_health_and_reflection_messages_are_refused() {
     let service = TestService::with(&[("TALLYHOUSE_REFLECTION_OPEN", "true")]).await;
     let before = resident_bytes(service.pid());
     for path in [CHECK, REFLECTION] {

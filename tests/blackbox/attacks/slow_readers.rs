@@ -49,7 +49,7 @@ async fn assert_cut_off(attackers: Vec<Attacker>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_answers_that_nobody_reads_take_no_memory_and_their_connections_are_closed() {
+async fn unread_answers_take_no_memory_and_are_cut_off() {
     let settings = [("TALLYHOUSE_WRITE_WAIT_MS_MAX", "3000"), ("TALLYHOUSE_RESPONSE_BYTES_IN_FLIGHT_MAX", "67108864")];
     let service = TestService::with(&settings).await;
     let gzip = [("accept-encoding", "gzip")];

@@ -58,7 +58,7 @@ fn client(pem: &str) -> reqwest::Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_port_speaks_tls_only_and_a_new_certificate_is_used_without_a_restart() {
+async fn a_new_certificate_is_used_without_a_restart() {
     let files = Files::new();
     let first = files.replace();
     let service = TestService::with_client(&files.settings(), client(&first)).await;
@@ -102,7 +102,7 @@ async fn the_port_speaks_tls_only_and_a_new_certificate_is_used_without_a_restar
 }
 
 #[test]
-fn a_service_does_not_start_with_a_certificate_that_it_cannot_use_and_names_the_file() {
+fn an_unusable_certificate_prevents_the_start() {
     let files = Files::new();
     files.replace();
     let check = |certificate: &Path, key: &Path, setting: &str, problem: &str| {

@@ -81,7 +81,7 @@ async fn no_analyst_reaches_another_host_or_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_probe_for_readiness_says_how_much_of_the_sandbox_is_in_force() {
+async fn readiness_says_how_much_of_the_sandbox_is_in_force() {
     let service = crate::service::TestService::new().await;
     let (status, body) = service.get("/readyz").await;
     assert_eq!(status, 200);

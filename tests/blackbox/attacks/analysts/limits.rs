@@ -68,7 +68,7 @@ async fn threads_and_memory_stay_bounded_in_subqueries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_beyond_the_bound_wait_for_their_turn_and_leave_others_theirs() {
+async fn statements_beyond_the_bound_wait_for_their_turn() {
     let service = service(&[("TALLYHOUSE_ANALYST_QUERIES_IN_FLIGHT_MAX", "4")]).await;
     let acme = Asker::at_the_gateway(&service, Some("acme"));
     let slow = "SELECT count() FROM numbers(30000000) WHERE cityHash64(number) = 1";

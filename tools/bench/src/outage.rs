@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::load::{Load, RATE};
-use super::report::Report;
-use super::service::BenchService;
+use crate::load::{Load, RATE};
+use crate::report::Report;
+use crate::service::BenchService;
 
 /// How long the load runs before ClickHouse goes.
 const BEFORE: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const DRAIN_FACTOR_MAX: u32 = 2;
 
 /// Stops ClickHouse for so long under a steady load.
-pub(super) async fn measure(service: &BenchService, away: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) async fn measure(service: &BenchService, away: Duration, report: &mut Report) -> anyhow::Result<()> {
     let stored_before = service.count_events().await?;
     let load = Load::begin(service, 8_000_000).await?;
     tokio::time::sleep(BEFORE).await;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Request, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
 use reqwest::Url;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::connection::{GrpcConnection, HttpConnection};
-use super::events::{Generator, blocks};
-use super::report::{Report, Times, median};
-use super::service::BenchService;
-use crate::clickhouse::client::Endpoint;
-use crate::event_row;
-use crate::transport::proto::ingest_service_server::SERVICE_NAME;
-use crate::transport::proto::{Event, IngestBatchRequest, IngestBatchResponse};
+use crate::connection::{GrpcConnection, HttpConnection};
+use crate::events::{Generator, blocks};
+use crate::report::{Report, Times, median};
+use crate::service::BenchService;
+use tallyhouse::clickhouse::client::Endpoint;
+use tallyhouse::event_row;
+use tallyhouse::transport::proto::ingest_service_server::SERVICE_NAME;
+use tallyhouse::transport::proto::{Event, IngestBatchRequest, IngestBatchResponse};
 
 /// Connections at a time.
 const CONNECTIONS: u64 = 64;
@@ -32,7 +32,7 @@ enum Way {
 }
 
 /// Calls for `share` each way in each of `rounds` rounds.
-pub(super) async fn measure(
+pub(crate) async fn measure(
     service: &BenchService,
     rounds: u32,
     share: Duration,

@@ -1,22 +1,21 @@
 //! The service under test: a child process with its own embedded ClickHouse,
 //! in a directory that goes when the benchmark is over.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
 use clickhouse::Client;
+use tallyhouse::clickhouse::client::Endpoint;
+use tallyhouse::clickhouse::engine::spread_parts;
+use tallyhouse::clickhouse::migrations::migrate;
+use tallyhouse::clickhouse::store::TABLES as STORE_TABLES;
+use tallyhouse::config::Secret;
+use tallyhouse::transport::proto::segment_service_client::SegmentServiceClient;
+use tallyhouse::transport::proto::{self, ListSegmentsRequest};
+use tallyhouse_testkit::process::{Signal, children, signal};
+use tallyhouse_testkit::{Mode, Service, ServiceCommand};
+use tokio::task::block_in_place;
 use tonic::transport::{Channel, Endpoint as GrpcEndpoint};
-
-use crate::clickhouse::client::Endpoint;
-use crate::clickhouse::engine::spread_parts;
-use crate::clickhouse::migrations::migrate;
-use crate::clickhouse::store::TABLES as STORE_TABLES;
-use crate::config::Secret;
-use crate::transport::proto::segment_service_client::SegmentServiceClient;
-use crate::transport::proto::{self, ListSegmentsRequest};
 
 /// The database of the baseline: the same tables, beside the service's, and under
 /// a name that the service's user may use.
@@ -29,53 +28,46 @@ const MERGE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Rows that are filled in at a time.
 const PRELOAD_BLOCK: u64 = 1_000_000;
 
-/// A running service of the benchmark, with access to its tables. Dropping it stops the processes
-/// and deletes the directory.
-pub(super) struct BenchService {
-    service: Child,
-    dir: PathBuf,
-    settings: Vec<(String, String)>,
+/// A running service, and the tables of the baseline beside its own. Dropping it ends it, and deletes its directory.
+pub(crate) struct BenchService {
+    service: Service,
     /// The address of gRPC and REST.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// How to reach the service's tables.
-    pub(super) endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
     /// How to reach the baseline's tables.
-    pub(super) baseline: Endpoint,
+    pub(crate) baseline: Endpoint,
 }
 
 impl BenchService {
-    /// Starts the service with these settings (as environment variables), and
+    /// Starts the program with these settings (as environment variables), and
     /// makes the baseline's tables.
-    pub(super) async fn start(dir: PathBuf, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&dir)?;
-        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let (service, url, clickhouse_url) = start_service(&dir, &settings).await?;
-        let password = std::fs::read_to_string(dir.join("clickhouse/password"))?;
+    pub(crate) async fn start(program: &Path, dir: PathBuf, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let command = ServiceCommand::new(program, Mode::Dev, dir).with_settings([("TALLYHOUSE_LOG_FILTER", "warn")]);
+        let mut service = Service::new(command.with_settings(settings.iter().copied()));
+        block_in_place(|| service.start())?;
         let endpoint = Endpoint {
-            url: clickhouse_url,
+            url: service.engine_url()?,
             user: "tallyhouse".to_owned(),
-            password: Secret::new(password.trim().to_owned()),
+            password: Secret::new(service.engine_password()?),
             database: "tallyhouse".to_owned(),
         };
         let baseline = Endpoint { database: BASELINE.to_owned(), ..endpoint.clone() };
         migrate(&baseline).await?;
-        spread_parts(&dir);
-        Ok(Self { service, dir, settings, url, endpoint, baseline })
+        spread_parts(service.data_dir());
+        Ok(Self { url: service.addresses().main.clone(), service, endpoint, baseline })
     }
 
     /// Ends the service as an operator would, and starts it again without its
     /// id ledger: it reads the ids of what is stored, which is waited for.
-    pub(super) async fn relearn_ids(&mut self) -> anyhow::Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.service);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let ended = self.service.wait()?;
+    pub(crate) async fn relearn_ids(&mut self) -> anyhow::Result<()> {
+        let ended = block_in_place(|| self.service.stop())?;
         anyhow::ensure!(ended.success(), "the service ended with {ended}");
-        std::fs::remove_dir_all(self.dir.join("ledger"))?;
-        let (service, url, clickhouse_url) = start_service(&self.dir, &self.settings).await?;
-        self.service = service;
-        self.url = url;
-        self.endpoint.url.clone_from(&clickhouse_url);
-        self.baseline.url = clickhouse_url;
+        std::fs::remove_dir_all(self.service.data_dir().join("ledger"))?;
+        block_in_place(|| self.service.start())?;
+        self.url.clone_from(&self.service.addresses().main);
+        self.endpoint.url = self.service.engine_url()?;
+        self.baseline.url.clone_from(&self.endpoint.url);
         while reqwest::get(format!("{}/readyz", self.url)).await?.text().await?.contains("LEDGER_INCOMPLETE") {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
@@ -84,13 +76,11 @@ impl BenchService {
 
     /// Stops ClickHouse, as a machine that hangs would, until the answer is
     /// dropped.
-    pub(super) fn stop_engine(&self) -> anyhow::Result<StoppedEngine> {
-        let pids = children(self.service.id());
-        let pids: Vec<_> =
-            pids.into_iter().filter_map(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).collect();
+    pub(crate) fn stop_engine(&self) -> anyhow::Result<StoppedEngine> {
+        let pids = self.engine_pids();
         anyhow::ensure!(!pids.is_empty(), "the engine was not found");
         for pid in &pids {
-            rustix::process::kill_process(*pid, rustix::process::Signal::STOP)?;
+            signal(*pid, Signal::STOP)?;
         }
         Ok(StoppedEngine { pids })
     }
@@ -98,7 +88,7 @@ impl BenchService {
     /// Waits until ClickHouse has merged what was inserted. The users' days are
     /// merged now: else that is done once they are a minute old, within
     /// whatever is measured then.
-    pub(super) async fn merged(&self) -> anyhow::Result<()> {
+    pub(crate) async fn merged(&self) -> anyhow::Result<()> {
         // While others are merged, a day might be left out.
         self.merges_nothing().await?;
         for endpoint in [&self.endpoint, &self.baseline] {
@@ -122,20 +112,20 @@ impl BenchService {
     }
 
     /// Events that are logged and not stored.
-    pub(super) async fn unstored_events(&self) -> anyhow::Result<u64> {
+    pub(crate) async fn unstored_events(&self) -> anyhow::Result<u64> {
         let mut segments = SegmentServiceClient::new(self.channel().await?);
         let segments = segments.list_segments(ListSegmentsRequest {}).await?.into_inner().segments;
         Ok(segments.iter().map(|segment| segment.rows).sum())
     }
 
     /// Rows of the service's raw table.
-    pub(super) async fn count_events(&self) -> anyhow::Result<u64> {
+    pub(crate) async fn count_events(&self) -> anyhow::Result<u64> {
         Ok(self.clickhouse().query_raw("SELECT count() FROM events").fetch_one().await?)
     }
 
     /// So many of the events that were filled in for a day that ended `ago`,
     /// as a producer would send them again.
-    pub(super) async fn stored_events(&self, events: usize, ago: Duration) -> anyhow::Result<Vec<proto::Event>> {
+    pub(crate) async fn stored_events(&self, events: usize, ago: Duration) -> anyhow::Result<Vec<proto::Event>> {
         #[derive(clickhouse::Row, serde::Deserialize)]
         struct Stored {
             event_id: String,
@@ -172,12 +162,12 @@ impl BenchService {
     }
 
     /// A connection of its own.
-    pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
+    pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
         Ok(GrpcEndpoint::from_shared(self.url.clone())?.tcp_nodelay(true).connect().await?)
     }
 
     /// Waits until everything acknowledged is in ClickHouse.
-    pub(super) async fn settled(&self) -> anyhow::Result<()> {
+    pub(crate) async fn settled(&self) -> anyhow::Result<()> {
         let mut segments = SegmentServiceClient::new(self.channel().await?);
         while !segments.list_segments(ListSegmentsRequest {}).await?.into_inner().segments.is_empty() {
             tokio::time::sleep(LOOK_PAUSE).await;
@@ -188,7 +178,7 @@ impl BenchService {
     /// Puts rows into the service's tables without the service, spread over
     /// the time `span` that ended `ago`. They are made by ClickHouse, so it is
     /// quick. The service knows of them after [`Self::relearn_ids`].
-    pub(super) async fn preload(&self, rows: u64, ago: Duration, span: Duration) -> anyhow::Result<()> {
+    pub(crate) async fn preload(&self, rows: u64, ago: Duration, span: Duration) -> anyhow::Result<()> {
         let (ago, span) = (ago.as_millis(), span.as_millis());
         for first in (0..rows.div_ceil(PRELOAD_BLOCK)).map(|block| block * PRELOAD_BLOCK) {
             let statement = format!(
@@ -200,7 +190,7 @@ impl BenchService {
                  now64(3, 'UTC') - toIntervalMillisecond({ago} + toUInt64({first} + number) * {span} / {rows}), \
                  0, '', 0, 18446744073709551615 - toUnixTimestamp64Micro(now64(6)) - number \
                  FROM numbers({})",
-                crate::event_row::COLUMNS,
+                tallyhouse::event_row::COLUMNS,
                 PRELOAD_BLOCK.min(rows - first),
             );
             let insert = self.clickhouse().query_raw(&statement).with_setting("insert_deduplicate", "0");
@@ -211,7 +201,7 @@ impl BenchService {
     }
 
     /// Puts what the service's tables hold into the baseline's tables too.
-    pub(super) async fn preload_baseline(&self) -> anyhow::Result<()> {
+    pub(crate) async fn preload_baseline(&self) -> anyhow::Result<()> {
         #[derive(clickhouse::Row, serde::Deserialize)]
         struct Partition {
             table: String,
@@ -234,99 +224,61 @@ impl BenchService {
     }
 
     /// A client for the service's tables.
-    pub(super) fn clickhouse(&self) -> Client {
+    pub(crate) fn clickhouse(&self) -> Client {
         self.endpoint.client()
     }
 
     /// Processor time used so far.
-    pub(super) fn cpu(&self) -> Cpu {
-        let service = self.service.id();
-        Cpu { service: cpu_seconds(service), engine: children(service).into_iter().map(cpu_seconds).sum() }
+    pub(crate) fn cpu(&self) -> Cpu {
+        let service = self.service.pid().map_or(0.0, cpu_seconds);
+        Cpu { service, engine: self.engine_pids().into_iter().map(cpu_seconds).sum() }
     }
 
     /// Resident memory of the service and of the engine, in megabytes.
-    pub(super) fn memory_mb(&self) -> (f64, f64) {
-        let service = self.service.id();
-        (resident_mb(service), children(service).into_iter().map(resident_mb).sum())
+    pub(crate) fn memory_mb(&self) -> (f64, f64) {
+        let service = self.service.pid().map_or(0.0, resident_mb);
+        (service, self.engine_pids().into_iter().map(resident_mb).sum())
+    }
+
+    fn engine_pids(&self) -> Vec<u32> {
+        self.service.pid().map(children).unwrap_or_default()
     }
 }
 
 /// The engine, standing still.
-pub(super) struct StoppedEngine {
-    pids: Vec<rustix::process::Pid>,
+pub(crate) struct StoppedEngine {
+    pids: Vec<u32>,
 }
 
 impl Drop for StoppedEngine {
     fn drop(&mut self) {
         for pid in &self.pids {
-            // It may have been ended meanwhile.
-            let _ = rustix::process::kill_process(*pid, rustix::process::Signal::CONT);
+            let _ = signal(*pid, Signal::CONT); // It may have been ended meanwhile.
         }
     }
 }
 
-/// Starts the service in this directory; with the addresses of the service and
-/// of its ClickHouse.
-async fn start_service(dir: &Path, settings: &[(String, String)]) -> anyhow::Result<(Child, String, String)> {
-    let mut service = Command::new(std::env::current_exe()?)
-        .args(["dev", "--listen", "127.0.0.1:0", "--clickhouse-http-port", "0", "--log-filter", "warn"])
-        .arg("--data-dir")
-        .arg(dir)
-        .envs(settings.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the service")?;
-    let stdout = service.stdout.take().context("no output of the service")?;
-    let url = tokio::task::spawn_blocking(move || read_address(stdout)).await??;
-    let port = std::fs::read_to_string(dir.join("clickhouse/http-port")).context("the engine's port")?;
-    Ok((service, url, format!("http://127.0.0.1:{}", port.trim())))
-}
-
 /// Processor time that the service and its engine have used.
 #[derive(Clone, Copy)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// Of the service, in seconds.
-    pub(super) service: f64,
+    pub(crate) service: f64,
     /// Of the engine, in seconds.
-    pub(super) engine: f64,
+    pub(crate) engine: f64,
 }
 
 impl Drop for BenchService {
     fn drop(&mut self) {
+        eprint!("{}", self.service.stderr()); // Warnings and errors only.
         let _ = self.service.kill(); // It may have gone already.
-        let _ = self.service.wait();
         // The engine ends when the service has gone; until then it may write.
         for _ in 0..100 {
-            if std::fs::remove_dir_all(&self.dir).is_ok() {
+            if std::fs::remove_dir_all(self.service.data_dir()).is_ok() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-}
-
-/// Reads the address that `dev` prints when it is ready.
-fn read_address(stdout: impl std::io::Read + Send + 'static) -> anyhow::Result<String> {
-    let mut lines = BufReader::new(stdout).lines();
-    let line = loop {
-        let Some(line) = lines.next() else { bail!("the service ended before it was ready") };
-        let line = line?;
-        if line.contains("gRPC") {
-            break line;
-        }
-    };
-    let found = line.split_whitespace().find(|word| word.starts_with("http://"));
-    let address = found.with_context(|| format!("no address in: {line}"))?.to_owned();
-    // The rest is read to its end, so that the service never waits for us.
-    std::thread::spawn(move || lines.for_each(drop));
-    Ok(address)
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Processor time of a process, in its own code and in the kernel's; 0 where the

@@ -9,18 +9,18 @@ use clickhouse::Client;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::events::{Generator, blocks};
-use super::report::{Report, Times, median};
-use super::service::BenchService;
-use crate::clickhouse::store::INSERT_SETTINGS;
-use crate::event_row;
-use crate::transport::proto::IngestRequest;
-use crate::transport::proto::ingest_service_client::IngestServiceClient;
+use crate::events::{Generator, blocks};
+use crate::report::{Report, Times, median};
+use crate::service::BenchService;
+use tallyhouse::clickhouse::store::INSERT_SETTINGS;
+use tallyhouse::event_row;
+use tallyhouse::transport::proto::IngestRequest;
+use tallyhouse::transport::proto::ingest_service_client::IngestServiceClient;
 
 /// Streams, and connections of the baseline, at a time.
 const STREAMS: usize = 2;
 /// Events in a batch.
-pub(super) const BATCH: usize = 1_000;
+pub(crate) const BATCH: usize = 1_000;
 /// Of a hundred events, so many repeat another one.
 const DUPLICATES: u32 = 5;
 /// Other shares of duplicates that are measured.
@@ -32,7 +32,7 @@ const BLOCK_ROWS: usize = 100_000;
 
 /// Streams `events` events in each of `rounds` rounds, and inserts the same
 /// rows bare in between.
-pub(super) async fn measure(
+pub(crate) async fn measure(
     service: &BenchService,
     rounds: u32,
     events: usize,
@@ -72,7 +72,7 @@ pub(super) async fn measure(
 }
 
 /// Streams events of which other shares are duplicates.
-pub(super) async fn measure_duplicates(
+pub(crate) async fn measure_duplicates(
     service: &BenchService,
     events: usize,
     report: &mut Report,
@@ -87,9 +87,9 @@ pub(super) async fn measure_duplicates(
 
 /// Streams the batches, and waits until they are all stored: the rate counts
 /// nothing that is still on its way.
-pub(super) async fn stream(
+pub(crate) async fn stream(
     service: &BenchService,
-    batches: Vec<Vec<crate::transport::proto::Event>>,
+    batches: Vec<Vec<tallyhouse::transport::proto::Event>>,
     events: usize,
 ) -> anyhow::Result<(f64, Times)> {
     let mut shares: Vec<Vec<IngestRequest>> = (0..STREAMS).map(|_| Vec::new()).collect();

@@ -7,33 +7,33 @@ use serde_json::{Map, Value, json};
 
 /// Figures by name, in the order in which they were measured.
 #[derive(Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     figures: Vec<(String, f64, &'static str)>,
 }
 
 impl Report {
     /// Adds a figure; a dot in its name separates a group from a name.
-    pub(super) fn add(&mut self, name: &str, value: f64, unit: &'static str) {
+    pub(crate) fn add(&mut self, name: &str, value: f64, unit: &'static str) {
         self.figures.push((name.to_owned(), value, unit));
     }
 
     /// Adds the middle and the tail of a distribution of times, in
     /// milliseconds.
-    pub(super) fn add_times(&mut self, name: &str, times: &Times) {
+    pub(crate) fn add_times(&mut self, name: &str, times: &Times) {
         for (suffix, quantile) in [("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999)] {
             self.add(&format!("{name}_{suffix}"), times.millis(quantile), "ms");
         }
     }
 
     /// As JSON: one flat object, names with dots.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let figures: Map<String, Value> =
             self.figures.iter().map(|(name, value, _)| (name.clone(), json!(round(*value)))).collect();
         Value::Object(figures)
     }
 
     /// As a table.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let width = self.figures.iter().map(|(name, ..)| name.len()).max().unwrap_or_default();
         let line =
             |(name, value, unit): &(String, f64, &'static str)| format!("{name:width$}  {:>14} {unit}\n", show(*value));
@@ -51,40 +51,40 @@ fn show(value: f64) -> String {
 }
 
 /// The middle one of some values.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// A distribution of times, from a microsecond to a minute.
-pub(super) struct Times(Histogram<u64>);
+pub(crate) struct Times(Histogram<u64>);
 
 impl Times {
     /// None yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // The bounds and three digits are within what a histogram may have.
         let histogram = Histogram::new_with_bounds(1, 60_000_000, 3);
         Self(histogram.unwrap_or_else(|_| unreachable!("constant bounds")))
     }
 
     /// Adds one.
-    pub(super) fn add(&mut self, time: Duration) {
+    pub(crate) fn add(&mut self, time: Duration) {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// Adds all of another.
-    pub(super) fn add_all(&mut self, other: &Self) {
+    pub(crate) fn add_all(&mut self, other: &Self) {
         let _ = self.0.add(&other.0); // Both have the same bounds.
     }
 
     /// How many there are.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.0.len()
     }
 
     /// Milliseconds at a quantile of 0 to 1.
     #[allow(clippy::cast_precision_loss, reason = "microseconds of a minute are exact")]
-    pub(super) fn millis(&self, quantile: f64) -> f64 {
+    pub(crate) fn millis(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1_000.0
     }
 }

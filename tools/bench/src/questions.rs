@@ -5,13 +5,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tonic::transport::Channel;
 
-use super::events::Generator;
-use super::load::Load;
-use super::report::{Report, Times};
-use super::service::BenchService;
-use crate::transport::proto::ingest_service_client::IngestServiceClient;
-use crate::transport::proto::query_service_client::QueryServiceClient;
-use crate::transport::proto::{GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window};
+use crate::events::Generator;
+use crate::load::Load;
+use crate::report::{Report, Times};
+use crate::service::BenchService;
+use tallyhouse::transport::proto::ingest_service_client::IngestServiceClient;
+use tallyhouse::transport::proto::query_service_client::QueryServiceClient;
+use tallyhouse::transport::proto::{
+    GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window,
+};
 
 const MINUTE_SECONDS: i64 = 60;
 const HOUR_SECONDS: i64 = 60 * MINUTE_SECONDS;
@@ -39,7 +41,7 @@ const AGAIN: usize = 10;
 const UNMERGED_QUESTIONS: u64 = 100;
 
 /// Asks each question for about `share`, in turns with the raw events.
-pub(super) async fn measure(
+pub(crate) async fn measure(
     service: &BenchService,
     rounds: u32,
     share: Duration,
@@ -80,7 +82,7 @@ pub(super) async fn measure(
 }
 
 /// Asks for top users as the days lie now: in parts that nobody has merged yet.
-pub(super) async fn measure_unmerged(service: &BenchService, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) async fn measure_unmerged(service: &BenchService, report: &mut Report) -> anyhow::Result<()> {
     let mut asker = Asker::new(service).await?;
     let mut times = Times::new();
     for number in 0..UNMERGED_QUESTIONS {
@@ -185,7 +187,7 @@ impl<'a> Asker<'a> {
 
 /// While 10,000 events a second stream in, sends single ones and looks how
 /// long after its acknowledgement each is counted.
-pub(super) async fn measure_freshness(
+pub(crate) async fn measure_freshness(
     service: &BenchService,
     share: Duration,
     report: &mut Report,

@@ -1,8 +1,9 @@
-//! `tallyhouse bench`: how fast it is, against ClickHouse alone.
+//! `tallyhouse-bench` measures the speed and the memory of a service, each against ClickHouse alone.
 //!
 //! Everything runs on this machine in one run: load generator, service and
 //! embedded ClickHouse. Machines differ and are shared, so each figure comes
 //! with a baseline measured in turns with it, and what matters is the ratio.
+//! The service is the `tallyhouse` program, as its users run it.
 
 mod connection;
 mod events;
@@ -15,16 +16,24 @@ mod report;
 mod service;
 mod single;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use clap::Parser as _;
 use report::Report;
 use serde::Deserialize;
 use service::BenchService;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::service::shutdown_on_signal;
+/// The allocator of the service: its clients and its baseline's spend alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The exit code when something could not be measured; also of a wrong command line.
+const EXIT_FAILURE: u8 = 2;
 
 /// Rounds of measurements that alternate with their baseline.
 const ROUNDS: u32 = 3;
@@ -37,9 +46,13 @@ const LATE_SHARE: usize = 4;
 /// Over how long a time the rows are spread that are filled in before.
 const PRELOAD_SPAN: Duration = Duration::from_secs(24 * 3_600);
 
-/// Measures speed and memory, each against its baseline.
-#[derive(clap::Args)]
-pub struct BenchArgs {
+/// Measure speed and memory, each against ClickHouse alone.
+///
+/// Load generator, service and embedded ClickHouse all run on this machine, in one run. Machines differ and are shared: compare
+/// the ratios.
+#[derive(clap::Parser)]
+#[command(name = "tallyhouse-bench", version)]
+struct BenchArgs {
     /// About how long to measure, in seconds. 40 gives a usable answer.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(5..))]
     seconds: u64,
@@ -65,6 +78,9 @@ pub struct BenchArgs {
     /// directory for temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// The `tallyhouse` program to measure. Default: the one in the directory of this program.
+    #[arg(long, value_name = "PROGRAM")]
+    service: Option<PathBuf>,
 }
 
 /// A part of the benchmark.
@@ -84,27 +100,38 @@ enum Section {
     Late,
 }
 
+fn main() -> ExitCode {
+    let args = BenchArgs::parse();
+    let ran = tokio::runtime::Runtime::new().context("cannot start the runtime").and_then(|it| it.block_on(args.run()));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tallyhouse-bench: {}", tallyhouse::cli::in_words(&error));
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
 impl BenchArgs {
     /// Runs the benchmark. A signal ends it early, and its processes with it.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    async fn run(self) -> anyhow::Result<()> {
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dir = parent.join(format!("tallyhouse-bench-{}", std::process::id()));
-        let stopped = shutdown_on_signal()?;
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let report = tokio::select! {
             report = self.report(&dir) => report,
-            () = stopped.cancelled() => Err(anyhow::anyhow!("stopped by a signal")),
+            _ = terminate.recv() => Err(anyhow::anyhow!("stopped by a signal")),
+            _ = interrupt.recv() => Err(anyhow::anyhow!("stopped by a signal")),
         };
         let _ = std::fs::remove_dir_all(&dir); // It may not have been made.
-        if self.json {
-            super::print_json(&report?.json())?;
-        } else {
-            super::print(&report?.text())?;
-        }
-        Ok(ExitCode::SUCCESS)
+        let report = report?;
+        let text = if self.json { format!("{:#}\n", report.json()) } else { report.text() };
+        std::io::stdout().write_all(text.as_bytes()).context("cannot write the output")
     }
 
     async fn report(&self, dir: &Path) -> anyhow::Result<Report> {
-        let mut service = BenchService::start(dir.join("service"), &[]).await?;
+        let program = self.program()?;
+        let mut service = BenchService::start(&program, dir.join("service"), &[]).await?;
         let mut report = Report::default();
         if self.preload > 0 {
             say("filling the tables");
@@ -116,9 +143,23 @@ impl BenchArgs {
         drop(service);
         if self.has(Section::Late) {
             say("late events");
-            late::measure(dir, self.events()? / LATE_SHARE, &mut report).await?;
+            late::measure(&program, dir, self.events()? / LATE_SHARE, &mut report).await?;
         }
         Ok(report)
+    }
+
+    /// The program to measure.
+    fn program(&self) -> anyhow::Result<PathBuf> {
+        let program = match &self.service {
+            Some(program) => program.clone(),
+            None => std::env::current_exe()?.with_file_name("tallyhouse"),
+        };
+        anyhow::ensure!(
+            program.is_file(),
+            "there is no program {}: build it, or name it with --service",
+            program.display()
+        );
+        Ok(program)
     }
 
     fn events(&self) -> anyhow::Result<usize> {

@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::events::Generator;
-use super::report::Times;
-use super::service::BenchService;
-use crate::transport::proto::IngestRequest;
-use crate::transport::proto::ingest_service_client::IngestServiceClient;
+use crate::events::Generator;
+use crate::report::Times;
+use crate::service::BenchService;
+use tallyhouse::transport::proto::IngestRequest;
+use tallyhouse::transport::proto::ingest_service_client::IngestServiceClient;
 
 /// Events a second.
-pub(super) const RATE: u64 = 10_000;
+pub(crate) const RATE: u64 = 10_000;
 /// Streams that share the load.
 const STREAMS: u64 = 4;
 /// Events in a batch.
@@ -28,7 +28,7 @@ const BATCH: u64 = 10;
 const BATCHES_WAITING_MAX: usize = 1 << 16;
 
 /// A load under way.
-pub(super) struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
     streams: JoinSet<anyhow::Result<Times>>,
@@ -36,7 +36,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Begins it. `seed` sets its events apart from those of other loads.
-    pub(super) async fn begin(service: &BenchService, seed: u64) -> anyhow::Result<Self> {
+    pub(crate) async fn begin(service: &BenchService, seed: u64) -> anyhow::Result<Self> {
         let mut load = Self { stop: Arc::default(), acknowledged: Arc::default(), streams: JoinSet::new() };
         for stream in 0..STREAMS {
             let client = IngestServiceClient::new(service.channel().await?);
@@ -47,7 +47,7 @@ impl Load {
     }
 
     /// Events that were acknowledged so far.
-    pub(super) fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
@@ -56,7 +56,7 @@ impl Load {
     ///
     /// # Errors
     /// When the service refused an event.
-    pub(super) async fn end(mut self) -> anyhow::Result<Times> {
+    pub(crate) async fn end(mut self) -> anyhow::Result<Times> {
         self.stop.store(true, Ordering::Relaxed);
         let mut times = Times::new();
         while let Some(done) = self.streams.join_next().await {

@@ -5,9 +5,9 @@
 //! tonic's channel hands each call over to two more tasks.
 
 use anyhow::{Context as _, ensure};
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderValue, TE};
-use axum::http::{Request, StatusCode};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, TE};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -18,14 +18,14 @@ use tokio::net::TcpStream;
 const PREFIX_BYTES: usize = 5;
 
 /// Unary calls of one gRPC method.
-pub(super) struct GrpcConnection {
+pub(crate) struct GrpcConnection {
     http: h2::client::SendRequest<Bytes>,
     request: Request<()>,
 }
 
 impl GrpcConnection {
     /// `method` is `/PACKAGE.SERVICE/METHOD`.
-    pub(super) async fn open(url: &str, method: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(url: &str, method: &str) -> anyhow::Result<Self> {
         let (http, driver) = h2::client::handshake(stream(url).await?).await?;
         // Its errors are those of the calls.
         tokio::spawn(driver);
@@ -38,7 +38,7 @@ impl GrpcConnection {
 
     /// Sends a message and waits for the answer to it, which is an error when
     /// its status is not OK.
-    pub(super) async fn call<A: Message + Default>(&mut self, message: &impl Message) -> anyhow::Result<A> {
+    pub(crate) async fn call<A: Message + Default>(&mut self, message: &impl Message) -> anyhow::Result<A> {
         let mut http = self.http.clone().ready().await?;
         let (answer, mut body) = http.send_request(self.request.clone(), false)?;
         body.send_data(prefixed(message)?, true)?;
@@ -68,13 +68,13 @@ fn prefixed(message: &impl Message) -> anyhow::Result<Bytes> {
 }
 
 /// Requests over HTTP/1.1.
-pub(super) struct HttpConnection {
+pub(crate) struct HttpConnection {
     http: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
     host: HeaderValue,
 }
 
 impl HttpConnection {
-    pub(super) async fn open(url: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(url: &str) -> anyhow::Result<Self> {
         let stream = stream(url).await?;
         let host = HeaderValue::try_from(stream.peer_addr()?.to_string())?;
         let (http, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -85,7 +85,7 @@ impl HttpConnection {
 
     /// Sends a request, whose `Host` is added, and waits for the whole answer,
     /// which is an error when its status is not as expected.
-    pub(super) async fn send(&mut self, request: Request<Bytes>, expected: StatusCode) -> anyhow::Result<()> {
+    pub(crate) async fn send(&mut self, request: Request<Bytes>, expected: StatusCode) -> anyhow::Result<()> {
         let mut request = request.map(Full::new);
         request.headers_mut().insert(HOST, self.host.clone());
         self.http.ready().await?;

@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::{ContextV7, Timestamp as UuidTime, Uuid};
 
-use crate::domain::{Event, EventDraft, EventLimits, MILLIS_PER_DAY, OrgId, Timestamp};
-use crate::event_row;
-use crate::transport::proto;
+use tallyhouse::domain::{Event, EventDraft, EventLimits, MILLIS_PER_DAY, OrgId, Timestamp};
+use tallyhouse::event_row;
+use tallyhouse::transport::proto;
 
 const CAMPAIGNS: u32 = 1_000;
 const USERS: u32 = 500_000;
@@ -19,19 +19,19 @@ const SOURCES: [&str; 4] = ["web", "ios", "android", "exchange"];
 const CLICK_ONE_IN: u32 = 30;
 
 /// Makes events, the same ones for the same seed but for their times and ids.
-pub(super) struct Generator {
+pub(crate) struct Generator {
     random: StdRng,
     context: ContextV7,
 }
 
 impl Generator {
     /// Begins a sequence.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { random: StdRng::seed_from_u64(seed), context: ContextV7::new() }
     }
 
     /// One event that occurred up to `spread` before `now`.
-    pub(super) fn event(&mut self, now: SystemTime, spread: Duration) -> proto::Event {
+    pub(crate) fn event(&mut self, now: SystemTime, spread: Duration) -> proto::Event {
         let at = now - spread.mul_f64(self.random.random_range(0.0..1.0));
         let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let uuid_time = UuidTime::from_unix(&self.context, since.as_secs(), since.subsec_nanos());
@@ -57,7 +57,7 @@ impl Generator {
     }
 
     /// Puts events in any order.
-    pub(super) fn shuffle(&mut self, events: &mut [proto::Event]) {
+    pub(crate) fn shuffle(&mut self, events: &mut [proto::Event]) {
         for at in (1..events.len()).rev() {
             events.swap(at, self.random.random_range(0..=at));
         }
@@ -65,7 +65,7 @@ impl Generator {
 
     /// Batches of `batch` events, `duplicates` of each hundred of which repeat
     /// an earlier one of the same batch or the one before.
-    pub(super) fn batches(
+    pub(crate) fn batches(
         &mut self,
         events: usize,
         batch: usize,
@@ -94,7 +94,7 @@ impl Generator {
 
 /// The rows of these events as the service would insert them, each id once,
 /// cut into blocks.
-pub(super) fn blocks<'a>(events: impl IntoIterator<Item = &'a proto::Event>, rows: usize) -> Vec<Vec<u8>> {
+pub(crate) fn blocks<'a>(events: impl IntoIterator<Item = &'a proto::Event>, rows: usize) -> Vec<Vec<u8>> {
     let org = OrgId::default_org();
     let mut seen = std::collections::HashSet::new();
     let mut blocks = Vec::new();

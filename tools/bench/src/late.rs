@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::events::Generator;
-use super::ingest::{BATCH, stream};
-use super::report::Report;
-use super::service::BenchService;
+use crate::events::Generator;
+use crate::ingest::{BATCH, stream};
+use crate::report::Report;
+use crate::service::BenchService;
 
 /// Ids that may be in memory in this measurement. More are stored.
 const INDEX_IDS_MAX: u64 = 4_000_000;
@@ -22,9 +22,9 @@ const REPEATED_PERCENT: usize = 20;
 
 /// Sends `events` events into an old day of which nothing is stored, and then
 /// into one of which there is.
-pub(super) async fn measure(dir: &Path, events: usize, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) async fn measure(program: &Path, dir: &Path, events: usize, report: &mut Report) -> anyhow::Result<()> {
     let ids_max = INDEX_IDS_MAX.to_string();
-    let mut service = BenchService::start(dir.join("late"), &[("TALLYHOUSE_INDEX_IDS_MAX", &ids_max)]).await?;
+    let mut service = BenchService::start(program, dir.join("late"), &[("TALLYHOUSE_INDEX_IDS_MAX", &ids_max)]).await?;
     service.preload(INDEX_IDS_MAX, Duration::ZERO, DAY).await?;
     service.preload(events as u64 * STORED_PERCENT / 100, DAY * STORED_DAYS_AGO, DAY).await?;
     let stored = service.stored_events(events * REPEATED_PERCENT / 100, DAY * STORED_DAYS_AGO).await?;
@@ -53,7 +53,7 @@ pub(super) async fn measure(dir: &Path, events: usize, report: &mut Report) -> a
     Ok(())
 }
 
-fn batches(events: Vec<crate::transport::proto::Event>) -> Vec<Vec<crate::transport::proto::Event>> {
+fn batches(events: Vec<tallyhouse::transport::proto::Event>) -> Vec<Vec<tallyhouse::transport::proto::Event>> {
     let mut events = events.into_iter();
     std::iter::from_fn(|| {
         let next: Vec<_> = events.by_ref().take(BATCH).collect();
