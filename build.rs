@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "tallyhouse/v1/audit.proto",
     "tallyhouse/v1/event.proto",
     "tallyhouse/v1/event_type.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 9] = [
     "tallyhouse/v1/outcome.proto",
     "tallyhouse/v1/query.proto",
     "tallyhouse/v1/segment.proto",
+    "tallyhouse/v1/write_key.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

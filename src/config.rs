@@ -188,6 +188,10 @@ settings! {
     /// kept in the data directory.
     cursor_secret, "TALLYHOUSE_CURSOR_SECRET": Secret = Secret::default();
 
+    /// The attribute of OpenTelemetry log records that is the event's id. A record without it gets an id that is made
+    /// of its content.
+    otlp_id_attribute, "TALLYHOUSE_OTLP_ID_ATTRIBUTE": String = "event.id".to_owned();
+
     /// Longest event id, in bytes.
     event_id_bytes_max, "TALLYHOUSE_EVENT_ID_BYTES_MAX": usize = 128;
     /// Longest event type, in bytes.

@@ -52,3 +52,4 @@ pub mod stored_hours;
 pub mod telemetry;
 pub mod trace;
 pub mod transport;
+pub mod write_keys;

@@ -27,6 +27,7 @@ use crate::clickhouse::query_store::QueryStore;
 use crate::clickhouse::retention::RetentionStore;
 use crate::clickhouse::store::ClickHouseStore;
 use crate::clock::ArrivalClock;
+use crate::clickhouse::write_keys::WriteKeyStore;
 use crate::config::Config;
 use crate::data_dir::DataDirError;
 use crate::directory::{AllOrganizations, Directory};
@@ -53,6 +54,7 @@ use crate::sql_gateway::Gateway;
 use crate::stored_hours::StoredHours;
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls, Website};
+use crate::write_keys::WriteKeys;
 use ticketing::Ticketing;
 pub use ticketing::check_has_administrators;
 
@@ -171,6 +173,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     let mut parts = Parts::new(&config, &endpoint, &reader, clock).await?;
     parts.website = website.map(Arc::new);
+    let callers = callers.accepting(Arc::clone(&parts.write_keys));
     parts.engine_sandbox = sql.as_ref().and_then(|sql| sql.engine_sandbox);
     let ticketing = Ticketing::open(&config, &parts.clock).await?;
     let recovery = recovery::recover(&config, &endpoint, &parts);
@@ -190,6 +193,7 @@ pub async fn run(
     parts.retention.start_background(&tasks, &stop);
     keep_types_fresh(&tasks, &stop, &parts, Duration::from_secs(config.event_types_refresh_seconds));
     callers.keep_keys_fresh(&tasks, &stop);
+    keep_write_keys_fresh(&tasks, &stop, &parts);
     keep_certificate_fresh(&tasks, &stop, tls.as_ref());
     if let Some(sql) = sql {
         let gateway = Gateway::open(&config, &endpoint, &tasks);
@@ -253,6 +257,7 @@ struct Parts {
     limiter: Arc<QueryLimiter>,
     sql: Option<Gateway>,
     website: Option<Arc<Website>>,
+    write_keys: Arc<WriteKeys>,
 }
 
 impl Parts {
@@ -285,6 +290,11 @@ impl Parts {
             store: Arc::new(ClickHouseStore::new(endpoint, look_ups)),
             stored_hours: Arc::default(),
             terms,
+            write_keys: Arc::new(WriteKeys::new(
+                WriteKeyStore::new(endpoint),
+                Arc::clone(&limiter),
+                Arc::clone(&clock),
+            )),
             clock,
             engine_sandbox: None,
             limiter,
@@ -408,6 +418,7 @@ impl Parts {
             limits,
             queries,
             directory,
+            write_keys: self.write_keys,
             cursors,
             auditor,
             log: self.log,
@@ -488,6 +499,11 @@ fn keep_keys_swept(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts)
 fn keep_types_fresh(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts, pause: Duration) {
     let (types, stop) = (Arc::clone(&parts.types), stop.clone());
     tasks.spawn(async move { stop.run_until_cancelled(types.keep_fresh(pause)).await });
+}
+
+fn keep_write_keys_fresh(tasks: &TaskTracker, stop: &CancellationToken, parts: &Parts) {
+    let (keys, stop) = (Arc::clone(&parts.write_keys), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(keys.keep_fresh()).await });
 }
 
 fn keep_certificate_fresh(tasks: &TaskTracker, stop: &CancellationToken, tls: Option<&Arc<Tls>>) {

@@ -26,6 +26,7 @@ pub mod token;
 pub mod top;
 pub mod users;
 pub mod watch;
+pub mod write_keys;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -152,6 +153,11 @@ pub enum ClientCommand {
     Audit(audit::AuditArgs),
     /// Show what of the log is not in ClickHouse yet, or retry what it refused.
     Segments(segments::SegmentsArgs),
+    /// Create, list or revoke write keys.
+    ///
+    /// A write key goes where a token cannot: into a page, or into the configuration of somebody else's library. It
+    /// may only send events of its organization.
+    WriteKeys(write_keys::WriteKeysArgs),
     /// Create, publish, cancel and list the events of the ticketing catalogue.
     ///
     /// Requires a token of one of its administrators (--token or
@@ -175,6 +181,7 @@ impl ClientCommand {
             Self::Watch(args) => args.run().await,
             Self::Audit(args) => args.run().await,
             Self::Segments(args) => args.run().await,
+            Self::WriteKeys(args) => args.run().await,
             Self::Shows(args) => args.run().await,
         }
     }

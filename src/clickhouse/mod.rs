@@ -21,3 +21,4 @@ pub mod server_check;
 pub mod store;
 pub mod ticket;
 mod top_users;
+pub mod write_keys;

@@ -13,6 +13,7 @@ mod period;
 mod query;
 mod time;
 mod verdict;
+mod write_key;
 
 pub use audit::{
     AuditAuthor, AuditedHour, Difference, Differences, HourFinding, HourResult, RecordedRepair, RepairState, Rollup,
@@ -34,3 +35,4 @@ pub use query::{
 };
 pub use time::{MILLIS_PER_DAY, MILLIS_PER_HOUR, MILLIS_PER_MINUTE, Timestamp};
 pub use verdict::{Rejection, RejectionCode, Verdict, VerdictCounts};
+pub use write_key::WriteKey;

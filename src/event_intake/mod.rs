@@ -131,6 +131,15 @@ impl EventIntake {
         Ok(PendingBatch(pending))
     }
 
+    /// Checks the number of a batch's events before they are made, where that costs more than they do.
+    /// [`EventIntake::submit`] checks it again.
+    ///
+    /// # Errors
+    /// `TooLarge` for more than `batch_events_max`.
+    pub fn check_count(&self, count: usize) -> Result<(), Error> {
+        self.pipeline.check_count(count)
+    }
+
     /// How many new events an organization may still send now, and of which limit; none where it has
     /// no limit.
     pub fn events_left(&self, org_id: &OrgId) -> Option<(Quota, u32)> {

@@ -21,6 +21,7 @@ use crate::log::Log;
 use crate::query::Queries;
 use crate::sql_gateway::Gateway;
 use crate::telemetry::Metrics;
+use crate::write_keys::WriteKeys;
 
 /// The application that transports call.
 pub struct Application {
@@ -40,6 +41,8 @@ pub struct Application {
     pub queries: Queries,
     /// Organizations, users, memberships.
     pub directory: Directory,
+    /// What is accepted in place of tokens by those who only send events.
+    pub write_keys: Arc<WriteKeys>,
     /// Cursors of lists.
     pub cursors: Cursors,
     /// The audit.

@@ -10,15 +10,18 @@ mod application;
 mod auth;
 mod call;
 mod concurrency;
+mod connect;
 mod connections;
 mod context;
 mod cursor;
 mod drain;
 mod edge;
 mod error;
+mod foreign_event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod grpc;
+mod otlp;
 mod properties;
 pub mod proto;
 mod protocol;

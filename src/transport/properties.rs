@@ -43,17 +43,25 @@ pub(super) fn read(field: &str, text: &str, bytes_max: usize) -> Result<Properti
         Ok(value) => value,
         Err(error) => return wrong(format!("must be the text of a JSON object: {error}")),
     };
-    match &value {
+    of_value(field, &value)
+}
+
+/// The canonical form of JSON that has been read.
+///
+/// # Errors
+/// Those of [`read`].
+pub(super) fn of_value(field: &str, value: &Value) -> Result<PropertiesDraft<'static>, Vec<FieldError>> {
+    match value {
         Value::Object(object) if object.is_empty() => Ok(PropertiesDraft::None),
         Value::Object(_) => {
-            let unreadable = json::unreadable_numbers(&value, NUMBERS_NAMED_MAX);
+            let unreadable = json::unreadable_numbers(value, NUMBERS_NAMED_MAX);
             if unreadable.is_empty() {
                 return Ok(PropertiesDraft::Canonical(Cow::Owned(value.to_string())));
             }
             let named = |place: String| FieldError::new(format!("{field}{place}"), json::NUMBER_EXPECTED);
             Err(unreadable.into_iter().map(named).collect())
         }
-        _ => wrong(MUST_BE_AN_OBJECT.to_owned()),
+        _ => Err(vec![FieldError::new(field, MUST_BE_AN_OBJECT)]),
     }
 }
 

@@ -29,6 +29,17 @@ pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     (MILLIS_MIN..=MILLIS_MAX).contains(&millis).then(|| Timestamp::from_millis(millis))
 }
 
+/// Reads a time as other systems write it: also with a space in place of `T`, and without an offset, which is UTC
+/// then.
+pub(super) fn parse_loosely(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let with_t = match text.as_bytes().get(DATE_BYTES) {
+        Some(b' ') => format!("{}T{}", text.get(..DATE_BYTES)?, text.get(DATE_BYTES + 1..)?),
+        _ => text.to_owned(),
+    };
+    parse(&with_t).or_else(|| parse(&format!("{with_t}Z"))).or_else(|| parse_date(text))
+}
+
 /// Reads a time from a query string, where a `+` that was not escaped has
 /// become a space.
 pub(super) fn parse_in_query(text: &str) -> Option<Timestamp> {
@@ -167,6 +178,20 @@ mod tests {
         check("2026-02-10T21:10:00.Z", None);
         check("", None);
         check("é026-02-10T21:10:00Z", None);
+    }
+
+    #[test]
+    fn times_of_other_systems_may_lack_an_offset() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(parse_loosely(text).map(write), expected.map(str::to_owned), "{text}");
+        };
+        check("2026-02-10T21:10:00.5", Some("2026-02-10T21:10:00.500Z"));
+        check("2026-02-10 21:10:00", Some("2026-02-10T21:10:00Z"));
+        check("2026-02-10 23:10:00+02:00", Some("2026-02-10T21:10:00Z"));
+        check("2026-02-10", Some("2026-02-10T00:00:00Z"));
+        check("yesterday", None);
+        check("é026-02-10 21:10:00", None);
+        check("", None);
     }
 
     #[test]

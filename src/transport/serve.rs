@@ -24,6 +24,7 @@ use tower::{Layer as _, ServiceExt as _};
 use super::application::Application;
 use super::call::CallLayer;
 use super::concurrency::Concurrency;
+use super::connect::ConnectLayer;
 use super::connections::{Connection, ConnectionIo, ConnectionPermit, Connections, Listener, Tls};
 use super::context::TransportContext;
 use super::edge::{Edge, EdgeLayer};
@@ -54,6 +55,9 @@ pub enum ServeError {
     /// The service's own description is broken.
     #[error("reflection cannot be set up: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The service's own description is broken.
+    #[error("the Connect protocol cannot be set up: {0}")]
+    Connect(#[from] prost_reflect::DescriptorError),
 }
 
 /// Serves gRPC, grpc-web and REST, and the ticketing catalogue alone on a
@@ -79,7 +83,8 @@ pub async fn serve(
     app.metrics.observe_calls(move || concurrency.in_flight());
     let context = TransportContext::new(app);
     let (mut health, health_service) = Health::new().await;
-    let mut router = grpc::routes(&context, health_service)?.merge(rest::routes(&context));
+    let grpc_routes = grpc::routes(&context, health_service)?.layer(ConnectLayer::new(&context)?);
+    let mut router = grpc_routes.merge(rest::routes(&context));
     if let Some(api) = &context.app.ticketing {
         router = router.merge(ticketing::routes(api, ticketing::PREFIX));
     }

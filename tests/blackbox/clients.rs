@@ -56,6 +56,20 @@ async fn a_client_made_from_the_description_calls_every_operation() {
         .env("TALLYHOUSE_TOKEN", Signer::secret(SECRET).token("acme", "ingest read admin")));
 }
 
+/// Points the unmodified libraries of other systems at the service: see `docs/compatibility.md`.
+#[tokio::test(flavor = "multi_thread")]
+async fn libraries_of_other_systems_work_unmodified_and_count_once() {
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
+    let descriptors = service.data_dir().join("tallyhouse.binpb");
+    std::fs::write(&descriptors, proto::DESCRIPTORS).unwrap();
+    run(Command::new("node")
+        .args(["--test", "compat.test.js", "connect.test.js"])
+        .current_dir(clients())
+        .env("TALLYHOUSE_URL", &service.url)
+        .env("TALLYHOUSE_DESCRIPTORS", &descriptors)
+        .env("TALLYHOUSE_TOKEN", Signer::secret(SECRET).token("acme", "ingest read admin")));
+}
+
 fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout);

@@ -15,6 +15,7 @@ mod calls;
 mod clients;
 mod clock;
 mod command_line;
+mod compat;
 mod damage;
 mod dashboard;
 mod directory;

@@ -112,6 +112,15 @@ test("metrics, the directory and types of events are kept", async () => {
   assert.equal(ok(await client.GET("/api/v1/event-types")).event_types.length, 1);
 });
 
+test("write keys are created, listed and revoked", async () => {
+  const created = ok(await client.POST("/api/v1/write-keys", { body: { name: "website" } }));
+  assert.match(created.text, /^thw_/);
+  const listed = ok(await client.GET("/api/v1/write-keys")).write_keys;
+  assert.deepEqual(listed.map(({ key_id, revoked_at }) => [key_id, revoked_at]), [[created.key_id, null]]);
+  const path = { key_id: created.key_id };
+  assert.ok(ok(await client.DELETE("/api/v1/write-keys/{key_id}", { params: { path } })).revoked_at);
+});
+
 test("the service tells of itself", async () => {
   assert.equal(ok(await client.GET("/healthz")).status, "ok");
   assert.match(ok(await client.GET("/readyz")).status, /ready|degraded/);

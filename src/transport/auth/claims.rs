@@ -88,7 +88,8 @@ impl Claims {
         let org_id = rules.org_claim.of(&self.0).and_then(Value::as_str).and_then(OrgId::parse);
         let org_id = org_id.ok_or(Refusal::Claim(rules.org_claim.0))?;
         let (scopes, org_use) = (self.scopes(rules)?, rules.org_uses.of(&org_id));
-        Ok(Caller { org_id, scopes, expires_at: Some(expires_at), clock: None, org_use })
+        let expires_at = Some(expires_at);
+        Ok(Caller { org_id, scopes, is_authenticated: true, expires_at, clock: None, write_key: None, org_use })
     }
 
     /// One audience or several (RFC 7519, 4.1.3).

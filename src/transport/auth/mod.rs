@@ -1,5 +1,5 @@
 //! Authentication: the one place where a request gets its organization, for every transport, from its
-//! bearer token only.
+//! bearer token, or from the write key in its place.
 //!
 //! Without configured keys there is no authentication: every caller is the organization `default` and may
 //! do everything. The service then listens on this machine only (see [`crate::server`]).
@@ -10,6 +10,7 @@ mod refusal;
 mod scope;
 mod source;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,7 @@ use super::concurrency::OrgUse;
 use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
+use crate::write_keys::WriteKeys;
 use claims::{ClaimName, Rules};
 use keys::VerifyError;
 use scope::Scopes;
@@ -45,6 +47,8 @@ pub struct Callers {
     verifier: Option<Arc<Verifier>>,
     /// What everybody holds where there is no authentication.
     everybody: Arc<OrgUse>,
+    /// The write keys that are accepted in place of tokens; none before [`Callers::accepting`].
+    write_keys: Option<Arc<WriteKeys>>,
 }
 
 struct Verifier {
@@ -61,10 +65,14 @@ pub(super) struct Caller {
     /// Its organization.
     pub(super) org_id: OrgId,
     scopes: Scopes,
-    /// When its token expires, leeway included; none without authentication.
+    /// Whether a token or a write key says which organization it is.
+    is_authenticated: bool,
+    /// When its token expires, leeway included; none without a token.
     expires_at: Option<SystemTime>,
-    /// By which that is judged; none without authentication.
+    /// By which that is judged; none without a token.
     clock: Option<Arc<ArrivalClock>>,
+    /// The write key that it sent in place of a token.
+    write_key: Option<SentKey>,
     /// What all calls of its organization hold at a time.
     pub(super) org_use: Arc<OrgUse>,
 }
@@ -90,7 +98,14 @@ impl Callers {
                 Arc::new(Verifier { source, rules, clock, last_line_second: AtomicU64::new(0) })
             }),
             everybody: Arc::default(),
+            write_keys: None,
         })
+    }
+
+    /// Accepts write keys in place of tokens, where a call only sends events.
+    #[must_use]
+    pub fn accepting(self, write_keys: Arc<WriteKeys>) -> Self {
+        Self { write_keys: Some(write_keys), ..self }
     }
 
     /// Keeps the keys fresh until `stop`.
@@ -111,19 +126,65 @@ impl Callers {
         move || verifier.as_ref().is_some_and(|verifier| verifier.source.keys().is_none())
     }
 
-    /// Authenticates a request, which requires this scope.
+    /// Authenticates a request by its bearer token, or by the write key in its place. The call requires this scope.
     pub(super) async fn caller(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Refusal> {
         let caller = match &self.verifier {
-            None => Caller {
-                org_id: OrgId::default_org(),
-                scopes: Scopes::ALL,
-                expires_at: None,
-                clock: None,
-                org_use: Arc::clone(&self.everybody),
+            None => self.anybody(),
+            Some(verifier) => match bearer_token(headers)? {
+                key if WriteKeys::is_key(key) => self.keyed(verifier, key).await?,
+                token => verifier.verify(token).await?,
             },
-            Some(verifier) => verifier.verify(bearer_token(headers)?).await?,
         };
         if caller.scopes.include(scope) { Ok(caller) } else { Err(Refusal::Scope(scope)) }
+    }
+
+    /// Who sent a request, by a write key from wherever its protocol has it.
+    pub(super) async fn caller_by_key(&self, key: &str) -> Result<Caller, Refusal> {
+        match &self.verifier {
+            None => Ok(self.anybody()),
+            Some(verifier) => self.keyed(verifier, key).await,
+        }
+    }
+
+    /// Everybody, where there is no authentication.
+    fn anybody(&self) -> Caller {
+        Caller {
+            org_id: OrgId::default_org(),
+            scopes: Scopes::ALL,
+            is_authenticated: false,
+            expires_at: None,
+            clock: None,
+            write_key: None,
+            org_use: Arc::clone(&self.everybody),
+        }
+    }
+
+    async fn keyed(&self, verifier: &Verifier, key: &str) -> Result<Caller, Refusal> {
+        let Some(keys) = &self.write_keys else { return Err(Refusal::UnknownWriteKey) };
+        let org_id = keys.organization(key).await.map_err(|_| Refusal::NoWriteKeys)?;
+        let org_id = org_id.ok_or(Refusal::UnknownWriteKey)?;
+        Ok(Caller {
+            org_use: verifier.rules.org_uses.of(&org_id),
+            org_id,
+            scopes: Scopes::parse([Scope::Ingest.as_str()]),
+            is_authenticated: true,
+            expires_at: None,
+            clock: None,
+            write_key: Some(SentKey { keys: Arc::clone(keys), text: Arc::from(key) }),
+        })
+    }
+}
+
+/// A write key that a caller sent.
+#[derive(Clone)]
+struct SentKey {
+    keys: Arc<WriteKeys>,
+    text: Arc<str>,
+}
+
+impl fmt::Debug for SentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentKey(…)")
     }
 }
 
@@ -181,7 +242,7 @@ impl Caller {
     /// Refuses another organization than the caller's. (Without authentication, any name is
     /// accepted.)
     pub(super) fn must_be(&self, org_id: &str) -> Result<(), Refusal> {
-        let is_so = self.expires_at.is_none() || self.org_id.as_str() == org_id;
+        let is_so = !self.is_authenticated || self.org_id.as_str() == org_id;
         if is_so { Ok(()) } else { Err(Refusal::OtherOrganization) }
     }
 
@@ -195,10 +256,15 @@ impl Caller {
         OrgId::parse(org_id).ok_or_else(|| Error::invalid_field("org_id", OrgId::EXPECTED))
     }
 
-    /// Returns when the token has expired, with what a stream then ends with.
+    /// Returns when the token has expired or the write key has been revoked, with what a stream then ends with.
     pub(super) fn expired(&self) -> impl Future<Output = Error> + Send + 'static {
         let judged_by = self.expires_at.zip(self.clock.clone());
+        let write_key = self.write_key.clone();
         async move {
+            if let Some(SentKey { keys, text }) = write_key {
+                keys.revoked(&text).await;
+                return Refusal::UnknownWriteKey.error();
+            }
             let Some((expires_at, clock)) = judged_by else { return std::future::pending().await };
             while let Ok(left) = expires_at.duration_since(clock.system_time()) {
                 // At least a millisecond: timers are no finer.
@@ -233,8 +299,10 @@ mod tests {
         Caller {
             org_id: OrgId::default_org(),
             scopes: Scopes::ALL,
+            is_authenticated: true,
             expires_at,
             clock: Some(Arc::new(clock)),
+            write_key: None,
             org_use: Arc::default(),
         }
     }

@@ -29,6 +29,10 @@ pub(in crate::transport) enum Refusal {
     OtherOrganization,
     /// No keys have been loaded yet.
     NoKeys,
+    /// There is no such write key, or it was revoked.
+    UnknownWriteKey,
+    /// Write keys could not be read so far.
+    NoWriteKeys,
 }
 
 impl Refusal {
@@ -44,6 +48,8 @@ impl Refusal {
             Self::Scope(scope) => Error::forbidden(format!("the token does not have the scope '{}'", scope.as_str())),
             Self::OtherOrganization => Error::forbidden("the request names another organization than the token"),
             Self::NoKeys => Error::unavailable("the keys that tokens are verified with cannot be had", RETRY_AFTER),
+            Self::UnknownWriteKey => Error::unauthenticated("the write key is unknown or has been revoked"),
+            Self::NoWriteKeys => Error::unavailable("write keys have not been read yet", RETRY_AFTER),
         }
     }
 
@@ -52,10 +58,15 @@ impl Refusal {
     pub(in crate::transport) fn challenge(self) -> Option<String> {
         const REALM: &str = "Bearer realm=\"tallyhouse\"";
         match self {
-            Self::NoKeys | Self::OtherOrganization => None,
+            Self::NoKeys | Self::NoWriteKeys | Self::OtherOrganization => None,
             Self::Missing => Some(REALM.to_owned()),
             Self::Scope(scope) => Some(format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scope.as_str())),
-            Self::Malformed | Self::Untrusted | Self::Expired | Self::NotYet | Self::Claim(_) => {
+            Self::Malformed
+            | Self::Untrusted
+            | Self::Expired
+            | Self::NotYet
+            | Self::Claim(_)
+            | Self::UnknownWriteKey => {
                 let description = self.error().message;
                 Some(format!("{REALM}, error=\"invalid_token\", error_description=\"{description}\""))
             }

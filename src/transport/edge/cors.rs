@@ -13,11 +13,13 @@ const CORS_MEMORY: Duration = Duration::from_secs(600);
 /// Headers that pages may send. Those of tracing are added to every request by
 /// instrumentation that its page has for other reasons: one that were refused
 /// would make the browser refuse the whole call.
-const ALLOWED_HEADERS: [&str; 27] = [
+const ALLOWED_HEADERS: [&str; 29] = [
     // What the service reads.
     "x-grpc-web",
     "x-user-agent",
     "grpc-timeout",
+    "connect-protocol-version",
+    "connect-timeout-ms",
     "grpc-encoding",
     "grpc-accept-encoding",
     "content-encoding",

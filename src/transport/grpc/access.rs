@@ -37,6 +37,8 @@ pub(super) fn need(path: &str, config: &Config) -> Option<RequiredAccess> {
         ("tallyhouse.v1.EventTypeService", "ListEventTypes" | "GetEventType") => Scope::Read,
         ("tallyhouse.v1.EventTypeService", "RegisterEventType") => Scope::Admin,
         ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus" | "ListRepairs" | "UndoRepair") => Scope::Admin,
+        ("tallyhouse.v1.WriteKeyService", "CreateWriteKey" | "ListWriteKeys" | "RevokeWriteKey") => Scope::Admin,
+        ("opentelemetry.proto.collector.logs.v1.LogsService", "Export") => Scope::Ingest,
         _ => return None,
     };
     Some(RequiredAccess::Scope(scope))
@@ -62,7 +64,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(methods, 27);
+        assert_eq!(methods, 30);
         assert_eq!(need("/tallyhouse.v1.IngestService/Other", &Config::default()), None);
         assert_eq!(need("/tallyhouse.v1.OtherService/Ingest", &Config::default()), None);
     }

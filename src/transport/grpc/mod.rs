@@ -10,6 +10,7 @@ mod event_type;
 pub(super) mod fuzzing;
 pub(super) mod health;
 mod ingest;
+mod logs;
 mod methods;
 mod metrics;
 mod organization;
@@ -17,6 +18,7 @@ mod outcome;
 mod query;
 mod request_body;
 mod segment;
+mod write_key;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,21 +42,24 @@ use super::proto::organization_service_server::OrganizationServiceServer;
 use super::proto::outcome_service_server::OutcomeServiceServer;
 use super::proto::query_service_server::QueryServiceServer;
 use super::proto::segment_service_server::SegmentServiceServer;
+use super::proto::write_key_service_server::WriteKeyServiceServer;
 use crate::domain::Error;
 use audit::Audits;
 use auth_layer::AuthLayer;
 use event_type::EventTypes;
 use health::HealthService;
 use ingest::Ingest;
+use logs::LogsServer;
 use methods::Methods;
 use metrics::Metrics;
 use organization::Organizations;
 use outcome::Outcomes;
 use query::Query;
 use segment::Segments;
+use write_key::WriteKeys;
 
 /// The names of our services, as health and routes have them.
-const SERVICE_NAMES: [&str; 8] = [
+const SERVICE_NAMES: [&str; 9] = [
     IngestServiceServer::<Ingest>::NAME,
     QueryServiceServer::<Query>::NAME,
     MetricsServiceServer::<Metrics>::NAME,
@@ -63,6 +68,7 @@ const SERVICE_NAMES: [&str; 8] = [
     SegmentServiceServer::<Segments>::NAME,
     AuditServiceServer::<Audits>::NAME,
     EventTypeServiceServer::<EventTypes>::NAME,
+    WriteKeyServiceServer::<WriteKeys>::NAME,
 ];
 
 /// Largest message of health and reflection, in bytes.
@@ -91,6 +97,7 @@ pub(super) fn routes(
     let segments = SegmentServiceServer::new(Segments::new(shared())).accept_compressed(Gzip);
     let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
     let event_types = EventTypeServiceServer::new(EventTypes::new(shared())).accept_compressed(Gzip);
+    let write_keys = WriteKeyServiceServer::new(WriteKeys::new(shared())).accept_compressed(Gzip);
     let methods = Arc::new(Methods::default());
     let router = axum::Router::new();
     let router = route(router, ingest.max_decoding_message_size(bytes_max), context, &methods);
@@ -101,6 +108,8 @@ pub(super) fn routes(
     let router = route(router, segments.max_decoding_message_size(question_bytes_max), context, &methods);
     let router = route(router, audits.max_decoding_message_size(question_bytes_max), context, &methods);
     let router = route(router, event_types.max_decoding_message_size(bytes_max), context, &methods);
+    let router = route(router, write_keys.max_decoding_message_size(question_bytes_max), context, &methods);
+    let router = route(router, LogsServer::new(shared(), bytes_max), context, &methods);
     let router = route(router, health.max_decoding_message_size(probe_bytes_max), context, &methods);
     let router = route(router, reflection().build_v1()?.max_decoding_message_size(probe_bytes_max), context, &methods);
     Ok(route(router, reflection().build_v1alpha()?.max_decoding_message_size(probe_bytes_max), context, &methods))

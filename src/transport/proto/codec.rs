@@ -8,8 +8,9 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 
 use bytes::Buf;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
-use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstEncoder};
@@ -78,8 +79,14 @@ fn decode<U: Message + Default>(bytes: impl Buf) -> Result<U, Status> {
 fn check_count<U: 'static>(bytes: &[u8]) -> Result<(), Status> {
     let batches =
         [TypeId::of::<IngestRequest>(), TypeId::of::<IngestBatchRequest>(), TypeId::of::<PutMetricsRequest>()];
-    let is_batch = batches.contains(&TypeId::of::<U>());
-    if !is_batch || parts(bytes) <= BATCH_EVENTS_BOUND {
+    let count = if batches.contains(&TypeId::of::<U>()) {
+        parts(bytes)
+    } else if TypeId::of::<U>() == TypeId::of::<ExportLogsServiceRequest>() {
+        log_records(bytes)
+    } else {
+        return Ok(());
+    };
+    if count <= BATCH_EVENTS_BOUND {
         return Ok(());
     }
     let message = format!("a batch may hold at most {BATCH_EVENTS_BOUND} events or values, whatever is configured");
@@ -87,19 +94,43 @@ fn check_count<U: 'static>(bytes: &[u8]) -> Result<(), Status> {
 }
 
 /// How many messages the message has in it, up to where it can be read.
-fn parts(mut bytes: &[u8]) -> usize {
-    let mut parts = 0;
-    while let Ok((tag, wire_type)) = decode_key(&mut bytes) {
-        parts += usize::from(wire_type == WireType::LengthDelimited);
-        if skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).is_err() {
-            break;
+fn parts(bytes: &[u8]) -> usize {
+    Fields(bytes).count()
+}
+
+/// How many records, scopes and resources a request to export logs has in it, up to where it can be read.
+pub(in crate::transport) fn log_records(bytes: &[u8]) -> usize {
+    /// Where `ScopeLogs` are in `ResourceLogs`, and `LogRecord` in `ScopeLogs`.
+    const TAG: u32 = 2;
+    let scopes = |resource| Fields(resource).filter(|(tag, _)| *tag == TAG).map(|(_, scope)| scope);
+    let of_resource = |resource| -> usize { scopes(resource).map(|scope| 1 + parts(scope)).sum() };
+    Fields(bytes).map(|(_, resource)| 1 + of_resource(resource)).sum()
+}
+
+/// The fields of a message that have a length, with their tags, up to where it can be read.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u32, &'a [u8]);
+
+    fn next(&mut self) -> Option<(u32, &'a [u8])> {
+        loop {
+            let (tag, wire_type) = decode_key(&mut self.0).ok()?;
+            if wire_type == WireType::LengthDelimited {
+                let length = usize::try_from(decode_varint(&mut self.0).ok()?).ok()?;
+                let (field, rest) = self.0.split_at_checked(length)?;
+                self.0 = rest;
+                return Some((tag, field));
+            }
+            skip_field(wire_type, tag, &mut self.0, DecodeContext::default()).ok()?;
         }
     }
-    parts
 }
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+
     use super::*;
     use crate::transport::proto::Event;
 
@@ -118,6 +149,12 @@ mod tests {
             assert_eq!(super::read::<IngestRequest>(&request.encode_to_vec()).is_ok(), is_read);
         };
         check(0, true);
+        let records = |count: usize| {
+            let scope_logs = vec![ScopeLogs { log_records: vec![LogRecord::default(); count], ..Default::default() }];
+            let resource_logs = vec![ResourceLogs { scope_logs, ..Default::default() }];
+            read::<ExportLogsServiceRequest>(&ExportLogsServiceRequest { resource_logs }.encode_to_vec()).is_ok()
+        };
+        assert!(records(BATCH_EVENTS_BOUND - 2) && !records(BATCH_EVENTS_BOUND - 1));
         check(BATCH_EVENTS_BOUND, true);
         check(BATCH_EVENTS_BOUND + 1, false);
     }

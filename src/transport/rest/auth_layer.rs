@@ -149,7 +149,7 @@ fn speaks_for_itself(request: &Request, caller: &Caller) -> Result<(), Refusal> 
     Params::read(request.uri()).all("org_id").iter().try_for_each(|org_id| caller.must_be(org_id))
 }
 
-fn refused(refusal: Refusal) -> Response {
+pub(super) fn refused(refusal: Refusal) -> Response {
     let mut response = Failure::from(refusal.error()).into_response();
     if let Some(challenge) = refusal.challenge().and_then(|challenge| HeaderValue::try_from(challenge).ok()) {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);

@@ -34,10 +34,26 @@ const DECOMPRESSED_HERE_BYTES_MAX: usize = 16 << 10;
 /// [`Config::body_bytes_max`] and [`Config::body_wait_ms_max`], 422 for a body
 /// that breaks off, or is not compressed as it says.
 pub(super) async fn read(request: Request, config: &Config) -> Result<Bytes, Failure> {
+    read_kind(request, config, check_kind).await
+}
+
+/// Reads a body's bytes, whatever its content type says. Otherwise as [`read`].
+///
+/// # Errors
+/// Those of [`read`], but for the content type.
+pub(in crate::transport) async fn read_any(request: Request, config: &Config) -> Result<Bytes, Failure> {
+    read_kind(request, config, check_encoding).await
+}
+
+async fn read_kind(
+    request: Request,
+    config: &Config,
+    check: fn(&HeaderMap) -> Result<Encoding, Failure>,
+) -> Result<Bytes, Failure> {
     let until = Instant::now() + Duration::from_millis(config.body_wait_ms_max);
     let mut unfinished = call::of(&request).map(|call| call.unfinished_bytes());
     let (parts, mut body) = request.into_parts();
-    let encoding = match check_kind(&parts.headers) {
+    let encoding = match check(&parts.headers) {
         Ok(encoding) => encoding,
         Err(failure) => {
             drain_body(body, &parts.headers).await;
@@ -90,7 +106,7 @@ async fn decoded(bytes: Bytes, encoding: Encoding, bytes_max: usize) -> Result<B
 
 /// Decompresses up to so many bytes: no more is made, however far a body
 /// would expand.
-fn decompress(bytes: &[u8], bytes_max: usize) -> Result<Bytes, Failure> {
+pub(super) fn decompress(bytes: &[u8], bytes_max: usize) -> Result<Bytes, Failure> {
     let mut decompressed = Vec::new();
     let bound = (bytes_max as u64).saturating_add(1);
     let read = flate2::read::MultiGzDecoder::new(bytes).take(bound).read_to_end(&mut decompressed);
@@ -102,7 +118,7 @@ fn decompress(bytes: &[u8], bytes_max: usize) -> Result<Bytes, Failure> {
 
 /// Reads away the body of a request that is answered without it, unless others
 /// are read away already that are as many as may be.
-pub(super) async fn drain(request: Request) {
+pub(in crate::transport) async fn drain(request: Request) {
     if request.body().is_end_stream() {
         return;
     }
@@ -118,6 +134,10 @@ pub(super) fn check_kind(headers: &HeaderMap) -> Result<Encoding, Failure> {
     if !is_json(content_type) {
         return Err(Failure::unsupported_media_type("the content type must be application/json"));
     }
+    check_encoding(headers)
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<Encoding, Failure> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let encoding = match encodings.next().map(HeaderValue::as_bytes) {
         None => Some(Encoding::Identity),

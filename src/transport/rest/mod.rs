@@ -2,8 +2,9 @@
 
 mod answer;
 mod auth_layer;
-mod body;
+pub(super) mod body;
 mod campaigns;
+mod compat;
 mod compression;
 mod docs;
 mod event_body;
@@ -48,7 +49,7 @@ pub(super) fn routes(context: &Arc<TransportContext>) -> Router {
         .probe("/healthz", get(health::alive))
         .probe("/readyz", get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
-    let routes = docs::add(v1::add(routes), &context.app.config);
+    let routes = docs::add(compat::add(v1::add(routes)), &context.app.config);
     compression::compressing(web::add(routes, context.app.website.as_ref()).finish())
 }
 

@@ -54,6 +54,7 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
         v1::metrics::daily_active_users, v1::organizations::put, v1::organizations::show, v1::organizations::top,
         v1::sql::run, v1::members::put, v1::members::list, v1::users::put, v1::users::show,
         v1::event_types::list, v1::event_types::show, v1::event_types::put,
+        v1::write_keys::create, v1::write_keys::list, v1::write_keys::revoke,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
     modifiers(&BearerToken, &UnderBothNames),

@@ -9,10 +9,11 @@ pub(super) mod metrics;
 pub(super) mod organizations;
 pub(super) mod sql;
 pub(super) mod users;
+pub(super) mod write_keys;
 
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -44,6 +45,8 @@ pub(super) fn add(routes: Routes) -> Routes {
         .route("/api/v1/organizations/{org_id}/members", admin, get(members::list))
         .route("/api/v1/organizations/{org_id}/members/{user_id}", admin, put(members::put))
         .route("/api/v1/sql", RequiredAccess::Nothing, post(sql::run))
+        .route("/api/v1/write-keys", admin, post(write_keys::create).get(write_keys::list))
+        .route("/api/v1/write-keys/{key_id}", admin, delete(write_keys::revoke))
         .route("/api/v1/users/{user_id}", admin, put(users::put).get(users::show))
 }
 
