@@ -22,9 +22,9 @@ use uuid::Uuid;
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::query_limiter::QueryLimiter;
 use crate::clickhouse::write_keys::WriteKeyStore;
+use crate::clock::ArrivalClock;
 use crate::domain::{Error, OrgId, WriteKey};
 use crate::fairness::Tenant;
-use crate::clock::ArrivalClock;
 
 /// Most keys of an organization that have not been revoked.
 pub const KEYS_MAX: usize = 100;
