@@ -8,6 +8,7 @@ pub mod analyst;
 pub mod audit;
 pub mod bench;
 pub mod connection;
+pub mod deliveries;
 pub mod demo;
 pub mod events;
 pub mod load;
@@ -158,6 +159,8 @@ pub enum ClientCommand {
     Audit(audit::AuditArgs),
     /// Show what of the log is not in ClickHouse yet, or retry what it refused.
     Segments(segments::SegmentsArgs),
+    /// Show how events are handed on, and rebuild what Redis has lost of it.
+    Deliveries(deliveries::DeliveriesArgs),
     /// Create, publish, cancel and list the events of the ticketing catalogue.
     ///
     /// Requires a token of one of its administrators (--token or
@@ -181,6 +184,7 @@ impl ClientCommand {
             Self::Watch(args) => args.run().await,
             Self::Audit(args) => args.run().await,
             Self::Segments(args) => args.run().await,
+            Self::Deliveries(args) => args.run().await,
             Self::Shows(args) => args.run().await,
         }
     }
