@@ -44,6 +44,7 @@ pub use frames::SegmentFrames;
 pub use holders::Holders;
 pub use kept::Kept;
 pub use readers::{LogPosition, LogReader, LogReaders, LogRows};
+pub use recovery::distrust_tokens;
 pub use salvage::Salvage;
 pub use segment::{ClosedSegment, Ordinal, Segment, SegmentState, Segments};
 pub use tag::{SegmentTag, SegmentTags};
