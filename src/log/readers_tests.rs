@@ -105,9 +105,9 @@ async fn a_row_within_a_frame_can_be_read_from() {
     let reader = log.readers().add(0);
     log.append(frame(0..4)).await.unwrap().unwrap();
     let all = reader.read(LogPosition::default(), 1).unwrap().unwrap();
-    assert_eq!((all.count, all.skip, all.next.row), (4, 0, 4), "frames are read whole");
+    assert_eq!((all.count, all.skip), (4, 0), "frames are read whole");
     for row in 0..4 {
-        let mut position = LogPosition { row, ..all.next };
+        let mut position = LogPosition { row, ..all.first };
         assert_eq!(read_all(&reader, &mut position, 100), (u32::try_from(row).unwrap()..4).collect::<Vec<u32>>());
     }
     assert!(reader.read(all.next, 1).unwrap().is_none());
