@@ -1,6 +1,6 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test test-sdk test-dashboard dashboard screenshots attack demo samples bench chaos fuzz lint check-deploy
+.PHONY: run test test-sdk test-dashboard dashboard screenshots attack demo samples bench pipeline-figure chaos fuzz lint check-deploy
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	@scripts/build-dashboard --if-possible
@@ -38,6 +38,9 @@ samples: ## Load samples/ into a running Tallyhouse that has TALLYHOUSE_AUTH_HS2
 bench: ## Measure speed and memory against ClickHouse alone: make bench ARGS="--only single"
 	cargo build --release --bin tallyhouse
 	cargo run --profile local --package tallyhouse-bench -- --service target/release/tallyhouse $(ARGS)
+
+pipeline-figure: ## Measure 50,000 events through the event pipeline, across a restart (needs redis-server)
+	cargo test --release --test blackbox fifty_thousand -- --ignored --nocapture
 
 fuzz: ## Feed every decoder with hostile input, SECONDS each (60)
 	FUZZ_SECONDS=$(or $(SECONDS),60) scripts/fuzz

@@ -9,6 +9,7 @@ mod authentication;
 mod hosts;
 mod org_list;
 mod origins;
+mod pipeline;
 mod secret;
 mod ticketing;
 
@@ -33,7 +34,7 @@ pub(crate) const BATCH_EVENTS_BOUND: usize = 100_000;
 /// Declares each setting once: its documentation, name, environment variable,
 /// type and default.
 macro_rules! settings {
-    ($( $(#[doc = $doc:literal])+ $name:ident, $env:literal: $type:ty = $default:expr; )+) => {
+    ($( $(#[doc = $doc:literal])+ $(#[arg($($arg:tt)+)])? $name:ident, $env:literal: $type:ty = $default:expr; )+) => {
         /// The settings of a running service. See `docs/configuration.md`.
         #[derive(Clone)]
         pub struct Config { $( $(#[doc = $doc])+ pub $name: $type, )+ }
@@ -44,6 +45,7 @@ macro_rules! settings {
         pub struct ConfigArgs {
             $( $(#[doc = $doc])+
             #[arg(long, env = $env, hide_env_values = true, help_heading = "Settings", hide_short_help = true)]
+            $(#[arg($($arg)+)])?
             pub $name: Option<$type>, )+
         }
 
@@ -429,6 +431,30 @@ settings! {
     /// Longest time to generate a summary, in milliseconds.
     ticketing_summary_wait_ms_max, "TALLYHOUSE_TICKETING_SUMMARY_WAIT_MS_MAX": u64 = 30_000;
 
+    /// Whether the event pipeline is served, under `/pipeline`; see `docs/delivery.md`. `--pipeline` alone is `true`.
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
+    pipeline, "TALLYHOUSE_PIPELINE": Switch = Switch::Unset;
+    /// The Redis of the pipeline, as a `redis://` URL. Empty: `redis://127.0.0.1:6379/`.
+    redis_url, "TALLYHOUSE_REDIS_URL": Secret = Secret::default();
+    /// The organization whose events the pipeline's are.
+    pipeline_org_id, "TALLYHOUSE_PIPELINE_ORG_ID": String = "default".to_owned();
+    /// Events that a user may send to the pipeline in any one second. 0: no limit.
+    pipeline_user_events_per_second, "TALLYHOUSE_PIPELINE_USER_EVENTS_PER_SECOND": u32 = 100;
+    /// Attempts to process an event before it fails.
+    pipeline_attempts_max, "TALLYHOUSE_PIPELINE_ATTEMPTS_MAX": u32 = 3;
+    /// The pause after the first attempt, in milliseconds; each further one is twice as long, with jitter.
+    pipeline_backoff_ms_min, "TALLYHOUSE_PIPELINE_BACKOFF_MS_MIN": u64 = 200;
+    /// The longest pause between two attempts, in milliseconds.
+    pipeline_backoff_ms_max, "TALLYHOUSE_PIPELINE_BACKOFF_MS_MAX": u64 = 5_000;
+    /// Records of how the pipeline's events ended that are kept in the data directory, from which Redis can be rebuilt;
+    /// the oldest go.
+    pipeline_records_max, "TALLYHOUSE_PIPELINE_RECORDS_MAX": u64 = 10_000_000;
+    /// Events of one user that may wait for a seq that has not come. One more, and the missing seqs are skipped.
+    delivery_user_buffered_max, "TALLYHOUSE_DELIVERY_USER_BUFFERED_MAX": usize = 10_000;
+    /// Events of a subscription that may wait in memory. At that bound nothing more is read from the log, and the missing
+    /// seqs of the user with the most waiting events are skipped.
+    delivery_waiting_max, "TALLYHOUSE_DELIVERY_WAITING_MAX": usize = 200_000;
+
     /// Live-tail watchers at a time.
     watchers_max, "TALLYHOUSE_WATCHERS_MAX": usize = 64;
     /// Outcomes that a slow watcher can be behind before it misses some.
@@ -603,6 +629,13 @@ impl Config {
             ("ticketing_summary_chunk_ms", self.ticketing_summary_chunk_ms, 0, 10_000),
             ("ticketing_summaries_in_flight_max", self.ticketing_summaries_in_flight_max as u64, 1, 1 << 10),
             ("ticketing_summary_wait_ms_max", self.ticketing_summary_wait_ms_max, 100, 600_000),
+            ("pipeline_user_events_per_second", self.pipeline_user_events_per_second.into(), 0, 1_000_000),
+            ("pipeline_attempts_max", self.pipeline_attempts_max.into(), 1, 100),
+            ("pipeline_backoff_ms_min", self.pipeline_backoff_ms_min, 1, 86_400_000),
+            ("pipeline_backoff_ms_max", self.pipeline_backoff_ms_max, 1, 86_400_000),
+            ("pipeline_records_max", self.pipeline_records_max, 1_000, 1 << 40),
+            ("delivery_user_buffered_max", self.delivery_user_buffered_max as u64, 1, 1_000_000),
+            ("delivery_waiting_max", self.delivery_waiting_max as u64, 1_000, 10_000_000),
             ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
         ];
         for &(setting, value, min, max) in bounds {
@@ -627,6 +660,7 @@ impl Config {
         self.check_tls()?;
         self.check_tenancy()?;
         self.check_ticketing()?;
+        self.check_pipeline()?;
         self.check_authentication()
     }
 

@@ -77,6 +77,12 @@ reason_codes! {
     /// The id ledger is being rebuilt from ClickHouse, or repaired. An event whose id it cannot decide about is
     /// answered `undecided`, unless it is a repetition with the same time.
     LedgerIncomplete, "LEDGER_INCOMPLETE", Degrades;
+    /// Redis does not answer. Events are accepted. The pipeline's events are processed when Redis is
+    /// back, and their rate limits are kept in memory until then.
+    RedisAway, "REDIS_AWAY", Degrades;
+    /// Redis lacks records of events that the pipeline has processed. The reason ends with
+    /// `tallyhouse deliveries rebuild`.
+    RedisIncomplete, "REDIS_INCOMPLETE", Degrades;
     /// Files of damaged segments are kept beside the log (`*.damaged`): their intact frames are
     /// stored, and the other events are lost unless you have a copy. The reason ends when you
     /// restore or delete the files.

@@ -24,6 +24,7 @@ pub mod clickhouse;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+pub mod deliveries;
 pub mod directory;
 pub mod domain;
 pub mod event_intake;

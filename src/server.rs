@@ -1,5 +1,6 @@
 //! The composition root: constructs all components, starts them, and stops them in order.
 
+mod deliveries;
 mod health_checks;
 mod id_ledger;
 mod recovery;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallyhouse_delivery::engine::Engine as DeliveryEngine;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,7 +48,7 @@ use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::limits::{LimitSettings, RateLimits};
 use crate::log::terms::CurrentTerms;
-use crate::log::{Holders, Log, LogSettings, OpenError};
+use crate::log::{Holders, Log, LogReader, LogSettings, OpenError};
 use crate::private_files;
 use crate::query::{CacheSettings, Queries};
 use crate::retention::{Retention, RetentionSettings};
@@ -55,6 +57,7 @@ use crate::stored_hours::StoredHours;
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls, Website};
 use crate::write_keys::WriteKeys;
+use deliveries::Deliveries;
 use ticketing::Ticketing;
 pub use ticketing::check_has_administrators;
 
@@ -171,7 +174,12 @@ pub async fn run(
     let tls = Tls::open(&config).await.map_err(|error| ServerError::Refused(error.to_string()))?;
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
-    let mut parts = Parts::new(&config, &endpoint, &reader, clock).await?;
+    let deliveries = Deliveries::open(&config).await?;
+    let ids_above = deliveries.as_ref().map_or(0, Deliveries::last_segment);
+    let mut parts = Parts::new(&config, &endpoint, &reader, clock, ids_above).await?;
+    let held = deliveries.as_ref().map(|deliveries| deliveries.hold(&parts.log)).transpose()?;
+    parts.log.readers().complete();
+    let deliveries = deliveries.zip(held);
     parts.website = website.map(Arc::new);
     let callers = callers.accepting(Arc::clone(&parts.write_keys));
     parts.engine_sandbox = sql.as_ref().and_then(|sql| sql.engine_sandbox);
@@ -210,7 +218,11 @@ pub async fn run(
     if let Some(ticketing) = &ticketing {
         ticketing.start(&config, &tasks, &stop);
     }
-    let app = parts.application(config, index, &endpoint, &reader, callers, ticketing, metrics)?;
+    let (app, engine) =
+        parts.application(config, index, &endpoint, &reader, callers, ticketing, deliveries, metrics)?;
+    if let Some(pipeline) = &app.event_pipeline {
+        pipeline.start(&tasks, &stop);
+    }
     if audits {
         app.auditor.start_background(&tasks, &ends);
     }
@@ -227,6 +239,9 @@ pub async fn run(
     // Whatever was acknowledged is on disk. Now ClickHouse gets what it can
     // take in the time; the rest is forwarded by the next run.
     log.shut().await;
+    if let Some(engine) = engine {
+        engine.stop().await;
+    }
     if tokio::time::timeout(shutdown_wait, forwarder.drained()).await.is_err() {
         tracing::warn!(segments = log.segments().backlog(), "stopping with events that are not in ClickHouse yet");
     }
@@ -267,11 +282,12 @@ impl Parts {
         endpoint: &Endpoint,
         reader: &Endpoint,
         clock: Arc<ArrivalClock>,
+        ids_above: u128,
     ) -> Result<Self, ServerError> {
         let terms = Arc::default();
         let limiter = Arc::new(query_limiter(config, endpoint));
         let look_ups = Arc::new(look_up_limiter(config, endpoint));
-        let log = Arc::new(open_log(config, &clock, &terms).await?);
+        let log = Arc::new(open_log(config, &clock, &terms, ids_above).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         let gate = Arc::new(InsertGate::new(former));
         Ok(Self {
@@ -335,8 +351,9 @@ impl Parts {
         reader: &Endpoint,
         callers: Callers,
         ticketing: Option<Ticketing>,
+        deliveries: Option<(Deliveries, LogReader)>,
         metrics: Arc<Metrics>,
-    ) -> Result<Arc<Application>, ServerError> {
+    ) -> Result<(Arc<Application>, Option<DeliveryEngine>), ServerError> {
         let cursors = Cursors::open(&config)
             .map_err(|error| ServerError::Part(format!("the key of cursors cannot be had: {error}")))?;
         metrics.observe(&self.log, &index, &self.clock);
@@ -389,6 +406,13 @@ impl Parts {
             outcomes,
             Arc::clone(&limits),
         ));
+        let delivered = deliveries.map(|(deliveries, reader)| {
+            deliveries.start(&config, reader, Arc::clone(&pipeline), Arc::clone(&self.clock))
+        });
+        let (event_pipeline, engine) = delivered.transpose()?.unzip();
+        if let Some(pipeline) = &event_pipeline {
+            health_checks::register_pipeline(pipeline, &health);
+        }
         let intake = Arc::new(EventIntake::new(Arc::clone(&pipeline), Arc::clone(&self.calls), Arc::clone(&limits)));
         let ticketing = ticketing.map(|ticketing| ticketing.api(&config, &callers, &intake, &self.clock));
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
@@ -409,7 +433,7 @@ impl Parts {
             lack_keys().then(|| Reason::new(ReasonCode::AuthKeysMissing, message))
         });
         metrics.observe_health(&health);
-        Ok(Arc::new(Application {
+        let app = Arc::new(Application {
             config,
             clock: self.clock,
             callers,
@@ -424,13 +448,15 @@ impl Parts {
             log: self.log,
             tail,
             ticketing,
+            event_pipeline,
             health,
             metrics,
             clickhouse_up,
             engine_sandbox: self.engine_sandbox,
             sql: self.sql,
             website: self.website,
-        }))
+        });
+        Ok((app, engine))
     }
 }
 
@@ -441,7 +467,12 @@ fn all_organizations(config: &Config) -> AllOrganizations {
     }
 }
 
-async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<CurrentTerms>) -> Result<Log, ServerError> {
+async fn open_log(
+    config: &Config,
+    clock: &Arc<ArrivalClock>,
+    terms: &Arc<CurrentTerms>,
+    ids_above: u128,
+) -> Result<Log, ServerError> {
     let settings = LogSettings {
         dir: config.data_dir.join("log"),
         bytes_max: config.log_bytes_max,
@@ -452,6 +483,7 @@ async fn open_log(config: &Config, clock: &Arc<ArrivalClock>, terms: &Arc<Curren
         segment_linger: Duration::from_millis(config.segment_linger_ms),
         inserts_in_flight_max: config.inserts_in_flight_max,
         holders: Holders::LEDGER,
+        ids_above,
     };
     let (clock, terms) = (Arc::clone(clock), Arc::clone(terms));
     let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock, terms)).await;

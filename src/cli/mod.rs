@@ -7,6 +7,7 @@
 pub mod analyst;
 pub mod audit;
 pub mod connection;
+pub mod deliveries;
 pub mod demo;
 pub mod events;
 pub mod load;
@@ -158,6 +159,8 @@ pub enum ClientCommand {
     /// A write key goes where a token cannot: into a page, or into the configuration of somebody else's library. It
     /// may only send events of its organization.
     WriteKeys(write_keys::WriteKeysArgs),
+    /// Show how events are handed on, and rebuild what Redis has lost of it.
+    Deliveries(deliveries::DeliveriesArgs),
     /// Create, publish, cancel and list the events of the ticketing catalogue.
     ///
     /// Requires a token of one of its administrators (--token or
@@ -182,6 +185,7 @@ impl ClientCommand {
             Self::Audit(args) => args.run().await,
             Self::Segments(args) => args.run().await,
             Self::WriteKeys(args) => args.run().await,
+            Self::Deliveries(args) => args.run().await,
             Self::Shows(args) => args.run().await,
         }
     }

@@ -17,6 +17,7 @@ pub mod lost_ids;
 pub mod outcome;
 pub mod pipeline;
 pub mod rebuild;
+pub mod row_reader;
 pub mod segment_ids;
 mod stored_rows;
 mod stored_wait;

@@ -13,6 +13,7 @@ use super::outcome::{Outcome, Outcomes};
 use super::stored_wait::{AwaitedSegments, ParkedIds};
 use crate::clock::ArrivalClock;
 use crate::domain::{Error, Event, EventDraft, EventLimits, OrgId, Rejection, Timestamp, Verdict, VerdictCounts};
+use crate::event_row;
 use crate::event_store::{EventStore, StoreError};
 use crate::event_types::{Checked, EventTypes};
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
@@ -208,6 +209,28 @@ impl Pipeline {
         };
         // Its log lines are the call's.
         Ok(Submission { task: tokio::spawn(finish.in_current_span()) })
+    }
+
+    /// Which of these ids are known in memory: whatever comes with such an id is not new. Of the others, nothing is said.
+    pub fn are_known<'a>(&self, org_id: &OrgId, event_ids: impl Iterator<Item = &'a str>) -> Vec<bool> {
+        let mut bytes = Vec::new();
+        let is_known = |event_id: &str| {
+            bytes.clear();
+            event_row::put_string(&mut bytes, org_id.as_str());
+            event_row::put_string(&mut bytes, event_id);
+            self.index.is_known(self.prints.id(&bytes))
+        };
+        event_ids.map(is_known).collect()
+    }
+
+    /// What is wrong with events, as far as they can be judged one by one: one answer for each.
+    ///
+    /// # Errors
+    /// `Unavailable` when the time is in doubt.
+    pub fn check(&self, org_id: &OrgId, drafts: &[EventDraft<'_>]) -> Result<Vec<Option<Rejection>>, Error> {
+        let now = self.judge_time()?;
+        let fault = |draft: &EventDraft<'_>| Event::parse(org_id, draft.clone(), &self.settings.limits, now).err();
+        Ok(drafts.iter().map(fault).collect())
     }
 
     /// Now, for judging events by their times.

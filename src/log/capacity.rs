@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::readers::LogReaders;
 use super::segment::Segments;
 use super::{AppendError, LogSettings};
 
@@ -28,6 +29,7 @@ const NONE: u64 = u64::MAX;
 pub(super) struct Capacity {
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,
+    readers: Arc<LogReaders>,
     free_space: Mutex<Option<(Instant, u64)>>,
     /// The smallest number of bytes that were refused since something was taken.
     refused_bytes: AtomicU64,
@@ -66,9 +68,9 @@ impl Room {
 
 impl Capacity {
     /// Nothing has been refused.
-    pub(super) fn new(settings: LogSettings, segments: Arc<Segments>) -> Self {
+    pub(super) fn new(settings: LogSettings, segments: Arc<Segments>, readers: Arc<LogReaders>) -> Self {
         let (refused_bytes, failure) = (AtomicU64::new(NONE), Mutex::default());
-        Self { settings, segments, free_space: Mutex::default(), refused_bytes, failure }
+        Self { settings, segments, readers, free_space: Mutex::default(), refused_bytes, failure }
     }
 
     /// How much may be written now.
@@ -80,7 +82,7 @@ impl Capacity {
             reserve_bytes => AppendError::DiskReserve { free_bytes, reserve_bytes },
         };
         Ok(Room {
-            below_bound: bytes_max.saturating_sub(self.segments.bytes()),
+            below_bound: bytes_max.saturating_sub(self.segments.bytes() + self.readers.bytes()),
             above_reserve: free_bytes.saturating_sub(free_bytes_min),
             full: AppendError::Full { bytes_max },
             disk,
@@ -169,8 +171,12 @@ mod tests {
             segment_linger: Duration::ZERO,
             inserts_in_flight_max: 1,
             holders: super::super::Holders::NONE,
+            ids_above: 0,
         };
-        let capacity = Capacity::new(settings, Arc::default());
+        let segments = Arc::<Segments>::default();
+        let other = tempfile::tempdir().unwrap();
+        let readers = LogReaders::open(other.path(), Arc::clone(&segments)).unwrap();
+        let capacity = Capacity::new(settings, segments, readers);
         (dir, capacity)
     }
 

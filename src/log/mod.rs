@@ -16,6 +16,9 @@ mod holders;
 mod kept;
 #[cfg(test)]
 mod model;
+mod readers;
+#[cfg(test)]
+mod readers_tests;
 mod recovery;
 mod salvage;
 mod segment;
@@ -40,6 +43,7 @@ pub use frame::{Frame, FrameError};
 pub use frames::SegmentFrames;
 pub use holders::Holders;
 pub use kept::Kept;
+pub use readers::{LogPosition, LogReader, LogReaders, LogRows};
 pub use salvage::Salvage;
 pub use segment::{ClosedSegment, Ordinal, Segment, SegmentState, Segments};
 pub use tag::{SegmentTag, SegmentTags};
@@ -75,6 +79,8 @@ pub struct LogSettings {
     pub inserts_in_flight_max: usize,
     /// Who needs the files of segments that are in ClickHouse. Each calls [`Log::release`].
     pub holders: Holders,
+    /// New segments have higher ids than this: no reader may take them for what it has read.
+    pub ids_above: u128,
 }
 
 /// Why rows were not taken into the log. They are not in it, and will not be
@@ -143,6 +149,7 @@ pub enum OpenError {
 /// The log. Dropping it seals the open segment and ends its thread.
 pub struct Log {
     segments: Arc<Segments>,
+    readers: Arc<LogReaders>,
     settings: LogSettings,
     kept: KeptFiles,
     capacity: Arc<Capacity>,
@@ -180,14 +187,18 @@ impl Log {
         for segment in recovered {
             segments.put(Segment { held_by: settings.holders, ..segment });
         }
+        let readers = LogReaders::open(&settings.dir, Arc::clone(&segments)).map_err(failed)?;
+        let last_id = segments.list().iter().map(|segment| segment.id.as_u128()).max().unwrap_or_default();
+        let ids_above = settings.ids_above.max(readers.last_id()).max(last_id);
         let (commands, received) = mpsc::channel();
-        let spares = Spares::start(settings.dir.clone()).map_err(failed)?;
-        let capacity = Arc::new(Capacity::new(settings.clone(), Arc::clone(&segments)));
+        let spares = Spares::start(settings.dir.clone(), ids_above).map_err(failed)?;
+        let capacity = Arc::new(Capacity::new(settings.clone(), Arc::clone(&segments), Arc::clone(&readers)));
         let writer = Writer::new(Arc::clone(&capacity), clock, terms, next_ordinal, received, spares);
         let thread =
             std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(failed)?;
         Ok(Self {
             segments,
+            readers,
             settings,
             kept,
             capacity,
@@ -200,6 +211,11 @@ impl Log {
     /// The segments that are not in ClickHouse yet.
     pub const fn segments(&self) -> &Arc<Segments> {
         &self.segments
+    }
+
+    /// Who reads the log beside the forwarder.
+    pub const fn readers(&self) -> &Arc<LogReaders> {
+        &self.readers
     }
 
     /// Why the log would refuse what has been asked of it last, as the disk and ClickHouse are now; none when
@@ -262,6 +278,12 @@ impl Log {
 
     /// A segment is in ClickHouse. Its file goes, or is kept until its holders have released it. Blocks on the disk.
     pub fn stored(&self, segment: &Segment) {
+        if let Err(error) = self.readers.hold(segment) {
+            // Without a second name its readers would lose it. The next start stores it again, which changes nothing.
+            tracing::error!(%error, segment = %segment.id, "a segment cannot be held for its readers; it stays in the log");
+            self.failed(segment, error.to_string());
+            return;
+        }
         let kept_as = segment::segment_path(&self.settings.dir, segment.id, SegmentState::Stored);
         // Were the new name lost in a power failure, the segment would be settled once more, which
         // changes nothing.

@@ -97,6 +97,7 @@ fn open_log(dir: &Path) -> Log {
         segment_linger: Duration::from_secs(3_600),
         inserts_in_flight_max: 2,
         holders: Holders::NONE,
+        ids_above: 0,
     };
     Log::open(settings, Arc::default(), Arc::default()).unwrap()
 }

@@ -25,8 +25,10 @@ pub(super) struct SpareFile {
 }
 
 impl SpareFile {
-    fn make(dir: &Path) -> io::Result<Self> {
-        let id = Uuid::now_v7();
+    /// With an id above the last one, also when the clock was set back: the order of the ids is that of the segments.
+    fn make(dir: &Path, last_id: &mut u128) -> io::Result<Self> {
+        let id = Uuid::from_u128(Uuid::now_v7().as_u128().max(last_id.saturating_add(1)));
+        *last_id = id.as_u128();
         let path = segment_path(dir, id, SegmentState::Open);
         // Appending, so that after a cut the next write goes to the new end.
         let file = private_files::options().create_new(true).append(true).open(&path)?;
@@ -50,10 +52,11 @@ pub(super) struct Spares {
 }
 
 impl Spares {
-    /// Starts with the first.
-    pub(super) fn start(dir: PathBuf) -> io::Result<Self> {
+    /// Starts with the first. Their ids are above this one.
+    pub(super) fn start(dir: PathBuf, ids_above: u128) -> io::Result<Self> {
         let (sender, made) = sync_channel(0);
-        let thread = std::thread::Builder::new().name("log-spare".to_owned()).spawn(move || make(&dir, &sender))?;
+        let thread =
+            std::thread::Builder::new().name("log-spare".to_owned()).spawn(move || make(&dir, ids_above, &sender))?;
         Ok(Self { made: Some(made), thread: Some(thread) })
     }
 
@@ -80,9 +83,9 @@ impl Drop for Spares {
 }
 
 /// Makes files until nobody wants them; the last one goes.
-fn make(dir: &Path, sender: &SyncSender<io::Result<SpareFile>>) {
+fn make(dir: &Path, mut last_id: u128, sender: &SyncSender<io::Result<SpareFile>>) {
     loop {
-        if let Err(SendError(unwanted)) = sender.send(SpareFile::make(dir)) {
+        if let Err(SendError(unwanted)) = sender.send(SpareFile::make(dir, &mut last_id)) {
             unwanted.map(SpareFile::remove).unwrap_or_default();
             return;
         }
@@ -100,7 +103,7 @@ mod tests {
     #[test]
     fn files_are_made_one_ahead_and_an_unwanted_one_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let spares = Spares::start(dir.path().to_owned()).unwrap();
+        let spares = Spares::start(dir.path().to_owned(), 0).unwrap();
         let (first, second) = (spares.take().unwrap(), spares.take().unwrap());
         assert!(first.id < second.id, "ids tell the order in which segments are opened");
         assert_eq!(second.path.metadata().unwrap().len(), 0);
@@ -112,7 +115,7 @@ mod tests {
     fn what_failed_before_does_not_fail_now() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("log");
-        let spares = Spares::start(dir.clone()).unwrap();
+        let spares = Spares::start(dir.clone(), 0).unwrap();
         assert!(spares.take().is_err());
         std::fs::create_dir(&dir).unwrap();
         assert!(spares.take().is_ok());

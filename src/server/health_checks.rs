@@ -6,10 +6,25 @@ use tallyhouse_ledger::LedgerStatus;
 use tokio::sync::watch;
 
 use crate::clock::ArrivalClock;
+use crate::deliveries::event_pipeline::EventPipeline;
 use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
 use crate::idempotency::IdempotentIngest;
 use crate::ingest::index::Index;
 use crate::log::{AppendError, Log};
+
+/// Adds the checks of the pipeline.
+pub(super) fn register_pipeline(pipeline: &Arc<EventPipeline>, health: &Health) {
+    let checked = Arc::clone(pipeline);
+    health.register(move || {
+        let message = "Redis does not answer: the pipeline's events wait, and their rate limits are kept in memory";
+        checked.is_redis_away().then(|| Reason::new(ReasonCode::RedisAway, message))
+    });
+    let checked = Arc::clone(pipeline);
+    health.register(move || {
+        let message = "Redis lacks records of processed events: rebuild them with `tallyhouse deliveries rebuild`";
+        checked.is_redis_incomplete().then(|| Reason::new(ReasonCode::RedisIncomplete, message))
+    });
+}
 
 /// What is checked.
 pub(super) struct Checked {

@@ -12,6 +12,7 @@ use crate::audit::Auditor;
 use crate::clickhouse::engine::SandboxStatus;
 use crate::clock::ArrivalClock;
 use crate::config::Config;
+use crate::deliveries::event_pipeline::EventPipeline;
 use crate::directory::Directory;
 use crate::event_intake::EventIntake;
 use crate::event_types::EventTypes;
@@ -53,6 +54,8 @@ pub struct Application {
     pub tail: Arc<LiveTail>,
     /// The ticketing catalogue, if it is on.
     pub ticketing: Option<Arc<tallyhouse_catalogue::http::Api>>,
+    /// The event pipeline, if it is on.
+    pub event_pipeline: Option<Arc<EventPipeline>>,
     /// Why events are refused or counted late.
     pub health: Arc<Health>,
     /// Metrics of the service.

@@ -9,10 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::Script;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
 
 use crate::redis::RedisConnection;
 use memory::MemoryWindows;
 
+/// Longest that a charge waits for Redis, before the limits in memory are used instead.
+const REDIS_WAIT_MAX: Duration = Duration::from_millis(250);
+/// For how long Redis is not asked after it did not answer.
+const REDIS_PAUSE: Duration = Duration::from_millis(500);
 /// How long the window of a user who sends nothing is kept in Redis.
 const IDLE_KEPT: Duration = Duration::from_secs(60);
 
@@ -46,6 +52,8 @@ pub struct UserRateLimit {
     redis: Option<Arc<RedisConnection>>,
     script: Script,
     memory: MemoryWindows,
+    /// Redis is not asked before.
+    ask_after: Mutex<Option<Instant>>,
     /// Makes members of windows unique: of this process by a random prefix.
     prefix: u32,
     taken: AtomicU64,
@@ -64,6 +72,7 @@ impl UserRateLimit {
             redis,
             script: rate_limit_script(),
             memory: MemoryWindows::new(settings),
+            ask_after: Mutex::default(),
             prefix: rand::random(),
             taken: AtomicU64::new(0),
         }
@@ -77,7 +86,7 @@ impl UserRateLimit {
         if events_max == 0 {
             return users.iter().map(|(_, count)| all(*count)).collect();
         }
-        let Some(redis) = &self.redis else { return self.take_in_memory(users) };
+        let Some(redis) = self.asked() else { return self.take_in_memory(users) };
         let mut pipeline = ::redis::pipe();
         let mut members = Vec::with_capacity(users.len());
         for (user, count) in users {
@@ -86,16 +95,24 @@ impl UserRateLimit {
             command.arg(events_max).arg(micros(window)).arg(IDLE_KEPT.as_millis().to_string()).arg(&own);
             members.push(own);
         }
-        let granted: Vec<(usize, u64)> = match redis.send(pipeline).await {
-            Ok(granted) => granted,
-            // It was said that Redis is away.
-            Err(_) => return self.take_in_memory(users),
+        let Ok(Ok(granted)) = timeout(REDIS_WAIT_MAX, redis.send::<(usize, u64)>(pipeline)).await else {
+            if self.ask_after.lock().replace(Instant::now() + REDIS_PAUSE).is_none() {
+                tracing::warn!("Redis does not answer in time; rate limits are kept in memory");
+            }
+            return self.take_in_memory(users);
         };
+        *self.ask_after.lock() = None;
         let grant = |((events, wait), mut members): ((usize, u64), Vec<String>)| {
             members.truncate(events);
             Granted { events, wait: Duration::from_micros(wait), members, is_in_redis: true }
         };
         granted.into_iter().zip(members).map(grant).collect()
+    }
+
+    /// Redis, unless there is none or it is left alone for a while.
+    fn asked(&self) -> Option<&RedisConnection> {
+        let is_left_alone = self.ask_after.lock().is_some_and(|after| Instant::now() < after);
+        self.redis.as_deref().filter(|_| !is_left_alone)
     }
 
     fn take_in_memory(&self, users: &[(&str, usize)]) -> Vec<Granted> {
@@ -111,7 +128,7 @@ impl UserRateLimit {
         if count == 0 || self.settings.events_max == 0 {
             return;
         }
-        let Some(redis) = self.redis.as_ref().filter(|_| granted.is_in_redis) else {
+        let Some(redis) = self.asked().filter(|_| granted.is_in_redis) else {
             self.memory.give_back(user, count);
             return;
         };
@@ -119,12 +136,12 @@ impl UserRateLimit {
         let from = granted.members.len().saturating_sub(count);
         pipeline.cmd("ZREM").arg(key(user)).arg(granted.members.get(from..).unwrap_or_default());
         // If Redis is away, the window is a little too full for a second.
-        let _ = redis.send::<i64>(pipeline).await;
+        let _ = timeout(REDIS_WAIT_MAX, redis.send::<i64>(pipeline)).await;
     }
 
     /// Whether limits are kept in memory though there is a Redis: it is away.
     pub fn is_in_memory(&self) -> bool {
-        self.redis.as_ref().is_none_or(|redis| redis.is_away())
+        self.redis.as_ref().is_none_or(|redis| redis.is_away()) || self.ask_after.lock().is_some()
     }
 
     fn member(&self) -> String {

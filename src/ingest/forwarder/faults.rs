@@ -212,6 +212,7 @@ fn log_in(dir: &Path, terms: &Arc<CurrentTerms>) -> Arc<Log> {
         segment_linger: Duration::from_millis(1),
         inserts_in_flight_max: INSERTS_IN_FLIGHT,
         holders: Holders::NONE,
+        ids_above: 0,
     };
     Arc::new(Log::open(settings, Arc::default(), Arc::clone(terms)).unwrap())
 }

@@ -200,6 +200,11 @@ impl Index {
         &self.shards[id.shard()]
     }
 
+    /// Whether memory has an id whose event is durable.
+    pub fn is_known(&self, id: IdFingerprint) -> bool {
+        self.shard(id).lock().known(id.words()).is_some()
+    }
+
     /// Visits the shard of each id, in the order of the ids within a shard.
     ///
     /// Where an id belongs in a large table is in no cache of the processor's. So the places of all

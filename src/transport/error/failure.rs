@@ -63,6 +63,13 @@ impl Failure {
         Self { details, ..Self::http(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "the body cannot be read") }
     }
 
+    /// An error of the pipeline, where invalid requests are answered with 400.
+    pub(in crate::transport) fn of_pipeline(error: Error) -> Self {
+        let failure = Self::from(error);
+        let is_invalid = failure.status == StatusCode::UNPROCESSABLE_ENTITY;
+        Self { status: if is_invalid { StatusCode::BAD_REQUEST } else { failure.status }, ..failure }
+    }
+
     /// The cursor is not one of this list. (For contracts that distinguish this from other invalid
     /// parameters.)
     pub(in crate::transport) fn invalid_cursor(error: Error) -> Self {

@@ -16,6 +16,7 @@ mod health;
 mod metrics;
 mod openapi;
 mod params;
+mod pipeline;
 mod stats;
 mod users;
 mod v1;
@@ -49,6 +50,7 @@ pub(super) fn routes(context: &Arc<TransportContext>) -> Router {
         .probe("/healthz", get(health::alive))
         .probe("/readyz", get(health::ready))
         .route("/metrics", metrics, get(metrics::show));
+    let routes = if context.app.event_pipeline.is_some() { pipeline::add(routes) } else { routes };
     let routes = docs::add(compat::add(v1::add(routes)), &context.app.config);
     compression::compressing(web::add(routes, context.app.website.as_ref()).finish())
 }

@@ -12,7 +12,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{campaigns, events, health, stats, users, v1};
+use super::{campaigns, events, health, pipeline, stats, users, v1};
 use crate::config::Config;
 
 /// The description.
@@ -20,7 +20,11 @@ use crate::config::Config;
 /// # Errors
 /// When it cannot be written as JSON.
 pub(super) fn document(config: &Config) -> Result<Value, serde_json::Error> {
-    let mut document = serde_json::to_value(Description::openapi())?;
+    let mut description = Description::openapi();
+    if !config.has_pipeline() {
+        description.paths.paths.retain(|path, _| !path.starts_with("/pipeline/"));
+    }
+    let mut document = serde_json::to_value(description)?;
     security::complete(&mut document, config);
     errors::complete(&mut document);
     constraints::complete(&mut document, config);
@@ -55,6 +59,7 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
         v1::sql::run, v1::members::put, v1::members::list, v1::users::put, v1::users::show,
         v1::event_types::list, v1::event_types::show, v1::event_types::put,
         v1::write_keys::create, v1::write_keys::list, v1::write_keys::revoke,
+        pipeline::take, pipeline::show, pipeline::status, pipeline::rebuild,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
     modifiers(&BearerToken, &UnderBothNames),
@@ -62,6 +67,7 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
         (name = "Events", description = "Send events, and read single events."),
         (name = "Counts", description = "Read counts from the rollups."),
         (name = "Analytics", description = "Customer analytics: events, counts, daily metrics, organizations and users."),
+        (name = "Pipeline", description = "Send events that are processed once each, in the order of their users' seqs."),
         (name = "Service", description = "Probes, metrics and this description."),
     ),
 )]

@@ -1,0 +1,380 @@
+//! Readers of the log beside the forwarder: each reads all rows in the order of arrival, from a position of its own.
+//!
+//! A segment that is stored in ClickHouse stays for the readers that have not passed it: its file gets a second name in the
+//! folder `held`, which is deleted once every reader has passed it. Held files count against `log_bytes_max`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::frame::{FrameError, SegmentHeader, read_frame};
+use super::frames::SegmentFrames;
+use super::salvage::Salvage;
+use super::segment::{Segment, SegmentState, Segments};
+use crate::private_files;
+
+/// The folder of held segments.
+const FOLDER: &str = "held";
+/// The extension of their files.
+const EXTENSION: &str = "held";
+/// Bytes that are read at a time, unless a frame is longer.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// How often a segment's file is looked for: it may have got another name since its name was looked up.
+const OPEN_ATTEMPTS: u32 = 5;
+
+/// A place in the log: a segment, by its id, and a row in it, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogPosition {
+    /// The segment's id, as a number.
+    pub segment: u128,
+    /// The row.
+    pub row: u64,
+}
+
+/// Some rows in a row.
+#[derive(Debug, Default)]
+pub struct LogRows {
+    /// Where the first is.
+    pub first: LogPosition,
+    /// The rows, in the columns of `columns`.
+    pub bytes: Vec<u8>,
+    /// Rows of the first frame that come before the first position: they are in `bytes`, and not meant.
+    pub skip: u64,
+    /// How many rows there are in `bytes`.
+    pub count: u64,
+    /// The columns, comma-separated.
+    pub columns: String,
+    /// Where to read on.
+    pub next: LogPosition,
+}
+
+/// Who reads, and what is held for them.
+pub struct LogReaders {
+    dir: PathBuf,
+    segments: Arc<Segments>,
+    state: Mutex<State>,
+    bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// The first segment that each reader needs, by its name.
+    needs: HashMap<u64, u128>,
+    next_reader: u64,
+    /// Held files and their sizes.
+    held: BTreeMap<u128, u64>,
+    /// All readers of a former run are there again: from now on what nobody needs goes.
+    is_complete: bool,
+}
+
+impl LogReaders {
+    /// With what a former run held. Nothing is deleted before [`LogReaders::complete`].
+    pub(super) fn open(log_dir: &Path, segments: Arc<Segments>) -> io::Result<Arc<Self>> {
+        let dir = log_dir.join(FOLDER);
+        private_files::create_dir(&dir)?;
+        let mut held = BTreeMap::new();
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            let path = entry.path();
+            let id = path.file_stem().and_then(|stem| Uuid::parse_str(stem.to_str()?).ok());
+            if let Some(id) = id.filter(|_| path.extension().is_some_and(|extension| extension == EXTENSION)) {
+                held.insert(id.as_u128(), entry.metadata()?.len());
+            }
+        }
+        let bytes = AtomicU64::new(held.values().sum());
+        let state = Mutex::new(State { held, ..State::default() });
+        Ok(Arc::new(Self { dir, segments, state, bytes }))
+    }
+
+    /// The highest id of a held segment.
+    pub(super) fn last_id(&self) -> u128 {
+        self.state.lock().held.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// Adds a reader that needs everything from this segment on.
+    pub fn add(self: &Arc<Self>, from: u128) -> LogReader {
+        let mut state = self.state.lock();
+        let name = state.next_reader;
+        state.next_reader += 1;
+        state.needs.insert(name, from);
+        drop(state);
+        LogReader { readers: Arc::clone(self), name, open: Mutex::new(None) }
+    }
+
+    /// All readers of a former run have been added: what nobody needs goes now.
+    pub fn complete(&self) {
+        self.state.lock().is_complete = true;
+        self.delete_passed();
+    }
+
+    /// Bytes of segments that are held and stored.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// A stored segment's file is about to go: it is held, if a reader needs it.
+    pub(super) fn hold(&self, segment: &Segment) -> io::Result<()> {
+        let id = segment.id.as_u128();
+        let mut state = self.state.lock();
+        if state.is_complete && !state.needs.values().any(|from| *from <= id) {
+            return Ok(());
+        }
+        match std::fs::hard_link(&segment.path, self.path(id)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if state.held.insert(id, segment.bytes).is_none() {
+            self.bytes.fetch_add(segment.bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn path(&self, id: u128) -> PathBuf {
+        self.dir.join(format!("{}.{EXTENSION}", Uuid::from_u128(id)))
+    }
+
+    /// Deletes what every reader has passed.
+    fn delete_passed(&self) {
+        let mut state = self.state.lock();
+        if !state.is_complete {
+            return;
+        }
+        let needed_from = state.needs.values().min().copied().unwrap_or(u128::MAX);
+        while let Some((id, bytes)) = state.held.first_key_value().map(|(id, bytes)| (*id, *bytes)) {
+            if id >= needed_from {
+                return;
+            }
+            if let Err(error) = std::fs::remove_file(self.path(id))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, segment = %Uuid::from_u128(id), "a segment that was read could not be deleted");
+                return;
+            }
+            state.held.remove(&id);
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The first segment at or after an id, in the log or held.
+    fn segment_from(&self, from: u128) -> Option<Source> {
+        let live = self.segments.list().into_iter().filter(|segment| segment.id.as_u128() >= from);
+        let live = live.min_by_key(|segment| segment.id);
+        let held = self.state.lock().held.range(from..).next().map(|(id, bytes)| (*id, *bytes));
+        match (live, held) {
+            (Some(live), Some((id, bytes))) if id <= live.id.as_u128() => Some(self.held(id, bytes)),
+            (Some(live), _) => Some(Source {
+                id: live.id.as_u128(),
+                is_open: live.state == SegmentState::Open,
+                bytes: live.bytes,
+                path: live.path.clone(),
+                segment: Some(Box::new(live)),
+            }),
+            (None, Some((id, bytes))) => Some(self.held(id, bytes)),
+            (None, None) => None,
+        }
+    }
+
+    fn held(&self, id: u128, bytes: u64) -> Source {
+        Source { id, is_open: false, bytes, path: self.path(id), segment: None }
+    }
+}
+
+/// A segment to read.
+struct Source {
+    id: u128,
+    is_open: bool,
+    /// Up to where its bytes are good.
+    bytes: u64,
+    path: PathBuf,
+    segment: Option<Box<Segment>>,
+}
+
+impl Source {
+    /// The frames that are good, when the file is damaged.
+    fn salvaged(&self) -> io::Result<Option<SegmentFrames>> {
+        let id = Uuid::from_u128(self.id);
+        let Some(salvage) = Salvage::of_file(&self.path, id)?.map(Arc::new) else { return Ok(None) };
+        let Some(segment) = &self.segment else { return Ok(None) };
+        let segment = Segment { salvage: Some(salvage), ..(**segment).clone() };
+        SegmentFrames::open(&segment).map(Some).map_err(to_io)
+    }
+}
+
+/// A file that is read further and further.
+struct OpenFile {
+    id: u128,
+    file: File,
+    columns: String,
+    /// Where the next frame begins.
+    offset: u64,
+    /// Its first row.
+    row: u64,
+}
+
+impl OpenFile {
+    fn open(source: &Source) -> Result<Self, FrameError> {
+        // It may have been sealed since its name was looked up.
+        let sealed = || File::open(source.path.with_extension(SegmentState::Sealed.extension()));
+        let mut file = File::open(&source.path).or_else(|_| sealed())?;
+        let (header, offset) = SegmentHeader::decode(&mut file)?;
+        if header.id.as_u128() != source.id {
+            return Err(FrameError::Damaged);
+        }
+        Ok(Self { id: source.id, file, columns: header.columns, offset, row: 0 })
+    }
+
+    /// Reads frames up to the end, or until there are so many rows.
+    fn read(&mut self, source: &Source, from_row: u64, rows_max: u64) -> Result<LogRows, FrameError> {
+        let mut rows = LogRows { columns: self.columns.clone(), ..LogRows::default() };
+        let mut first_row = self.row;
+        let mut chunk_bytes = CHUNK_BYTES;
+        while self.offset < source.bytes && rows.count.saturating_sub(rows.skip) < rows_max {
+            let before = self.offset;
+            let wanted = (source.bytes - before).min(chunk_bytes);
+            let chunk = self.chunk(wanted)?;
+            let mut rest = chunk.as_slice();
+            while rows.count.saturating_sub(rows.skip) < rows_max {
+                let (count, bytes) = match read_frame(&mut rest, &mut rows.bytes) {
+                    Ok(None) => break,
+                    Ok(Some((count, bytes))) => (u64::from(count), bytes),
+                    // The chunk ends within it.
+                    Err(FrameError::Torn) if before + wanted < source.bytes => break,
+                    Err(error) => return Err(error),
+                };
+                self.offset += bytes;
+                self.row += count;
+                if self.row <= from_row {
+                    rows.bytes.clear();
+                    (rows.count, first_row) = (0, self.row);
+                } else {
+                    rows.count += count;
+                    rows.skip = from_row.saturating_sub(first_row);
+                }
+            }
+            chunk_bytes = if before == self.offset { chunk_bytes.saturating_mul(4) } else { CHUNK_BYTES };
+        }
+        rows.first = LogPosition { segment: self.id, row: first_row.max(from_row) };
+        Ok(rows)
+    }
+
+    /// The bytes from the next frame on.
+    fn chunk(&self, bytes: u64) -> Result<Vec<u8>, FrameError> {
+        let mut chunk = Vec::new();
+        (&self.file).seek(SeekFrom::Start(self.offset))?;
+        let read = (&self.file).take(bytes).read_to_end(&mut chunk)?;
+        if read as u64 == bytes { Ok(chunk) } else { Err(FrameError::Torn) }
+    }
+}
+
+fn to_io(error: FrameError) -> io::Error {
+    match error {
+        FrameError::Io(error) => error,
+        error => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+    }
+}
+
+/// One reader. What it has not read is held also after it is dropped: the next run reads on.
+pub struct LogReader {
+    readers: Arc<LogReaders>,
+    name: u64,
+    open: Mutex<Option<OpenFile>>,
+}
+
+impl LogReader {
+    /// Reads about `rows_max` rows at or after a position; none when there are none yet. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
+        for _ in 1..OPEN_ATTEMPTS {
+            match self.try_read(from, rows_max) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                read => return read,
+            }
+        }
+        self.try_read(from, rows_max)
+    }
+
+    fn try_read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
+        let Some(source) = self.readers.segment_from(from.segment) else { return Ok(None) };
+        let from_row = if source.id == from.segment { from.row } else { 0 };
+        if source.bytes == 0 {
+            return Ok(None); // It is open, and has no rows yet.
+        }
+        let mut open = self.open.lock();
+        let read = Self::read_source(&mut open, &source, from_row, rows_max);
+        let mut rows = match read {
+            Ok(rows) => rows,
+            Err(FrameError::Io(error)) => {
+                *open = None;
+                return Err(error);
+            }
+            Err(FrameError::Torn | FrameError::Damaged) => {
+                *open = None;
+                return Self::read_salvaged(&source, from_row).map(Some);
+            }
+        };
+        let is_at_end = open.as_ref().is_none_or(|open| open.offset >= source.bytes);
+        let row = rows.first.row + rows.count.saturating_sub(rows.skip);
+        rows.next = match is_at_end && !source.is_open {
+            true => LogPosition { segment: source.id.saturating_add(1), row: 0 },
+            false => LogPosition { segment: source.id, row },
+        };
+        Ok((rows.next > from).then_some(rows))
+    }
+
+    fn read_source(
+        open: &mut Option<OpenFile>,
+        source: &Source,
+        from_row: u64,
+        rows_max: u64,
+    ) -> Result<LogRows, FrameError> {
+        let is_there = open.as_ref().is_some_and(|open| open.id == source.id && open.row <= from_row);
+        if !is_there {
+            *open = Some(OpenFile::open(source)?);
+        }
+        let Some(open) = open else { return Err(FrameError::Damaged) };
+        open.read(source, from_row, rows_max)
+    }
+
+    /// All that is good of a damaged segment at once.
+    fn read_salvaged(source: &Source, from_row: u64) -> io::Result<LogRows> {
+        let next = LogPosition { segment: source.id.saturating_add(1), row: 0 };
+        let first = LogPosition { segment: source.id, row: from_row };
+        let mut rows = LogRows { first, next, ..LogRows::default() };
+        let Some(mut frames) = source.salvaged()? else {
+            tracing::error!(segment = %Uuid::from_u128(source.id), "a damaged segment cannot be read; it is passed over");
+            return Ok(rows);
+        };
+        frames.columns().clone_into(&mut rows.columns);
+        while let Some(count) = frames.next_frame(&mut rows.bytes).map_err(to_io)? {
+            rows.count += u64::from(count);
+        }
+        rows.skip = from_row.min(rows.count);
+        Ok(rows)
+    }
+
+    /// Tells of changes of the log from now on: there may be something to read.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.readers.segments.changes()
+    }
+
+    /// Nothing before this segment is read again.
+    pub fn release(&self, segment: u128) {
+        self.readers.state.lock().needs.insert(self.name, segment);
+        self.readers.delete_passed();
+    }
+
+    /// Nothing is held for it any more.
+    pub fn give_up(&self) {
+        self.readers.state.lock().needs.remove(&self.name);
+        self.readers.delete_passed();
+    }
+}

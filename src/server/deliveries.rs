@@ -1,0 +1,164 @@
+//! Deliveries: the store of their states, their engines, and what they need of the rest of the service.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallyhouse_delivery::domain::{Backoff, EventFilter, Position, SubscriptionId, SubscriptionSettings};
+use tallyhouse_delivery::engine::{Clock, Engine, EngineBounds, EngineParts};
+use tallyhouse_delivery::handler::{RedisHandler, TrialProcessor, redis_handler_scripts};
+use tallyhouse_delivery::rate_limit::{RateLimitSettings, UserRateLimit, rate_limit_script};
+use tallyhouse_delivery::redis::RedisConnection;
+use tallyhouse_delivery::store::{DeliveryStore, SubscriptionRecord};
+use uuid::Uuid;
+
+use super::ServerError;
+use crate::clock::ArrivalClock;
+use crate::config::Config;
+use crate::deliveries::event_pipeline::{EventPipeline, PIPELINE_SOURCE, PipelineParts};
+use crate::deliveries::log_source::LogSource;
+use crate::domain::OrgId;
+use crate::ingest::pipeline::Pipeline;
+use crate::log::{Log, LogReader};
+use crate::private_files;
+
+/// The file of all subscriptions' states in the data directory.
+const STORE_FILE: &str = "delivery.redb";
+/// The number of the pipeline's subscription.
+const PIPELINE_SUBSCRIPTION: SubscriptionId = 1;
+/// Its name.
+const PIPELINE_NAME: &str = "pipeline";
+/// The window of the pipeline's rate limit.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Deliveries {
+    store: Arc<DeliveryStore>,
+    subscription: SubscriptionRecord,
+    redis: Arc<RedisConnection>,
+    org_id: OrgId,
+    bounds: EngineBounds,
+}
+
+impl Deliveries {
+    /// Opens the store, if anything is to be delivered.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or a setting will not do.
+    pub(super) async fn open(config: &Config) -> Result<Option<Self>, ServerError> {
+        if !config.has_pipeline() {
+            return Ok(None);
+        }
+        private_files::create_dir(&config.data_dir).map_err(|error| ServerError::Part(error.to_string()))?;
+        let path = config.data_dir.join(STORE_FILE);
+        let opened = tokio::task::spawn_blocking(move || open_store(&path)).await;
+        let store = Arc::new(opened.map_err(|error| ServerError::Part(error.to_string()))??);
+        let scripts = redis_handler_scripts().into_iter().chain([rate_limit_script()]).collect();
+        let redis = RedisConnection::new(config.redis_url(), scripts);
+        let redis = redis.map_err(|error| ServerError::Refused(format!("redis_url {error}")))?;
+        let org_id = OrgId::parse(&config.pipeline_org_id)
+            .ok_or_else(|| ServerError::Refused(format!("pipeline_org_id {}", OrgId::EXPECTED)))?;
+        let subscription = pipeline_subscription(&store, config).await?;
+        let bounds = EngineBounds {
+            user_buffered_max: config.delivery_user_buffered_max,
+            waiting_max: config.delivery_waiting_max,
+            settlements_max: config.pipeline_records_max,
+            stop_wait: config.shutdown_wait(),
+            ..EngineBounds::default()
+        };
+        Ok(Some(Self { store, subscription, redis, org_id, bounds }))
+    }
+
+    /// The highest segment that anything has been read from.
+    pub(super) fn last_segment(&self) -> u128 {
+        let cursor = self.store.cursor(self.subscription.id).ok().flatten();
+        cursor.map_or(self.subscription.start, |cursor| cursor.resume).segment
+    }
+
+    /// Has the log keep what is not delivered yet. To be called before anything of the log is stored.
+    pub(super) fn hold(&self, log: &Log) -> Result<LogReader, ServerError> {
+        let cursor = self.store.cursor(self.subscription.id).map_err(|error| ServerError::Part(error.to_string()))?;
+        let resume = cursor.map_or(self.subscription.start, |cursor| cursor.resume);
+        Ok(log.readers().add(resume.segment))
+    }
+
+    /// Begins to deliver.
+    pub(super) fn start(
+        self,
+        config: &Config,
+        reader: LogReader,
+        ingest: Arc<Pipeline>,
+        clock: Arc<ArrivalClock>,
+    ) -> Result<(Arc<EventPipeline>, Engine), ServerError> {
+        let Self { store, subscription, redis, org_id, bounds } = self;
+        let id = subscription.id;
+        let trusted = Arc::clone(&clock);
+        let delivery_clock = Clock::from_fn(move || u64::try_from(trusted.now().millis()).unwrap_or_default());
+        let handler =
+            RedisHandler::new(TrialProcessor, Arc::clone(&redis), delivery_clock.clone(), subscription.handler.clone());
+        let handler = Arc::new(handler);
+        let engine = Engine::start(EngineParts {
+            subscription,
+            bounds,
+            source: Arc::new(LogSource::new(reader, org_id.clone())),
+            handler: Arc::clone(&handler) as Arc<_>,
+            store: Arc::clone(&store),
+            clock: delivery_clock,
+        });
+        let engine = engine.map_err(|error| ServerError::Part(error.to_string()))?;
+        let limits = RateLimitSettings {
+            events_max: config.pipeline_user_events_per_second,
+            window: RATE_WINDOW,
+            users_max: config.rate_limit_users_max,
+        };
+        let limit = UserRateLimit::new(limits, Some(Arc::clone(&redis)));
+        let parts = PipelineParts {
+            org_id,
+            ingest,
+            clock,
+            limit,
+            engine: engine.clone(),
+            handler,
+            redis,
+            store,
+            subscription: id,
+        };
+        Ok((Arc::new(EventPipeline::new(parts)), engine))
+    }
+}
+
+fn open_store(path: &Path) -> Result<DeliveryStore, ServerError> {
+    let failed = |error: String| ServerError::Part(format!("cannot open {}: {error}", path.display()));
+    // The store would make it readable for others.
+    let made = private_files::options().append(true).create(true).open(path).map(drop);
+    made.and_then(|()| private_files::close_to_others(path)).map_err(|error| failed(error.to_string()))?;
+    DeliveryStore::open(path).map_err(|error| failed(error.to_string()))
+}
+
+/// The pipeline's subscription: made at the first start, with the settings of now at every one.
+async fn pipeline_subscription(store: &DeliveryStore, config: &Config) -> Result<SubscriptionRecord, ServerError> {
+    let failed = |error: tallyhouse_delivery::store::StoreError| ServerError::Part(error.to_string());
+    let settings = SubscriptionSettings {
+        filter: EventFilter { sources: vec![PIPELINE_SOURCE.to_owned()], ..EventFilter::default() },
+        attempts_max: config.pipeline_attempts_max,
+        backoff: Backoff { ms_min: config.pipeline_backoff_ms_min, ms_max: config.pipeline_backoff_ms_max },
+        ..SubscriptionSettings::default()
+    };
+    let found = store.subscriptions().map_err(failed)?.into_iter().find(|found| found.id == PIPELINE_SUBSCRIPTION);
+    let id = Uuid::now_v7();
+    let subscription = match found {
+        Some(found) => SubscriptionRecord { settings, ..found },
+        None => SubscriptionRecord {
+            id: PIPELINE_SUBSCRIPTION,
+            org_id: config.pipeline_org_id.clone(),
+            name: PIPELINE_NAME.to_owned(),
+            settings,
+            // By it, the store's records are told from those of others in the same Redis.
+            handler: id.to_string(),
+            start: Position::START,
+            created_at_ms: id.get_timestamp().map_or(0, |time| time.to_unix().0 * 1_000),
+        },
+    };
+    store.put_subscription(subscription.clone()).await.map_err(failed)?;
+    Ok(subscription)
+}
