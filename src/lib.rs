@@ -19,6 +19,7 @@
 //! [`server`] constructs all of this from a [`config::Config`]. The [`cli`] is the binary's command line.
 
 pub mod audit;
+pub mod backup;
 pub mod cli;
 pub mod clickhouse;
 pub mod clock;

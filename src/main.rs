@@ -61,6 +61,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let config = args.config()?;
             run_service(&config, service::bring_up_to_date(config.clone()))
         }
+        Command::Doctor(args) => run_client(args.run()),
+        Command::Backup(args) => run_client(args.run()),
+        Command::Restore(args) => run_client(args.run()),
+        Command::Erase(args) => run_client(args.run()),
+        Command::Completions(args) => args.run(),
+        Command::Man(args) => args.run(),
         Command::Client(command) => run_client(command.run()),
     }
 }

@@ -6,10 +6,15 @@
 
 pub mod analyst;
 pub mod audit;
+pub mod backup;
 pub mod connection;
 pub mod demo;
+pub mod doctor;
+pub mod erase;
 pub mod events;
+pub mod generate;
 pub mod load;
+mod operator;
 mod repairs;
 pub mod sample;
 pub mod segments;
@@ -82,6 +87,30 @@ pub enum Command {
     /// ClickHouse has these users; for your own server, --sql prints the statements that create
     /// them.
     Analyst(Box<analyst::AnalystArgs>),
+    /// Check a set-up, and say what is wrong and what to do.
+    ///
+    /// Reads the settings as `serve` does, and looks at the data directory, the
+    /// disk, the clock, memory and limits, ports, keys, certificates and
+    /// ClickHouse. A service may run meanwhile.
+    ///
+    /// Exit codes: 0 nothing is wrong, warnings included; 1 something is; 2 failure.
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Back up the log, the service's keys and ClickHouse's tables, while the service runs.
+    ///
+    /// Run it where the data directory is, with the service's settings.
+    Backup(Box<backup::BackupArgs>),
+    /// Restore a backup into a new data directory and an empty ClickHouse.
+    Restore(Box<backup::RestoreArgs>),
+    /// Delete one user's data. Counts that are not by user stay as they are.
+    ///
+    /// The user's events lose their user and their properties; counts by user
+    /// and what the directory knows of the user are deleted. Run it where the
+    /// data directory is, with the service's settings.
+    Erase(Box<erase::EraseArgs>),
+    /// Print the completions of all commands for a shell.
+    Completions(generate::CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands.
+    Man(generate::ManArgs),
     /// A command for a running service.
     #[command(flatten)]
     Client(ClientCommand),
@@ -188,11 +217,18 @@ impl ClientCommand {
 }
 
 /// The settings that these commands use. Their help shows no others.
-const SETTINGS_SHOWN: [(&str, &[&str]); 3] = [
+const SETTINGS_SHOWN: [(&str, &[&str]); 7] = [
     ("token", &["auth_hs256_secret", "auth_issuer", "auth_audience"]),
     ("load", &["auth_hs256_secret", "auth_issuer", "auth_audience"]),
     ("analyst", &["data_dir", "clickhouse_database", "analyst_orgs"]),
+    ("backup", OPERATOR_SETTINGS),
+    ("restore", OPERATOR_SETTINGS),
+    ("erase", OPERATOR_SETTINGS),
+    ("doctor", &["data_dir", "clickhouse_url", "listen"]),
 ];
+/// The settings by which the commands that work without a service find the log and ClickHouse.
+const OPERATOR_SETTINGS: &[&str] =
+    &["data_dir", "clickhouse_url", "clickhouse_user", "clickhouse_password", "clickhouse_database"];
 /// The note on hidden settings in the help of these commands.
 const SETTINGS_HIDDEN: &str = "All settings of the service are read here as well; `tallyhouse settings` lists them.";
 

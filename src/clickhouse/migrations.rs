@@ -81,6 +81,16 @@ pub async fn migrate(endpoint: &Endpoint) -> Result<(), MigrateError> {
     Ok(remove_ttl(&client, &endpoint.database).await??)
 }
 
+/// The names of the files that a start would apply.
+///
+/// # Errors
+/// When ClickHouse does not answer.
+pub async fn pending(endpoint: &Endpoint) -> Result<Vec<&'static str>, QueryError> {
+    let applied = applied(&pinned(endpoint.server_client()), endpoint).await?;
+    let names = MIGRATIONS.into_iter().map(|(name, _)| name);
+    Ok(names.filter(|name| !applied.iter().any(|done| done == name)).collect())
+}
+
 /// The names of the files that are recorded as applied.
 async fn applied(client: &Client, endpoint: &Endpoint) -> Result<Vec<String>, QueryError> {
     let exists: u8 =

@@ -2,11 +2,13 @@
 
 pub mod analysts;
 pub mod audit;
+pub mod backup;
 pub mod cancel;
 pub mod client;
 pub mod daily_metrics;
 pub mod directory;
 pub mod engine;
+pub mod erasure;
 pub mod error;
 pub mod event_types;
 pub mod migrations;

@@ -25,8 +25,9 @@ impl Pinger {
     /// connected to directly, whatever proxy the environment names, as the queries are; each time
     /// anew, as ClickHouse would wait at its end for a connection kept open.
     pub fn new(url: &str) -> Result<Self, reqwest::Error> {
-        // Without TLS, as the queries are: no certificates need be there.
-        let client = reqwest::Client::builder().tls_certs_only([]).no_proxy();
+        let client = reqwest::Client::builder().no_proxy();
+        // Without TLS no certificates need be there.
+        let client = if url.starts_with("https://") { client } else { client.tls_certs_only([]) };
         let client = client.pool_max_idle_per_host(0).timeout(PING_WAIT_MAX).build()?;
         Ok(Self { client, url: format!("{}/ping", url.trim_end_matches('/')) })
     }

@@ -40,6 +40,7 @@ pub use frame::{Frame, FrameError};
 pub use frames::SegmentFrames;
 pub use holders::Holders;
 pub use kept::Kept;
+pub use recovery::distrust_tokens;
 pub use salvage::Salvage;
 pub use segment::{ClosedSegment, Ordinal, Segment, SegmentState, Segments};
 pub use tag::{SegmentTag, SegmentTags};

@@ -39,6 +39,22 @@ pub(super) fn recover(dir: &Path, kept: &KeptFiles) -> io::Result<Vec<Segment>> 
     Ok(segments)
 }
 
+/// Notes, for every segment of a log that is not open, that its token must not be relied on: the tables are others
+/// than those that it was opened beside, as after a backup was restored. Returns how many segments there are.
+///
+/// # Errors
+/// The disk's.
+pub fn distrust_tokens(dir: &Path) -> io::Result<usize> {
+    let mut segments = 0;
+    for entry in std::fs::read_dir(dir)? {
+        if let Some(file) = SegmentFile::parse(entry?.path()) {
+            tokenless::note(dir, file.id)?;
+            segments += 1;
+        }
+    }
+    Ok(segments)
+}
+
 /// Writes to the log what is good of a damaged segment, and returns it in words.
 pub(super) fn tell_salvage(segment: Uuid, salvage: &Salvage) -> String {
     let Salvage { rows, lost_bytes, .. } = salvage;

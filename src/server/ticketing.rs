@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::ServerError;
+use crate::backup::CATALOGUE_FILE;
 use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::domain::{Error, EventDraft, OrgId};
@@ -26,8 +27,6 @@ use crate::event_intake::{EventBatch, EventIntake};
 use crate::ingest::pipeline::Durability;
 use crate::transport::{AdminScopeVerifier, Callers};
 
-/// The file of shows in the data directory.
-const SQLITE_FILE: &str = "catalogue.sqlite";
 /// What a read of the public is counted as, and where it is said to come from.
 const READ_TYPE: &str = "impression";
 const READ_SOURCE: &str = "ticketing";
@@ -148,7 +147,7 @@ async fn store(config: &Config) -> Result<Arc<dyn CatalogueStore>, ServerError> 
         let failed = |error| ServerError::Part(format!("ticketing_database_url: the database cannot be had: {error}"));
         return Ok(Arc::new(store.map_err(failed)?));
     }
-    let path: &Path = &config.data_dir.join(SQLITE_FILE);
+    let path: &Path = &config.data_dir.join(CATALOGUE_FILE);
     let store = SqliteStore::open(path).await;
     let failed = |error| ServerError::Part(format!("cannot open {}: {error}", path.display()));
     Ok(Arc::new(store.map_err(failed)?))

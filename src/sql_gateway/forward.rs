@@ -50,7 +50,6 @@ pub(super) struct Answer {
 
 impl StatementRunner {
     pub(super) fn new(config: &Config, endpoint: Endpoint, tasks: TaskTracker) -> std::io::Result<Self> {
-        // Without TLS as the service's own queries are.
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let client = client.build().map_err(std::io::Error::other)?;
         Ok(Self { client, endpoint, run_max: Duration::from_secs(config.analyst_seconds_max) + GRACE, tasks })

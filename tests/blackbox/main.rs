@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
+mod alerts;
 mod analysts;
 mod analytics;
 mod attacks;
@@ -10,8 +11,10 @@ mod audit;
 mod audit_due;
 mod audit_repair;
 mod auth;
+mod backup;
 mod bounds;
 mod calls;
+mod clickhouse_tls;
 mod clients;
 mod clock;
 mod command_line;
@@ -19,6 +22,8 @@ mod compat;
 mod damage;
 mod dashboard;
 mod directory;
+mod doctor;
+mod erasure;
 mod event_types;
 mod events;
 mod exactness;
@@ -48,4 +53,5 @@ mod stored;
 mod token_expiry;
 mod tokens;
 mod traces;
+mod upgrade;
 mod ways_in;

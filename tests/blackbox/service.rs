@@ -97,6 +97,11 @@ impl TestService {
         second
     }
 
+    /// A new one that is not running yet.
+    pub(crate) fn unstarted_dev() -> Self {
+        Self::unstarted(Mode::Dev, &[], |command| command)
+    }
+
     fn unstarted(mode: Mode, settings: &[(&str, &str)], wrap: impl FnOnce(ServiceCommand) -> ServiceCommand) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let command = ServiceCommand::new(env!("CARGO_BIN_EXE_tallyhouse"), mode, dir.path());

@@ -108,7 +108,7 @@ resource "azurerm_virtual_machine_data_disk_attachment" "clickhouse" {
   caching            = "None"
 }
 
-# Backups: BACKUP … TO AzureBlobStorage, as docs/operations.md describes.
+# Backups: BACKUP … TO AzureBlobStorage, see docs/operations.md.
 resource "azurerm_storage_account" "backup" {
   #checkov:skip=CKV2_AZURE_1:Encrypted with the platform's keys: see README.md.
   #checkov:skip=CKV_AZURE_33:It has no queues.

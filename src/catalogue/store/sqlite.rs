@@ -63,6 +63,21 @@ impl SqliteStore {
         Ok(Self { writer, readers })
     }
 
+    /// Copies the database in this file to a new file, as of one moment, while a service uses it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the copy is there already.
+    pub async fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+        make_private_file(to)?;
+        let options = SqliteConnectOptions::new().filename(from).create_if_missing(false).busy_timeout(WAIT_MAX);
+        let source = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        // The copy may be a file that is empty.
+        let copied = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned()).execute(&source).await;
+        source.close().await;
+        copied?;
+        Ok(())
+    }
+
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }

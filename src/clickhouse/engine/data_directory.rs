@@ -212,6 +212,9 @@ impl DataDirectory {
   <path>{dir}/data/</path>
   <tmp_path>{dir}/data/tmp/</tmp_path>
   <user_files_path>{dir}/data/user_files/</user_files_path>
+  <backups>
+    <allowed_path>{dir}/data/backups/</allowed_path>
+  </backups>
   <users_config>{dir}/etc/users.xml</users_config>
   <user_defined_path>{dir}/etc/functions/</user_defined_path>
   <!-- A profile can say which settings its users may change. -->

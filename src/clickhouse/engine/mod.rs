@@ -15,6 +15,7 @@ mod fetch;
 mod file_placement;
 mod process;
 mod progress;
+mod running;
 mod sandbox;
 mod source;
 mod supervisor;
@@ -32,6 +33,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use child::{ChildArgs, run_child};
 pub use fetch::FetchError;
+pub use running::{backups_dir, last_endpoint};
 pub use sandbox::SandboxStatus;
 pub use source::SourceError;
 
