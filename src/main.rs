@@ -79,11 +79,10 @@ fn run_service<E>(config: &Config, service: impl Future<Output = Result<(), E>>)
 where
     anyhow::Error: From<E>,
 {
-    telemetry::init(config)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let export = {
         let _within = runtime.enter();
-        telemetry::Export::start(config)?
+        telemetry::start(config)?
     };
     let served = runtime.block_on(service);
     export.end();

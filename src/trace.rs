@@ -1,123 +1,143 @@
-//! Spans: what a call's time went into, in OpenTelemetry's terms. For every
-//! room to use, as `tracing` is for log lines; [`crate::telemetry`] says where
-//! spans go.
+//! Spans of sampled calls, in OpenTelemetry's terms. Every module may use it, as `tracing` is used for log lines;
+//! [`crate::telemetry`] says where spans go.
 //!
-//! A call that is not sampled has no span and no context. Asking whether there
-//! is one costs a load while nothing is exported, and else the look at a
-//! thread's own variable.
+//! Whether a call is sampled is decided once, by [`call`], before any span is made. Of a call that is not sampled, no
+//! span is ever made: `child_span!` first looks whether there is a sampled call, which costs one load while nothing is
+//! exported, and otherwise a look at a thread-local variable.
+//!
+//! Spans of calls, handlers and clients are spans of `tracing`, which `tracing-opentelemetry` exports. What is done for
+//! many calls at once, or is known only when it is over, is told to OpenTelemetry itself: [`linked_span`] and
+//! [`finished_span`].
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use axum::http::HeaderMap;
-use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
+use opentelemetry::propagation::TextMapPropagator as _;
 pub use opentelemetry::trace::FutureExt;
-use opentelemetry::trace::{
-    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
-};
+use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt as _, Tracer as _};
 pub use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{SdkTracer, Span};
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Calls that the span of an insert is linked to at most.
 pub const LINKS_MAX: usize = 32;
+/// The target of all spans that are exported, and of nothing else. No log line shows them.
+pub const TARGET: &str = "tallyhouse::span";
 
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+static EXPORT: OnceLock<Export> = OnceLock::new();
 
-/// Sends spans here from now on. Only the first call matters.
-pub fn install(tracer: SdkTracer) {
-    let _ = TRACER.set(tracer);
+/// Where spans go, and which calls have them.
+struct Export {
+    tracer: SdkTracer,
+    /// Of the calls that come without a trace, the part that is sampled, from 0 to 1.
+    ratio: f64,
 }
 
-/// Starts the span of a call that came with these headers; none when it is not
-/// sampled.
-pub fn call(headers: &HeaderMap) -> Option<Context> {
-    let tracer = TRACER.get()?;
-    let parent = if headers.contains_key("traceparent") {
-        TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
-    } else {
-        Context::new()
-    };
-    started(tracer, SpanBuilder::from_name("call").with_kind(SpanKind::Server), &parent)
+/// Exports spans by this tracer from now on: of the calls whose callers sample them, and of this part (0 to 1) of those
+/// that come without a trace. Only the first call of this function has an effect.
+pub fn install(tracer: SdkTracer, ratio: f64) {
+    let _ = EXPORT.set(Export { tracer, ratio });
 }
 
-/// Starts a part of the current call; none when that is not sampled.
-pub fn part(name: &'static str) -> Option<Part> {
-    let tracer = TRACER.get()?;
-    let parent = Context::map_current(|context| is_sampled(context).then(|| context.clone()))?;
-    started(tracer, SpanBuilder::from_name(name), &parent).map(Part)
-}
-
-/// Starts a request to another system: as part of the current call, or else on
-/// behalf of the linked ones; none when none of these is sampled.
-pub fn request(name: &'static str, links: &Calls) -> Option<Part> {
-    let tracer = TRACER.get()?;
-    let parent = Context::map_current(|context| is_sampled(context).then(|| context.clone()));
-    let link = |call: &SpanContext| Link::new(call.clone(), Vec::new(), 0);
-    let linked: Vec<Link> = links.spans().iter().map(link).collect();
-    if parent.is_none() && linked.is_empty() {
+/// Starts the span of a call that came with these headers. None when the call is not sampled.
+pub fn call(headers: &HeaderMap) -> Option<Span> {
+    let export = EXPORT.get()?;
+    let caller = caller(headers);
+    if !is_wanted(&caller, export.ratio) {
         return None;
     }
-    let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Client).with_links(linked);
-    started(tracer, builder, &parent.unwrap_or_default()).map(Part)
+    let span = tracing::info_span!(target: TARGET, parent: None, "call", otel.kind = "server");
+    span.set_parent(caller).is_ok().then_some(span)
 }
 
-/// Notes a part of a call that is over.
-pub fn past_part(call: &SpanContext, name: &'static str, begin: SystemTime, end: SystemTime, about: Vec<KeyValue>) {
-    let Some(tracer) = TRACER.get() else { return };
-    let parent = Context::new().with_remote_span_context(call.clone());
-    let builder = SpanBuilder::from_name(name).with_start_time(begin).with_attributes(about);
-    tracer.build_with_context(builder, &parent).end_with_timestamp(end);
-}
-
-/// The span of the current call; none when it is not sampled.
-pub fn current() -> Option<SpanContext> {
-    TRACER.get()?;
-    Context::map_current(|context| is_sampled(context).then(|| context.span().span_context().clone()))
-}
-
-/// The headers that carry the current trace to another system; none when it is
-/// not sampled.
-pub fn headers() -> Vec<(&'static str, String)> {
-    let mut carrier = Carrier::default();
-    if TRACER.get().is_some() {
-        Context::map_current(|context| {
-            if is_sampled(context) {
-                TraceContextPropagator::new().inject_context(context, &mut carrier);
-            }
-        });
+/// The trace that a call's headers name. An empty context when there is none, or it cannot be read.
+fn caller(headers: &HeaderMap) -> Context {
+    if headers.contains_key("traceparent") {
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
+    } else {
+        Context::new()
     }
-    carrier.0
 }
 
-fn started(tracer: &SdkTracer, builder: SpanBuilder, parent: &Context) -> Option<Context> {
-    let span: Span = tracer.build_with_context(builder, parent);
-    span.span_context().is_sampled().then(|| Context::new().with_span(span))
+/// Whether a call is sampled: as its caller says, or else by chance.
+fn is_wanted(caller: &Context, ratio: f64) -> bool {
+    let span = caller.span();
+    let span = span.span_context();
+    if span.is_valid() { span.is_sampled() } else { rand::random::<f64>() < ratio }
 }
 
-fn is_sampled(context: &Context) -> bool {
+/// Whether there is a current call, and it is sampled.
+pub fn is_sampled() -> bool {
+    EXPORT.get().is_some() && Context::map_current(has_sampled_span)
+}
+
+fn has_sampled_span(context: &Context) -> bool {
     context.has_active_span() && context.span().span_context().is_sampled()
 }
 
-/// A part of a call, until it is dropped.
-pub struct Part(Context);
+/// Makes the span of a part of the current call, from a name and the fields of `tracing::info_span!`. When the call is
+/// not sampled, the span is a disabled one and the fields are not evaluated.
+///
+/// Do not spawn a task with `in_current_span` within such a span: the task's log lines would lose the call's id.
+macro_rules! child_span {
+    ($name:literal $(, $($fields:tt)*)?) => {
+        if $crate::trace::is_sampled() {
+            tracing::info_span!(target: $crate::trace::TARGET, $name $(, $($fields)*)?)
+        } else {
+            tracing::Span::none()
+        }
+    };
+}
+pub(crate) use child_span;
 
-impl Part {
-    /// What further parts belong to.
-    pub const fn context(&self) -> &Context {
-        &self.0
+/// Starts the span of a request to another system on behalf of these calls, linked to them. None when none of them is
+/// sampled. It ends when the last clone of the context is dropped.
+pub fn linked_span(name: &'static str, calls: &Calls, attributes: Vec<KeyValue>) -> Option<Context> {
+    let export = EXPORT.get()?;
+    let link = |call: &SpanContext| Link::new(call.clone(), Vec::new(), 0);
+    let links: Vec<Link> = calls.spans().iter().map(link).collect();
+    if links.is_empty() {
+        return None;
     }
+    let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Client).with_links(links);
+    let span = export.tracer.build_with_context(builder.with_attributes(attributes), &Context::new());
+    Some(Context::new().with_span(span))
+}
 
-    /// Says something about it.
-    pub fn note(&self, about: KeyValue) {
-        self.0.span().set_attribute(about);
-    }
+/// Notes a part of a call that is over.
+pub fn finished_span(
+    call: &SpanContext,
+    name: &'static str,
+    begin: SystemTime,
+    end: SystemTime,
+    attributes: Vec<KeyValue>,
+) {
+    let Some(export) = EXPORT.get() else { return };
+    let parent = Context::new().with_remote_span_context(call.clone());
+    let builder = SpanBuilder::from_name(name).with_start_time(begin).with_attributes(attributes);
+    export.tracer.build_with_context(builder, &parent).end_with_timestamp(end);
+}
 
-    /// It failed, with this kind of error.
-    pub fn failed(&self, kind: &'static str) {
-        self.note(KeyValue::new("error.type", kind));
-        self.0.span().set_status(Status::error(kind));
-    }
+/// The span of the current call. None when the call is not sampled.
+pub fn current() -> Option<SpanContext> {
+    EXPORT.get()?;
+    Context::map_current(|context| has_sampled_span(context).then(|| context.span().span_context().clone()))
+}
+
+/// The headers that carry the current trace to another system. None when it is not sampled.
+pub fn headers() -> Option<HeaderMap> {
+    EXPORT.get()?;
+    Context::map_current(|context| {
+        has_sampled_span(context).then(|| {
+            let mut headers = HeaderMap::new();
+            TraceContextPropagator::new().inject_context(context, &mut HeaderInjector(&mut headers));
+            headers
+        })
+    })
 }
 
 /// The calls that something was done for, as far as they are sampled: some of
@@ -146,35 +166,40 @@ impl Calls {
     }
 }
 
-struct Headers<'a>(&'a HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(axum::http::HeaderName::as_str).collect()
-    }
-}
-
-#[derive(Default)]
-struct Carrier(Vec<(&'static str, String)>);
-
-impl Injector for Carrier {
-    fn set(&mut self, key: &str, value: String) {
-        let names = ["traceparent", "tracestate"];
-        if let Some(name) = names.into_iter().find(|name| *name == key && !value.is_empty()) {
-            self.0.push((name, value));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::http::HeaderValue;
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
+
+    /// Counts the spans that are made.
+    #[derive(Clone, Default)]
+    struct Counter(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Counter {
+        fn on_new_span(
+            &self,
+            _: &tracing::span::Attributes<'_>,
+            _: &tracing::span::Id,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn headers_of(traceparent: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([("traceparent".parse().unwrap(), HeaderValue::from_static(traceparent))])
+    }
+
+    fn span(flags: TraceFlags) -> SpanContext {
+        SpanContext::new(TraceId::from(9), SpanId::from(8), flags, true, TraceState::default())
+    }
 
     #[test]
     fn links_are_bounded_and_those_left_out_are_counted() {
@@ -192,8 +217,68 @@ mod tests {
     }
 
     #[test]
-    fn without_an_exporter_there_are_no_spans() {
-        assert!(call(&HeaderMap::new()).is_none());
-        assert!(part("a").is_none() && request("a", &Calls::default()).is_none() && current().is_none());
+    fn the_caller_decides_then_chance() {
+        let check = |ratio: f64, caller: Option<TraceFlags>, expected: bool| {
+            let context =
+                caller.map_or_else(Context::new, |flags| Context::new().with_remote_span_context(span(flags)));
+            assert_eq!(is_wanted(&context, ratio), expected, "{ratio} {caller:?}");
+        };
+        check(0.0, Some(TraceFlags::SAMPLED), true);
+        check(1.0, Some(TraceFlags::default()), false);
+        check(0.0, None, false);
+        check(1.0, None, true);
+    }
+
+    #[test]
+    fn a_trace_that_cannot_be_read_is_none() {
+        for traceparent in ["", "nonsense", "00-00000000000000000000000000000000-0000000000000000-01"] {
+            assert!(!caller(&headers_of(traceparent)).span().span_context().is_valid(), "{traceparent}");
+        }
+    }
+
+    #[test]
+    fn only_a_sampled_call_makes_spans() {
+        let tracer = SdkTracerProvider::builder().build().tracer("test");
+        let counter = Counter::default();
+        let spans = || counter.0.load(Ordering::Relaxed);
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer.clone());
+        let subscriber = tracing_subscriber::registry().with(counter.clone()).with(layer);
+        install(tracer, 0.0);
+        tracing::subscriber::with_default(subscriber, || {
+            let unsampled = headers_of("00-11111111111111111111111111111111-2222222222222222-00");
+            for sent in [HeaderMap::new(), unsampled] {
+                assert!(call(&sent).is_none() && current().is_none() && headers().is_none());
+                let child = child_span!("child", number = panic_if_evaluated());
+                assert!(child.is_none() && linked_span("insert", &Calls::default(), Vec::new()).is_none());
+            }
+            assert_eq!(spans(), 0);
+
+            let call = call(&headers_of("00-11111111111111111111111111111111-2222222222222222-01")).unwrap();
+            let in_call = call.in_scope(|| {
+                let child = child_span!("child", number = 1_i64);
+                let in_child = child.in_scope(|| current().unwrap());
+                let carried = headers().unwrap();
+                let own = current().unwrap();
+                assert_eq!(caller(&carried).span().span_context().span_id(), own.span_id());
+                assert_eq!(
+                    (in_child.trace_id(), own.trace_id()),
+                    (own.trace_id(), TraceId::from(0x1111_1111_1111_1111_1111_1111_1111_1111))
+                );
+                assert_ne!(in_child.span_id(), own.span_id());
+                own
+            });
+            assert!(current().is_none());
+            assert_eq!(spans(), 2);
+
+            let mut calls = Calls::default();
+            calls.add(in_call.clone());
+            let linked = linked_span("insert", &calls, Vec::new()).unwrap();
+            assert_ne!(linked.span().span_context().trace_id(), in_call.trace_id());
+            assert_eq!(spans(), 2, "OpenTelemetry's own interface makes no span of tracing");
+        });
+    }
+
+    fn panic_if_evaluated() -> i64 {
+        panic!("fields of a disabled span are not evaluated")
     }
 }

@@ -17,7 +17,6 @@ use super::operation::SELECT;
 use super::ticket::QueryTicket;
 use crate::domain::Error;
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
-use crate::trace::Calls;
 
 /// How long a cancelled query may take to end beyond its own limit. After that it no longer counts.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -120,7 +119,7 @@ impl QueryLimiter {
         at_a_time: u32,
         query: impl FnOnce(QueryTicket, u32) -> F,
     ) -> Result<T, QueryError> {
-        SELECT.measured(&Calls::default(), self.in_time(tenant, at_a_time, query), QueryError::kind).await
+        SELECT.measured(self.in_time(tenant, at_a_time, query), QueryError::kind).await
     }
 
     async fn in_time<T, F: Future<Output = Result<T, QueryError>>>(

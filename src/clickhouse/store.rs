@@ -26,7 +26,6 @@ use crate::event_store::{
 use crate::fairness::Tenant;
 use crate::log::terms::TokenTerms;
 use crate::stored_hours::TouchedHours;
-use crate::trace::Calls;
 
 /// What makes an insert exact, each said although some are defaults: defaults
 /// have changed between versions of ClickHouse.
@@ -116,7 +115,7 @@ impl ClickHouseStore {
             StoreError::Retry(_) => "retry",
             StoreError::Refused(_) => "refused",
         };
-        INSERT.measured(&calls, self.send_rows(table, segment), kind).await
+        INSERT.measured_for(&calls, self.send_rows(table, segment), kind).await
     }
 
     async fn send_rows(&self, table: &str, mut segment: SegmentInsert) -> Result<(), StoreError> {
@@ -382,8 +381,7 @@ impl EventStore for ClickHouseStore {
         org_id: &'a OrgId,
         keys: &'a [EventKey<'a>],
     ) -> BoxFuture<'a, Result<PayloadRows, StoreError>> {
-        async move { Ok(LOOKUP.measured(&Calls::default(), self.find_in_place(org_id, keys), QueryError::kind).await?) }
-            .boxed()
+        async move { Ok(LOOKUP.measured(self.find_in_place(org_id, keys), QueryError::kind).await?) }.boxed()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::instruments;
 use crate::limits::RateLimits;
 use crate::log::{AppendError, Log};
 use crate::retention::{self, Retention};
-use crate::trace::{self, FutureExt as _, KeyValue};
+use crate::trace::child_span;
 
 /// What a batch is counted as at least, in bytes, when room is given out: what
 /// it costs beside its events.
@@ -247,14 +247,9 @@ impl Pipeline {
         bytes: usize,
     ) -> Result<Decided, Error> {
         let (begin, events) = (Instant::now(), drafts.len() as u64);
-        let part = trace::part("deduplicate");
-        let decided = match &part {
-            Some(part) => {
-                part.note(KeyValue::new("tallyhouse.batch.events", i64::try_from(events).unwrap_or(i64::MAX)));
-                self.deduplicate(org_id, drafts, bytes).with_context(part.context().clone()).await
-            }
-            None => self.deduplicate(org_id, drafts, bytes).await,
-        };
+        let count = || i64::try_from(events).unwrap_or(i64::MAX);
+        let span = child_span!("deduplicate", tallyhouse.batch.events = count());
+        let decided = self.deduplicate(org_id, drafts, bytes).instrument(span).await;
         instruments::deduplicated(events, begin.elapsed());
         decided
     }

@@ -346,8 +346,8 @@ impl Writer {
 fn note_append(call: &FrameCall, segment: Uuid, events: u64, begun_at: SystemTime) {
     let segment = KeyValue::new("tallyhouse.segment.id", segment.to_string());
     let events = KeyValue::new("tallyhouse.log.group.events", i64::try_from(events).unwrap_or(i64::MAX));
-    trace::past_part(&call.span, "log queue", call.queued_at, begun_at, Vec::new());
-    trace::past_part(&call.span, "log append", begun_at, SystemTime::now(), vec![segment, events]);
+    trace::finished_span(&call.span, "log queue", call.queued_at, begun_at, Vec::new());
+    trace::finished_span(&call.span, "log append", begun_at, SystemTime::now(), vec![segment, events]);
 }
 
 /// Makes the names in a directory durable.

@@ -1,15 +1,21 @@
 //! Log lines on standard error.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tracing_subscriber::EnvFilter;
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::{Config, LogFormat};
 use crate::domain::{OrgId, VerdictCounts};
 use crate::ingest::outcome::{Outcome, OutcomeSink};
+use crate::trace;
 
 /// Whose own lines are only wanted when something is wrong, unless the filter
 /// names them.
@@ -20,23 +26,54 @@ const EXPORTER: &str = "opentelemetry";
 #[error("{0}")]
 pub struct TelemetryError(pub(super) String);
 
-/// Starts writing log lines as configured. Call once, at start.
+/// Starts writing log lines as configured, and exporting spans by this tracer.
 ///
 /// # Errors
 /// Says what is wrong with the filter.
-pub fn init(config: &Config) -> Result<(), TelemetryError> {
-    let mut directives = config.log_filter.clone();
+pub(super) fn init(config: &Config, tracer: Option<SdkTracer>) -> Result<(), TelemetryError> {
+    let filter = filter(&config.log_filter)?;
+    let lines = fmt::layer().with_writer(io::stderr as fn() -> io::Stderr);
+    match config.log_format {
+        LogFormat::Json => begin(lines.json(), filter, tracer),
+        LogFormat::Text => begin(lines.with_ansi(io::stderr().is_terminal()).with_target(false), filter, tracer),
+    }
+    .map_err(|error| TelemetryError(error.to_string()))
+}
+
+/// Which lines are wanted: the setting, and what holds unless it names the exporter.
+fn filter(setting: &str) -> Result<EnvFilter, TelemetryError> {
+    let mut directives = setting.to_owned();
     if !directives.contains(EXPORTER) {
         directives.push_str(&format!(",{EXPORTER}=warn,{EXPORTER}_sdk=warn,{EXPORTER}_otlp=warn"));
     }
-    let filter = EnvFilter::try_new(&directives)
-        .map_err(|error| TelemetryError(format!("the setting log_filter is wrong: {error}")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let begun = match config.log_format {
-        LogFormat::Json => lines.json().try_init(),
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
-    };
-    begun.map_err(|error| TelemetryError(error.to_string()))
+    directives.push_str(&format!(",{}=off", trace::TARGET));
+    EnvFilter::try_new(&directives).map_err(|error| TelemetryError(format!("the setting log_filter is wrong: {error}")))
+}
+
+fn begin<L>(lines: L, filter: EnvFilter, tracer: Option<SdkTracer>) -> Result<(), TryInitError>
+where
+    L: Layer<Registry> + Send + Sync + 'static,
+{
+    match tracer {
+        None => Registry::default().with(lines).with(filter).try_init(),
+        Some(tracer) => Registry::default().with(lines.with_filter(filter)).with(spans(tracer)).try_init(),
+    }
+}
+
+/// Exports the spans of sampled calls, and sees no others. They have the attributes that they are given and no more:
+/// not where in the code they were made, on which thread, or how long nothing was done.
+fn spans<S>(tracer: SdkTracer) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        // Static, and with a level: what it leaves out costs as little as without it.
+        .with_filter(Targets::new().with_target(trace::TARGET, LevelFilter::INFO))
 }
 
 /// Writes a line for batches in which something was wrong: at most one a

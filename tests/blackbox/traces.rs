@@ -79,6 +79,13 @@ fn text(span: &Span, key: &str) -> Option<String> {
     })
 }
 
+/// The names of all its attributes, in order.
+fn keys(span: &Span) -> Vec<&str> {
+    let mut keys: Vec<&str> = span.attributes.iter().map(|attribute| &*attribute.key).collect();
+    keys.sort_unstable();
+    keys
+}
+
 /// A trace that somebody else has begun: its id, its span's, and the header.
 fn begun(n: u8) -> ([u8; 16], [u8; 8], String) {
     let (trace, span) = ([n; 16], [n + 1; 8]);
@@ -102,10 +109,21 @@ async fn traced_house() -> (TestService, Collector) {
 /// The parts of a call that brought an event, and the insert that is linked to
 /// it.
 async fn assert_parts(collector: &Collector, call: &Span) {
-    for name in ["deduplicate", "log queue", "log append"] {
+    let parts: [(&str, &[&str]); 3] = [
+        ("deduplicate", &["tallyhouse.batch.events"]),
+        ("log queue", &[]),
+        ("log append", &["tallyhouse.log.group.events", "tallyhouse.segment.id"]),
+    ];
+    for (name, attributes) in parts {
         let part = collector.span(name, |span| span.name == name && span.parent_span_id == call.span_id).await;
         assert_eq!(part.trace_id, call.trace_id, "{name}");
         assert!(part.start_time_unix_nano >= call.start_time_unix_nano, "{name}");
+        assert!(part.end_time_unix_nano <= call.end_time_unix_nano, "{name}");
+        assert_eq!(
+            (keys(&part).as_slice(), part.events.len(), part.kind()),
+            (attributes, 0, SpanKind::Internal),
+            "{name}"
+        );
     }
     let insert = collector
         .span("linked insert", |span| {
@@ -117,6 +135,7 @@ async fn assert_parts(collector: &Collector, call: &Span) {
     assert_eq!(insert.kind(), SpanKind::Client);
     assert_eq!(text(&insert, "db.system.name").as_deref(), Some("clickhouse"));
     assert_eq!(text(&insert, "db.operation.name").as_deref(), Some("INSERT"));
+    assert_eq!(keys(&insert), ["db.operation.name", "db.system.name"]);
     assert_ne!(insert.trace_id, call.trace_id, "it serves many calls, and so is of none");
 }
 
@@ -137,6 +156,9 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     assert_eq!(text(&call, "http.request.method").as_deref(), Some("POST"));
     assert_eq!(text(&call, "http.route").as_deref(), Some("/events"));
     assert_eq!(text(&call, "http.response.status_code").as_deref(), Some("202"));
+    let all =
+        ["http.request.method", "http.response.status_code", "http.route", "tallyhouse.organization", "url.scheme"];
+    assert_eq!(keys(&call), all);
     assert_parts(&collector, &call).await;
 
     let (trace, parent, header) = begun(0x20);
@@ -168,6 +190,10 @@ async fn a_callers_trace_goes_on_to_the_insert_over_rest_and_grpc() {
     service.query().await.get_top_users(request).await.unwrap();
     let asked = collector.span("of the question", |span| span.name == "SELECT" && span.trace_id == trace).await;
     assert_eq!(text(&asked, "db.system.name").as_deref(), Some("clickhouse"));
+    assert_eq!(
+        (keys(&asked).as_slice(), asked.kind()),
+        (&["db.operation.name", "db.system.name"][..], SpanKind::Client)
+    );
 
     let resources = collector.requests.lock()[0].resource_spans[0].resource.clone().unwrap();
     let about = |key: &str| {
@@ -243,6 +269,31 @@ async fn clickhouse_is_given_the_traces_of_inserts_and_questions() {
         let header = format!("traceparent: 00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
         assert!(sent.contains(&header), "{header}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_name_the_call_and_its_trace_and_show_no_other_span() {
+    let (mut service, collector) = traced_house().await;
+    service.set("TALLYHOUSE_LOG_FORMAT", "json");
+    tokio::task::block_in_place(|| service.stop());
+    service.start().await;
+    let (trace, _, header) = begun(0x65);
+    for (id, traceparent) in [("sampled", &*header), ("unsampled", "")] {
+        let request = service.http.get(format!("{}/users/top", service.url));
+        let request = request.header("x-request-id", id).header("traceparent", traceparent);
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    }
+    collector.span("of the call", |span| span.trace_id == trace && span.kind() == SpanKind::Server).await;
+    let line = |id: &str| {
+        let lines = service.stderr();
+        let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.find(|line| line["target"] == "tallyhouse::request" && line["span"]["request_id"] == id)
+    };
+    eventually("both lines", || async { line("sampled").is_some() && line("unsampled").is_some() }).await;
+    let trace_id: String = trace.iter().map(|byte| format!("{byte:02x}")).collect();
+    let spans = json!([{"name": "request", "request_id": "sampled", "trace_id": trace_id}]);
+    assert_eq!(line("sampled").unwrap()["spans"], spans);
+    assert_eq!(line("unsampled").unwrap()["spans"], json!([{"name": "request", "request_id": "unsampled"}]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use opentelemetry::StringValue;
 use opentelemetry::trace::{Status, TraceContextExt as _};
+use opentelemetry::{KeyValue, StringValue};
 use parking_lot::Mutex;
 use tonic::Code;
 use tonic::body::Body;
 use tower::Service;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use self::body::WatchedBody;
 use self::line::{CallLog, code_name};
@@ -38,7 +39,7 @@ use super::protocol::Protocol;
 use crate::config::Config;
 use crate::domain::{Error, OrgId};
 use crate::telemetry::{HttpCall, Metrics};
-use crate::trace::{self, FutureExt as _, KeyValue};
+use crate::trace;
 
 /// The `retry_after` while the caller has unread answers.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -315,11 +316,9 @@ where
         let mut ending = Ending { call, watch: Arc::clone(&self.watch), span, trace, status: None, is_whole: false };
         let responding = ending.within(|| self.inner.call(request));
         async move {
-            let span = ending.span.clone();
-            let response = match ending.trace.clone() {
-                Some(trace) => responding.with_context(trace).instrument(span).await,
-                None => responding.instrument(span).await,
-            };
+            // The span of the log lines is the innermost: tasks that are spawned take it along.
+            let (span, trace) = (ending.span.clone(), ending.trace.clone().unwrap_or_else(Span::none));
+            let response = responding.instrument(span).instrument(trace).await;
             let mut response = match response {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -335,12 +334,12 @@ where
 }
 
 /// What every log line of a call says: its id, and the trace that it is in.
-fn span(id: &HeaderValue, trace: Option<&trace::Context>) -> tracing::Span {
+fn span(id: &HeaderValue, trace: Option<&Span>) -> Span {
     let request_id = id.to_str().unwrap_or_default();
     match trace {
         None => tracing::info_span!("request", request_id),
         Some(trace) => {
-            let trace_id = trace.span().span_context().trace_id();
+            let trace_id = trace.context().span().span_context().trace_id();
             tracing::info_span!("request", request_id, %trace_id)
         }
     }
@@ -351,8 +350,10 @@ fn span(id: &HeaderValue, trace: Option<&trace::Context>) -> tracing::Span {
 struct Ending {
     call: Arc<Call>,
     watch: Arc<Watch>,
-    span: tracing::Span,
-    trace: Option<trace::Context>,
+    /// The span of its log lines.
+    span: Span,
+    /// The span that is exported, if it is sampled.
+    trace: Option<Span>,
     status: Option<u16>,
     is_whole: bool,
 }
@@ -364,8 +365,10 @@ impl Ending {
 
     /// Does something on behalf of the call.
     fn within<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _trace = self.trace.as_ref().map(|trace| trace.clone().attach());
-        self.span.in_scope(act)
+        match &self.trace {
+            None => self.span.in_scope(act),
+            Some(trace) => trace.in_scope(|| self.span.in_scope(act)),
+        }
     }
 }
 
@@ -390,9 +393,11 @@ impl Drop for Ending {
 }
 
 /// Says in a call's span what it was, in the words of OpenTelemetry's semantic
-/// conventions, and ends it.
-fn describe(trace: &trace::Context, call: &Call, ended: &Ended, scheme: &'static str) {
-    let span = trace.span();
+/// conventions, and ends it. Its name is known only now, and `tracing` has no
+/// way to rename a span.
+fn describe(trace: &Span, call: &Call, ended: &Ended, scheme: &'static str) {
+    let context = trace.context();
+    let span = context.span();
     let method = crate::telemetry::known_method(call.method.as_str());
     let route = call.route.get();
     if let Some(code) = ended.grpc_status {
