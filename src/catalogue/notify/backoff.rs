@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+
 /// Doublings beyond which every wait is the longest.
 const DOUBLINGS_MAX: u32 = 31;
 
-/// Pauses that double, up to a maximum.
+/// Pauses that double up to a maximum, each shortened at random by up to a half, so that receivers
+/// that failed together are not called again together.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     /// The wait after the first attempt.
@@ -15,13 +18,18 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after an attempt (from 1). `jitter`, 0 to 1, shortens it by up
-    /// to a half, so that those who failed together do not come back together.
+    /// The wait after an attempt (from 1).
     #[must_use]
-    pub fn wait(&self, attempt: u32, jitter: f64) -> Duration {
+    pub fn wait(&self, attempt: u32) -> Duration {
+        // The library's jitter lengthens a wait by up to its own length: of half the length, it makes what is wanted.
+        let mut waits = ExponentialBuilder::new()
+            .with_min_delay(self.min / 2)
+            .with_max_delay(self.max / 2)
+            .with_jitter()
+            .without_max_times()
+            .build();
         let doublings = attempt.saturating_sub(1).min(DOUBLINGS_MAX);
-        let whole = self.min.saturating_mul(1 << doublings).min(self.max);
-        whole.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+        waits.nth(doublings as usize).unwrap_or(self.max).min(self.max)
     }
 }
 
@@ -34,16 +42,23 @@ mod tests {
     const BACKOFF: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60) };
 
     #[test]
-    fn waits_double_up_to_the_longest() {
-        let waits = [1, 2, 3, 4, 7, 8, u32::MAX].map(|attempt| BACKOFF.wait(attempt, 0.0).as_secs());
-        assert_eq!(waits, [1, 2, 4, 8, 60, 60, 60]);
+    fn waits_double_up_to_the_longest_and_are_shortened_by_at_most_a_half() {
+        for (attempt, whole) in [(1, 1), (2, 2), (3, 4), (4, 8), (7, 60), (8, 60), (u32::MAX, 60)] {
+            let (whole, wait) = (Duration::from_secs(whole), BACKOFF.wait(attempt));
+            assert!((whole / 2..=whole).contains(&wait), "{attempt}: {wait:?} of {whole:?}");
+        }
+    }
+
+    #[test]
+    fn those_who_failed_together_come_back_apart() {
+        assert!((0..100).any(|_| BACKOFF.wait(1) != BACKOFF.wait(1)));
     }
 
     proptest! {
         #[test]
-        fn jitter_takes_at_most_a_half(attempt in 1_u32.., jitter in 0.0_f64..=1.0) {
-            let (whole, wait) = (BACKOFF.wait(attempt, 0.0), BACKOFF.wait(attempt, jitter));
-            prop_assert!(wait <= whole && wait >= whole / 2);
+        fn waits_stay_within_their_bounds(attempt in 1_u32..) {
+            let wait = BACKOFF.wait(attempt);
+            prop_assert!((BACKOFF.min / 2..=BACKOFF.max).contains(&wait), "{:?}", wait);
         }
     }
 }

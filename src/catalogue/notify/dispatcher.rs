@@ -119,7 +119,7 @@ impl Dispatcher {
             tracing::error!(id, attempt, error, "gave up on a notification");
             return AttemptOutcome::GivenUp { error };
         }
-        let wait = self.settings.backoff.wait(attempt, rand::random());
+        let wait = self.settings.backoff.wait(attempt);
         let wait = retry_after.map_or(wait, |asked| wait.max(asked));
         tracing::warn!(id, attempt, error, wait_ms = millis(wait), "a notification failed and will be retried");
         AttemptOutcome::RetryAt { at: self.clock.now().plus_millis(millis(wait)), error }

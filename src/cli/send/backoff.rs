@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The service may request a longer pause than [`PAUSE_MAX`], up to this.
@@ -11,55 +13,74 @@ const ASKED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// half, so that many senders do not come back at the same moment.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
-    failures: u32,
+    /// None until something goes wrong.
+    pauses: Option<ExponentialBackoff>,
 }
 
 impl Backoff {
     /// Resets after a success.
     pub(super) fn reset(&mut self) {
-        self.failures = 0;
+        self.pauses = None;
     }
 
     /// Whether there was no failure since the last success.
     pub(super) const fn is_fresh(&self) -> bool {
-        self.failures == 0
+        self.pauses.is_none()
     }
 
-    /// The next pause; at least as long as the service `asked` for. `chance`
-    /// is from 0 to 1.
-    pub(super) fn next_pause(&mut self, asked: Option<Duration>, chance: f64) -> Duration {
-        let full = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(PAUSE_MAX);
-        self.failures = self.failures.saturating_add(1);
-        let pause = full.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0);
+    /// The next pause; at least as long as the service `asked` for.
+    pub(super) fn next_pause(&mut self, asked: Option<Duration>) -> Duration {
+        let pause = self.pauses.get_or_insert_with(pauses).next().unwrap_or(PAUSE_MAX);
         pause.max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX))
     }
 }
 
+/// The library's jitter lengthens a pause by up to its own length: of half the length, it makes what is wanted.
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(PAUSE_MIN / 2)
+        .with_max_delay(PAUSE_MAX / 2)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    proptest! {
-        #[test]
-        fn pauses_stay_within_their_bounds(chances in prop::collection::vec(-1.0..2.0_f64, 1..100)) {
-            let mut backoff = Backoff::default();
-            for chance in chances {
-                let pause = backoff.next_pause(None, chance);
-                prop_assert!((PAUSE_MIN / 2..=PAUSE_MAX).contains(&pause), "{:?}", pause);
-            }
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_shortened_by_at_most_a_half() {
+        let whole = [100, 200, 400, 800, 1_600, 3_200].into_iter().chain(std::iter::repeat_n(5_000, 100));
+        let mut backoff = Backoff::default();
+        for whole in whole.map(Duration::from_millis) {
+            let pause = backoff.next_pause(None);
+            assert!((whole / 2..=whole).contains(&pause), "{pause:?} of {whole:?}");
         }
     }
 
     #[test]
-    fn pauses_double_and_begin_anew_after_a_success() {
+    fn pauses_differ_between_senders() {
+        let first = || Backoff::default().next_pause(None);
+        assert!((0..100).any(|_| first() != first()));
+    }
+
+    #[test]
+    fn pauses_begin_anew_after_a_success() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<u128> = (0..8).map(|_| backoff.next_pause(None, 0.0).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        assert!(backoff.is_fresh());
+        let longest = (0..8).map(|_| backoff.next_pause(None)).max();
+        assert!(longest > Some(PAUSE_MAX / 2));
+        assert!(!backoff.is_fresh());
         backoff.reset();
         assert!(backoff.is_fresh());
-        assert_eq!(backoff.next_pause(Some(Duration::from_secs(2)), 0.0).as_millis(), 2_000);
-        assert_eq!(backoff.next_pause(Some(Duration::from_secs(1 << 40)), 0.0), ASKED_PAUSE_MAX);
+        assert!(backoff.next_pause(None) <= PAUSE_MIN);
+    }
+
+    #[test]
+    fn the_service_may_ask_for_a_longer_pause_within_a_bound() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.next_pause(Some(Duration::from_secs(2))).as_millis(), 2_000);
+        assert_eq!(backoff.next_pause(Some(Duration::from_secs(1 << 40))), ASKED_PAUSE_MAX);
     }
 }

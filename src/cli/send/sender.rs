@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::reader::Batch;
 use super::report::{ConflictingLine, RejectedLine, Report, Summary};
 use crate::cli::connection::{Connection, explain};
+use crate::cli::time_args::readable_duration;
 use crate::transport::proto;
 use crate::transport::proto::ingest_service_client::IngestServiceClient;
 
@@ -247,7 +248,7 @@ impl<'a> Sender<'a> {
         }
         self.reconnects += 1;
         let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        let again = Instant::now() + self.backoff.next_pause(asked, rand::random());
+        let again = Instant::now() + self.backoff.next_pause(asked);
         tokio::time::sleep_until(self.deadline().map_or(again, |deadline| again.min(deadline))).await;
         Ok(())
     }
@@ -259,10 +260,10 @@ impl<'a> Sender<'a> {
     }
 
     fn stuck(&self) -> anyhow::Error {
-        let seconds = self.sending.retry_for.unwrap_or_default().as_secs_f64();
+        let retry_for = readable_duration(self.sending.retry_for.unwrap_or_default());
         let obstacle = self.obstacle.as_deref().unwrap_or("the service does not answer");
         anyhow!(
-            "gave up after {seconds} s without progress (--retry-for): {obstacle}; send the same again later, \
+            "gave up after {retry_for} without progress (--retry-for): {obstacle}; send the same again later, \
              nothing is counted twice"
         )
     }

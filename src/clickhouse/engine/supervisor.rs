@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -206,6 +207,7 @@ impl Supervisor {
     async fn restart(&mut self) -> Process {
         let begun = Instant::now();
         let mut attempts = 0;
+        let mut pauses = pauses(&self.starter.settings);
         loop {
             match self.starter.start(self.starter.port, attempts).await {
                 Ok(process) => {
@@ -213,7 +215,7 @@ impl Supervisor {
                     return process;
                 }
                 Err(error) => {
-                    let pause = pause(&self.starter.settings, attempts);
+                    let pause = pauses.next().unwrap_or(self.starter.settings.backoff_max);
                     tracing::warn!(%error, ?pause, "ClickHouse did not start; retrying");
                     tokio::time::sleep(pause).await;
                 }
@@ -223,9 +225,13 @@ impl Supervisor {
     }
 }
 
-/// The pause after so many failed attempts before.
-fn pause(settings: &EngineSettings, attempts: u32) -> Duration {
-    settings.backoff_min.saturating_mul(2_u32.saturating_pow(attempts)).min(settings.backoff_max)
+/// The pauses after failed attempts: they double up to the bound.
+fn pauses(settings: &EngineSettings) -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(settings.backoff_min)
+        .with_max_delay(settings.backoff_max)
+        .without_max_times()
+        .build()
 }
 
 #[cfg(test)]
@@ -234,12 +240,8 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_bound() {
-        let settings = EngineSettings::with_executable("tallyhouse".into());
-        let check = |attempts, millis| assert_eq!(pause(&settings, attempts), Duration::from_millis(millis));
-        check(0, 100);
-        check(1, 200);
-        check(5, 3_200);
-        check(6, 5_000);
-        check(u32::MAX, 5_000);
+        let pauses = pauses(&EngineSettings::with_executable("tallyhouse".into()));
+        let millis: Vec<u128> = pauses.take(9).map(|pause| pause.as_millis()).collect();
+        assert_eq!(millis, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000]);
     }
 }
