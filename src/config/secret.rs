@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -16,27 +17,28 @@ const BYTES_MIN: usize = 32;
 /// base64 or words more, one repeated character has none.
 const ENTROPY_BITS_MIN: f64 = 80.0;
 
-/// A text that is never printed.
+/// A text that is never printed, and whose memory is overwritten when it is
+/// dropped.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub struct Secret(SecretString);
 
 impl Secret {
     /// Wraps a text.
-    pub const fn new(text: String) -> Self {
-        Self(text)
+    pub fn new(text: String) -> Self {
+        Self(text.into())
     }
 
     /// The text itself, for its one use.
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
     }
 
     /// Refuses a secret to sign with that is too short, or has too few
     /// different characters to be random. Empty means that it is not set.
     pub(super) fn check_can_sign(&self, setting: &'static str) -> Result<(), ConfigError> {
         let wrong = |message: String| Err(ConfigError::OutOfBounds { setting, message });
-        let bytes = self.0.as_bytes();
+        let bytes = self.expose().as_bytes();
         if (1..BYTES_MIN).contains(&bytes.len()) {
             return wrong(format!("must be at least {BYTES_MIN} bytes; it has {}", bytes.len()));
         }
@@ -51,7 +53,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"…\"" })
+        f.write_str(if self.expose().is_empty() { "\"\"" } else { "\"…\"" })
     }
 }
 
@@ -59,7 +61,7 @@ impl FromStr for Secret {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
