@@ -189,13 +189,14 @@ impl DataDirectory {
         DirBuilder::new().recursive(true).mode(0o700).create(&functions)?;
         std::fs::write(functions.join("function_file.sql"), NO_FILES)?;
         std::fs::write(self.config_path(), self.config_xml(port))?;
-        std::fs::write(self.dir.join("etc/users.xml"), users::xml(&self.settings, &self.password, form))
+        std::fs::write(self.dir.join("etc/users.xml"), users::xml(&self.settings, &self.password, form)?)
     }
 
     /// The server's settings. Only what differs from ClickHouse's defaults,
     /// which are made for big machines.
     fn config_xml(&self, port: u16) -> String {
-        let dir = xml_text(&self.dir.to_string_lossy());
+        let dir = self.dir.to_string_lossy();
+        let dir = quick_xml::escape::escape(&*dir);
         let selects_max = self.settings.reads_in_flight_max + OTHER_QUERIES_MAX;
         let queries_max = selects_max + self.settings.inserts_in_flight_max + OTHER_QUERIES_MAX;
         let memory_bytes_max = self.settings.memory_bytes_max;
@@ -252,10 +253,6 @@ impl DataDirectory {
 "
         )
     }
-}
-
-fn xml_text(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod source;
 mod supervisor;
 mod tables;
 mod users;
+mod xml;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};

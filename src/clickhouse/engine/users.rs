@@ -1,9 +1,12 @@
 //! Users, privileges and row policies of the embedded engine. Written at every start; users cannot be
 //! added at run time. The file contains password hashes only.
 
+use std::io;
+
 use sha2::{Digest as _, Sha256};
 
 use super::data_directory::{DataDirectorySettings, Form};
+use super::xml::Xml;
 use crate::clickhouse::analysts::{self, AnalystKey, SETTINGS, TABLES};
 use crate::config::{Config, Secret};
 use crate::domain::OrgId;
@@ -45,18 +48,21 @@ impl Analysts {
     }
 
     /// The profile of analysts: limits, and which of them a query may change.
-    fn profile(&self) -> String {
-        let mut xml = String::new();
+    fn write_profile(&self, xml: &mut Xml) -> io::Result<()> {
         for (name, value) in &self.fixed {
-            xml.push_str(&format!("\n      <{name}>{value}</{name}>"));
+            xml.text(name, value)?;
         }
-        xml.push_str("\n      <constraints>");
-        for (name, max) in &self.chosen {
-            let bounds = max.map(|max| format!("<min>1</min><max>{max}</max>")).unwrap_or_default();
-            xml.push_str(&format!("\n        <{name}>{bounds}<changeable_in_readonly/></{name}>"));
-        }
-        xml.push_str("\n      </constraints>");
-        xml
+        xml.element("constraints", |xml| {
+            self.chosen.iter().try_for_each(|(name, max)| {
+                xml.element(name, |xml| {
+                    if let Some(max) = max {
+                        xml.text("min", "1")?;
+                        xml.text("max", &max.to_string())?;
+                    }
+                    xml.empty("changeable_in_readonly")
+                })
+            })
+        })
     }
 }
 
@@ -69,183 +75,205 @@ pub(super) fn password(user: &str, service_password: &Secret) -> Secret {
     }
 }
 
-fn hashed(password: &Secret) -> String {
-    format!("<password_sha256_hex>{}</password_sha256_hex>", hex(&Sha256::digest(password.expose())))
+/// A user of the file.
+struct User<'a> {
+    name: &'a str,
+    /// None: it logs in without.
+    password: Option<&'a Secret>,
+    profile: &'a str,
+    /// Statements.
+    grants: Vec<String>,
+    /// A database, and the condition of the rows that the user sees in each of [`TABLES`].
+    filter: Option<(&'a str, &'a str)>,
+}
+
+impl User<'_> {
+    fn write(&self, xml: &mut Xml) -> io::Result<()> {
+        xml.element(self.name, |xml| {
+            match self.password {
+                Some(password) => {
+                    xml.text("password_sha256_hex", &hex(&Sha256::digest(password.expose())))?;
+                }
+                None => xml.empty("no_password")?,
+            }
+            xml.element("networks", |xml| xml.text("ip", "127.0.0.1"))?;
+            xml.text("profile", self.profile)?;
+            xml.text("quota", "default")?;
+            xml.element("grants", |xml| self.grants.iter().try_for_each(|grant| xml.text("query", grant)))?;
+            let Some((database, filter)) = self.filter else { return Ok(()) };
+            xml.element("databases", |xml| {
+                xml.element(database, |xml| {
+                    TABLES.iter().try_for_each(|table| xml.element(table, |xml| xml.text("filter", filter)))
+                })
+            })
+        })
+    }
 }
 
 /// The file that says it.
-pub(super) fn xml(settings: &DataDirectorySettings, service_password: &Secret, form: Form) -> String {
-    let database = &settings.database;
-    let analysts = &settings.analysts;
-    let secret = |user: &str| hashed(&password(user, service_password));
-    let (service_secret, reader_secret) = (secret(SERVICE_USER), secret(READER_USER));
-    let (mut reader_grants, mut reader_filters) = (String::new(), String::new());
-    for table in TABLES {
-        reader_grants.push_str(&format!("\n        <query>GRANT SELECT ON {database}.{table}</query>"));
-        reader_filters.push_str(&format!("\n          <{table}><filter>{READER_FILTER}</filter></{table}>"));
+///
+/// # Errors
+/// `InvalidInput`, when the database's name cannot be the name of an element.
+pub(super) fn xml(settings: &DataDirectorySettings, service_password: &Secret, form: Form) -> io::Result<String> {
+    Xml::document("clickhouse", |xml| {
+        xml.comment(" Written by tallyhouse at every start. ")?;
+        xml.element("profiles", |xml| write_profiles(xml, &settings.analysts))?;
+        xml.element("quotas", |xml| xml.empty("default"))?;
+        xml.element("users", |xml| {
+            write_own_users(xml, &settings.database, service_password)?;
+            write_analysts(xml, &settings.database, &settings.analysts)?;
+            match form {
+                Form::Library => write_starter(xml),
+                Form::Server => Ok(()),
+            }
+        })
+    })
+}
+
+fn write_profiles(xml: &mut Xml, analysts: &Analysts) -> io::Result<()> {
+    xml.empty("default")?;
+    xml.element("starter", |xml| xml.text("max_sessions_for_user", "1"))?;
+    xml.element("reader", |xml| {
+        xml.comment(" It may set what a query is to be run with, and change nothing else. ")?;
+        xml.text("readonly", "2")
+    })?;
+    xml.element("analyst", |xml| analysts.write_profile(xml))
+}
+
+fn write_own_users(xml: &mut Xml, database: &str, service_password: &Secret) -> io::Result<()> {
+    xml.comment(" The service, and the definer of the analysts' views. It needs no file, no URL, no other database. ")?;
+    let grants = vec![
+        format!("GRANT ALL ON {database}.*"),
+        format!("GRANT ALL ON {database}_*.*"),
+        "GRANT SELECT ON system.*".to_owned(),
+        "GRANT TABLE ENGINE ON *".to_owned(),
+        "GRANT SET DEFINER ON *".to_owned(),
+        "GRANT CREATE TEMPORARY TABLE, KILL QUERY, SYSTEM FLUSH LOGS ON *.*".to_owned(),
+    ];
+    let password_of = |user: &str| password(user, service_password);
+    let service = password_of(SERVICE_USER);
+    User { name: SERVICE_USER, password: Some(&service), profile: "default", grants, filter: None }.write(xml)?;
+    xml.comment(
+        " The service, when it answers an organization: it sees that organization's rows, whatever the query says. ",
+    )?;
+    let reader = password_of(READER_USER);
+    User {
+        name: READER_USER,
+        password: Some(&reader),
+        profile: "reader",
+        grants: grants_on_tables(database),
+        filter: Some((database, READER_FILTER)),
     }
-    let analyst_profile = analysts.profile();
+    .write(xml)
+}
+
+fn write_analysts(xml: &mut Xml, database: &str, analysts: &Analysts) -> io::Result<()> {
+    xml.comment(
+        " Analysts, as whom the service runs their statements. Those of one organization read views whose definer sees \
+         that organization's rows only. ",
+    )?;
     let all = analysts::user(None);
-    let mut analyst_users =
-        analyst(&all, &hashed(&analysts.key.engine_password(&all)), &format!("{database}_analytics"));
+    write_analyst(xml, &all, &analysts.key.engine_password(&all), &format!("{database}_analytics"))?;
     for org_id in &analysts.orgs {
+        write_definer(xml, org_id, database)?;
         let user = analysts::user(Some(org_id));
-        let secret = hashed(&analysts.key.engine_password(&user));
-        analyst_users.push_str(&definer(org_id, database));
-        analyst_users.push_str(&analyst(&user, &secret, &analysts::database(database, org_id)));
+        write_analyst(xml, &user, &analysts.key.engine_password(&user), &analysts::database(database, org_id))?;
     }
-    let starter = match form {
-        Form::Library => STARTER,
-        Form::Server => "",
-    };
-    format!(
-        "<clickhouse>
-  <!-- Written by tallyhouse at every start. -->
-  <profiles>
-    <default/>
-    <starter>
-      <max_sessions_for_user>1</max_sessions_for_user>
-    </starter>
-    <reader>
-      <!-- It may set what a query is to be run with, and change nothing else. -->
-      <readonly>2</readonly>
-    </reader>
-    <analyst>{analyst_profile}
-    </analyst>
-  </profiles>
-  <quotas><default/></quotas>
-  <users>
-    <!-- The service, and the definer of the analysts' views. It needs no file, no URL, no other database. -->
-    <{SERVICE_USER}>
-      {service_secret}
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>default</profile>
-      <quota>default</quota>
-      <grants>
-        <query>GRANT ALL ON {database}.*</query>
-        <query>GRANT ALL ON {database}_*.*</query>
-        <query>GRANT SELECT ON system.*</query>
-        <query>GRANT TABLE ENGINE ON *</query>
-        <query>GRANT SET DEFINER ON *</query>
-        <query>GRANT CREATE TEMPORARY TABLE, KILL QUERY, SYSTEM FLUSH LOGS ON *.*</query>
-      </grants>
-    </{SERVICE_USER}>
-    <!-- The service, when it answers an organization: it sees that organization's rows, whatever the query says. -->
-    <{READER_USER}>
-      {reader_secret}
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>reader</profile>
-      <quota>default</quota>
-      <grants>{reader_grants}
-      </grants>
-      <databases>
-        <{database}>{reader_filters}
-        </{database}>
-      </databases>
-    </{READER_USER}>
-    <!-- Analysts, as whom the service runs their statements. Those of one organization read views whose definer
-         sees that organization's rows only. -->{analyst_users}{starter}
-  </users>
-</clickhouse>
-"
-    )
+    Ok(())
 }
 
 /// A user who may read one database of views.
-fn analyst(user: &str, secret: &str, views: &str) -> String {
-    format!(
-        "
-    <{user}>
-      {secret}
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>analyst</profile>
-      <quota>default</quota>
-      <grants>
-        <query>GRANT SELECT ON `{views}`.*</query>
-      </grants>
-    </{user}>"
-    )
+fn write_analyst(xml: &mut Xml, name: &str, password: &Secret, views: &str) -> io::Result<()> {
+    let grants = vec![format!("GRANT SELECT ON `{views}`.*")];
+    User { name, password: Some(password), profile: "analyst", grants, filter: None }.write(xml)
 }
 
 /// The user that the views of an organization read as. Nobody has its password.
-fn definer(org_id: &OrgId, database: &str) -> String {
-    let (user, filter) = (analysts::definer(org_id), analysts::row_filter(org_id));
-    let secret = hashed(&Secret::new(hex(&rand::random::<[u8; 32]>())));
-    let (mut grants, mut filters) = (String::new(), String::new());
-    for table in TABLES {
-        grants.push_str(&format!("\n        <query>GRANT SELECT ON {database}.{table}</query>"));
-        filters.push_str(&format!("\n          <{table}><filter>{filter}</filter></{table}>"));
+fn write_definer(xml: &mut Xml, org_id: &OrgId, database: &str) -> io::Result<()> {
+    let password = Secret::new(hex(&rand::random::<[u8; 32]>()));
+    User {
+        name: &analysts::definer(org_id),
+        password: Some(&password),
+        profile: "analyst",
+        grants: grants_on_tables(database),
+        filter: Some((database, &analysts::row_filter(org_id))),
     }
-    format!(
-        "
-    <{user}>
-      {secret}
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>analyst</profile>
-      <quota>default</quota>
-      <grants>{grants}
-      </grants>
-      <databases>
-        <{database}>{filters}
-        </{database}>
-      </databases>
-    </{user}>"
-    )
+    .write(xml)
+}
+
+fn grants_on_tables(database: &str) -> Vec<String> {
+    TABLES.iter().map(|table| format!("GRANT SELECT ON {database}.{table}")).collect()
 }
 
 /// The library runs its first query, the one that makes it listen, as the user
 /// `default` without a password. It may do no more than that, and its one
 /// session is taken: nobody else can be `default`.
-const STARTER: &str = "
-    <default>
-      <no_password/>
-      <networks><ip>127.0.0.1</ip></networks>
-      <profile>starter</profile>
-      <quota>default</quota>
-      <grants>
-        <query>GRANT SYSTEM LISTEN ON *.*</query>
-        <query>GRANT READ ON FILE</query>
-        <query>GRANT CREATE TEMPORARY TABLE ON *.*</query>
-      </grants>
-    </default>";
+fn write_starter(xml: &mut Xml) -> io::Result<()> {
+    let grants = ["GRANT SYSTEM LISTEN ON *.*", "GRANT READ ON FILE", "GRANT CREATE TEMPORARY TABLE ON *.*"];
+    let grants = grants.map(str::to_owned).to_vec();
+    User { name: "default", password: None, profile: "starter", grants, filter: None }.write(xml)
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clickhouse::engine::xml::elements;
 
-    fn written(config: &Config, form: Form) -> String {
+    fn settings(config: &Config) -> DataDirectorySettings {
         let key = Secret::new("a secret of analysts".to_owned());
         let key = AnalystKey::open(&Config { analyst_secret: key, ..Config::default() }).unwrap();
-        xml(&DataDirectorySettings::new(config, key), &Secret::new("secret".to_owned()), form)
+        DataDirectorySettings::new(config, key)
+    }
+
+    fn written(config: &Config, form: Form) -> Vec<(String, String)> {
+        elements(&xml(&settings(config), &Secret::new("secret".to_owned()), form).unwrap())
+    }
+
+    fn has(elements: &[(String, String)], path: &str, text: &str) -> bool {
+        elements.contains(&(format!("clickhouse/{path}"), text.to_owned()))
     }
 
     #[test]
     fn a_server_has_no_default_user() {
         let config = Config::default();
-        assert!(
-            written(&config, Form::Library)
-                .contains("<no_password/>\n      <networks><ip>127.0.0.1</ip></networks>\n      <profile>starter")
-        );
-        assert!(!written(&config, Form::Server).contains("<default>"));
+        let library = written(&config, Form::Library);
+        for (name, text) in [("no_password", ""), ("networks/ip", "127.0.0.1"), ("profile", "starter")] {
+            assert!(has(&library, &format!("users/default/{name}"), text), "{name}");
+        }
+        assert!(written(&config, Form::Server).iter().all(|(path, _)| !path.starts_with("clickhouse/users/default")));
     }
 
     #[test]
     fn nobody_but_the_starter_goes_without_a_password() {
         let secret = Secret::new("0123456789abcdef0123456789abcdef".to_owned());
         for config in [Config::default(), Config { auth_hs256_secret: secret, ..Config::default() }] {
-            assert!(!written(&config, Form::Server).contains("<no_password/>"));
+            assert!(written(&config, Form::Server).iter().all(|(path, _)| !path.ends_with("/no_password")));
         }
     }
 
     #[test]
     fn an_organization_with_a_dot_in_its_id_has_names_that_are_names_in_xml() {
-        let text = written(&Config { analyst_orgs: "a.b,c-d".parse().unwrap(), ..Config::default() }, Form::Server);
-        for part in
-            ["<analyst_a-2Eb>", "<definer_a-2Eb>", "org_id = 'a.b'", "<analyst_c-2Dd>", "`tallyhouse_org_a-2Eb`.*"]
-        {
-            assert!(text.contains(part), "{part}");
-        }
-        assert!(!text.contains("_a.b>"));
+        let config = Config { analyst_orgs: "a.b,c-d".parse().unwrap(), ..Config::default() };
+        let written = written(&config, Form::Server);
+        let filter = "users/definer_a-2Eb/databases/tallyhouse/events/filter";
+        assert!(has(&written, filter, "org_id = 'a.b'"));
+        assert!(has(&written, "users/analyst_a-2Eb/grants/query", "GRANT SELECT ON `tallyhouse_org_a-2Eb`.*"));
+        assert!(has(&written, "users/analyst_c-2Dd/profile", "analyst"));
+        assert!(written.iter().all(|(path, _)| !path.contains("_a.b")));
+    }
+
+    #[test]
+    fn nothing_that_is_configured_becomes_another_user_or_setting() {
+        let markup = "1</max_threads></analyst></profiles><users><evil/></users>";
+        let mut settings = settings(&Config::default());
+        settings.analysts.fixed = vec![("max_threads", markup.to_owned())];
+        let secret = Secret::new("secret".to_owned());
+        let written = elements(&xml(&settings, &secret, Form::Server).unwrap());
+        assert!(has(&written, "profiles/analyst/max_threads", markup));
+        assert!(written.iter().all(|(path, _)| !path.contains("evil")));
+
+        settings.database = "x><evil".to_owned();
+        assert_eq!(xml(&settings, &secret, Form::Server).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
