@@ -315,7 +315,7 @@ async fn a_silent_service_stops_the_reading_and_is_given_up() {
             .await
             .unwrap();
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("gave up after 1 s without progress"), "{error}");
+    assert!(error.contains("gave up after 1s without progress"), "{error}");
     assert_eq!((summary.counts.decided(), summary.counts.unanswered), (0, 800));
     let lines = written.await.unwrap();
     // Eight batches in flight, one on its way to them, one being gathered, and

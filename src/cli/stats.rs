@@ -251,7 +251,7 @@ UTC               impressions                        clicks                 CTR
 1970-01-01 00:03            0                             5  ██▌
 
 total: 1,500 impressions, 25 clicks, 1.67 %
-counts everything acknowledged up to 1970-01-01 00:00:01.000 UTC (1.5 s ago), from the cache
+counts everything acknowledged up to 1970-01-01 00:00:01.000 UTC (1s 500ms ago), from the cache
 ";
         assert_eq!(text, expected);
     }

@@ -1,8 +1,9 @@
 //! Colours on a terminal, and none elsewhere.
 
 use std::borrow::Cow;
-use std::io::IsTerminal;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style as AnsiStyle};
 
 /// Paints text, or leaves it as it is.
@@ -12,11 +13,11 @@ pub struct Style {
 }
 
 impl Style {
-    /// Colours when `stream` is a terminal and nobody asked for none by
-    /// setting `NO_COLOR` (<https://no-color.org>).
-    pub fn for_stream(stream: &impl IsTerminal) -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { on: stream.is_terminal() && !unwanted }
+    /// Colours when `stream` is a terminal that can show them and nobody asked
+    /// for none: `NO_COLOR` (<https://no-color.org>), `CLICOLOR=0` and
+    /// `TERM=dumb` turn them off, `CLICOLOR_FORCE` turns them on for any stream.
+    pub fn for_stream(stream: &impl RawStream) -> Self {
+        Self { on: AutoStream::choice(stream) != ColorChoice::Never }
     }
 
     /// Colours for standard output.
@@ -27,6 +28,12 @@ impl Style {
     /// No colours.
     pub const fn plain() -> Self {
         Self { on: false }
+    }
+
+    /// Colours, whatever the terminal.
+    #[cfg(test)]
+    pub(super) const fn colours() -> Self {
+        Self { on: true }
     }
 
     /// For what matters most.
@@ -81,7 +88,7 @@ mod tests {
     #[test]
     fn plain_paint_leaves_text_alone() {
         assert_eq!(Style::plain().red("no"), "no");
-        assert_eq!(Style { on: true }.red("no"), "\u{1b}[31mno\u{1b}[0m");
+        assert_eq!(Style::colours().red("no"), "\u{1b}[31mno\u{1b}[0m");
     }
 
     #[test]

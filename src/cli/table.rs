@@ -1,17 +1,22 @@
 //! Tables with aligned columns.
 
+use comfy_table::{Cell, CellAlignment, Column, presets};
+
 use super::style::{Style, printable};
 
+/// Spaces between two columns.
+const GAP: u16 = 2;
+
 /// How a column is set.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Set {
     Text,
     Number,
     Bar,
 }
 
-/// A table. Widths are counted in characters, which is what terminals show
-/// for nearly every script.
+/// A table. Columns line up as a terminal shows them, where the characters of
+/// some scripts are two columns wide and others none.
 pub struct Table {
     columns: Vec<(&'static str, Set)>,
     rows: Vec<Vec<String>>,
@@ -37,7 +42,8 @@ impl Table {
         self
     }
 
-    /// Adds a column of bars, set from the left and coloured.
+    /// Adds a column of bars, set from the left and coloured. Columns of text
+    /// stand to its left.
     #[must_use]
     pub fn bar(mut self) -> Self {
         self.columns.push(("", Set::Bar));
@@ -57,37 +63,48 @@ impl Table {
 
     /// The table as lines of text, headings first.
     pub fn render(&self, paint: Style) -> String {
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|i| {
-                let cells = self.rows.iter().filter_map(|row| row.get(i));
-                cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(self.columns[i].0.chars().count())
-            })
-            .collect();
-        let headings: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let mut text = paint.dim(self.line(&headings, &widths, Style::plain()).trim_end());
+        let table = self.layout();
+        let mut lines = table.lines();
+        let mut text = paint.dim(lines.next().unwrap_or_default().trim_end());
         text.push('\n');
-        for row in &self.rows {
-            text.push_str(self.line(row, &widths, paint).trim_end());
+        for (line, cells) in lines.zip(&self.rows) {
+            text.push_str(&self.with_colours(line.trim_end(), cells, paint));
             text.push('\n');
         }
         text
     }
 
-    fn line(&self, cells: &[String], widths: &[usize], paint: Style) -> String {
-        let mut line = String::new();
-        for ((cell, width), (_, set)) in cells.iter().zip(widths).zip(&self.columns) {
-            if !line.is_empty() {
-                line.push_str("  ");
+    fn layout(&self) -> comfy_table::Table {
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(self.columns.iter().map(|(name, _)| Cell::new(name)));
+        table.add_rows(self.rows.iter().map(|row| row.iter().map(Cell::new)));
+        for (column, (_, set)) in table.column_iter_mut().zip(&self.columns) {
+            set_column(column, *set);
+        }
+        table
+    }
+
+    /// The line of a row with its bars coloured. They are looked for from the
+    /// end of the line, where no text can look like one.
+    fn with_colours(&self, line: &str, cells: &[String], paint: Style) -> String {
+        let mut line = line.to_owned();
+        let mut end = line.len();
+        for (cell, (_, set)) in cells.iter().zip(&self.columns).rev() {
+            if *set != Set::Bar || cell.is_empty() {
+                continue;
             }
-            let space = " ".repeat(width.saturating_sub(cell.chars().count()));
-            match set {
-                Set::Text => line.extend([cell.as_str(), &space]),
-                Set::Number => line.extend([space.as_str(), cell]),
-                Set::Bar => line.extend([paint.cyan(cell).as_str(), &space]),
-            }
+            let Some(start) = line[..end].rfind(cell.as_str()) else { continue };
+            line.replace_range(start..start + cell.len(), &paint.cyan(cell));
+            end = start;
         }
         line
     }
+}
+
+fn set_column(column: &mut Column, set: Set) {
+    column.set_padding((0, GAP));
+    column.set_cell_alignment(if set == Set::Number { CellAlignment::Right } else { CellAlignment::Left });
 }
 
 impl Default for Table {
@@ -106,5 +123,33 @@ mod tests {
         table.row(["anna".to_owned(), "1,204".to_owned(), "███▌".to_owned()]);
         table.row(["b".to_owned(), "7".to_owned(), "▏".to_owned()]);
         assert_eq!(table.render(Style::plain()), "user  events\nanna   1,204  ███▌\nb          7  ▏\n");
+    }
+
+    /// 花子 takes four columns of a terminal, the flag two, and the accent none.
+    #[test]
+    fn wide_scripts_line_up() {
+        let mut table = Table::new().text("user").number("events");
+        for (user, events) in [("花子", "7"), ("ñandu\u{301}", "12"), ("김민준 씨", "345"), ("🇨🇱", "6")] {
+            table.row([user.to_owned(), events.to_owned()]);
+        }
+        let lines = [
+            "user       events",
+            "花子            7",
+            "ñandu\u{301}          12",
+            "김민준 씨     345",
+            "🇨🇱              6",
+        ];
+        assert_eq!(table.render(Style::plain()).lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn bars_are_coloured_and_take_no_more_room() {
+        let mut table = Table::new().text("user").bar().number("clicks").bar();
+        table.row(["█".to_owned(), "██".to_owned(), "1".to_owned(), "█".to_owned()]);
+        table.row(["b".to_owned(), String::new(), "20".to_owned(), String::new()]);
+        let (on, off) = ("\u{1b}[36m", "\u{1b}[0m");
+        let row = format!("█     {on}██{off}       1  {on}█{off}");
+        let heading = "\u{1b}[2muser      clicks\u{1b}[0m";
+        assert_eq!(table.render(Style::colours()).lines().collect::<Vec<_>>(), [heading, &row, "b             20"]);
     }
 }

@@ -10,6 +10,9 @@ use time::macros::format_description;
 use crate::domain::Timestamp;
 use crate::transport::{proto, rfc3339 as times};
 
+/// Most digits of a number in a duration.
+const NUMBER_DIGITS_MAX: usize = 10;
+
 /// Now, by this machine's clock.
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -17,35 +20,22 @@ pub fn now() -> Timestamp {
 }
 
 /// Parses a duration: numbers with units, such as `500ms`, `90s`, `15m`, `24h`, `7d`, `2w` or
-/// `1h30m`. `0` needs no unit.
+/// `1h30m`, or any other form that the crate `humantime` reads. `0` needs no unit.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is not a duration such as 90s, 15m, 24h, 7d or 1h30m");
-    if text == "0" {
-        return Ok(Duration::ZERO);
+    let wrong = |why: &str| format!("'{text}' is not a duration such as 90s, 15m, 24h, 7d or 1h30m: {why}");
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    if numbers.any(|number| number.len() > NUMBER_DIGITS_MAX) {
+        return Err(wrong(&format!("numbers have at most {NUMBER_DIGITS_MAX} digits")));
     }
-    let (mut rest, mut total) = (text.trim(), Duration::ZERO);
-    if rest.is_empty() {
-        return Err(wrong());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let unit_ms = match &rest[..letters] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "w" => 604_800_000,
-            _ => return Err(wrong()),
-        };
-        rest = &rest[letters..];
-        let part = Duration::from_millis(unit_ms).checked_mul(number).ok_or_else(wrong)?;
-        total = total.checked_add(part).ok_or_else(wrong)?;
-    }
-    Ok(total)
+    humantime::parse_duration(text).map_err(|error| wrong(&error.to_string()))
+}
+
+/// A duration for a person to read, such as `1s 500ms` or `2m 3s`: to a tenth of
+/// a second, and from a minute on to the second.
+pub fn readable_duration(duration: Duration) -> humantime::FormattedDuration {
+    let tenths = duration.subsec_millis() / 100;
+    let tenths = if duration.as_secs() < 60 { tenths } else { 0 };
+    humantime::format_duration(Duration::new(duration.as_secs(), tenths * 100_000_000))
 }
 
 /// Parses a time: RFC 3339, or a date, which means midnight in UTC.
@@ -170,13 +160,9 @@ pub fn readable_freshness(freshness: Option<&proto::Freshness>, now: Timestamp) 
     let Some(freshness) = freshness else { return "freshness unknown".to_owned() };
     let origin = if freshness.cached { "from the cache" } else { "computed now" };
     let Some(watermark) = freshness.watermark.as_ref().map(from_proto) else { return origin.to_owned() };
-    let age_ms = now.millis().saturating_sub(watermark.millis()).max(0);
-    let age = if age_ms < 60_000 {
-        format!("{:.1} s ago", age_ms as f64 / 1_000.0)
-    } else {
-        format!("{} min ago", age_ms / 60_000)
-    };
-    format!("counts everything acknowledged up to {} UTC ({age}), {origin}", readable(watermark, Precision::Milli))
+    let age_ms = now.millis().saturating_sub(watermark.millis());
+    let age = readable_duration(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
+    format!("counts everything acknowledged up to {} UTC ({age} ago), {origin}", readable(watermark, Precision::Milli))
 }
 
 #[cfg(test)]
@@ -196,9 +182,24 @@ mod tests {
         check("7d", Some(604_800_000));
         check("2w", Some(1_209_600_000));
         check("1h30m", Some(5_400_000));
-        for wrong in ["", " ", "5", "m", "-5m", "5 m", "5y", "1.5h", "99999999999d", "5m3"] {
+        check("1h 30min", Some(5_400_000));
+        check("1.5h", Some(5_400_000));
+        for wrong in ["", " ", "5", "m", "-5m", "5x", "99999999999d", "5m3", "\u{e9}"] {
             check(wrong, None);
         }
+    }
+
+    #[test]
+    fn durations_are_shown_as_finely_as_they_matter() {
+        let check = |millis: u64, expected: &str| {
+            assert_eq!(readable_duration(Duration::from_millis(millis)).to_string(), expected);
+        };
+        check(0, "0s");
+        check(99, "0s");
+        check(1_599, "1s 500ms");
+        check(59_999, "59s 900ms");
+        check(60_900, "1m");
+        check(3_723_000, "1h 2m 3s");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 
 use super::service::ServiceArgs;
+use super::time_args::parse_duration;
 use crate::config::Config;
 use crate::domain::OrgId;
 
@@ -28,8 +29,8 @@ pub struct TokenArgs {
     /// The subject.
     #[arg(long, default_value = SUBJECT, value_name = "NAME")]
     subject: String,
-    /// The lifetime: a number followed by s, m, h or d.
-    #[arg(long = "for", default_value = "1h", value_name = "TIME", value_parser = parse_time)]
+    /// The lifetime, such as 90m or 1h30m.
+    #[arg(long = "for", default_value = "1h", value_name = "DURATION", value_parser = parse_duration)]
     lifetime: Duration,
     /// A PEM file with a private key to sign with, instead of auth_hs256_secret.
     #[arg(long, value_name = "FILE", requires = "alg")]
@@ -137,19 +138,6 @@ fn private_key(algorithm: KeyAlgorithm, pem: &[u8]) -> anyhow::Result<(Algorithm
     Ok((algorithm, Some(key?)))
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let expected = || format!("must be a number of s, m, h or d, as in 90m; it is {text:?}");
-    let unit = match text.as_bytes().last() {
-        Some(b's') => 1,
-        Some(b'm') => 60,
-        Some(b'h') => 3_600,
-        Some(b'd') => 86_400,
-        _ => return Err(expected()),
-    };
-    let seconds = text[..text.len() - 1].parse::<u32>().map_err(|_| expected())?;
-    Ok(Duration::from_secs(u64::from(seconds) * unit))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,8 +145,8 @@ mod tests {
     #[test]
     fn a_lifetime_is_a_number_and_a_unit() {
         for (text, seconds) in [("0s", Some(0)), ("90m", Some(5_400)), ("365d", Some(31_536_000)), ("1", None)] {
-            assert_eq!(parse_time(text).ok().map(|time| time.as_secs()), seconds, "{text}");
+            assert_eq!(parse_duration(text).ok().map(|time| time.as_secs()), seconds, "{text}");
         }
-        assert!(parse_time("").is_err() && parse_time("-1h").is_err() && parse_time("é").is_err());
+        assert!(parse_duration("").is_err() && parse_duration("-1h").is_err() && parse_duration("é").is_err());
     }
 }

@@ -12,6 +12,7 @@ use super::ndjson::Unreadable;
 use super::unknown_fields::{FieldOccurrences, UnknownFields, meant};
 use crate::cli::sparkline::grouped;
 use crate::cli::style::{Style, printable};
+use crate::cli::time_args::readable_duration;
 use crate::transport::proto;
 
 /// How many rejected lines are shown and kept in memory.
@@ -192,8 +193,8 @@ impl Summary {
         let reconnects =
             if self.reconnects > 0 { format!(", {} reconnects", grouped(self.reconnects)) } else { String::new() };
         text.push_str(&format!(
-            "{:.1} s, {:.0} events/s{reconnects}\n",
-            self.elapsed.as_secs_f64(),
+            "{}, {:.0} events/s{reconnects}\n",
+            readable_duration(self.elapsed),
             self.events_per_second()
         ));
         text + &self.render_rejected(shown_max, paint)
