@@ -220,7 +220,9 @@ struct OpenFile {
 
 impl OpenFile {
     fn open(source: &Source) -> Result<Self, FrameError> {
-        let mut file = File::open(&source.path)?;
+        // It may have been sealed since its name was looked up.
+        let sealed = || File::open(source.path.with_extension(SegmentState::Sealed.extension()));
+        let mut file = File::open(&source.path).or_else(|_| sealed())?;
         let (header, offset) = SegmentHeader::decode(&mut file)?;
         if header.id.as_u128() != source.id {
             return Err(FrameError::Damaged);

@@ -126,6 +126,7 @@ mod tests {
         check("/api/v1/event-types/{type}", "get", &["200", "401", "403", "404", "422", "429", "500", "503"]);
         let new = ["200", "201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "500", "503"];
         check("/api/v1/event-types/{type}", "put", &new);
+        let new_key = ["201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "500", "503"];
         let query: [&str; 7] = ["200", "401", "403", "422", "429", "500", "503"];
         let put = ["200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503"];
         let one = ["200", "401", "403", "404", "422", "429", "500", "503"];
@@ -144,12 +145,15 @@ mod tests {
         check("/api/v1/organizations/{org_id}/members/{user_id}", "put", &put);
         check("/api/v1/users/{user_id}", "put", &put);
         check("/api/v1/users/{user_id}", "get", &one);
+        check("/api/v1/write-keys", "post", &new_key);
+        check("/api/v1/write-keys", "get", &query);
+        check("/api/v1/write-keys/{key_id}", "delete", &one);
         check("/api/v1/sql", "post", &["200", "401", "404", "422", "503"]);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200", "401", "403"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(24));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(26));
     }
 
     #[test]
