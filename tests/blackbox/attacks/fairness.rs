@@ -322,7 +322,8 @@ async fn what_the_service_writes_is_for_its_own_user() {
     for file in files {
         // A segment may have been stored since it was listed.
         let Ok(metadata) = file.metadata() else { continue };
-        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{}", file.display());
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.permissions().mode() & 0o777, expected, "{}", file.display());
     }
 }
 
