@@ -94,7 +94,7 @@ async fn a_new_certificate_is_used_without_a_restart() {
 
     // Half a replacement, and one that is none, change nothing.
     replace(&files.key, &certificate().signing_key.serialize_pem());
-    eventually("a complaint", || async { service.stderr().contains("the one from before stays") }).await;
+    eventually("a complaint", || async { service.stderr().contains("the previous one stays") }).await;
     assert_eq!(top(&service.http).await.unwrap().status(), 200);
     let second = client(&files.replace());
     eventually("the new certificate", || async { top(&second).await.is_ok_and(|answer| answer.status() == 200) }).await;
