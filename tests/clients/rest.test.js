@@ -121,6 +121,17 @@ test("write keys are created, listed and revoked", async () => {
   assert.ok(ok(await client.DELETE("/api/v1/write-keys/{key_id}", { params: { path } })).revoked_at);
 });
 
+test("a statement with a wrong password is refused", async () => {
+  const header = { "X-ClickHouse-User": "analyst", "X-ClickHouse-Key": "wrong" };
+  const refused = await client.POST("/api/v1/sql", {
+    params: { header },
+    headers: { "content-type": "text/plain" },
+    body: "SHOW TABLES",
+    bodySerializer: (body) => body,
+  });
+  assert.deepEqual([refused.response.status, refused.error?.error.code], [401, "UNAUTHENTICATED"]);
+});
+
 test("the service tells of itself", async () => {
   assert.equal(ok(await client.GET("/healthz")).status, "ok");
   assert.match(ok(await client.GET("/readyz")).status, /ready|degraded/);
