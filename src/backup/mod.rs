@@ -2,7 +2,7 @@
 //! ticketing catalogue and ClickHouse's tables, made while the service runs.
 //!
 //! The order is what makes the copy whole. An acknowledged event is in the log
-//! until ClickHouse has it, so the log is copied first ([`log_files`]): what
+//! until ClickHouse has it, so the log is copied first (`log_files`): what
 //! leaves it afterwards is in ClickHouse by the time that ClickHouse is backed
 //! up ([`crate::clickhouse::backup`]). What is in both is inserted once: a
 //! restored segment's token names nothing that the restored tables know, so it

@@ -1,6 +1,6 @@
 //! The engine of a subscription: reads the source, hands out what is due, and records what becomes of it.
 //!
-//! One task owns all of its state ([`driver`]); this is the handle by which others ask it for something. What is decided
+//! One task owns all of its state (`driver`); this is the handle by which others ask it for something. What is decided
 //! without waiting is in `sequencer` (which event is next) and `window` (what is read again after a crash).
 
 mod clock;
