@@ -37,7 +37,7 @@ async fn a_changed_file_of_keys_is_read_again() {
     assert_eq!(status(&service, &by_old).await, 200);
     // What cannot be read changes nothing.
     replace(&path, "{\"keys\":");
-    eventually("a complaint", || async { service.stderr().contains("cannot be read") }).await;
+    eventually("a complaint", || async { service.stderr().contains("could not read the keys") }).await;
     assert_eq!((status(&service, &by_old).await, status(&service, &by_new).await), (200, 200));
     replace(&path, &key_set(&[&new]));
     eventually("no old key", || async { status(&service, &by_old).await == 401 }).await;
