@@ -73,6 +73,11 @@ impl Attacker {
     }
 }
 
+/// Sends a part of a body, if the call still takes it: one that is refused may have ended before.
+pub(crate) fn send(body: &mut SendStream<Bytes>, part: &[u8], is_last: bool) {
+    let _ = body.send_data(Bytes::copy_from_slice(part), is_last);
+}
+
 /// The gRPC status that an answer ends with.
 pub(crate) async fn grpc_status(answer: ResponseFuture) -> Option<i32> {
     let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer").ok()?;

@@ -3,6 +3,7 @@
 use prost::Message as _;
 use tallyhouse::transport::proto;
 
+use super::client::send;
 use crate::events::{click, now_millis};
 use crate::service::{PATIENCE, TestService, signal};
 
@@ -55,6 +56,6 @@ async fn a_stream_ends_at_its_deadline_after_its_headers() {
     let mut attacker = super::client::Attacker::connect(&service, 1 << 16).await;
     let path = "/tallyhouse.v1.OutcomeService/Watch";
     let (answer, mut message) = attacker.begin_call(path, &[("grpc-timeout", "400m")]).await.unwrap();
-    message.send_data(bytes::Bytes::from_static(&[0; 5]), true).unwrap();
+    send(&mut message, &[0; 5], true);
     assert_eq!(super::client::grpc_status(answer).await, Some(4));
 }

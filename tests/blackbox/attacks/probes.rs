@@ -1,9 +1,8 @@
 //! Health checks and reflection, which anybody may call.
 
-use bytes::Bytes;
 use tonic::Code;
 
-use super::client::{Attacker, assert_serves, grpc_status, resident_bytes};
+use super::client::{Attacker, assert_serves, grpc_status, resident_bytes, send};
 use crate::service::{TestService, eventually};
 use crate::tokens::{SECRET, Signer};
 
@@ -41,7 +40,7 @@ async fn watchers_of_health_are_bounded_and_keep_no_check_out() {
         let mut attacker = Attacker::connect(&service, 1 << 16).await;
         for _ in 0..8 {
             let (answer, mut message) = attacker.begin_call(WATCH, &[]).await.unwrap();
-            message.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+            send(&mut message, &[0; 5], true);
             let answer = answer.await.unwrap();
             match answer.headers().get("grpc-status") {
                 Some(status) => {
@@ -68,8 +67,8 @@ async fn large_health_and_reflection_messages_are_refused() {
             // 4 MiB are announced, of which all but the last byte could be sent.
             let mut start = vec![0];
             start.extend_from_slice(&(4_u32 << 20).to_be_bytes());
-            message.send_data(Bytes::from(start), false).unwrap();
-            let _ = message.send_data(Bytes::from(vec![0; 1 << 20]), false);
+            send(&mut message, &start, false);
+            send(&mut message, &vec![0; 1 << 20], false);
             let status = grpc_status(answer).await.expect("an end");
             // The library that does reflection ends without saying why.
             let is_refused = status == Code::InvalidArgument as i32 || (path == REFLECTION && status == 0);

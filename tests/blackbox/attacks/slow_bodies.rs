@@ -1,10 +1,9 @@
 //! Requests that are begun and never ended.
 
 use axum::http::Method;
-use bytes::Bytes;
 use tonic::Code;
 
-use super::client::{Attacker, assert_serves, grpc_status};
+use super::client::{Attacker, assert_serves, grpc_status, send};
 use crate::service::{TestService, eventually};
 use crate::tokens::{SECRET, Signer};
 
@@ -21,7 +20,7 @@ async fn slow_bodies_without_a_token_keep_nobody_out() {
         let mut attacker = Attacker::connect(&service, 1 << 16).await;
         for _ in 0..100 {
             let (answer, mut body) = attacker.begin(Method::POST, "/events", &[JSON]).await.unwrap();
-            body.send_data(Bytes::from_static(b"{"), false).unwrap();
+            send(&mut body, b"{", false);
             calls.push((answer, body));
         }
         attackers.push(attacker);
@@ -46,7 +45,7 @@ async fn slow_bodies_of_one_organization_keep_no_other_out() {
     let mut calls = Vec::new();
     for _ in 0..40 {
         let (answer, mut body) = attacker.begin(Method::POST, "/events", &headers).await.unwrap();
-        body.send_data(Bytes::from_static(b"{"), false).unwrap();
+        send(&mut body, b"{", false);
         calls.push((answer, body));
     }
     let of_acme = async || {
@@ -59,7 +58,7 @@ async fn slow_bodies_of_one_organization_keep_no_other_out() {
             break;
         }
         let (answer, mut body) = attacker.begin(Method::POST, "/events", &headers).await.unwrap();
-        body.send_data(Bytes::from_static(b"{"), false).unwrap();
+        send(&mut body, b"{", false);
         calls.push((answer, body));
     }
     assert_eq!(of_acme().await, 503, "acme's share is taken");
@@ -86,7 +85,7 @@ async fn messages_that_never_end_are_bounded_in_sum_and_given_up() {
         let mut attacker = Attacker::connect(&service, 1 << 16).await;
         let path = format!("/tallyhouse.v1.IngestService/{path}");
         let (answer, mut message) = attacker.begin_call(&path, &[]).await.unwrap();
-        message.send_data(Bytes::from(start.clone()), false).unwrap();
+        send(&mut message, &start, false);
         calls.push((answer, message));
         attackers.push(attacker);
     }

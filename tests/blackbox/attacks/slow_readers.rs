@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use axum::http::Response;
-use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
 use tallyhouse::transport::proto;
 
-use super::client::{Attacker, assert_serves, peak_bytes, reset_peak, resident_bytes};
+use super::client::{Attacker, assert_serves, peak_bytes, reset_peak, resident_bytes, send};
 use crate::events::{click, now_millis};
 use crate::service::{PATIENCE, TestService};
 
@@ -102,7 +101,7 @@ async fn a_watcher_that_does_not_read_is_cut_off() {
     let service = TestService::with(&[("TALLYHOUSE_WRITE_WAIT_MS_MAX", "2000")]).await;
     let mut attacker = Attacker::connect(&service, 0).await;
     let (answer, mut message) = attacker.begin_call("/tallyhouse.v1.OutcomeService/Watch", &[]).await.unwrap();
-    message.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    send(&mut message, &[0; 5], true);
     assert!(!answer.await.unwrap().headers().contains_key("grpc-status"), "it watches");
     // Nobody is cut off for having nothing to read.
     let is_over = tokio::time::timeout(Duration::from_secs(5), &mut attacker.connection).await.is_ok();
