@@ -1,6 +1,6 @@
 //! File operations behind one interface, with two implementations.
 //!
-//! What must survive a power failure (the log, the id ledger) reaches its files through [`Disk`] and
+//! What must survive a power failure (the log, the id ledger, the idempotency keys) reaches its files through [`Disk`] and
 //! [`DiskFile`] alone. [`RealDisk`] passes each call to the operating system. [`SimulatedDisk`] keeps
 //! everything in memory, knows what has been synced, and can lose power before any operation: what is
 //! left then is a seeded choice of the writes and directory changes that were not synced, torn pages
@@ -14,10 +14,13 @@
 //!   that directory has returned, and not before. Syncing the file does not sync its name.
 //! - A rename replaces an existing file in one step: whoever looks finds the old file or the new one.
 //!
+//! - A directory that was created is durable when [`Disk::create_dir`] has returned.
+//!
 //! All calls block. Call them from a thread that may.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed test is the point"))]
 
+mod reader;
 mod real;
 mod simulated;
 
@@ -25,8 +28,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use real::RealDisk;
-pub use simulated::{CrashPoint, SimulatedDisk};
+pub use reader::DiskReader;
+pub use real::{RealDisk, create_dir_durably};
+pub use simulated::{CrashPoint, Seeds, SimulatedDisk};
 
 /// One file of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,15 +46,19 @@ pub struct DirEntry {
 /// # Errors
 /// Every operation returns the operating system's error. After an error the operation may or may not
 /// have happened.
-pub trait Disk: Send + Sync + 'static {
+pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
     /// Creates a file, for reading and writing. Fails with `AlreadyExists` where there is one.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Opens a file for reading and writing. Fails with `NotFound` where there is none.
+    /// Opens a file for reading and writing, or for reading if the service may not write to it. Fails with `NotFound`
+    /// where there is none.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Gives a file another name in the same directory, in place of the file that had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name, also in another directory. Fails with `AlreadyExists` where there is a file.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file's name. Open handles stay good.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -58,8 +66,8 @@ pub trait Disk: Send + Sync + 'static {
     /// Lists the files of a directory by name. Directories in it are left out.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
-    /// Creates a directory for its owner alone (mode 0700), and those above it where they are missing.
-    /// Does nothing where there is one.
+    /// Creates a directory for its owner alone (mode 0700), and those above it where they are missing, durably.
+    /// Makes one durable that is there.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory durable.
@@ -87,8 +95,11 @@ pub trait DiskFile: Send + Sync {
     /// The file's length, in bytes.
     fn bytes(&self) -> io::Result<u64>;
 
-    /// Makes the bytes and the length durable.
+    /// Makes the bytes durable, and the length as far as they need it (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes everything about the file durable, also that it was cut (`fsync`).
+    fn sync_all(&self) -> io::Result<()>;
 
     /// Fills the buffer from an offset.
     ///
@@ -106,6 +117,42 @@ pub trait DiskFile: Send + Sync {
     }
 }
 
+/// Whether there is a file of this name.
+///
+/// # Errors
+/// The operating system's.
+pub fn exists(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    match disk.open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a whole file into memory.
+///
+/// # Errors
+/// The operating system's.
+pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let bytes = usize::try_from(file.bytes()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut content = vec![0; bytes];
+    file.read_exact_at(&mut content, 0)?;
+    Ok(content)
+}
+
+/// Creates a file, in place of one of the same name.
+///
+/// # Errors
+/// The operating system's.
+pub fn create_anew(disk: &dyn Disk, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => disk.create(path),
+    }
+}
+
 /// Creates or replaces a whole file in one durable step: after a power failure it is the old one or
 /// the new one, whole.
 ///
@@ -116,11 +163,7 @@ pub trait DiskFile: Send + Sync {
 pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let beside = path.with_extension("new");
-    match disk.remove(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let file = disk.create(&beside)?;
+    let file = create_anew(disk, &beside)?;
     file.write_all_at(content, 0)?;
     file.sync()?;
     disk.rename(&beside, path)?;

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DirEntry, Disk, DiskFile};
@@ -23,11 +23,18 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Arc::new(RealFile(File::open(path)?))),
+            opened => Ok(Arc::new(RealFile(opened?))),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -54,7 +61,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
+        create_dir_durably(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -97,5 +104,60 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+/// Creates a directory and its parents, for their owner alone (mode 0700), so that they survive a power failure: the
+/// entry of a directory is durable when its parent has been synced.
+///
+/// # Errors
+/// If one cannot be created or synced.
+pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    let holders = holders(dir);
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
+    holders.iter().try_for_each(|holder| File::open(holder)?.sync_all())
+}
+
+/// The directories that hold this one and those above it that are missing; the
+/// lowest first. That of `dir` itself is among them though it is there: who made
+/// it may not have synced it.
+fn holders(dir: &Path) -> Vec<PathBuf> {
+    let mut holders = Vec::new();
+    let mut below = dir.to_owned();
+    loop {
+        let holder = match below.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            Some(parent) => parent.to_owned(),
+            None => break, // The root.
+        };
+        let is_there = holder.is_dir();
+        holders.push(holder.clone());
+        if is_there {
+            break;
+        }
+        below = holder;
+    }
+    holders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_that_gets_an_entry_is_synced() {
+        let there = tempfile::tempdir().unwrap();
+        let base = there.path();
+        let paths = |names: &[&str]| names.iter().map(|name| base.join(name)).collect::<Vec<_>>();
+        assert_eq!(holders(&base.join("a/b/c")), paths(&["a/b", "a", ""]));
+        assert_eq!(holders(&base.join("a")), paths(&[""]));
+        create_dir_durably(&base.join("a/b/c")).unwrap();
+        assert_eq!(holders(&base.join("a/b/c")), paths(&["a/b"]));
+        assert_eq!(holders(Path::new("data")), [PathBuf::from(".")]);
+        assert_eq!(holders(Path::new("/")), Vec::<PathBuf>::new());
     }
 }

@@ -175,6 +175,9 @@ impl Ledger {
     /// key. Nothing has been changed then; [`Ledger::replace`] begins again.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, settings: LedgerSettings) -> Result<Self, LedgerError> {
         disk.create_dir(dir).map_err(LedgerError::io(dir))?;
+        // A process that was killed may have renamed a manifest without syncing its name. What this one is about to
+        // answer from must survive a power failure, and files go that it does not name.
+        disk.sync_dir(dir).map_err(LedgerError::io(dir))?;
         let files = disk.list(dir).map_err(LedgerError::io(dir))?;
         let manifest = match Manifest::read(&*disk, dir, settings.key_check)? {
             Some(manifest) => manifest,

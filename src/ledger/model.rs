@@ -1,7 +1,7 @@
 //! Tests the ledger against a model, on a disk that loses power.
 //!
-//! From a seed: runs are added, merged and expired, power fails before any operation of the disk, and the
-//! remaining files are opened again. The model knows which ids must be there, may be there, and must not be
+//! From a seed: runs are added, merged and expired, the process is killed before any operation of the disk and started
+//! again, then power fails, and the remaining files are opened again. The model knows which ids must be there, may be there, and must not be
 //! there.
 
 use std::collections::{BTreeMap, HashSet};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tallyhouse_disk::{CrashPoint, Disk as _, SimulatedDisk};
+use tallyhouse_disk::{CrashPoint, Disk as _, Seeds, SimulatedDisk};
 use uuid::Uuid;
 
 use super::{Asked, Day, Entry, Fingerprint, IdTimes, Ledger, LedgerError, LedgerSettings, NewRun, SegmentNote};
@@ -52,7 +52,7 @@ fn new_run(numbers: &BTreeMap<u64, (u32, Day)>, covered: Uuid) -> NewRun<std::ve
 }
 
 /// What must be found, whatever happened.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model {
     ids: BTreeMap<u64, (u32, Day)>,
     /// Added by a call that failed: there or not, as one.
@@ -78,12 +78,12 @@ impl Model {
     }
 
     /// Decides what was uncertain by what is there now.
-    fn settle(&mut self, ledger: &Ledger, segment: Uuid) {
+    fn settle(&mut self, ledger: &Ledger, segment: Uuid) -> Result<(), LedgerError> {
         if self.uncertain.is_empty() {
-            return;
+            return Ok(());
         }
         let numbers: Vec<u64> = self.uncertain.keys().copied().collect();
-        let found = ledger.find(&numbers.iter().map(|n| asked(*n)).collect::<Vec<_>>()).unwrap();
+        let found = ledger.find(&numbers.iter().map(|n| asked(*n)).collect::<Vec<_>>())?;
         let there = found.iter().flatten().count();
         assert!(there == 0 || there == numbers.len(), "{there} of the {} ids of a run are there", numbers.len());
         assert_eq!(ledger.covers(segment), there > 0, "what covers a segment and its ids are one");
@@ -92,42 +92,69 @@ impl Model {
             self.ids.extend(uncertain);
             self.covered.insert(segment);
         }
+        Ok(())
     }
 }
 
-/// One life of a ledger, to its power failure and the start after it. Returns whether power failed.
-fn live(seed: u64) -> bool {
-    let mut random = SmallRng::seed_from_u64(seed);
-    let disk = SimulatedDisk::new();
-    let mut model = Model::default();
-    let crash_after = random.random_range(0..400);
-    disk.crash_at(CrashPoint(crash_after));
-    let (mut next, mut segment) = (0, Uuid::from_u128(1));
-    let ended = (|| {
-        let ledger = open(&disk)?;
-        for step in 0..40_u32 {
-            match random.random_range(0..10) {
+/// What a producer of runs does next.
+struct Producer {
+    random: SmallRng,
+    step: u32,
+    next: u64,
+    segment: Uuid,
+}
+
+/// Most steps of all processes of one life.
+const STEPS_MAX: u32 = 40;
+
+impl Producer {
+    /// Adds, merges and expires until the disk fails, or this process has worked long enough.
+    fn work(&mut self, disk: &SimulatedDisk, model: &mut Model) -> Result<(), LedgerError> {
+        let ledger = open(disk)?;
+        model.settle(&ledger, self.segment)?;
+        while self.step < STEPS_MAX {
+            self.step += 1;
+            let step = u16::try_from(self.step).unwrap();
+            match self.random.random_range(0..10) {
                 0..6 => {
-                    let count = random.random_range(1..120);
-                    let day = Day(u16::try_from(step).unwrap() + random.random_range(0..3));
-                    model.uncertain = (next..next + count).map(|n| (n, (random.random(), day))).collect();
-                    next += count;
-                    segment = Uuid::from_u128(u128::from(step) + 2);
-                    ledger.add_run(new_run(&model.uncertain, segment), |_| true)?;
+                    let count = self.random.random_range(1..120);
+                    let day = Day(step + self.random.random_range(0..3));
+                    let ids = self.next..self.next + count;
+                    model.uncertain = ids.map(|n| (n, (self.random.random(), day))).collect();
+                    self.next += count;
+                    self.segment = Uuid::from_u128(u128::from(step) + 2);
+                    ledger.add_run(new_run(&model.uncertain, self.segment), |_| true)?;
                     model.ids.extend(std::mem::take(&mut model.uncertain));
-                    model.covered.insert(segment);
+                    model.covered.insert(self.segment);
                 }
                 6..9 => while ledger.maintain()? {},
                 _ => {
-                    model.keep_from = Day(u16::try_from(step).unwrap() / 2);
+                    model.keep_from = Day(step / 2);
                     ledger.expire(model.keep_from)?;
                 }
             }
             model.must_hold(&ledger)?;
         }
-        Ok::<_, LedgerError>(())
-    })();
-    assert!(ended.is_ok() || disk.has_crashed(), "seed {seed}: {ended:?}");
+        Ok(())
+    }
+}
+
+/// One life of a ledger: processes that are killed one after the other, and then a power failure and the start after
+/// it. Returns whether anything failed before the end of the steps.
+fn live(seed: u64) -> bool {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let disk = SimulatedDisk::new();
+    let mut model = Model::default();
+    let kills = random.random_range(0..3);
+    let mut producer = Producer { random, step: 0, next: 0, segment: Uuid::from_u128(1) };
+    let mut has_failed = false;
+    for _ in 0..=kills {
+        disk.restart();
+        disk.crash_at(CrashPoint(disk.operations() + producer.random.random_range(0..400)));
+        let worked = producer.work(&disk, &mut model);
+        assert!(worked.is_ok() || disk.has_crashed(), "seed {seed}: {worked:?}");
+        has_failed |= worked.is_err();
+    }
     // Whether or not power failed within an operation, it does now.
     for left in 0..3 {
         let left = disk.after_power_failure(seed.wrapping_mul(3) + left);
@@ -136,13 +163,8 @@ fn live(seed: u64) -> bool {
             // A failure of the very first start may leave nothing to open but an empty directory.
             Err(error) => panic!("seed {seed}: {error}"),
         };
-        let mut model = Model {
-            ids: model.ids.clone(),
-            uncertain: model.uncertain.clone(),
-            covered: model.covered.clone(),
-            ..model
-        };
-        model.settle(&opened, segment);
+        let mut model = model.clone();
+        model.settle(&opened, producer.segment).unwrap();
         model.must_hold(&opened).unwrap();
         while opened.maintain().unwrap() {}
         model.must_hold(&opened).unwrap();
@@ -150,15 +172,35 @@ fn live(seed: u64) -> bool {
         drop(opened);
         model.must_hold(&open(&left).unwrap()).unwrap();
     }
-    ended.is_err()
+    has_failed
 }
 
 #[test]
 fn nothing_that_was_confirmed_is_lost_wherever_power_fails() {
-    let seeds: u64 = std::env::var("LEDGER_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(500);
-    let first = std::env::var("LEDGER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let failures = (first..first + seeds).filter(|seed| live(*seed)).count();
-    assert!(seeds < 100 || failures as u64 > seeds / 4, "power failed in {failures} of {seeds} lives only");
+    let (failures, seeds) = Seeds { name: "LEDGER", count: 300 }.run(live);
+    let failures = failures.len() as u64;
+    assert!(seeds < 100 || failures > seeds / 4, "power failed in {failures} of {seeds} lives only");
+}
+
+#[test]
+fn what_a_start_has_answered_from_survives_a_power_failure() {
+    let mut unsynced = 0;
+    for left in 0..20 {
+        let disk = SimulatedDisk::new();
+        let ledger = open(&disk).unwrap();
+        let ids = (0..3).map(|n| (n, (9, Day(1)))).collect();
+        disk.crash_at(CrashPoint(disk.operations() + left));
+        let added = ledger.add_run(new_run(&ids, Uuid::nil()), |_| true);
+        drop(ledger);
+        disk.restart();
+        let known = open(&disk).unwrap().find(&[asked(1)]).unwrap();
+        unsynced += usize::from(added.is_err() && known[0].is_some());
+        for seed in 0..20 {
+            let opened = open(&disk.after_power_failure(seed)).unwrap();
+            assert_eq!(opened.find(&[asked(1)]).unwrap(), known, "killed after {left} operations");
+        }
+    }
+    assert!(unsynced > 0);
 }
 
 fn filled(disk: &SimulatedDisk) -> Model {

@@ -5,25 +5,34 @@
 //! what the next start finds:
 //!
 //! - of each file, what was synced, and of the writes since any subset, each write torn at any sector;
-//! - of each directory, the names that were synced, and of the changes since any subset.
+//! - of each directory, the names that were synced, and of the changes since any subset. A file that has two names
+//!   is one file afterwards, too.
 //!
 //! That is more than real file systems do, which keep some of the order. A choice is a seed's, so
 //! every failure can be looked at again.
+//!
+//! A process that is killed while the machine goes on is a crash without a loss: [`SimulatedDisk::crash_at`], then
+//! [`SimulatedDisk::restart`]. What it wrote and did not sync can be read, and is lost if power fails later.
 
-use std::collections::BTreeMap;
+mod changes;
+mod seeds;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
 
 use super::{DirEntry, Disk, DiskFile};
+use changes::{ByteChange, NameChange, Names, Survivors};
+pub use seeds::Seeds;
 
-/// What a disk writes as one, in bytes.
-const SECTOR_BYTES: usize = 512;
 /// Free space that is reported, in bytes, unless it is set.
 const FREE_BYTES: u64 = 1 << 40;
 
@@ -52,29 +61,9 @@ struct State {
 /// The names in a directory, and which of them are durable.
 #[derive(Default)]
 struct Directory {
-    names: BTreeMap<String, Arc<Content>>,
-    durable: BTreeMap<String, Arc<Content>>,
+    names: Names,
+    durable: Names,
     unsynced: Vec<NameChange>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Put(String, Arc<Content>),
-    Remove(String),
-    Rename { from: String, to: String, content: Arc<Content> },
-}
-
-impl NameChange {
-    fn apply(self, names: &mut BTreeMap<String, Arc<Content>>) {
-        match self {
-            Self::Put(name, content) => _ = names.insert(name, content),
-            Self::Remove(name) => _ = names.remove(&name),
-            Self::Rename { from, to, content } => {
-                names.remove(&from);
-                names.insert(to, content);
-            }
-        }
-    }
 }
 
 /// A file's bytes, and which of them are durable.
@@ -86,48 +75,6 @@ struct Bytes {
     current: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<ByteChange>,
-}
-
-#[derive(Clone)]
-enum ByteChange {
-    Write { offset: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-impl ByteChange {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Write { offset, bytes: written } => {
-                let end = offset + written.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[*offset..end].copy_from_slice(written);
-            }
-            Self::SetLen(len) => bytes.resize(*len, 0),
-        }
-    }
-
-    /// Of a write, any subset of the sectors it touches. A change of length is whole or nothing.
-    fn apply_torn(&self, bytes: &mut Vec<u8>, random: &mut SmallRng) {
-        let Self::Write { offset, bytes: written } = self else {
-            if random.random_bool(0.5) {
-                self.apply(bytes);
-            }
-            return;
-        };
-        // Most losses are of all or nothing; the rest are torn.
-        let share = [0.0, 1.0, 0.5, 0.9][random.random_range(0..4)];
-        let mut at = 0;
-        while at < written.len() {
-            let to_boundary = SECTOR_BYTES - (offset + at) % SECTOR_BYTES;
-            let end = written.len().min(at + to_boundary);
-            if random.random_bool(share) {
-                Self::Write { offset: offset + at, bytes: written[at..end].to_vec() }.apply(bytes);
-            }
-            at = end;
-        }
-    }
 }
 
 impl Default for SimulatedDisk {
@@ -158,6 +105,12 @@ impl SimulatedDisk {
         self.state.crash_point.store(point.0, Ordering::SeqCst);
     }
 
+    /// The process that met its [`CrashPoint`] was killed, and the machine goes on: operations work again, and find
+    /// what was written, synced or not.
+    pub fn restart(&self) {
+        self.crash_at(CrashPoint::NEVER);
+    }
+
     /// How many operations there have been: where a [`CrashPoint`] can lie.
     pub fn operations(&self) -> u64 {
         self.state.operations.load(Ordering::SeqCst)
@@ -166,6 +119,16 @@ impl SimulatedDisk {
     /// Whether power has been lost.
     pub fn has_crashed(&self) -> bool {
         self.operations() > self.state.crash_point.load(Ordering::SeqCst)
+    }
+
+    /// Looks at the disk from outside: operations work whether or not power has been lost, and are not counted.
+    pub fn observe<T>(&self, look: impl FnOnce() -> T) -> T {
+        let (operations, crash_point) = (self.operations(), self.state.crash_point.load(Ordering::SeqCst));
+        self.crash_at(CrashPoint::NEVER);
+        let seen = look();
+        self.crash_at(CrashPoint(crash_point));
+        self.state.operations.store(operations, Ordering::SeqCst);
+        seen
     }
 
     /// Sets the free space that is reported, in bytes.
@@ -178,17 +141,22 @@ impl SimulatedDisk {
     pub fn after_power_failure(&self, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut directories = BTreeMap::new();
+        // By the file they were: one that has two names stays one.
+        let mut files: HashMap<*const Content, Arc<Content>> = HashMap::new();
         for (path, directory) in &*self.state.directories.lock() {
             let mut names = directory.durable.clone();
-            for change in &directory.unsynced {
-                if random.random_bool(0.5) {
+            let survivors = Survivors::choose(directory.unsynced.len(), &mut random);
+            for (position, change) in directory.unsynced.iter().enumerate() {
+                if survivors.include(position, &mut random) {
                     change.clone().apply(&mut names);
                 }
             }
-            let kept: BTreeMap<String, Arc<Content>> =
-                names.into_iter().map(|(name, content)| (name, Arc::new(content.left(&mut random)))).collect();
-            let durable = kept.clone();
-            directories.insert(path.clone(), Directory { names: kept, durable, unsynced: Vec::new() });
+            for content in names.values_mut() {
+                let left = files.entry(Arc::as_ptr(content)).or_insert_with(|| Arc::new(content.left(&mut random)));
+                *content = Arc::clone(left);
+            }
+            let durable = names.clone();
+            directories.insert(path.clone(), Directory { names, durable, unsynced: Vec::new() });
         }
         Self::with_directories(directories)
     }
@@ -237,8 +205,14 @@ impl Content {
     fn left(&self, random: &mut SmallRng) -> Self {
         let bytes = self.0.lock();
         let mut left = bytes.durable.clone();
-        for change in &bytes.unsynced {
-            change.apply_torn(&mut left, random);
+        let survivors = Survivors::choose(bytes.unsynced.len(), random);
+        for (position, change) in bytes.unsynced.iter().enumerate() {
+            match survivors {
+                Survivors::UpTo(end) if position < end => change.apply(&mut left),
+                // The one that was under way.
+                Survivors::UpTo(end) if position > end => {}
+                Survivors::UpTo(_) | Survivors::Any => change.apply_torn(&mut left, random),
+            }
         }
         Self(Mutex::new(Bytes { current: left.clone(), durable: left, unsynced: Vec::new() }))
     }
@@ -289,6 +263,18 @@ impl Disk for SimulatedDisk {
         })
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let content = self.content(from)?;
+        let (dir, name) = split(to)?;
+        self.change_names(dir, |directory| {
+            if directory.names.contains_key(name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            directory.change(NameChange::Put(name.to_owned(), content));
+            Ok(())
+        })
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let (dir, name) = split(path)?;
         self.change_names(dir, |directory| {
@@ -323,8 +309,14 @@ impl Disk for SimulatedDisk {
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        self.operate()?;
+        // It is not counted: callers ask for it by the clock, and a seed must always mean the same.
         Ok(self.state.free_bytes.load(Ordering::SeqCst))
+    }
+}
+
+impl std::fmt::Debug for SimulatedDisk {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SimulatedDisk").field("operations", &self.operations()).finish_non_exhaustive()
     }
 }
 
@@ -377,93 +369,8 @@ impl DiskFile for SimulatedFile {
         bytes.unsynced.clear();
         Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DIR: &str = "/d";
-
-    fn path(name: &str) -> PathBuf {
-        Path::new(DIR).join(name)
-    }
-
-    fn disk() -> SimulatedDisk {
-        let disk = SimulatedDisk::new();
-        disk.create_dir(Path::new(DIR)).unwrap();
-        disk
-    }
-
-    fn content(disk: &SimulatedDisk, name: &str) -> Option<Vec<u8>> {
-        let file = disk.open(&path(name)).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.bytes().unwrap()).unwrap()];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        Some(bytes)
-    }
-
-    #[test]
-    fn what_is_synced_survives_every_power_failure() {
-        let disk = disk();
-        let file = disk.create(&path("a")).unwrap();
-        file.write_all_at(&[7; 2_000], 0).unwrap();
-        file.sync().unwrap();
-        disk.sync_dir(Path::new(DIR)).unwrap();
-        for seed in 0..100 {
-            assert_eq!(content(&disk.after_power_failure(seed), "a"), Some(vec![7; 2_000]));
-        }
-    }
-
-    #[test]
-    fn a_name_that_is_not_synced_may_be_lost_though_its_bytes_are_synced() {
-        let disk = disk();
-        disk.create(&path("a")).unwrap().sync().unwrap();
-        let survives: Vec<bool> =
-            (0..100).map(|seed| content(&disk.after_power_failure(seed), "a").is_some()).collect();
-        assert!(survives.contains(&true) && survives.contains(&false));
-    }
-
-    #[test]
-    fn a_write_that_is_not_synced_may_be_whole_torn_or_lost() {
-        let disk = disk();
-        let file = disk.create(&path("a")).unwrap();
-        file.set_len(2_048).unwrap();
-        file.sync().unwrap();
-        disk.sync_dir(Path::new(DIR)).unwrap();
-        file.write_all_at(&[7; 2_048], 0).unwrap();
-        let sevens = |seed| {
-            let left = content(&disk.after_power_failure(seed), "a").unwrap();
-            left.chunks(SECTOR_BYTES).filter(|sector| sector[0] == 7).count()
-        };
-        let seen: Vec<usize> = (0..200).map(sevens).collect();
-        assert!((0..=4).all(|sectors| seen.contains(&sectors)), "{seen:?}");
-    }
-
-    #[test]
-    fn a_replaced_file_is_the_old_one_or_the_new_one_wherever_power_fails() {
-        for point in 0.. {
-            let disk = disk();
-            super::super::replace_file(&disk, &path("a"), b"old").unwrap();
-            let before = disk.operations();
-            disk.crash_at(CrashPoint(before + point));
-            let replaced = super::super::replace_file(&disk, &path("a"), b"new");
-            for seed in 0..50 {
-                let left = content(&disk.after_power_failure(seed), "a").unwrap();
-                assert!(left == b"old" || left == b"new", "{left:?} at {point}, seed {seed}");
-                assert!(replaced.is_err() || left == b"new", "what was confirmed must stay");
-            }
-            if replaced.is_ok() {
-                return;
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_works_after_a_power_failure() {
-        let disk = disk();
-        let file = disk.create(&path("a")).unwrap();
-        disk.crash_at(CrashPoint(disk.operations()));
-        assert!(file.write_all_at(b"x", 0).is_err() && file.sync().is_err() && disk.open(&path("a")).is_err());
-        assert!(disk.has_crashed());
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync()
     }
 }
