@@ -1,6 +1,6 @@
 # Names for the things one does here. The work is in cargo and in scripts.
 
-.PHONY: run test test-sdk test-dashboard dashboard screenshots attack demo samples bench pipeline-figure chaos fuzz lint check-deploy
+.PHONY: run test test-sdk test-dashboard dashboard screenshots attack demo samples bench pipeline-figure chaos power-failures fuzz lint check-deploy
 
 run: ## Start Tallyhouse with its embedded ClickHouse, on http://127.0.0.1:8080
 	@scripts/build-dashboard --if-possible
@@ -50,6 +50,11 @@ FROM ?= 1
 
 chaos: ## Live through many seeded fault scenarios: make chaos SEEDS=1000 FROM=1
 	cargo test --release --test chaos -- --seeds $(SEEDS) --from $(FROM)
+
+LIVES ?= 20000
+
+power-failures: ## Simulate power failures below log, ledger and keys: make power-failures LIVES=100000
+	LOG_SEEDS=$(LIVES) LEDGER_SEEDS=$(LIVES) KEYS_SEEDS=$(LIVES) cargo test --profile local --workspace --lib power_fails
 
 lint: ## Formatting, lints, documentation, protocol, licences
 	scripts/lint

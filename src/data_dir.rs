@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tallyhouse_disk::create_dir_durably;
+
 /// Why a directory cannot be used. Errors name the path and the setting.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -46,7 +48,7 @@ impl DataDir {
         if dir.exists() && !dir.is_dir() {
             return Err(DataDirError::NotADirectory(dir.to_owned()));
         }
-        make_durably(dir).map_err(|source| DataDirError::NotMade { dir: dir.to_owned(), source })?;
+        create_dir_durably(dir).map_err(|source| DataDirError::NotMade { dir: dir.to_owned(), source })?;
         let failed = |source| DataDirError::NotWritable { dir: dir.to_owned(), source };
         let lock = File::create(dir.join("lock")).map_err(failed)?;
         match lock.try_lock() {
@@ -57,55 +59,9 @@ impl DataDir {
     }
 }
 
-/// Creates a directory and its parents so that they survive a power failure: the entry of a
-/// directory is durable when its parent has been synced.
-///
-/// # Errors
-/// If one cannot be created or synced.
-pub fn make_durably(dir: &Path) -> io::Result<()> {
-    let holders = holders(dir);
-    std::fs::create_dir_all(dir)?;
-    holders.iter().try_for_each(|holder| File::open(holder)?.sync_all())
-}
-
-/// The directories that hold this one and those above it that are missing; the
-/// lowest first. That of `dir` itself is among them though it is there: who made
-/// it may not have synced it.
-fn holders(dir: &Path) -> Vec<PathBuf> {
-    let mut holders = Vec::new();
-    let mut below = dir.to_owned();
-    loop {
-        let holder = match below.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-            Some(parent) => parent.to_owned(),
-            None => break, // The root.
-        };
-        let is_there = holder.is_dir();
-        holders.push(holder.clone());
-        if is_there {
-            break;
-        }
-        below = holder;
-    }
-    holders
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_directory_that_gets_an_entry_is_synced() {
-        let there = tempfile::tempdir().unwrap();
-        let base = there.path();
-        let paths = |names: &[&str]| names.iter().map(|name| base.join(name)).collect::<Vec<_>>();
-        assert_eq!(holders(&base.join("a/b/c")), paths(&["a/b", "a", ""]));
-        assert_eq!(holders(&base.join("a")), paths(&[""]));
-        make_durably(&base.join("a/b/c")).unwrap();
-        assert_eq!(holders(&base.join("a/b/c")), paths(&["a/b"]));
-        assert_eq!(holders(Path::new("data")), [PathBuf::from(".")]);
-        assert_eq!(holders(Path::new("/")), Vec::<PathBuf>::new());
-    }
 
     #[test]
     fn a_directory_has_one_owner_until_it_is_dropped() {

@@ -48,7 +48,7 @@ use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::limits::{LimitSettings, RateLimits};
 use crate::log::terms::CurrentTerms;
-use crate::log::{Holders, Log, LogReader, LogSettings, OpenError};
+use crate::log::{DiskLog, EventLog, Holders, LogReader, LogSettings, OpenError};
 use crate::private_files;
 use crate::query::{CacheSettings, Queries};
 use crate::retention::{Retention, RetentionSettings};
@@ -177,8 +177,8 @@ pub async fn run(
     let deliveries = Deliveries::open(&config).await?;
     let ids_above = deliveries.as_ref().map_or(0, Deliveries::last_segment);
     let mut parts = Parts::new(&config, &endpoint, &reader, clock, ids_above).await?;
-    let held = deliveries.as_ref().map(|deliveries| deliveries.hold(&parts.log)).transpose()?;
-    parts.log.readers().complete();
+    let held = deliveries.as_ref().map(|deliveries| deliveries.hold(&*parts.log)).transpose()?;
+    parts.log.readers_added();
     let deliveries = deliveries.zip(held);
     parts.website = website.map(Arc::new);
     let callers = callers.accepting(Arc::clone(&parts.write_keys));
@@ -259,7 +259,7 @@ pub async fn run(
 struct Parts {
     clock: Arc<ArrivalClock>,
     prints: Fingerprinter,
-    log: Arc<Log>,
+    log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
     gate: Arc<InsertGate>,
@@ -287,7 +287,7 @@ impl Parts {
         let terms = Arc::default();
         let limiter = Arc::new(query_limiter(config, endpoint));
         let look_ups = Arc::new(look_up_limiter(config, endpoint));
-        let log = Arc::new(open_log(config, &clock, &terms, ids_above).await?);
+        let log: Arc<dyn EventLog> = Arc::new(open_log(config, &clock, &terms, ids_above).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         let gate = Arc::new(InsertGate::new(former));
         Ok(Self {
@@ -351,12 +351,12 @@ impl Parts {
         reader: &Endpoint,
         callers: Callers,
         ticketing: Option<Ticketing>,
-        deliveries: Option<(Deliveries, LogReader)>,
+        deliveries: Option<(Deliveries, Arc<dyn LogReader>)>,
         metrics: Arc<Metrics>,
     ) -> Result<(Arc<Application>, Option<DeliveryEngine>), ServerError> {
         let cursors = Cursors::open(&config)
             .map_err(|error| ServerError::Part(format!("the key of cursors cannot be had: {error}")))?;
-        metrics.observe(&self.log, &index, &self.clock);
+        metrics.observe(&*self.log, &index, &self.clock);
         let tail = Arc::new(LiveTail::new(&config));
         let outcomes = Outcomes::new(vec![
             Arc::clone(&metrics) as Arc<_>,
@@ -472,7 +472,7 @@ async fn open_log(
     clock: &Arc<ArrivalClock>,
     terms: &Arc<CurrentTerms>,
     ids_above: u128,
-) -> Result<Log, ServerError> {
+) -> Result<DiskLog, ServerError> {
     let settings = LogSettings {
         dir: config.data_dir.join("log"),
         bytes_max: config.log_bytes_max,
@@ -486,7 +486,7 @@ async fn open_log(
         ids_above,
     };
     let (clock, terms) = (Arc::clone(clock), Arc::clone(terms));
-    let opened = tokio::task::spawn_blocking(move || Log::open(settings, clock, terms)).await;
+    let opened = tokio::task::spawn_blocking(move || DiskLog::open(settings, clock, terms)).await;
     Ok(opened.map_err(|error| ServerError::Part(error.to_string()))??)
 }
 

@@ -13,14 +13,14 @@ use crate::log::{LogPosition, LogReader, LogRows};
 
 /// Reads one organization's events.
 pub struct LogSource {
-    reader: Arc<LogReader>,
+    reader: Arc<dyn LogReader>,
     org_id: OrgId,
 }
 
 impl LogSource {
     /// Through this reader, which is nobody else's.
-    pub fn new(reader: LogReader, org_id: OrgId) -> Self {
-        Self { reader: Arc::new(reader), org_id }
+    pub fn new(reader: Arc<dyn LogReader>, org_id: OrgId) -> Self {
+        Self { reader, org_id }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::event_store::insert_gate::InsertGate;
 use crate::event_store::{EventStore, SegmentInsert, StoreError};
 use crate::instruments;
 use crate::log::terms::CurrentTerms;
-use crate::log::{FrameError, Log, Segment, SegmentFrames, SegmentState};
+use crate::log::{EventLog, FrameError, Segment, SegmentFrames, SegmentState};
 use crate::stored_hours::segment_hours::touch_hours;
 use crate::stored_hours::segment_hours::{SegmentHours, read_hours};
 use crate::stored_hours::{StoredHours, TouchedHours};
@@ -52,7 +52,7 @@ pub struct ForwarderSettings {
 /// database refuses are parked.
 pub struct Forwarder {
     settings: ForwarderSettings,
-    log: Arc<Log>,
+    log: Arc<dyn EventLog>,
     lost_ids: Arc<LostIds>,
     store: Arc<dyn EventStore>,
     stored_hours: Arc<StoredHours>,
@@ -65,7 +65,7 @@ impl Forwarder {
     /// arrived there.
     pub fn new(
         settings: ForwarderSettings,
-        log: Arc<Log>,
+        log: Arc<dyn EventLog>,
         lost_ids: Arc<LostIds>,
         store: Arc<dyn EventStore>,
         stored_hours: Arc<StoredHours>,
@@ -156,7 +156,7 @@ impl Forwarder {
         let attempt = self.gate.attempt(segment.id).await;
         let touched = if segment.salvage.is_some() {
             // Its token names the bytes that were written, not these.
-            self.in_log(segment, Log::distrust_token).await?;
+            self.in_log(segment, <dyn EventLog>::distrust_token).await?;
             self.forget_lost(segment).await?;
             self.send(segment, EventStore::settle).await?
         } else if attempt.is_first() {
@@ -185,7 +185,7 @@ impl Forwarder {
             self.send(segment, EventStore::insert).await?;
         } else {
             // What made it so may be otherwise later, as the clock may: it is judged once.
-            self.in_log(segment, Log::distrust_token).await?;
+            self.in_log(segment, <dyn EventLog>::distrust_token).await?;
             tracing::warn!(segment = %segment.id, "the token of a segment cannot be relied on any more");
         }
         tracing::info!(segment = %segment.id, "a segment is settled");
@@ -209,7 +209,7 @@ impl Forwarder {
     /// Whether a segment that may have been inserted before, in whole or in
     /// part, can be inserted again under its token.
     async fn token_holds(&self, segment: &Segment) -> Result<bool, StoreError> {
-        if self.in_log(segment, Log::is_token_distrusted).await? {
+        if self.in_log(segment, <dyn EventLog>::is_token_distrusted).await? {
             return Ok(false);
         }
         let now = self.store.terms().await?;
@@ -231,10 +231,10 @@ impl Forwarder {
     async fn in_log<T: Send + 'static>(
         &self,
         segment: &Segment,
-        ask: fn(&Log, &Segment) -> std::io::Result<T>,
+        ask: fn(&dyn EventLog, &Segment) -> std::io::Result<T>,
     ) -> Result<T, StoreError> {
         let (log, segment) = (Arc::clone(&self.log), segment.clone());
-        let asked = tokio::task::spawn_blocking(move || ask(&log, &segment)).await;
+        let asked = tokio::task::spawn_blocking(move || ask(&*log, &segment)).await;
         let asked = asked.map_err(|error| StoreError::Retry(error.to_string()))?;
         asked.map_err(|error| StoreError::Retry(error.to_string()))
     }

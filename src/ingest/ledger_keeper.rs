@@ -21,7 +21,7 @@ use super::segment_ids::read_segment_ids;
 use crate::clock::ArrivalClock;
 use crate::domain::MILLIS_PER_DAY;
 use crate::event_store::EventStore;
-use crate::log::{Holders, Log, Ordinal, Segment, SegmentState};
+use crate::log::{EventLog, Holders, Ordinal, Segment, SegmentState};
 
 /// Pause before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub struct LedgerKeeperSettings {
 pub struct LedgerKeeper {
     settings: LedgerKeeperSettings,
     index: Arc<Index>,
-    log: Arc<Log>,
+    log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
     prints: Fingerprinter,
     clock: Arc<ArrivalClock>,
@@ -64,7 +64,7 @@ impl LedgerKeeper {
     pub fn new(
         settings: LedgerKeeperSettings,
         index: Arc<Index>,
-        log: Arc<Log>,
+        log: Arc<dyn EventLog>,
         store: Arc<dyn EventStore>,
         prints: Fingerprinter,
         clock: Arc<ArrivalClock>,
@@ -134,7 +134,10 @@ impl LedgerKeeper {
             }
         }
         let (log, written) = (Arc::clone(&self.log), Arc::clone(&sealed));
-        let release = move || log.release(written.segments().iter().map(|(ordinal, _)| *ordinal), Holders::LEDGER);
+        let release = move || {
+            let ordinals: Vec<Ordinal> = written.segments().iter().map(|(ordinal, _)| *ordinal).collect();
+            log.release(&ordinals, Holders::LEDGER);
+        };
         if let Err(error) = spawn_blocking(release).await {
             tracing::error!(%error, "segments could not be released");
         }
@@ -269,7 +272,7 @@ impl LedgerKeeper {
             let done = if !status.is_complete {
                 rebuild(ledger, self.prints, store).await
             } else if status.damaged_runs > 0 {
-                repair(ledger, self.prints, &self.log, store).await
+                repair(ledger, self.prints, &*self.log, store).await
             } else {
                 self.index.repair_due().await;
                 continue;

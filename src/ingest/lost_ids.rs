@@ -20,7 +20,7 @@ use super::index::{Index, Minute};
 use super::segment_ids::{SegmentIdsError, read_segment_ids};
 use super::stored_rows::for_each_stored;
 use crate::event_store::{EventStore, MinuteSet, StoreError};
-use crate::log::{Log, Segment, SegmentTag};
+use crate::log::{EventLog, Segment, SegmentTag};
 
 /// Minutes that ClickHouse is asked for at a time.
 const MINUTES_PER_READING: usize = 1_000;
@@ -33,14 +33,19 @@ const ATTEMPTS: u32 = 3;
 /// Finds and releases the ids of a damaged segment's lost events.
 pub struct LostIds {
     index: Arc<Index>,
-    log: Arc<Log>,
+    log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
     prints: Fingerprinter,
 }
 
 impl LostIds {
     /// Of this log, in this index.
-    pub fn new(index: Arc<Index>, log: Arc<Log>, store: Arc<dyn EventStore>, prints: Fingerprinter) -> Arc<Self> {
+    pub fn new(
+        index: Arc<Index>,
+        log: Arc<dyn EventLog>,
+        store: Arc<dyn EventStore>,
+        prints: Fingerprinter,
+    ) -> Arc<Self> {
         Arc::new(Self { index, log, store, prints })
     }
 
@@ -200,7 +205,7 @@ fn minutes_of(note: &SegmentNote) -> impl Iterator<Item = (Fingerprint, Minute)>
 ///
 /// # Errors
 /// When a note or a segment cannot be read.
-pub fn doubt_lost(index: &Index, prints: Fingerprinter, log: &Log) -> Result<(), StoreError> {
+pub fn doubt_lost(index: &Index, prints: Fingerprinter, log: &dyn EventLog) -> Result<(), StoreError> {
     let failed = |error: LedgerError| StoreError::Retry(error.to_string());
     let segments = log.segments().list();
     for noted in index.ledger().noted_segments().map_err(failed)? {

@@ -20,7 +20,7 @@ use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
 use crate::health::RecentRefusal;
 use crate::instruments;
 use crate::limits::RateLimits;
-use crate::log::{AppendError, Log};
+use crate::log::{AppendError, EventLog};
 use crate::retention::{self, Retention};
 use crate::trace::child_span;
 
@@ -91,7 +91,7 @@ pub struct Pipeline {
     clock: Arc<ArrivalClock>,
     prints: Fingerprinter,
     index: Arc<Index>,
-    log: Arc<Log>,
+    log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
     types: Arc<EventTypes>,
     retention: Arc<Retention>,
@@ -111,7 +111,7 @@ impl Pipeline {
         clock: Arc<ArrivalClock>,
         prints: Fingerprinter,
         index: Arc<Index>,
-        log: Arc<Log>,
+        log: Arc<dyn EventLog>,
         store: Arc<dyn EventStore>,
         types: Arc<EventTypes>,
         retention: Arc<Retention>,
@@ -199,7 +199,7 @@ impl Pipeline {
                 duplicates.extend(shared.resolve(&index, &mut verdicts).await);
             }
             if durability == Durability::Stored {
-                AwaitedSegments { own, duplicates }.stored(&log, &parked_ids, stored_wait_max).await?;
+                AwaitedSegments { own, duplicates }.stored(&*log, &parked_ids, stored_wait_max).await?;
             }
             let mut counts = VerdictCounts::default();
             verdicts.iter().for_each(|verdict| counts.add(verdict));

@@ -17,7 +17,7 @@ use super::segment_ids::{read_segment_ids, taken};
 use super::stored_rows::StoredRows;
 use crate::event_row::Rows;
 use crate::event_store::{EventStore, MinuteSet, StoreError};
-use crate::log::{Log, Segment};
+use crate::log::{EventLog, Segment};
 
 /// Ids of a run that is written, about: as many are held in memory, at 16 bytes each.
 const RUN_IDS: usize = 500_000;
@@ -65,7 +65,7 @@ pub async fn rebuild(ledger: &Arc<Ledger>, prints: Fingerprinter, store: &dyn Ev
 pub async fn repair(
     ledger: &Arc<Ledger>,
     prints: Fingerprinter,
-    log: &Log,
+    log: &dyn EventLog,
     store: &dyn EventStore,
 ) -> Result<u64, RebuildError> {
     let Some(repair) = ledger.begin_repair().map(Arc::new) else { return Ok(0) };
@@ -99,7 +99,7 @@ async fn blocking<T: Send + 'static>(
 async fn collect_segment(
     collected: &mut Collected,
     prints: Fingerprinter,
-    log: &Log,
+    log: &dyn EventLog,
     segment: &Segment,
 ) -> Result<(), RebuildError> {
     let of = segment.clone();

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::fingerprint::{Fingerprinter, IdFingerprint};
 use super::segment_ids::{SegmentIdsError, read_segment_ids};
 use crate::domain::Error;
-use crate::log::{Holders, Log, Ordinal, Segment, SegmentState, SegmentTag, SegmentTags, Segments};
+use crate::log::{EventLog, Holders, Ordinal, Segment, SegmentState, SegmentTag, SegmentTags, Segments};
 
 /// How long a caller is told to wait when ClickHouse is late.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl AwaitedSegments {
     /// # Errors
     /// `Unavailable` when that takes longer than `wait_max`, and at once when one of them is parked: the
     /// message then names it.
-    pub(super) async fn stored(self, log: &Log, parked: &ParkedIds, wait_max: Duration) -> Result<(), Error> {
+    pub(super) async fn stored(self, log: &dyn EventLog, parked: &ParkedIds, wait_max: Duration) -> Result<(), Error> {
         let waited = tokio::time::timeout(wait_max, self.all_stored(log.segments(), parked)).await;
         waited.unwrap_or_else(|_| Err(late()))
     }

@@ -7,7 +7,7 @@ use super::fingerprint::Fingerprinter;
 use super::index::Index;
 use super::segment_ids::{SegmentIdsError, read_segment_ids};
 use crate::event_store::StoreError;
-use crate::log::{Holders, Log, Ordinal, Segment, SegmentState};
+use crate::log::{EventLog, Holders, Ordinal, Segment, SegmentState};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub struct WarmUp {
 /// # Errors
 /// `Refused` when a segment has columns that this version does not know: without its ids, they would be taken for new.
 /// `Retry` when the disk fails.
-pub fn warm_up(index: &Index, prints: Fingerprinter, log: &Log) -> Result<WarmUp, StoreError> {
+pub fn warm_up(index: &Index, prints: Fingerprinter, log: &dyn EventLog) -> Result<WarmUp, StoreError> {
     let mut warm_up = WarmUp::default();
     let segments = log.segments();
     for segment in segments.list().into_iter().chain(segments.retained()) {
         if index.ledger().covers(segment.id) {
-            log.release([segment.ordinal], Holders::LEDGER);
+            log.release(&[segment.ordinal], Holders::LEDGER);
             continue;
         }
         let is_stored = segment.state == SegmentState::Stored;
@@ -48,12 +48,12 @@ pub fn warm_up(index: &Index, prints: Fingerprinter, log: &Log) -> Result<WarmUp
                 tracing::error!(%error, segment = %segment.id, "a segment cannot be read: its ids are not known");
             }
             Err(error @ SegmentIdsError::Columns { .. }) => {
-                return Err(StoreError::Refused(format!("the segment {}: {error}", segment.path.display())));
+                return Err(StoreError::Refused(format!("the segment {}: {error}", segment.path().display())));
             }
             Err(error) => {
                 return Err(StoreError::Retry(format!(
                     "the segment {} cannot be read: {error}",
-                    segment.path.display()
+                    segment.path().display()
                 )));
             }
         }

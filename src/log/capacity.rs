@@ -4,13 +4,13 @@
 //! worked out anew from the disk and the segments, and does not rest on what was refused before, except for
 //! the size that found no room.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tallyhouse_disk::{Disk, create_anew};
 
 use super::readers::LogReaders;
 use super::segment::Segments;
@@ -27,6 +27,7 @@ const NONE: u64 = u64::MAX;
 
 /// Decides whether the log can take more bytes, for the writer and for health checks.
 pub(super) struct Capacity {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,
     readers: Arc<LogReaders>,
@@ -68,9 +69,14 @@ impl Room {
 
 impl Capacity {
     /// Nothing has been refused.
-    pub(super) fn new(settings: LogSettings, segments: Arc<Segments>, readers: Arc<LogReaders>) -> Self {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        settings: LogSettings,
+        segments: Arc<Segments>,
+        readers: Arc<LogReaders>,
+    ) -> Self {
         let (refused_bytes, failure) = (AtomicU64::new(NONE), Mutex::default());
-        Self { settings, segments, readers, free_space: Mutex::default(), refused_bytes, failure }
+        Self { disk, settings, segments, readers, free_space: Mutex::default(), refused_bytes, failure }
     }
 
     /// How much may be written now.
@@ -94,8 +100,7 @@ impl Capacity {
         if let Some((_, free)) = last.filter(|(read_at, _)| read_at.elapsed() < FREE_SPACE_FOR) {
             return Ok(free);
         }
-        let stat = rustix::fs::statvfs(&self.settings.dir).map_err(|error| AppendError::io(&error.into()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = self.disk.free_bytes(&self.settings.dir).map_err(|error| AppendError::io(&error))?;
         *last = Some((Instant::now(), free));
         Ok(free)
     }
@@ -146,11 +151,11 @@ impl Capacity {
     fn try_disk(&self, bytes: u64) -> io::Result<()> {
         let path = self.settings.dir.join("trial");
         let bytes = usize::try_from(bytes.min(TRIAL_BYTES_MAX)).unwrap_or_default();
-        let tried = File::create(&path).and_then(|mut file| {
-            file.write_all(&vec![0; bytes])?;
+        let tried = create_anew(&*self.disk, &path).and_then(|file| {
+            file.write_all_at(&vec![0; bytes], 0)?;
             file.sync_all()
         });
-        let removed = std::fs::remove_file(&path);
+        let removed = self.disk.remove(&path);
         tried.and(removed)
     }
 }
@@ -175,8 +180,9 @@ mod tests {
         };
         let segments = Arc::<Segments>::default();
         let other = tempfile::tempdir().unwrap();
-        let readers = LogReaders::open(other.path(), Arc::clone(&segments)).unwrap();
-        let capacity = Capacity::new(settings, segments, readers);
+        let disk: Arc<dyn Disk> = Arc::new(tallyhouse_disk::RealDisk);
+        let readers = LogReaders::open(Arc::clone(&disk), other.path(), Arc::clone(&segments)).unwrap();
+        let capacity = Capacity::new(disk, settings, segments, readers);
         (dir, capacity)
     }
 

@@ -1,11 +1,10 @@
 //! The frames of a segment, one after the other: of a whole one, or what is good of a damaged one.
 
-use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
 
 use super::frame::{FrameError, SegmentReader};
-use super::salvage::SalvagedFrames;
+use super::port::{SegmentBytes, SegmentSource};
+use super::salvage::{Salvage, SalvagedFrames};
 use super::segment::Segment;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
@@ -17,25 +16,30 @@ pub struct SegmentFrames {
 }
 
 enum Source {
-    Whole(SegmentReader<BufReader<File>>),
+    Whole(SegmentReader<BufReader<Box<dyn SegmentBytes>>>),
     Salvaged(SalvagedFrames),
 }
 
 impl SegmentFrames {
-    /// Opens a segment's file.
+    /// Opens a segment.
     ///
     /// # Errors
     /// `Damaged` also when the file is a copy of another segment.
     pub fn open(segment: &Segment) -> Result<Self, FrameError> {
         if let Some(salvage) = &segment.salvage {
-            let source = Source::Salvaged(SalvagedFrames::open(&segment.path, salvage)?);
-            return Ok(Self { columns: salvage.columns.clone(), source });
+            return Self::of_salvage(&*segment.source, salvage);
         }
-        let reader = open_whole(&segment.path)?;
+        let reader = open_whole(&*segment.source)?;
         if reader.header().id != segment.id {
             return Err(FrameError::Damaged);
         }
         Ok(Self { columns: reader.header().columns.clone(), source: Source::Whole(reader) })
+    }
+
+    /// The good frames of what is damaged.
+    pub(super) fn of_salvage(bytes: &dyn SegmentSource, salvage: &Salvage) -> Result<Self, FrameError> {
+        let source = Source::Salvaged(SalvagedFrames::open(bytes, salvage)?);
+        Ok(Self { columns: salvage.columns.clone(), source })
     }
 
     /// The columns of the rows, comma-separated.
@@ -56,7 +60,9 @@ impl SegmentFrames {
     }
 }
 
-/// Opens a file that may hold a whole segment.
-pub(super) fn open_whole(path: &Path) -> Result<SegmentReader<BufReader<File>>, FrameError> {
-    SegmentReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, File::open(path)?))
+/// Opens what may be a whole segment.
+pub(super) fn open_whole(
+    source: &dyn SegmentSource,
+) -> Result<SegmentReader<BufReader<Box<dyn SegmentBytes>>>, FrameError> {
+    SegmentReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, source.open()?))
 }

@@ -4,22 +4,24 @@
 //! They are evidence, not part of the log: they are bounded in number and bytes, the oldest go first, and no
 //! start fails because one cannot be written.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
 
+use tallyhouse_disk::{Disk, DiskFile, create_anew, exists};
 use uuid::Uuid;
-
-use crate::private_files;
 
 /// Most files that are kept.
 const KEPT_FILES_MAX: usize = 64;
+/// Bytes that are copied at a time.
+const COPIED_BYTES: usize = 256 << 10;
 const CUT: &str = "cut";
 const DAMAGED: &str = "damaged";
 
 /// The files beside the log that are kept for inspection, within `log_kept_bytes_max` and 64 files.
 #[derive(Clone, Debug)]
 pub(super) struct KeptFiles {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     bytes_max: u64,
 }
@@ -36,44 +38,53 @@ pub struct Kept {
 struct KeptFile {
     path: PathBuf,
     bytes: u64,
-    changed_at: SystemTime,
 }
 
 impl KeptFiles {
     /// At most so many bytes of files in this directory.
-    pub(super) const fn new(dir: PathBuf, bytes_max: u64) -> Self {
-        Self { dir, bytes_max }
+    pub(super) const fn new(disk: Arc<dyn Disk>, dir: PathBuf, bytes_max: u64) -> Self {
+        Self { disk, dir, bytes_max }
     }
 
     fn path(&self, id: Uuid, extension: &str) -> PathBuf {
         self.dir.join(format!("{id}.{extension}"))
     }
 
-    /// Keeps a copy of what is cut off a segment, unless it is larger than the bound or cannot be written.
-    pub(super) fn keep_cut(&self, id: Uuid, bytes: u64, cut: &mut impl Read) {
+    /// Keeps a copy of what is cut off a segment's file, so many bytes from an offset, unless they are more than the
+    /// bound or cannot be written.
+    pub(super) fn keep_cut(&self, id: Uuid, file: &dyn DiskFile, offset: u64, bytes: u64) {
         let path = self.path(id, CUT);
         if bytes > self.bytes_max {
             tracing::warn!(segment = %id, bytes, "what is cut off is larger than log_kept_bytes_max and is not kept");
             return;
         }
         self.make_room(bytes);
-        let copied = private_files::create(&path).and_then(|mut file| {
-            io::copy(cut, &mut file)?;
-            file.sync_all()
-        });
-        match copied {
+        match self.copy(&path, file, offset) {
             Ok(()) => tracing::warn!(segment = %id, bytes, kept = %path.display(), "what is cut off is kept"),
             Err(error) => {
                 tracing::warn!(%error, segment = %id, bytes, "what is cut off cannot be kept");
-                let _ = std::fs::remove_file(&path); // An empty rest of it says nothing.
+                let _ = self.disk.remove(&path); // An empty rest of it says nothing.
             }
+        }
+    }
+
+    /// Copies the rest of a file, from an offset on.
+    fn copy(&self, path: &Path, from: &dyn DiskFile, mut offset: u64) -> io::Result<()> {
+        let (copy, mut copied, mut buffer) = (create_anew(&*self.disk, path)?, 0, vec![0; COPIED_BYTES]);
+        loop {
+            let read = from.read_at(&mut buffer, offset)?;
+            if read == 0 {
+                return copy.sync_all();
+            }
+            copy.write_all_at(&buffer[..read], copied)?;
+            (offset, copied) = (offset + read as u64, copied + read as u64);
         }
     }
 
     /// Keeps a damaged segment's file, whose good frames are stored.
     pub(super) fn keep_damaged(&self, id: Uuid, file: &Path) -> io::Result<()> {
         let path = self.path(id, DAMAGED);
-        std::fs::rename(file, &path)?;
+        self.disk.rename(file, &path)?;
         tracing::warn!(segment = %id, kept = %path.display(), "the file of a damaged segment is kept");
         self.make_room(0);
         Ok(())
@@ -81,7 +92,7 @@ impl KeptFiles {
 
     /// Whether this segment's file was found damaged before. One that is there now was put back from a copy.
     pub(super) fn has_damaged(&self, id: Uuid) -> bool {
-        self.path(id, DAMAGED).exists()
+        exists(&*self.disk, &self.path(id, DAMAGED)).unwrap_or_default()
     }
 
     /// What is kept now.
@@ -94,7 +105,8 @@ impl KeptFiles {
     /// Takes the oldest files away until there is room for one more of so many bytes.
     pub(super) fn make_room(&self, bytes: u64) {
         let mut files = self.files();
-        files.sort_by_key(|file| std::cmp::Reverse(file.changed_at));
+        // They are named after segments, whose ids tell in which order they were opened.
+        files.sort_by(|one, other| other.path.cmp(&one.path));
         let more = usize::from(bytes > 0);
         while let Some(oldest) = files.last() {
             let held: u64 = files.iter().map(|file| file.bytes).sum();
@@ -102,7 +114,7 @@ impl KeptFiles {
                 return;
             }
             let path = oldest.path.display();
-            match std::fs::remove_file(&oldest.path) {
+            match self.disk.remove(&oldest.path) {
                 Ok(()) => tracing::warn!(%path, "a kept file goes: log_kept_bytes_max, or 64 files, are reached"),
                 Err(error) => tracing::warn!(%error, %path, "a kept file cannot be removed"),
             }
@@ -111,40 +123,42 @@ impl KeptFiles {
     }
 
     fn files(&self) -> Vec<KeptFile> {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
-        let kept = |entry: io::Result<std::fs::DirEntry>| {
-            let path = entry.ok()?.path();
-            path.extension().filter(|extension| *extension == CUT || *extension == DAMAGED)?;
-            let metadata = path.metadata().ok()?;
-            let changed_at = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            Some(KeptFile { path, bytes: metadata.len(), changed_at })
-        };
-        entries.filter_map(kept).collect()
+        let files = self.disk.list(&self.dir).unwrap_or_default();
+        let is_kept = |name: &str| [CUT, DAMAGED].iter().any(|extension| name.ends_with(&format!(".{extension}")));
+        let kept = files.into_iter().filter(|file| is_kept(&file.name));
+        kept.map(|file| KeptFile { path: self.dir.join(file.name), bytes: file.bytes }).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tallyhouse_disk::SimulatedDisk;
+
     use super::*;
 
     #[test]
     fn copies_are_bounded_in_number_and_bytes_and_the_oldest_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let kept = KeptFiles::new(dir.path().to_owned(), 100);
+        let (disk, dir) = (SimulatedDisk::new(), Path::new("/log"));
+        disk.create_dir(dir).unwrap();
+        disk.create_dir(Path::new("/other")).unwrap();
+        let file = |bytes: usize| {
+            let file = create_anew(&disk, Path::new("/other/file")).unwrap();
+            file.write_all_at(&vec![7; 10 + bytes], 0).unwrap();
+            file
+        };
+        let kept = KeptFiles::new(Arc::new(disk.clone()), dir.to_owned(), 100);
         let id = |n: u128| Uuid::from_u128(n);
-        kept.keep_cut(id(1), 101, &mut &[0; 101][..]);
+        kept.keep_cut(id(1), &*file(101), 10, 101);
         assert_eq!(kept.kept(), Kept::default(), "too large");
         for n in 2..6 {
-            kept.keep_cut(id(n), 40, &mut &[0; 40][..]);
-            let age = std::time::Duration::from_secs(1_000 - u64::try_from(n).unwrap());
-            let file = std::fs::File::options().append(true).open(kept.path(id(n), CUT)).unwrap();
-            file.set_modified(SystemTime::now() - age).unwrap();
+            kept.keep_cut(id(n), &*file(40), 10, 40);
         }
         assert_eq!(kept.kept().bytes, 80);
-        assert!(kept.path(id(4), CUT).exists() && kept.path(id(5), CUT).exists());
+        let is_there = |n| exists(&disk, &kept.path(id(n), CUT)).unwrap();
+        assert!(is_there(4) && is_there(5));
         for n in 0..2 * KEPT_FILES_MAX as u128 {
-            kept.keep_cut(id(100 + n), 1, &mut &[0][..]);
+            kept.keep_cut(id(100 + n), &*file(1), 10, 1);
         }
-        assert!(std::fs::read_dir(dir.path()).unwrap().count() <= KEPT_FILES_MAX);
+        assert!(disk.list(dir).unwrap().len() <= KEPT_FILES_MAX);
     }
 }

@@ -4,20 +4,21 @@
 //! folder `held`, which is deleted once every reader has passed it. Held files count against `log_bytes_max`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tallyhouse_disk::{Disk, DiskFile, DiskReader};
 use uuid::Uuid;
 
 use super::frame::{FrameError, SegmentHeader, read_frame};
 use super::frames::SegmentFrames;
+use super::port::LogReader;
 use super::salvage::Salvage;
 use super::segment::{Segment, SegmentState, Segments};
-use crate::private_files;
+use super::segment_file::SegmentFile;
 
 /// The folder of held segments.
 const FOLDER: &str = "held";
@@ -56,7 +57,8 @@ pub struct LogRows {
 }
 
 /// Who reads, and what is held for them.
-pub struct LogReaders {
+pub(super) struct LogReaders {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     segments: Arc<Segments>,
     state: Mutex<State>,
@@ -76,21 +78,19 @@ struct State {
 
 impl LogReaders {
     /// With what a former run held. Nothing is deleted before [`LogReaders::complete`].
-    pub(super) fn open(log_dir: &Path, segments: Arc<Segments>) -> io::Result<Arc<Self>> {
+    pub(super) fn open(disk: Arc<dyn Disk>, log_dir: &Path, segments: Arc<Segments>) -> io::Result<Arc<Self>> {
         let dir = log_dir.join(FOLDER);
-        private_files::create_dir(&dir)?;
+        disk.create_dir(&dir)?;
         let mut held = BTreeMap::new();
-        for entry in std::fs::read_dir(&dir)? {
-            let entry = entry?;
-            let path = entry.path();
-            let id = path.file_stem().and_then(|stem| Uuid::parse_str(stem.to_str()?).ok());
-            if let Some(id) = id.filter(|_| path.extension().is_some_and(|extension| extension == EXTENSION)) {
-                held.insert(id.as_u128(), entry.metadata()?.len());
+        for file in disk.list(&dir)? {
+            let id = file.name.rsplit_once('.').filter(|(_, extension)| *extension == EXTENSION);
+            if let Some(id) = id.and_then(|(stem, _)| Uuid::parse_str(stem).ok()) {
+                held.insert(id.as_u128(), file.bytes);
             }
         }
         let bytes = AtomicU64::new(held.values().sum());
         let state = Mutex::new(State { held, ..State::default() });
-        Ok(Arc::new(Self { dir, segments, state, bytes }))
+        Ok(Arc::new(Self { disk, dir, segments, state, bytes }))
     }
 
     /// The highest id of a held segment.
@@ -99,23 +99,23 @@ impl LogReaders {
     }
 
     /// Adds a reader that needs everything from this segment on.
-    pub fn add(self: &Arc<Self>, from: u128) -> LogReader {
+    pub(super) fn add(self: &Arc<Self>, from: u128) -> DiskLogReader {
         let mut state = self.state.lock();
         let name = state.next_reader;
         state.next_reader += 1;
         state.needs.insert(name, from);
         drop(state);
-        LogReader { readers: Arc::clone(self), name, open: Mutex::new(None) }
+        DiskLogReader { readers: Arc::clone(self), name, open: Mutex::new(None) }
     }
 
     /// All readers of a former run have been added: what nobody needs goes now.
-    pub fn complete(&self) {
+    pub(super) fn complete(&self) {
         self.state.lock().is_complete = true;
         self.delete_passed();
     }
 
     /// Bytes of segments that are held and stored.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
@@ -126,10 +126,12 @@ impl LogReaders {
         if state.is_complete && !state.needs.values().any(|from| *from <= id) {
             return Ok(());
         }
-        match std::fs::hard_link(&segment.path, self.path(id)) {
+        match self.disk.hard_link(segment.path(), &self.path(id)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        // Before the segment's own name goes: directories reach the disk in any order.
+        self.disk.sync_dir(&self.dir)?;
         if state.held.insert(id, segment.bytes).is_none() {
             self.bytes.fetch_add(segment.bytes, Ordering::Relaxed);
         }
@@ -151,7 +153,7 @@ impl LogReaders {
             if id >= needed_from {
                 return;
             }
-            if let Err(error) = std::fs::remove_file(self.path(id))
+            if let Err(error) = self.disk.remove(&self.path(id))
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(%error, segment = %Uuid::from_u128(id), "a segment that was read could not be deleted");
@@ -173,8 +175,7 @@ impl LogReaders {
                 id: live.id.as_u128(),
                 is_open: live.state == SegmentState::Open,
                 bytes: live.bytes,
-                path: live.path.clone(),
-                segment: Some(Box::new(live)),
+                path: live.path().to_owned(),
             }),
             (None, Some((id, bytes))) => Some(self.held(id, bytes)),
             (None, None) => None,
@@ -182,7 +183,7 @@ impl LogReaders {
     }
 
     fn held(&self, id: u128, bytes: u64) -> Source {
-        Source { id, is_open: false, bytes, path: self.path(id), segment: None }
+        Source { id, is_open: false, bytes, path: self.path(id) }
     }
 }
 
@@ -193,24 +194,21 @@ struct Source {
     /// Up to where its bytes are good.
     bytes: u64,
     path: PathBuf,
-    segment: Option<Box<Segment>>,
 }
 
 impl Source {
     /// The frames that are good, when the file is damaged.
-    fn salvaged(&self) -> io::Result<Option<SegmentFrames>> {
-        let id = Uuid::from_u128(self.id);
-        let Some(salvage) = Salvage::of_file(&self.path, id)?.map(Arc::new) else { return Ok(None) };
-        let Some(segment) = &self.segment else { return Ok(None) };
-        let segment = Segment { salvage: Some(salvage), ..(**segment).clone() };
-        SegmentFrames::open(&segment).map(Some).map_err(to_io)
+    fn salvaged(&self, disk: &Arc<dyn Disk>) -> io::Result<Option<SegmentFrames>> {
+        let file = SegmentFile::new(disk, self.path.clone());
+        let salvage = Salvage::of(&*file, Uuid::from_u128(self.id))?;
+        salvage.map(|salvage| SegmentFrames::of_salvage(&*file, &salvage)).transpose().map_err(to_io)
     }
 }
 
 /// A file that is read further and further.
 struct OpenFile {
     id: u128,
-    file: File,
+    file: Arc<dyn DiskFile>,
     columns: String,
     /// Where the next frame begins.
     offset: u64,
@@ -219,11 +217,11 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn open(source: &Source) -> Result<Self, FrameError> {
+    fn open(disk: &dyn Disk, source: &Source) -> Result<Self, FrameError> {
         // It may have been sealed since its name was looked up.
-        let sealed = || File::open(source.path.with_extension(SegmentState::Sealed.extension()));
-        let mut file = File::open(&source.path).or_else(|_| sealed())?;
-        let (header, offset) = SegmentHeader::decode(&mut file)?;
+        let sealed = || disk.open(&source.path.with_extension(SegmentState::Sealed.extension()));
+        let file = disk.open(&source.path).or_else(|_| sealed())?;
+        let (header, offset) = SegmentHeader::decode(&mut DiskReader::new(Arc::clone(&file)))?;
         if header.id.as_u128() != source.id {
             return Err(FrameError::Damaged);
         }
@@ -266,10 +264,9 @@ impl OpenFile {
 
     /// The bytes from the next frame on.
     fn chunk(&self, bytes: u64) -> Result<Vec<u8>, FrameError> {
-        let mut chunk = Vec::new();
-        (&self.file).seek(SeekFrom::Start(self.offset))?;
-        let read = (&self.file).take(bytes).read_to_end(&mut chunk)?;
-        if read as u64 == bytes { Ok(chunk) } else { Err(FrameError::Torn) }
+        let mut chunk = vec![0; usize::try_from(bytes).map_err(|_| FrameError::Damaged)?];
+        let read = self.file.read_at(&mut chunk, self.offset)?;
+        if read == chunk.len() { Ok(chunk) } else { Err(FrameError::Torn) }
     }
 }
 
@@ -280,19 +277,15 @@ fn to_io(error: FrameError) -> io::Error {
     }
 }
 
-/// One reader. What it has not read is held also after it is dropped: the next run reads on.
-pub struct LogReader {
+/// One reader of the log's files.
+pub(super) struct DiskLogReader {
     readers: Arc<LogReaders>,
     name: u64,
     open: Mutex<Option<OpenFile>>,
 }
 
-impl LogReader {
-    /// Reads about `rows_max` rows at or after a position; none when there are none yet. Blocks on the disk.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
+impl LogReader for DiskLogReader {
+    fn read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
         for _ in 1..OPEN_ATTEMPTS {
             match self.try_read(from, rows_max) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -302,6 +295,22 @@ impl LogReader {
         self.try_read(from, rows_max)
     }
 
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.readers.segments.changes()
+    }
+
+    fn release(&self, segment: u128) {
+        self.readers.state.lock().needs.insert(self.name, segment);
+        self.readers.delete_passed();
+    }
+
+    fn give_up(&self) {
+        self.readers.state.lock().needs.remove(&self.name);
+        self.readers.delete_passed();
+    }
+}
+
+impl DiskLogReader {
     fn try_read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
         let Some(source) = self.readers.segment_from(from.segment) else { return Ok(None) };
         let from_row = if source.id == from.segment { from.row } else { 0 };
@@ -309,7 +318,8 @@ impl LogReader {
             return Ok(None); // It is open, and has no rows yet.
         }
         let mut open = self.open.lock();
-        let read = Self::read_source(&mut open, &source, from_row, rows_max);
+        let disk = &self.readers.disk;
+        let read = Self::read_source(&**disk, &mut open, &source, from_row, rows_max);
         let mut rows = match read {
             Ok(rows) => rows,
             Err(FrameError::Io(error)) => {
@@ -318,7 +328,7 @@ impl LogReader {
             }
             Err(FrameError::Torn | FrameError::Damaged) => {
                 *open = None;
-                return Self::read_salvaged(&source, from_row).map(Some);
+                return Self::read_salvaged(disk, &source, from_row).map(Some);
             }
         };
         let is_at_end = open.as_ref().is_none_or(|open| open.offset >= source.bytes);
@@ -331,6 +341,7 @@ impl LogReader {
     }
 
     fn read_source(
+        disk: &dyn Disk,
         open: &mut Option<OpenFile>,
         source: &Source,
         from_row: u64,
@@ -338,18 +349,18 @@ impl LogReader {
     ) -> Result<LogRows, FrameError> {
         let is_there = open.as_ref().is_some_and(|open| open.id == source.id && open.row <= from_row);
         if !is_there {
-            *open = Some(OpenFile::open(source)?);
+            *open = Some(OpenFile::open(disk, source)?);
         }
         let Some(open) = open else { return Err(FrameError::Damaged) };
         open.read(source, from_row, rows_max)
     }
 
     /// All that is good of a damaged segment at once.
-    fn read_salvaged(source: &Source, from_row: u64) -> io::Result<LogRows> {
+    fn read_salvaged(disk: &Arc<dyn Disk>, source: &Source, from_row: u64) -> io::Result<LogRows> {
         let next = LogPosition { segment: source.id.saturating_add(1), row: 0 };
         let first = LogPosition { segment: source.id, row: from_row };
         let mut rows = LogRows { first, next, ..LogRows::default() };
-        let Some(mut frames) = source.salvaged()? else {
+        let Some(mut frames) = source.salvaged(disk)? else {
             tracing::error!(segment = %Uuid::from_u128(source.id), "a damaged segment cannot be read; it is passed over");
             return Ok(rows);
         };
@@ -359,22 +370,5 @@ impl LogReader {
         }
         rows.skip = from_row.min(rows.count);
         Ok(rows)
-    }
-
-    /// Tells of changes of the log from now on: there may be something to read.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.readers.segments.changes()
-    }
-
-    /// Nothing before this segment is read again.
-    pub fn release(&self, segment: u128) {
-        self.readers.state.lock().needs.insert(self.name, segment);
-        self.readers.delete_passed();
-    }
-
-    /// Nothing is held for it any more.
-    pub fn give_up(&self) {
-        self.readers.state.lock().needs.remove(&self.name);
-        self.readers.delete_passed();
     }
 }

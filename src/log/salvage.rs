@@ -4,14 +4,13 @@
 //! names, or else at the next place where a whole frame begins. Texts in rows hold no control characters, so
 //! no event can hold bytes that would be taken for a frame of a segment below 150 MB.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, SeekFrom};
 use std::ops::Range;
-use std::path::Path;
 
 use uuid::Uuid;
 
 use super::frame::{FRAME_HEAD_BYTES, FrameError, SegmentHeader, read_frame};
+use super::port::{SegmentBytes, SegmentSource};
 use crate::event_row::{self, Rows};
 
 /// Checksums are made over at most so many times the file's bytes while the next frame is looked for.
@@ -38,13 +37,15 @@ impl Salvage {
         Self { frames: Vec::new(), rows: 0, lost_bytes, columns: event_row::COLUMNS.to_owned(), opened_at_micros: 0 }
     }
 
-    /// Searches a segment's file; none when nothing in it can be stored. Without a good header the rows must
-    /// be of this version's columns. The file is read into memory.
-    pub(super) fn of_file(path: &Path, id: Uuid) -> io::Result<Option<Self>> {
-        Ok(Self::of_bytes(&std::fs::read(path)?, id))
+    /// Searches a segment; none when nothing in it can be stored. Without a good header the rows must
+    /// be of this version's columns. The segment is read into memory.
+    pub(super) fn of(source: &dyn SegmentSource, id: Uuid) -> io::Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        source.open()?.read_to_end(&mut bytes)?;
+        Ok(Self::of_bytes(&bytes, id))
     }
 
-    /// The same, of the file's bytes.
+    /// The same, of the segment's bytes.
     pub(super) fn of_bytes(bytes: &[u8], id: Uuid) -> Option<Self> {
         let header = SegmentHeader::decode(&mut &*bytes).ok();
         let start = header.as_ref().and_then(|(_, bytes)| usize::try_from(*bytes).ok()).unwrap_or_default();
@@ -140,20 +141,20 @@ impl Search<'_> {
 
 /// Reads good frames again, checking each once more.
 pub(super) struct SalvagedFrames {
-    file: File,
+    bytes: Box<dyn SegmentBytes>,
     frames: std::vec::IntoIter<Range<u64>>,
 }
 
 impl SalvagedFrames {
-    pub(super) fn open(path: &Path, salvage: &Salvage) -> Result<Self, FrameError> {
-        Ok(Self { file: File::open(path)?, frames: salvage.frames.clone().into_iter() })
+    pub(super) fn open(source: &dyn SegmentSource, salvage: &Salvage) -> Result<Self, FrameError> {
+        Ok(Self { bytes: source.open()?, frames: salvage.frames.clone().into_iter() })
     }
 
     /// As [`super::SegmentReader::next_frame`].
     pub(super) fn next_frame(&mut self, rows: &mut Vec<u8>) -> Result<Option<u32>, FrameError> {
         let Some(frame) = self.frames.next() else { return Ok(None) };
-        self.file.seek(SeekFrom::Start(frame.start))?;
-        let read = read_frame(&mut self.file.by_ref().take(frame.end - frame.start), rows)?;
+        self.bytes.seek(SeekFrom::Start(frame.start))?;
+        let read = read_frame(&mut (&mut self.bytes).take(frame.end - frame.start), rows)?;
         Ok(Some(read.ok_or(FrameError::Torn)?.0))
     }
 }

@@ -1,7 +1,7 @@
 //! Which segments there are, and where each is on its way to ClickHouse.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::holders::Holders;
+use super::port::SegmentSource;
 use super::salvage::Salvage;
 use crate::domain::Timestamp;
 use crate::log::terms::TokenTerms;
@@ -45,18 +46,6 @@ pub enum SegmentState {
     Stored,
 }
 
-impl SegmentState {
-    /// The file name's extension in this state.
-    pub(super) const fn extension(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Sealed | Self::Inserting => "sealed",
-            Self::Parked => "parked",
-            Self::Stored => "stored",
-        }
-    }
-}
-
 /// A segment: a piece of the log, the unit that is inserted.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -88,13 +77,8 @@ pub struct Segment {
     /// The calls that its events came with, as far as they are sampled. Not kept
     /// through a restart.
     pub calls: Calls,
-    /// Its file.
-    pub path: PathBuf,
-}
-
-/// The file of a segment in a state.
-pub(super) fn segment_path(dir: &Path, id: Uuid, state: SegmentState) -> PathBuf {
-    dir.join(format!("{id}.{}", state.extension()))
+    /// Where its bytes are.
+    pub source: Arc<dyn SegmentSource>,
 }
 
 /// All segments that are not in ClickHouse yet, and apart from them those that are and whose files others need.
@@ -114,6 +98,11 @@ impl Default for Segments {
 }
 
 impl Segment {
+    /// Its file, or what else names its bytes in messages.
+    pub fn path(&self) -> &Path {
+        self.source.path()
+    }
+
     /// Itself, when it takes no more events.
     pub fn closed(&self) -> Option<ClosedSegment> {
         (self.state != SegmentState::Open).then_some(ClosedSegment {
@@ -148,15 +137,15 @@ impl Segments {
     }
 
     /// A segment is in ClickHouse. Returns whether nobody else needs it, so that it has been
-    /// forgotten; else it is kept, under this path.
-    pub(super) fn store(&self, ordinal: Ordinal, kept_as: PathBuf) -> bool {
+    /// forgotten; else it is kept, with its bytes there.
+    pub(super) fn store(&self, ordinal: Ordinal, kept_as: Arc<dyn SegmentSource>) -> bool {
         // Both at once: whoever releases it meanwhile finds it in the one or in the other.
         let (mut segments, mut retained) = (self.by_ordinal.lock(), self.retained.lock());
         let is_free = segments.remove(&ordinal).is_none_or(|segment| {
             if segment.held_by == Holders::NONE {
                 return true;
             }
-            retained.insert(ordinal, Segment { state: SegmentState::Stored, path: kept_as, ..segment });
+            retained.insert(ordinal, Segment { state: SegmentState::Stored, source: kept_as, ..segment });
             false
         });
         drop((segments, retained));

@@ -8,10 +8,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tallyhouse_disk::{Disk, exists};
 use uuid::Uuid;
-
-use super::writer::sync_dir;
-use crate::private_files;
 
 const EXTENSION: &str = "tokenless";
 
@@ -20,19 +18,23 @@ fn path(dir: &Path, segment: Uuid) -> PathBuf {
 }
 
 /// Notes it, durably.
-pub(super) fn note(dir: &Path, segment: Uuid) -> io::Result<()> {
-    private_files::create(&path(dir, segment))?.sync_all()?;
-    sync_dir(dir)
+pub(super) fn note(disk: &dyn Disk, dir: &Path, segment: Uuid) -> io::Result<()> {
+    match disk.create(&path(dir, segment)) {
+        Ok(file) => file.sync_all()?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    disk.sync_dir(dir)
 }
 
 /// Whether it was noted.
-pub(super) fn is_noted(dir: &Path, segment: Uuid) -> io::Result<bool> {
-    path(dir, segment).try_exists()
+pub(super) fn is_noted(disk: &dyn Disk, dir: &Path, segment: Uuid) -> io::Result<bool> {
+    exists(disk, &path(dir, segment))
 }
 
 /// The segment has gone.
-pub(super) fn forget(dir: &Path, segment: Uuid) {
-    match std::fs::remove_file(path(dir, segment)) {
+pub(super) fn forget(disk: &dyn Disk, dir: &Path, segment: Uuid) {
+    match disk.remove(&path(dir, segment)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, %segment, "a note beside the log could not be deleted");
         }
@@ -41,13 +43,12 @@ pub(super) fn forget(dir: &Path, segment: Uuid) {
 }
 
 /// Forgets notes of segments that have gone: a crash came between.
-pub(super) fn forget_others(dir: &Path, is_there: impl Fn(Uuid) -> bool) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let is_note = path.extension().is_some_and(|extension| extension == EXTENSION);
-        let segment = path.file_stem().and_then(|stem| Uuid::parse_str(stem.to_str()?).ok());
-        if let Some(segment) = segment.filter(|segment| is_note && !is_there(*segment)) {
-            forget(dir, segment);
+pub(super) fn forget_others(disk: &dyn Disk, dir: &Path, is_there: impl Fn(Uuid) -> bool) -> io::Result<()> {
+    for file in disk.list(dir)? {
+        let Some((stem, extension)) = file.name.rsplit_once('.') else { continue };
+        let segment = Uuid::parse_str(stem).ok();
+        if let Some(segment) = segment.filter(|segment| extension == EXTENSION && !is_there(*segment)) {
+            forget(disk, dir, segment);
         }
     }
     Ok(())
@@ -55,20 +56,22 @@ pub(super) fn forget_others(dir: &Path, is_there: impl Fn(Uuid) -> bool) -> io::
 
 #[cfg(test)]
 mod tests {
+    use tallyhouse_disk::RealDisk;
+
     use super::*;
 
     #[test]
     fn what_is_noted_stays_until_the_segment_goes() {
         let dir = tempfile::tempdir().unwrap();
         let [one, other] = [Uuid::now_v7(), Uuid::now_v7()];
-        forget(dir.path(), one);
-        note(dir.path(), one).unwrap();
-        note(dir.path(), one).unwrap();
-        assert!(is_noted(dir.path(), one).unwrap() && !is_noted(dir.path(), other).unwrap());
-        forget(dir.path(), one);
-        assert!(!is_noted(dir.path(), one).unwrap());
-        [one, other].iter().for_each(|segment| note(dir.path(), *segment).unwrap());
-        forget_others(dir.path(), |segment| segment == one).unwrap();
-        assert!(is_noted(dir.path(), one).unwrap() && !is_noted(dir.path(), other).unwrap());
+        forget(&RealDisk, dir.path(), one);
+        note(&RealDisk, dir.path(), one).unwrap();
+        note(&RealDisk, dir.path(), one).unwrap();
+        assert!(is_noted(&RealDisk, dir.path(), one).unwrap() && !is_noted(&RealDisk, dir.path(), other).unwrap());
+        forget(&RealDisk, dir.path(), one);
+        assert!(!is_noted(&RealDisk, dir.path(), one).unwrap());
+        [one, other].iter().for_each(|segment| note(&RealDisk, dir.path(), *segment).unwrap());
+        forget_others(&RealDisk, dir.path(), |segment| segment == one).unwrap();
+        assert!(is_noted(&RealDisk, dir.path(), one).unwrap() && !is_noted(&RealDisk, dir.path(), other).unwrap());
     }
 }

@@ -5,19 +5,19 @@
 //! append waits for nobody, and groups grow with the load.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
+use tallyhouse_disk::DiskFile;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::capacity::Capacity;
 use super::frame::{Frame, FrameCall, SegmentHeader};
-use super::segment::{Ordinal, Segment, SegmentState, Segments, segment_path};
+use super::segment::{Ordinal, Segment, SegmentState, Segments};
+use super::segment_file::{SegmentFile, segment_path};
 use super::spare::{SpareFile, Spares};
 use super::{AppendError, LogSettings};
 use crate::clock::ArrivalClock;
@@ -42,7 +42,7 @@ pub(super) enum Command {
 
 /// The segment that is written to.
 struct OpenSegment {
-    file: File,
+    file: Arc<dyn DiskFile>,
     id: Uuid,
     ordinal: Ordinal,
     header: Vec<u8>,
@@ -56,16 +56,18 @@ impl OpenSegment {
     /// Makes a group of frames durable, and the header with the first.
     fn append(&mut self, group: &[u8], rows: u64) -> io::Result<()> {
         let header = if self.durable_bytes == 0 { self.header.as_slice() } else { &[] };
-        self.file.write_all(header)?;
-        self.file.write_all(group)?;
-        self.file.sync_data()?;
+        if !header.is_empty() {
+            self.file.write_all_at(header, 0)?;
+        }
+        self.file.write_all_at(group, self.durable_bytes + header.len() as u64)?;
+        self.file.sync()?;
         self.rows += rows;
         self.durable_bytes += (header.len() + group.len()) as u64;
         Ok(())
     }
 }
 
-/// Writes the open segment. Owned by one thread, which receives appends by a bounded channel.
+/// Writes the open segment. Owned by one thread, which receives commands through a channel.
 pub(super) struct Writer {
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,
@@ -73,8 +75,7 @@ pub(super) struct Writer {
     pub(super) clock: Arc<ArrivalClock>,
     pub(super) terms: Arc<CurrentTerms>,
     pub(super) next_ordinal: Ordinal,
-    commands: Receiver<Command>,
-    spares: Spares,
+    pub(super) spares: Spares,
     open: Option<OpenSegment>,
     last_seal: Option<Instant>,
     /// A write failed and what it left behind could not be cut off yet.
@@ -89,7 +90,6 @@ impl Writer {
         clock: Arc<ArrivalClock>,
         terms: Arc<CurrentTerms>,
         next_ordinal: Ordinal,
-        commands: Receiver<Command>,
         spares: Spares,
     ) -> Self {
         Self {
@@ -99,7 +99,6 @@ impl Writer {
             clock,
             terms,
             next_ordinal,
-            commands,
             spares,
             open: None,
             last_seal: None,
@@ -110,41 +109,57 @@ impl Writer {
     }
 
     /// Works until every sender of commands has gone, then seals.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
         loop {
             let command = match self.linger_left() {
                 _ if !self.waiting.is_empty() => Ok(Command::Look),
-                Some(left) => self.commands.recv_timeout(left),
-                None => self.commands.recv().map_err(RecvTimeoutError::from),
+                Some(left) => commands.recv_timeout(left),
+                None => commands.recv().map_err(RecvTimeoutError::from),
             };
             match command {
                 Ok(command) => self.take(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            while let Ok(command) = self.commands.try_recv() {
+            while let Ok(command) = commands.try_recv() {
                 self.take(command);
             }
-            self.commit_group();
-            if self.is_due() {
-                self.seal();
-            }
+            self.turn();
         }
+        self.finish();
+    }
+
+    /// Makes the next group durable, and seals the open segment when it is due.
+    pub(super) fn turn(&mut self) {
+        self.commit_group();
+        if self.is_due() {
+            self.seal();
+        }
+    }
+
+    /// Makes all that waits durable, and seals it.
+    pub(super) fn finish(&mut self) {
         while !self.waiting.is_empty() {
             self.commit_group();
         }
         self.seal();
     }
 
-    fn take(&mut self, command: Command) {
+    /// Ends as [`Writer::run`] does.
+    #[cfg(test)]
+    pub(super) fn end(mut self) {
+        self.finish();
+        if let Spares::Stepped(spares) = self.spares {
+            spares.end();
+        }
+    }
+
+    pub(super) fn take(&mut self, command: Command) {
         match command {
             Command::Append(frame, done) => self.waiting.push_back((frame, done)),
             Command::Look => {}
             Command::Seal(done) => {
-                while !self.waiting.is_empty() {
-                    self.commit_group();
-                }
-                self.seal();
+                self.finish();
                 let _ = done.send(()); // Whoever asked may have gone.
             }
         }
@@ -311,7 +326,7 @@ impl Writer {
             held_by: self.settings.holders,
             last_error: None,
             calls: Calls::default(),
-            path,
+            source: SegmentFile::new(&self.capacity.disk, path),
         });
         Ok(OpenSegment { file, id, ordinal, header, rows: 0, durable_bytes: 0 })
     }
@@ -327,16 +342,17 @@ impl Writer {
         let to = segment_path(&self.settings.dir, open.id, SegmentState::Sealed);
         // Were the new name lost in a power failure, the file would be sealed
         // at the next start, with the same bytes under the same token.
-        let path = match std::fs::rename(&from, &to) {
+        let path = match self.capacity.disk.rename(&from, &to) {
             Ok(()) => to,
             Err(error) => {
                 tracing::warn!(%error, segment = %open.id, "a sealed segment keeps its old name");
                 from
             }
         };
+        let source = SegmentFile::new(&self.capacity.disk, path);
         self.segments.update(open.ordinal, |segment| {
             segment.state = SegmentState::Sealed;
-            segment.path = path;
+            segment.source = source;
         });
     }
 }
@@ -348,9 +364,4 @@ fn note_append(call: &FrameCall, segment: Uuid, events: u64, begun_at: SystemTim
     let events = KeyValue::new("tallyhouse.log.group.events", i64::try_from(events).unwrap_or(i64::MAX));
     trace::finished_span(&call.span, "log queue", call.queued_at, begun_at, Vec::new());
     trace::finished_span(&call.span, "log append", begun_at, SystemTime::now(), vec![segment, events]);
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

@@ -19,7 +19,7 @@ use crate::deliveries::event_pipeline::{EventPipeline, PIPELINE_SOURCE, Pipeline
 use crate::deliveries::log_source::LogSource;
 use crate::domain::OrgId;
 use crate::ingest::pipeline::Pipeline;
-use crate::log::{Log, LogReader};
+use crate::log::{EventLog, LogReader};
 use crate::private_files;
 
 /// The file of all subscriptions' states in the data directory.
@@ -76,17 +76,17 @@ impl Deliveries {
     }
 
     /// Has the log keep what is not delivered yet. To be called before anything of the log is stored.
-    pub(super) fn hold(&self, log: &Log) -> Result<LogReader, ServerError> {
+    pub(super) fn hold(&self, log: &dyn EventLog) -> Result<Arc<dyn LogReader>, ServerError> {
         let cursor = self.store.cursor(self.subscription.id).map_err(|error| ServerError::Part(error.to_string()))?;
         let resume = cursor.map_or(self.subscription.start, |cursor| cursor.resume);
-        Ok(log.readers().add(resume.segment))
+        Ok(log.add_reader(resume.segment))
     }
 
     /// Begins to deliver.
     pub(super) fn start(
         self,
         config: &Config,
-        reader: LogReader,
+        reader: Arc<dyn LogReader>,
         ingest: Arc<Pipeline>,
         clock: Arc<ArrivalClock>,
     ) -> Result<(Arc<EventPipeline>, Engine), ServerError> {

@@ -10,7 +10,7 @@ use crate::deliveries::event_pipeline::EventPipeline;
 use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
 use crate::idempotency::IdempotentIngest;
 use crate::ingest::index::Index;
-use crate::log::{AppendError, Log};
+use crate::log::{AppendError, EventLog};
 
 /// Adds the checks of the pipeline.
 pub(super) fn register_pipeline(pipeline: &Arc<EventPipeline>, health: &Health) {
@@ -29,7 +29,7 @@ pub(super) fn register_pipeline(pipeline: &Arc<EventPipeline>, health: &Health) 
 /// What is checked.
 pub(super) struct Checked {
     /// The log and its segments.
-    pub(super) log: Arc<Log>,
+    pub(super) log: Arc<dyn EventLog>,
     /// The ids in memory.
     pub(super) index: Arc<Index>,
     /// The clock.

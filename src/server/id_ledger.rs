@@ -12,7 +12,7 @@ use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::index::Index;
 use crate::ingest::lost_ids::doubt_lost;
 use crate::ingest::warm_up::warm_up;
-use crate::log::{Holders, Log};
+use crate::log::{EventLog, Holders};
 
 /// A run takes one part in so many of the ids that may be in memory: as many are being written while
 /// others come.
@@ -30,7 +30,7 @@ pub(super) fn open(
     config: &Config,
     prints: Fingerprinter,
     database: &DatabaseState,
-    log: &Log,
+    log: &dyn EventLog,
 ) -> Result<Arc<Index>, StoreError> {
     let failed = |error: LedgerError| StoreError::Retry(format!("the id ledger cannot be opened: {error}"));
     let settings = LedgerSettings {
@@ -45,7 +45,7 @@ pub(super) fn open(
     let ledger = index.ledger();
     if !warm_up.unreadable.is_empty() {
         ledger.mark_complete(false).map_err(failed)?;
-        log.release(warm_up.unreadable, Holders::LEDGER);
+        log.release(&warm_up.unreadable, Holders::LEDGER);
     } else if database.events == 0 && !ledger.status().is_complete {
         // Nothing is stored: there is nothing to rebuild it from.
         ledger.mark_complete(true).map_err(failed)?;

@@ -94,6 +94,6 @@ async fn attempt_recovery(config: &Config, endpoint: &Endpoint, parts: &Parts) -
     terms.set(store.terms().await?);
     let database = store.state().await?;
     let (config, prints, log) = (config.clone(), *prints, Arc::clone(log));
-    let opened = tokio::task::spawn_blocking(move || id_ledger::open(&config, prints, &database, &log)).await;
+    let opened = tokio::task::spawn_blocking(move || id_ledger::open(&config, prints, &database, &*log)).await;
     Ok(opened.map_err(|error| RecoveryError::Retry(error.to_string()))??)
 }

@@ -19,7 +19,7 @@ use crate::ingest::index::Index;
 use crate::ingest::outcome::{Outcome, OutcomeSink};
 use crate::instruments::Instruments;
 use crate::limits::RateLimits;
-use crate::log::{Log, Segments};
+use crate::log::{EventLog, Segments};
 
 /// All metrics of the service.
 pub struct Metrics {
@@ -107,7 +107,7 @@ impl Metrics {
     }
 
     /// Registers the metrics of the log and the index.
-    pub fn observe(&self, log: &Log, index: &Arc<Index>, clock: &Arc<ArrivalClock>) {
+    pub fn observe(&self, log: &dyn EventLog, index: &Arc<Index>, clock: &Arc<ArrivalClock>) {
         type Figure = (&'static str, fn(&Segments) -> u64);
         let figures: [Figure; 4] = [
             ("tallyhouse.log.segments", |segments| segments.backlog() as u64),

@@ -18,7 +18,7 @@ use crate::event_intake::EventIntake;
 use crate::event_types::EventTypes;
 use crate::health::Health;
 use crate::limits::RateLimits;
-use crate::log::Log;
+use crate::log::EventLog;
 use crate::query::Queries;
 use crate::sql_gateway::Gateway;
 use crate::telemetry::Metrics;
@@ -49,7 +49,7 @@ pub struct Application {
     /// The audit.
     pub auditor: Arc<Auditor>,
     /// The segments that are not in ClickHouse yet.
-    pub log: Arc<Log>,
+    pub log: Arc<dyn EventLog>,
     /// The live tail of verdicts; also one of the pipeline's outcome sinks.
     pub tail: Arc<LiveTail>,
     /// The ticketing catalogue, if it is on.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use tallyhouse_disk::{Disk, RealDisk};
 use uuid::Uuid;
 
 use super::written;
@@ -39,12 +41,13 @@ pub(crate) fn run(bytes: &[u8]) {
     std::fs::write(dir.path().join(format!("{other}.{extension}")), bytes).expect("written");
     std::fs::write(dir.path().join("lost+found"), bytes).expect("written");
 
-    let kept_files = KeptFiles::new(dir.path().to_owned(), 1 << 30);
-    let segments = recover(dir.path(), &kept_files).expect("recovered");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let kept_files = KeptFiles::new(Arc::clone(&disk), dir.path().to_owned(), 1 << 30);
+    let segments = recover(&disk, dir.path(), &kept_files).expect("recovered");
     let first: &Segment = segments.first().expect("the good one");
     assert_eq!((first.id, first.state, first.rows, first.ordinal), (good, SegmentState::Sealed, 1, 0));
-    assert_eq!(std::fs::read(&first.path).ok(), Some(good_bytes));
-    let kept = segments.get(1).map(|segment| std::fs::read(&segment.path).expect("its file")).unwrap_or_default();
+    assert_eq!(std::fs::read(first.path()).ok(), Some(good_bytes));
+    let kept = segments.get(1).map(|segment| std::fs::read(segment.path()).expect("its file")).unwrap_or_default();
     if let Some(segment) = segments.get(1) {
         assert_eq!((segment.id, segment.ordinal), (other, 1));
         if segment.state != SegmentState::Parked {
@@ -60,7 +63,7 @@ pub(crate) fn run(bytes: &[u8]) {
     assert!(is_whole || rows(bytes).is_empty(), "what is not stored is kept beside");
 
     let before = files(dir.path());
-    let again = recover(dir.path(), &kept_files).expect("recovered again");
+    let again = recover(&disk, dir.path(), &kept_files).expect("recovered again");
     assert_eq!(files(dir.path()), before);
     let names = |segments: &[Segment]| segments.iter().map(|s| (s.id, s.state, s.rows)).collect::<Vec<_>>();
     assert_eq!(names(&again), names(&segments));

@@ -3,12 +3,20 @@
 //! One thread owns the file. Requests that arrive during a commit form the next transaction, so that many
 //! calls share one sync. The store answers a request after its commit.
 
+mod file;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use redb::{Database, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition, WriteTransaction};
+use tallyhouse_disk::{Disk, RealDisk};
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::{BodyHash, Record};
@@ -123,7 +131,9 @@ impl KeyStore {
     /// # Errors
     /// When it cannot be read.
     pub fn open(path: &Path, bounds: KeyBounds) -> Result<Self, KeyStoreError> {
-        let keeper = StoreThread { database: Some(open(path)?), path: path.to_owned(), bounds };
+        private_files::close_to_others(path)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let keeper = StoreThread { database: Some(open(&*disk, path)?), disk, path: path.to_owned(), bounds };
         let (requests, received) = mpsc::channel(REQUESTS_MAX);
         let thread = std::thread::Builder::new().name("idempotency".to_owned());
         let thread = thread.spawn(move || keeper.run(received)).map_err(redb::Error::Io)?;
@@ -169,11 +179,9 @@ impl Drop for KeyStore {
     }
 }
 
-fn open(path: &Path) -> Result<Database, KeyStoreError> {
-    // The store would make it readable for others.
-    drop(private_files::options().append(true).create(true).open(path)?);
-    private_files::close_to_others(path)?;
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+/// Opens or creates the file, with its tables.
+fn open(disk: &dyn Disk, path: &Path) -> Result<Database, KeyStoreError> {
+    let database = file::open(disk, path, CACHE_BYTES)?;
     let transaction = database.begin_write()?;
     for made in [transaction.open_table(RECORDS).map(drop), transaction.open_table(TIMES).map(drop)] {
         made?;
@@ -222,6 +230,7 @@ fn bytes_of(organization: &str) -> String {
 struct StoreThread {
     /// None after an error; it is reopened for the next request.
     database: Option<Database>,
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     bounds: KeyBounds,
 }
@@ -254,7 +263,7 @@ impl StoreThread {
     fn transact(&mut self, requests: Vec<Request>, said: &mut Vec<PendingReply>) -> Result<(), KeyStoreError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => open(&self.path)?,
+            None => open(&*self.disk, &self.path)?,
         };
         let transaction = database.begin_write()?;
         let is_changed = Tables::open(&transaction, self.bounds)?.take_all(requests, said)?;
@@ -426,137 +435,4 @@ const fn micros(duration: Duration) -> u64 {
 
 const fn is_over(at: u64, now: u64) -> bool {
     now >= at.saturating_add(micros(RETENTION))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BOUNDS: KeyBounds = KeyBounds { keys_max: 100, bytes_max: 1 << 20, share_percent: 100 };
-    const DAY: u64 = micros(RETENTION);
-
-    fn file(dir: &tempfile::TempDir) -> PathBuf {
-        dir.path().join("keys.redb")
-    }
-
-    async fn begin(store: &KeyStore, key: &str, print: u8, now: u64) -> KeyState {
-        store.begin(key.as_bytes().to_vec(), [print; 32], now).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_call_that_was_broken_off_is_known_again_after_a_restart_and_an_answer_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
-        assert_eq!(begin(&store, "a", 1, 5).await, KeyState::New { at: 5 });
-        assert_eq!(begin(&store, "a", 1, 6).await, KeyState::Again { at: 5 });
-        assert_eq!(begin(&store, "a", 2, 6).await, KeyState::OtherBody);
-        drop(store);
-        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
-        assert_eq!(begin(&store, "a", 1, 7).await, KeyState::Again { at: 5 });
-        assert_eq!(begin(&store, "b", 2, 7).await, KeyState::New { at: 7 });
-        store.finish(b"a".to_vec(), 5, b"done".to_vec()).await.unwrap();
-        // Not that of this call.
-        store.finish(b"b".to_vec(), 6, b"done".to_vec()).await.unwrap();
-        drop(store);
-        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
-        assert_eq!(begin(&store, "a", 1, 8).await, KeyState::Answered { at: 5, answer: b"done".to_vec() });
-        assert_eq!(begin(&store, "a", 2, 8).await, KeyState::OtherBody);
-        assert_eq!(begin(&store, "b", 2, 8).await, KeyState::Again { at: 7 });
-        store.forget(b"b".to_vec(), 6).await.unwrap();
-        assert_eq!(begin(&store, "b", 2, 9).await, KeyState::Again { at: 7 });
-        store.forget(b"b".to_vec(), 7).await.unwrap();
-        assert_eq!(begin(&store, "b", 3, 10).await, KeyState::New { at: 10 });
-    }
-
-    #[tokio::test]
-    async fn keys_are_forgotten_after_a_day_and_never_sooner() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
-        for n in 0..50 {
-            assert_eq!(begin(&store, &format!("k{n}"), 1, n).await, KeyState::New { at: n });
-        }
-        assert_eq!(store.sweep(DAY - 1).await.unwrap(), 0);
-        assert_eq!(begin(&store, "k0", 1, DAY - 1).await, KeyState::Again { at: 0 });
-        assert_eq!(store.sweep(DAY + 9).await.unwrap(), 10);
-        assert_eq!(store.sweep(DAY + 9).await.unwrap(), 0);
-        assert_eq!(begin(&store, "k9", 2, DAY + 9).await, KeyState::New { at: DAY + 9 });
-        // Not swept, and over all the same.
-        assert_eq!(begin(&store, "k10", 2, DAY + 10).await, KeyState::New { at: DAY + 10 });
-        assert_eq!(store.sweep(3 * DAY).await.unwrap(), 41);
-        assert_eq!(begin(&store, "k9", 3, 3 * DAY).await, KeyState::New { at: 3 * DAY });
-    }
-
-    #[tokio::test]
-    async fn what_is_full_refuses_and_forgets_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = KeyStore::open(&file(&dir), KeyBounds { keys_max: 3, ..BOUNDS }).unwrap();
-        for n in 1..=3 {
-            assert_eq!(begin(&store, &format!("k{n}"), 1, n * 1_000_000).await, KeyState::New { at: n * 1_000_000 });
-        }
-        let retry_after = RETENTION - Duration::from_secs(9);
-        assert_eq!(begin(&store, "k4", 1, 10_000_000).await, KeyState::Full { retry_after });
-        assert_eq!(begin(&store, "k1", 1, 10_000_000).await, KeyState::Again { at: 1_000_000 });
-        assert_eq!(store.sweep(DAY + 1_000_000).await.unwrap(), 1);
-        assert_eq!(begin(&store, "k4", 1, DAY + 1_000_000).await, KeyState::New { at: DAY + 1_000_000 });
-        drop(store);
-
-        // Bytes are bounded too, over restarts.
-        let bounds = KeyBounds { bytes_max: 10_000, ..BOUNDS };
-        for round in 0..2 {
-            let store = KeyStore::open(&dir.path().join("bytes.redb"), bounds).unwrap();
-            if round == 0 {
-                assert_eq!(begin(&store, "a", 1, 5).await, KeyState::New { at: 5 });
-                store.finish(b"a".to_vec(), 5, vec![b'x'; 10_000]).await.unwrap();
-            }
-            assert!(matches!(begin(&store, "b", 1, 6).await, KeyState::Full { .. }));
-            if round == 1 {
-                assert_eq!(store.sweep(DAY + 5).await.unwrap(), 1);
-                assert_eq!(begin(&store, "b", 1, DAY + 6).await, KeyState::New { at: DAY + 6 });
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn an_organization_has_its_share_of_keys_and_others_have_theirs() {
-        let dir = tempfile::tempdir().unwrap();
-        let bounds = KeyBounds { keys_max: 1_000, bytes_max: 1 << 20, share_percent: 50 };
-        let store = KeyStore::open(&file(&dir), bounds).unwrap();
-        for n in 0..500 {
-            assert_eq!(begin(&store, &format!("greedy\0{n}"), 1, n).await, KeyState::New { at: n });
-        }
-        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, KeyState::Full { .. }));
-        drop(store);
-        // Also after a restart, and when what each has was not kept by a former release.
-        let database = Database::create(file(&dir)).unwrap();
-        let transaction = database.begin_write().unwrap();
-        let mut sums = transaction.open_table(SUMS).unwrap();
-        for name in [BY_ORGANIZATION, &keys_of("greedy"), &bytes_of("greedy")] {
-            assert!(sums.remove(name).unwrap().is_some(), "{name}");
-        }
-        drop(sums);
-        transaction.commit().unwrap();
-        drop(database);
-        let store = KeyStore::open(&file(&dir), bounds).unwrap();
-        assert!(matches!(begin(&store, "greedy\0more", 1, 500).await, KeyState::Full { .. }));
-        for n in 0..100 {
-            assert_eq!(begin(&store, &format!("other\0{n}"), 1, n).await, KeyState::New { at: n });
-        }
-        // What goes is room again.
-        store.forget(b"greedy\0".iter().copied().chain(*b"7").collect(), 7).await.unwrap();
-        assert_eq!(begin(&store, "greedy\0more", 1, 501).await, KeyState::New { at: 501 });
-        assert!(matches!(begin(&store, "greedy\0again", 1, 502).await, KeyState::Full { .. }));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn of_many_at_once_one_is_new() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = std::sync::Arc::new(KeyStore::open(&file(&dir), BOUNDS).unwrap());
-        let calls = (0..50).map(|n| {
-            let store = std::sync::Arc::clone(&store);
-            tokio::spawn(async move { begin(&store, "a", 1, n).await })
-        });
-        let calls = futures_util::future::join_all(calls.collect::<Vec<_>>()).await;
-        let new = calls.into_iter().filter(|begun| matches!(begun, Ok(KeyState::New { .. }))).count();
-        assert_eq!(new, 1);
-    }
 }

@@ -1,26 +1,14 @@
-//! Every reader reads every row once and in order, however far the forwarder and others are, and nothing stays for nobody.
+//! Readers: each reads every row once and in order, however far the forwarder and others are, and nothing stays for nobody.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 
-fn open(dir: &std::path::Path, ids_above: u128) -> Log {
-    let settings = LogSettings {
-        dir: dir.to_owned(),
-        bytes_max: 1 << 30,
-        free_bytes_min: 0,
-        kept_bytes_max: 1 << 20,
-        segment_rows_max: 6,
-        segment_bytes_max: 1 << 20,
-        segment_linger: Duration::from_secs(3_600),
-        inserts_in_flight_max: 2,
-        holders: Holders::NONE,
-        ids_above,
-    };
-    Log::open(settings, Arc::default(), Arc::default()).unwrap()
+const fn above(ids_above: u128) -> Options {
+    Options { ids_above, ..Options::PLAIN }
 }
 
 /// A frame of numbered rows, of four bytes each.
@@ -32,7 +20,7 @@ fn frame(numbers: std::ops::Range<u32>) -> Frame {
 }
 
 /// What a reader reads on until nothing more is there.
-fn read_all(reader: &LogReader, position: &mut LogPosition, rows_max: u64) -> Vec<u32> {
+fn read_all(reader: &Arc<dyn LogReader>, position: &mut LogPosition, rows_max: u64) -> Vec<u32> {
     let mut numbers = Vec::new();
     while let Some(rows) = reader.read(*position, rows_max).unwrap() {
         let all: Vec<u32> = rows.bytes.chunks(4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap())).collect();
@@ -44,25 +32,24 @@ fn read_all(reader: &LogReader, position: &mut LogPosition, rows_max: u64) -> Ve
 }
 
 /// The forwarder stores so many segments.
-fn store(log: &Log, count: usize) {
+fn store(log: &impl EventLog, count: usize) {
     for _ in 0..count {
         let Some(segment) = log.take_sealed() else { return };
         log.stored(&segment);
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_reader_reads_every_row_once_and_in_order() {
+pub(super) async fn every_reader_reads_every_row_once_and_in_order<F: LogFactory>() {
     for seed in 0..8 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = open(dir.path(), 0);
+        let factory = F::new();
+        let mut log = factory.open(above(0));
         let mut positions = [LogPosition::default(); 2];
         let mut seen = [Vec::new(), Vec::new()];
         let mut sent = 0;
         for _ in 0..30 {
-            let readers = positions.map(|position| log.readers().add(position.segment));
-            log.readers().complete();
+            let readers = positions.map(|position| log.add_reader(position.segment));
+            log.readers_added();
             for _ in 0..rng.random_range(0..6) {
                 let count = rng.random_range(1..5);
                 log.append(frame(sent..sent + count)).await.unwrap().unwrap();
@@ -82,27 +69,25 @@ async fn every_reader_reads_every_row_once_and_in_order() {
             // What former readers need is held through a restart.
             let last = positions.iter().map(|position| position.segment).max().unwrap();
             drop((readers, log));
-            log = open(dir.path(), last);
+            log = factory.open(above(last));
         }
-        let readers = positions.map(|position| log.readers().add(position.segment));
-        log.readers().complete();
+        let readers = positions.map(|position| log.add_reader(position.segment));
+        log.readers_added();
         log.seal().await;
         store(&log, usize::MAX);
         for (number, reader) in readers.iter().enumerate() {
             seen[number].extend(read_all(reader, &mut positions[number], 100));
             assert_eq!(seen[number], (0..sent).collect::<Vec<u32>>(), "seed {seed}, reader {number}");
         }
-        readers.iter().for_each(LogReader::give_up);
-        assert_eq!(log.readers().bytes(), 0);
-        assert_eq!(std::fs::read_dir(dir.path().join("held")).unwrap().count(), 0, "nothing stays for nobody");
+        readers.iter().for_each(|reader| reader.give_up());
+        assert_eq!(log.held_bytes(), 0);
+        assert_eq!(factory.left_behind(), 0, "nothing stays for nobody");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_row_within_a_frame_can_be_read_from() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path(), 0);
-    let reader = log.readers().add(0);
+pub(super) async fn a_row_within_a_frame_can_be_read_from(factory: &impl LogFactory) {
+    let log = factory.open(above(0));
+    let reader = log.add_reader(0);
     log.append(frame(0..4)).await.unwrap().unwrap();
     let all = reader.read(LogPosition::default(), 1).unwrap().unwrap();
     assert_eq!((all.count, all.skip), (4, 0), "frames are read whole");
@@ -113,20 +98,18 @@ async fn a_row_within_a_frame_can_be_read_from() {
     assert!(reader.read(all.next, 1).unwrap().is_none());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn held_segments_count_against_the_bound_and_ids_rise_whatever_the_clock_says() {
-    let dir = tempfile::tempdir().unwrap();
+pub(super) async fn ids_rise_whatever_the_clock_says_and_readers_hold_what_they_need(factory: &impl LogFactory) {
     let far = u128::MAX >> 1;
-    let log = open(dir.path(), far);
-    let reader = log.readers().add(0);
-    log.readers().complete();
+    let log = factory.open(above(far));
+    let reader = log.add_reader(0);
+    log.readers_added();
     log.append(frame(0..6)).await.unwrap().unwrap();
     log.seal().await;
     assert!(log.segments().list()[0].id.as_u128() > far);
     store(&log, 1);
-    assert!(log.segments().list().iter().all(|segment| segment.rows == 0) && log.readers().bytes() > 0);
+    assert!(log.segments().list().iter().all(|segment| segment.rows == 0) && log.held_bytes() > 0);
     let mut position = LogPosition::default();
     assert_eq!(read_all(&reader, &mut position, 2), [0, 1, 2, 3, 4, 5]);
     reader.release(position.segment);
-    assert_eq!(log.readers().bytes(), 0);
+    assert_eq!(log.held_bytes(), 0);
 }

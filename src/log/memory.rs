@@ -1,0 +1,357 @@
+//! A log in memory: the smallest implementation of the port, for unit tests.
+//!
+//! What it keeps survives the log, as files survive a process, in a [`MemoryStorage`] that the next log can be
+//! opened on. Frames are durable at once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::{self, Cursor};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+
+use super::frame::{SegmentHeader, SegmentReader};
+use super::port::{Appended, EventLog, LogReader, SegmentBytes, SegmentSource, parked};
+use super::terms::TokenTerms;
+use super::{AppendError, Frame, Holders, Kept, LogPosition, LogRows, Ordinal, Segment, SegmentState, Segments};
+use crate::event_row;
+use crate::trace::Calls;
+
+/// What survives a log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryStorage(Arc<Mutex<Contents>>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    segments: BTreeMap<u128, Content>,
+    /// Those that are kept for readers, and gone otherwise.
+    held: BTreeMap<u128, Vec<u8>>,
+    distrusted: HashSet<Uuid>,
+    last_id: u128,
+}
+
+#[derive(Debug)]
+struct Content {
+    bytes: Vec<u8>,
+    rows: u64,
+    state: SegmentState,
+    opened_at_micros: u64,
+}
+
+/// See the module.
+pub(crate) struct MemoryLog {
+    storage: MemoryStorage,
+    segments: Arc<Segments>,
+    segment_rows_max: u64,
+    holders: Holders,
+    terms: TokenTerms,
+    writer: Mutex<Writer>,
+    readers: Arc<Mutex<Readers>>,
+}
+
+struct Writer {
+    open: Option<(Ordinal, u128)>,
+    next_ordinal: Ordinal,
+    is_shut: bool,
+}
+
+#[derive(Default)]
+struct Readers {
+    /// The first segment that each reader needs, by its name.
+    needs: HashMap<usize, u128>,
+    added: usize,
+    is_complete: bool,
+}
+
+impl MemoryLog {
+    /// Opens a log on what a former one left. Segments hold so many rows, are needed by these holders once they are
+    /// stored, and have ids above this one and these terms.
+    pub(crate) fn open(
+        storage: &MemoryStorage,
+        segment_rows_max: u64,
+        holders: Holders,
+        ids_above: u128,
+        terms: TokenTerms,
+    ) -> Self {
+        let segments = Arc::new(Segments::default());
+        let mut contents = storage.0.lock();
+        contents.last_id = contents.last_id.max(ids_above);
+        contents.segments.retain(|_, content| content.rows > 0);
+        let mut next_ordinal = 0;
+        for (id, content) in &mut contents.segments {
+            if content.state == SegmentState::Open || content.state == SegmentState::Inserting {
+                content.state = SegmentState::Sealed;
+            }
+            segments.put(segment(storage, *id, content, next_ordinal, holders, terms));
+            next_ordinal += 1;
+        }
+        drop(contents);
+        let writer = Mutex::new(Writer { open: None, next_ordinal, is_shut: false });
+        let storage = storage.clone();
+        Self { storage, segments, segment_rows_max, holders, terms, writer, readers: Arc::default() }
+    }
+
+    fn write(&self, writer: &mut Writer, frame: &Frame) -> Ordinal {
+        let mut contents = self.storage.0.lock();
+        let (ordinal, id) = *writer.open.get_or_insert_with(|| {
+            let id = Uuid::now_v7().as_u128().max(contents.last_id + 1);
+            contents.last_id = id;
+            let columns = event_row::COLUMNS.to_owned();
+            let header =
+                SegmentHeader { id: Uuid::from_u128(id), opened_at_micros: 0, terms: self.terms, columns }.encode();
+            let content = Content { bytes: header, rows: 0, state: SegmentState::Open, opened_at_micros: 0 };
+            let ordinal = writer.next_ordinal;
+            writer.next_ordinal += 1;
+            self.segments.put(segment(&self.storage, id, &content, ordinal, self.holders, self.terms));
+            contents.segments.insert(id, content);
+            (ordinal, id)
+        });
+        let content = contents.segments.get_mut(&id).unwrap();
+        content.bytes.extend_from_slice(frame.bytes());
+        content.rows += u64::from(frame.rows());
+        let (rows, bytes) = (content.rows, content.bytes.len() as u64);
+        drop(contents);
+        self.segments.update(ordinal, |segment| {
+            (segment.rows, segment.rows_written, segment.bytes) = (rows, rows, bytes);
+        });
+        if rows >= self.segment_rows_max {
+            self.seal_open(writer);
+        }
+        ordinal
+    }
+
+    fn seal_open(&self, writer: &mut Writer) {
+        if let Some((ordinal, id)) = writer.open.take() {
+            self.change_state(Uuid::from_u128(id), ordinal, SegmentState::Sealed);
+        }
+    }
+
+    fn change_state(&self, id: Uuid, ordinal: Ordinal, state: SegmentState) {
+        if let Some(content) = self.storage.0.lock().segments.get_mut(&id.as_u128()) {
+            content.state = state;
+        }
+        self.segments.update(ordinal, |segment| segment.state = state);
+    }
+
+    fn remove(&self, segment: Uuid) {
+        let mut contents = self.storage.0.lock();
+        contents.segments.remove(&segment.as_u128());
+        contents.distrusted.remove(&segment);
+    }
+}
+
+fn segment(
+    storage: &MemoryStorage,
+    id: u128,
+    content: &Content,
+    ordinal: Ordinal,
+    held_by: Holders,
+    terms: TokenTerms,
+) -> Segment {
+    let id = Uuid::from_u128(id);
+    Segment {
+        id,
+        ordinal,
+        state: content.state,
+        rows: content.rows,
+        rows_written: content.rows,
+        bytes: content.bytes.len() as u64,
+        opened_at_micros: content.opened_at_micros,
+        opened: Instant::now(),
+        terms,
+        salvage: None,
+        held_by,
+        last_error: None,
+        calls: Calls::default(),
+        source: Arc::new(MemorySource { storage: storage.clone(), id, name: PathBuf::from(format!("memory/{id}")) }),
+    }
+}
+
+#[derive(Debug)]
+struct MemorySource {
+    storage: MemoryStorage,
+    id: Uuid,
+    name: PathBuf,
+}
+
+impl SegmentSource for MemorySource {
+    fn open(&self) -> io::Result<Box<dyn SegmentBytes>> {
+        let contents = self.storage.0.lock();
+        let content = contents.segments.get(&self.id.as_u128()).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Cursor::new(content.bytes.clone())))
+    }
+
+    fn path(&self) -> &Path {
+        &self.name
+    }
+}
+
+impl EventLog for MemoryLog {
+    fn append(&self, frame: Frame) -> Appended {
+        let (done, answer) = oneshot::channel();
+        let mut writer = self.writer.lock();
+        let result = if writer.is_shut { Err(AppendError::Shut) } else { Ok(self.write(&mut writer, &frame)) };
+        let _ = done.send(result); // A caller that went away is not told.
+        answer
+    }
+
+    fn segments(&self) -> &Arc<Segments> {
+        &self.segments
+    }
+
+    fn refusal(&self) -> Option<AppendError> {
+        None
+    }
+
+    fn seal(&self) -> BoxFuture<'_, ()> {
+        async { self.seal_open(&mut self.writer.lock()) }.boxed()
+    }
+
+    fn shut(&self) -> BoxFuture<'_, ()> {
+        async {
+            let mut writer = self.writer.lock();
+            self.seal_open(&mut writer);
+            writer.is_shut = true;
+        }
+        .boxed()
+    }
+
+    fn stored(&self, segment: &Segment) {
+        let id = segment.id.as_u128();
+        if self.readers.lock().need(id) {
+            let mut contents = self.storage.0.lock();
+            let bytes = contents.segments[&id].bytes.clone();
+            contents.held.insert(id, bytes);
+        }
+        self.change_state(segment.id, segment.ordinal, SegmentState::Stored);
+        if self.segments.store(segment.ordinal, Arc::clone(&segment.source)) {
+            self.remove(segment.id);
+        }
+    }
+
+    fn park(&self, segment: &Segment, error: String) {
+        self.change_state(segment.id, segment.ordinal, SegmentState::Parked);
+        self.failed(segment, error);
+    }
+
+    fn retry_parked(&self) -> usize {
+        let parked = parked(&self.segments);
+        parked.iter().for_each(|segment| self.change_state(segment.id, segment.ordinal, SegmentState::Sealed));
+        parked.len()
+    }
+
+    fn release(&self, segments: &[Ordinal], holder: Holders) {
+        let free = segments.iter().filter_map(|ordinal| self.segments.release(*ordinal, holder));
+        free.for_each(|segment| self.remove(segment.id));
+    }
+
+    fn salvage(&self, _: &Segment) -> io::Result<Option<Segment>> {
+        Ok(None) // Memory is not damaged.
+    }
+
+    fn distrust_token(&self, segment: &Segment) -> io::Result<()> {
+        self.storage.0.lock().distrusted.insert(segment.id);
+        Ok(())
+    }
+
+    fn is_token_distrusted(&self, segment: &Segment) -> io::Result<bool> {
+        Ok(self.storage.0.lock().distrusted.contains(&segment.id))
+    }
+
+    fn add_reader(&self, from: u128) -> Arc<dyn LogReader> {
+        let mut readers = self.readers.lock();
+        let name = readers.added;
+        readers.added += 1;
+        readers.needs.insert(name, from);
+        let (storage, segments) = (self.storage.clone(), Arc::clone(&self.segments));
+        Arc::new(MemoryReader { storage, segments, readers: Arc::clone(&self.readers), name })
+    }
+
+    fn readers_added(&self) {
+        self.readers.lock().is_complete = true;
+        self.readers.lock().delete_passed(&self.storage);
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.storage.0.lock().held.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    fn kept(&self) -> Kept {
+        Kept::default()
+    }
+}
+
+impl Readers {
+    fn need(&self, id: u128) -> bool {
+        !self.is_complete || self.needs.values().any(|from| *from <= id)
+    }
+
+    fn delete_passed(&self, storage: &MemoryStorage) {
+        storage.0.lock().held.retain(|id, _| self.need(*id));
+    }
+}
+
+struct MemoryReader {
+    storage: MemoryStorage,
+    segments: Arc<Segments>,
+    readers: Arc<Mutex<Readers>>,
+    name: usize,
+}
+
+impl LogReader for MemoryReader {
+    fn read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
+        let live: BTreeSet<u128> = self.segments.list().iter().map(|segment| segment.id.as_u128()).collect();
+        let contents = self.storage.0.lock();
+        let held = contents.held.range(from.segment..).next().map(|(id, _)| *id);
+        let Some(id) = live.range(from.segment..).next().copied().into_iter().chain(held).min() else {
+            return Ok(None);
+        };
+        let (bytes, is_open) = match contents.held.get(&id) {
+            Some(bytes) => (bytes, false),
+            None => (&contents.segments[&id].bytes, contents.segments[&id].state == SegmentState::Open),
+        };
+        let from_row = if id == from.segment { from.row } else { 0 };
+        let mut reader = SegmentReader::new(bytes.as_slice()).map_err(io::Error::other)?;
+        let mut rows = LogRows { columns: reader.header().columns.clone(), ..LogRows::default() };
+        let (mut frame, mut first, mut is_at_end) = (Vec::new(), 0, false);
+        while rows.count.saturating_sub(rows.skip) < rows_max {
+            frame.clear();
+            let Some(count) = reader.next_frame(&mut frame).map_err(io::Error::other)? else {
+                is_at_end = true;
+                break;
+            };
+            if first + rows.count + u64::from(count) <= from_row {
+                first += u64::from(count);
+                continue;
+            }
+            rows.count += u64::from(count);
+            rows.skip = from_row.saturating_sub(first);
+            rows.bytes.extend_from_slice(&frame);
+        }
+        rows.first = LogPosition { segment: id, row: first.max(from_row) };
+        rows.next = match is_at_end && !is_open {
+            true => LogPosition { segment: id + 1, row: 0 },
+            false => LogPosition { segment: id, row: first + rows.count },
+        };
+        Ok((rows.next > from).then_some(rows))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.segments.changes()
+    }
+
+    fn release(&self, segment: u128) {
+        self.readers.lock().needs.insert(self.name, segment);
+        self.readers.lock().delete_passed(&self.storage);
+    }
+
+    fn give_up(&self) {
+        self.readers.lock().needs.remove(&self.name);
+        self.readers.lock().delete_passed(&self.storage);
+    }
+}
