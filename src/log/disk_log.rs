@@ -297,10 +297,10 @@ impl DiskLog {
 
     /// Tells the writer of such a log to work.
     pub(super) fn step(&self, step: impl FnOnce(&mut Writer)) {
-        if let WriterHandle::Stepped(writer) = &self.writer {
-            if let Some(writer) = writer.lock().as_deref_mut() {
-                step(writer);
-            }
+        if let WriterHandle::Stepped(writer) = &self.writer
+            && let Some(writer) = writer.lock().as_deref_mut()
+        {
+            step(writer);
         }
     }
 }

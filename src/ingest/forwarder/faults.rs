@@ -245,7 +245,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let terms = Arc::new(CurrentTerms::default());
         terms.set(TERMS);
-        let log = log_in(dir.path(), &terms, store.seed % 2 == 0);
+        let log = log_in(dir.path(), &terms, store.seed.is_multiple_of(2));
         let settings = ForwarderSettings {
             inserts_in_flight_max: INSERTS_IN_FLIGHT,
             insert_wait_max: Duration::from_secs(60),
