@@ -8,6 +8,7 @@
 //! The log knows rows as bytes. It knows neither ClickHouse nor deduplication.
 
 mod capacity;
+pub mod dedup_window;
 mod frame;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -24,7 +25,6 @@ mod salvage;
 mod segment;
 mod spare;
 mod tag;
-pub mod terms;
 mod tokenless;
 mod writer;
 
@@ -51,7 +51,7 @@ pub use tag::{SegmentTag, SegmentTags};
 
 use crate::clock::ArrivalClock;
 use crate::data_dir::make_durably;
-use crate::log::terms::CurrentTerms;
+use crate::log::dedup_window::CurrentDedupWindow;
 use crate::private_files;
 use capacity::Capacity;
 use kept::KeptFiles;
@@ -163,7 +163,11 @@ pub struct Log {
 impl Log {
     /// Opens the log, cutting off a torn end. Every segment that a former run
     /// left is sealed or parked.
-    pub fn open(settings: LogSettings, clock: Arc<ArrivalClock>, terms: Arc<CurrentTerms>) -> Result<Self, OpenError> {
+    pub fn open(
+        settings: LogSettings,
+        clock: Arc<ArrivalClock>,
+        dedup_window: Arc<CurrentDedupWindow>,
+    ) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Io { dir: settings.dir.clone(), source };
         make_durably(&settings.dir).map_err(failed)?;
         private_files::create_dir(&settings.dir).map_err(failed)?;
@@ -194,7 +198,7 @@ impl Log {
         let (commands, received) = mpsc::channel();
         let spares = Spares::start(settings.dir.clone(), ids_above).map_err(failed)?;
         let capacity = Arc::new(Capacity::new(settings.clone(), Arc::clone(&segments), Arc::clone(&readers)));
-        let writer = Writer::new(Arc::clone(&capacity), clock, terms, next_ordinal, received, spares);
+        let writer = Writer::new(Arc::clone(&capacity), clock, dedup_window, next_ordinal, received, spares);
         let thread =
             std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(failed)?;
         Ok(Self {

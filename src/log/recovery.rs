@@ -16,7 +16,7 @@ use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState, segment_path};
 use super::tokenless;
 use super::writer::sync_dir;
-use crate::log::terms::TokenTerms;
+use crate::log::dedup_window::DedupWindow;
 use crate::private_files;
 use crate::trace::Calls;
 
@@ -94,7 +94,7 @@ impl SegmentFile {
             tracing::debug!(segment = %self.id, %damage, "the end of the log is torn");
             self.cut(kept, content.good_bytes)?;
         } else if let Some(damage) = &content.damage {
-            return self.salvage(dir, kept, ordinal, content.terms, damage);
+            return self.salvage(dir, kept, ordinal, content.dedup_window, damage);
         }
         if content.rows == 0 {
             std::fs::remove_file(&self.path)?;
@@ -104,7 +104,7 @@ impl SegmentFile {
         let mut segment = self.segment(dir, ordinal, content, state)?;
         if kept.has_damaged(self.id) {
             tracing::warn!(segment = %self.id, "a segment that was damaged is whole again; what is missing is stored");
-            segment.terms = TokenTerms::default();
+            segment.dedup_window = DedupWindow::default();
         }
         Ok(Some(segment))
     }
@@ -125,7 +125,7 @@ impl SegmentFile {
         dir: &Path,
         kept: &KeptFiles,
         ordinal: Ordinal,
-        terms: TokenTerms,
+        dedup_window: DedupWindow,
         damage: &FrameError,
     ) -> io::Result<Option<Segment>> {
         let content_bytes = self.path.metadata()?.len();
@@ -145,7 +145,7 @@ impl SegmentFile {
             rows: salvage.rows,
             good_bytes: content_bytes,
             opened_at_micros: salvage.opened_at_micros,
-            terms,
+            dedup_window,
             damage: None,
         };
         let segment = self.segment(dir, ordinal, content, state)?;
@@ -167,7 +167,7 @@ impl SegmentFile {
             bytes: content.good_bytes,
             opened_at_micros: content.opened_at_micros,
             opened: Instant::now(),
-            terms: content.terms,
+            dedup_window: content.dedup_window,
             salvage: None,
             held_by: Holders::NONE,
             last_error: None,
@@ -200,14 +200,20 @@ struct Content {
     rows: u64,
     good_bytes: u64,
     opened_at_micros: u64,
-    terms: TokenTerms,
+    dedup_window: DedupWindow,
     damage: Option<FrameError>,
 }
 
 impl Content {
     fn read(path: &Path) -> io::Result<Self> {
-        let mut content =
-            Self { id: None, rows: 0, good_bytes: 0, opened_at_micros: 0, terms: TokenTerms::default(), damage: None };
+        let mut content = Self {
+            id: None,
+            rows: 0,
+            good_bytes: 0,
+            opened_at_micros: 0,
+            dedup_window: DedupWindow::default(),
+            damage: None,
+        };
         let mut reader = match open_whole(path) {
             Ok(reader) => reader,
             Err(FrameError::Io(error)) => return Err(error),
@@ -215,7 +221,7 @@ impl Content {
         };
         content.id = Some(reader.header().id);
         content.opened_at_micros = reader.header().opened_at_micros;
-        content.terms = reader.header().terms;
+        content.dedup_window = reader.header().dedup_window;
         let mut rows = Vec::new();
         loop {
             rows.clear();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tallyhouse::transport::proto;
 
 use crate::events::{clicks, now_millis};
-use crate::figures::day;
+use crate::daily_metrics::day;
 use crate::service::TestService;
 use crate::tokens::{SECRET, Signer, channel};
 
