@@ -37,6 +37,7 @@ pub mod fairness;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+pub mod hour_versions;
 pub mod idempotency;
 pub mod ingest;
 pub mod instruments;
@@ -50,7 +51,6 @@ pub mod retention;
 mod secret;
 pub mod server;
 pub mod sql_gateway;
-pub mod stored_hours;
 pub mod telemetry;
 pub mod trace;
 pub mod transport;

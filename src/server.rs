@@ -38,6 +38,7 @@ use crate::event_store::EventStore;
 use crate::event_store::insert_gate::InsertGate;
 use crate::event_types::{EventTypeSettings, EventTypes};
 use crate::health::{Health, Reason, ReasonCode};
+use crate::hour_versions::HourVersions;
 use crate::idempotency::{IdempotentIngest, KeyBounds, KeyStore};
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::forwarder::{Forwarder, ForwarderSettings};
@@ -47,13 +48,12 @@ use crate::ingest::lost_ids::LostIds;
 use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::limits::{LimitSettings, RateLimits};
-use crate::log::terms::CurrentTerms;
+use crate::log::dedup_window::CurrentDedupWindow;
 use crate::log::{DiskLog, EventLog, Holders, LogReader, LogSettings, OpenError};
 use crate::private_files;
 use crate::query::{CacheSettings, Queries};
 use crate::retention::{Retention, RetentionSettings};
 use crate::sql_gateway::Gateway;
-use crate::stored_hours::StoredHours;
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls, Website};
 use crate::write_keys::WriteKeys;
@@ -191,7 +191,8 @@ pub async fn run(
     };
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let lost_ids = LostIds::new(Arc::clone(&index), Arc::clone(&parts.log), Arc::clone(&parts.store), parts.prints);
+    let lost_ids =
+        LostIds::new(Arc::clone(&index), Arc::clone(&parts.log), Arc::clone(&parts.store), parts.fingerprinter);
     let forwarder = parts.forwarder(&config, &lost_ids);
     forwarder.start(&tasks, &stop);
     watch_clock(&tasks, &stop, &parts);
@@ -258,12 +259,12 @@ pub async fn run(
 /// The components of ingest, queries and transports.
 struct Parts {
     clock: Arc<ArrivalClock>,
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
     log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
-    stored_hours: Arc<StoredHours>,
+    hour_versions: Arc<HourVersions>,
     gate: Arc<InsertGate>,
-    terms: Arc<CurrentTerms>,
+    dedup_window: Arc<CurrentDedupWindow>,
     types: Arc<EventTypes>,
     retention: Arc<Retention>,
     calls: Arc<IdempotentIngest>,
@@ -284,10 +285,10 @@ impl Parts {
         clock: Arc<ArrivalClock>,
         ids_above: u128,
     ) -> Result<Self, ServerError> {
-        let terms = Arc::default();
+        let dedup_window = Arc::default();
         let limiter = Arc::new(query_limiter(config, endpoint));
         let look_ups = Arc::new(look_up_limiter(config, endpoint));
-        let log: Arc<dyn EventLog> = Arc::new(open_log(config, &clock, &terms, ids_above).await?);
+        let log: Arc<dyn EventLog> = Arc::new(open_log(config, &clock, &dedup_window, ids_above).await?);
         let former = log.segments().list().into_iter().map(|segment| segment.id);
         let gate = Arc::new(InsertGate::new(former));
         Ok(Self {
@@ -301,11 +302,11 @@ impl Parts {
             gate,
             calls: Arc::new(IdempotentIngest::new(open_keys(config).await?, Arc::clone(&clock))),
             types: Arc::new(event_types(config, endpoint, reader, &limiter, &clock)),
-            prints: open_fingerprinter(config)?,
+            fingerprinter: open_fingerprinter(config)?,
             log,
             store: Arc::new(ClickHouseStore::new(endpoint, look_ups)),
-            stored_hours: Arc::default(),
-            terms,
+            hour_versions: Arc::default(),
+            dedup_window,
             write_keys: Arc::new(WriteKeys::new(
                 WriteKeyStore::new(endpoint),
                 Arc::clone(&limiter),
@@ -325,9 +326,9 @@ impl Parts {
             Arc::clone(&self.log),
             Arc::clone(lost_ids),
             Arc::clone(&self.store),
-            Arc::clone(&self.stored_hours),
+            Arc::clone(&self.hour_versions),
             Arc::clone(&self.gate),
-            Arc::clone(&self.terms),
+            Arc::clone(&self.dedup_window),
         )
     }
 
@@ -338,7 +339,7 @@ impl Parts {
             retention_days: config.retention_days,
         };
         let (log, store, clock) = (Arc::clone(&self.log), Arc::clone(&self.store), Arc::clone(&self.clock));
-        LedgerKeeper::new(settings, Arc::clone(index), log, store, self.prints, clock, lost_ids)
+        LedgerKeeper::new(settings, Arc::clone(index), log, store, self.fingerprinter, clock, lost_ids)
     }
 
     /// The application that transports call.
@@ -369,7 +370,7 @@ impl Parts {
             Arc::clone(&self.limiter),
             self.gate,
             Arc::clone(self.log.segments()),
-            Arc::clone(&self.stored_hours),
+            Arc::clone(&self.hour_versions),
             Arc::clone(&self.retention),
             Arc::clone(&self.clock),
             Arc::clone(&metrics),
@@ -389,7 +390,7 @@ impl Parts {
             self.limiter,
             Arc::clone(&self.clock),
             Arc::clone(self.log.segments()),
-            self.stored_hours,
+            self.hour_versions,
         );
         let limits = RateLimits::new(limit_settings(&config));
         metrics.observe_limits(&limits);
@@ -397,7 +398,7 @@ impl Parts {
         let pipeline = Arc::new(Pipeline::new(
             pipeline_settings(&config),
             Arc::clone(&self.clock),
-            self.prints,
+            self.fingerprinter,
             index,
             Arc::clone(&self.log),
             self.store,
@@ -423,7 +424,7 @@ impl Parts {
             index: checked_index,
             clock: Arc::clone(&self.clock),
             calls: self.calls,
-            no_room: pipeline.room_refusals(),
+            buffer_refusals: pipeline.buffer_refusals(),
             clickhouse_up: clickhouse_up.clone(),
         };
         checked.register(&health);
@@ -470,7 +471,7 @@ fn all_organizations(config: &Config) -> AllOrganizations {
 async fn open_log(
     config: &Config,
     clock: &Arc<ArrivalClock>,
-    terms: &Arc<CurrentTerms>,
+    dedup_window: &Arc<CurrentDedupWindow>,
     ids_above: u128,
 ) -> Result<DiskLog, ServerError> {
     let settings = LogSettings {
@@ -485,8 +486,8 @@ async fn open_log(
         holders: Holders::LEDGER,
         ids_above,
     };
-    let (clock, terms) = (Arc::clone(clock), Arc::clone(terms));
-    let opened = tokio::task::spawn_blocking(move || DiskLog::open(settings, clock, terms)).await;
+    let (clock, dedup_window) = (Arc::clone(clock), Arc::clone(dedup_window));
+    let opened = tokio::task::spawn_blocking(move || DiskLog::open(settings, clock, dedup_window)).await;
     Ok(opened.map_err(|error| ServerError::Part(error.to_string()))??)
 }
 

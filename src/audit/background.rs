@@ -58,7 +58,7 @@ impl Auditor {
     /// Collects due hours, and stores them in the table.
     async fn keep_due(&self, known: &mut BackgroundState) -> Result<(), QueryError> {
         let BackgroundState { schedule, unsaved, read_at } = known;
-        let touched = self.stored_hours.take_touched();
+        let touched = self.hour_versions.take_touched();
         unsaved.extend(touched.iter().filter(|hour| !schedule.is_due(*hour)));
         let mut is_joined = schedule.need(touched.iter());
         if read_at.is_none_or(|at| at.elapsed() >= READ_EVERY) {

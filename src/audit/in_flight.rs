@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::clickhouse::audit::HourScope;
 use crate::event_store::insert_gate::InsertGate;
+use crate::hour_versions::segment_hours::{SegmentHours, read_hours};
 use crate::log::{Segment, Segments};
-use crate::stored_hours::segment_hours::{SegmentHours, read_hours};
 
 /// Attempts to read a segment, whose file may be renamed meanwhile.
 const ATTEMPTS: u32 = 3;

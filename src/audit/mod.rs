@@ -36,9 +36,9 @@ use crate::domain::{
 };
 use crate::event_store::insert_gate::InsertGate;
 use crate::fairness::{FairPermit, FairSemaphore, Shares, Tenant};
+use crate::hour_versions::HourVersions;
 use crate::log::Segments;
 use crate::retention::Retention;
-use crate::stored_hours::StoredHours;
 use crate::telemetry::Metrics;
 use in_flight::InFlight;
 use reading::Reading;
@@ -77,7 +77,7 @@ pub struct Auditor {
     store: AuditStore,
     limiter: Arc<QueryLimiter>,
     in_flight: InFlight,
-    stored_hours: Arc<StoredHours>,
+    hour_versions: Arc<HourVersions>,
     retention: Arc<Retention>,
     clock: Arc<ArrivalClock>,
     metrics: Arc<Metrics>,
@@ -116,7 +116,7 @@ impl Auditor {
         limiter: Arc<QueryLimiter>,
         gate: Arc<InsertGate>,
         segments: Arc<Segments>,
-        stored_hours: Arc<StoredHours>,
+        hour_versions: Arc<HourVersions>,
         retention: Arc<Retention>,
         clock: Arc<ArrivalClock>,
         metrics: Arc<Metrics>,
@@ -126,7 +126,7 @@ impl Auditor {
             store,
             limiter,
             in_flight: InFlight::new(gate, segments),
-            stored_hours,
+            hour_versions,
             retention,
             clock,
             metrics,

@@ -29,12 +29,12 @@ use super::proof::{mark_proven, repairable};
 use super::reading::{Buckets, Reading};
 use super::schedule::period;
 use super::{Auditor, HourRequest, second};
-use crate::clickhouse::audit::{Effort, HourScope, Mark, Repair, RepairKind, RepairRecord, RollupRepairs};
+use crate::clickhouse::audit::{Effort, EventsState, HourScope, Repair, RepairKind, RepairRecord, RollupRepairs};
 use crate::clickhouse::error::QueryError;
 use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{AuditAuthor, Differences, HourFinding, HourResult, RepairState, Rollup};
 use crate::event_store::StoreError;
-use crate::stored_hours::TouchedHours;
+use crate::hour_versions::TouchedHours;
 
 /// Attempts to get a final reading.
 const ATTEMPTS_MAX: u32 = 4;
@@ -53,7 +53,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The state that must not change during a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct HourState {
-    mark: Mark,
+    events: EventsState,
     /// In the order of [`Rollup::ALL`].
     rollups: [Buckets; 4],
 }
@@ -175,7 +175,7 @@ impl Auditor {
         let events = self.store.event_sums(scope, effort).await?;
         let events = events.into_iter().map(|((_, minute), sums)| (minute, sums)).collect();
         let reading = Reading { events, rollups: state.rollups.clone() };
-        (known.rows, known.ids) = (state.mark.rows, reading.ids());
+        (known.rows, known.ids) = (state.events.rows, reading.ids());
         let differing = reading.differing(second(scope.hour));
         if self.in_flight.touches(scope).await {
             return Ok(Attempt::InFlight);
@@ -234,7 +234,7 @@ impl Auditor {
             let something = read.into_iter().filter(|(_, sum)| *sum != Default::default());
             *sums = something.map(|((_, bucket), sum)| (bucket, sum)).collect();
         }
-        Ok(HourState { mark: self.store.mark(scope, effort).await?, rollups })
+        Ok(HourState { events: self.store.events_state(scope, effort).await?, rollups })
     }
 
     /// Whether the state is unchanged after all running inserts have ended.
@@ -284,7 +284,7 @@ impl Auditor {
         let unmoved = self.inserts_have_ended(effort).await? && {
             let now = self.state(scope, effort).await?;
             let place = Rollup::ALL.iter().position(|other| other == rollup).unwrap_or_default();
-            now.mark == before.mark && now.rollups[place] == before.rollups[place]
+            now.events == before.events && now.rollups[place] == before.rollups[place]
         };
         if !unmoved {
             return Ok(false);
@@ -308,7 +308,7 @@ impl Auditor {
         // Also when it may not be there: a question too many does no harm.
         let mut touched = TouchedHours::default();
         touched.touch(repair.org_id, repair.hour);
-        self.stored_hours.stored(touched);
+        self.hour_versions.note_stored(touched);
         applied
     }
 }

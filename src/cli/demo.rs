@@ -90,7 +90,7 @@ impl DemoArgs {
     async fn send(&self, file: &Path) -> anyhow::Result<(Summary, anyhow::Result<()>)> {
         let (source, bytes) = send::open(file).await?;
         let progress = Progress::new(bytes, self.quiet);
-        // The house is asked right afterwards, so it must have everything.
+        // The service is asked right afterwards, so it must have stored everything.
         let options = SendOptions::new(BATCH_LINES, BATCHES_IN_FLIGHT, true, RETRY_FOR);
         let stop = CancellationToken::new();
         let sent = send::send(&self.address, source, &options, Files::default(), &progress, stop).await?;
@@ -222,7 +222,7 @@ mod tests {
     const MADE: SampleCounts = SampleCounts { accepted: 90, duplicate: 5, conflict: 2, rejected: 3 };
 
     #[test]
-    fn the_house_is_believed_only_when_it_adds_up() {
+    fn the_service_is_believed_only_when_the_counts_add_up() {
         let check = |counts: [u64; 4], reconnects: u64, more: u64| {
             let [accepted, duplicate, conflict, rejected] = counts;
             let counts = Counts { accepted, duplicate, conflict, rejected, ..Counts::default() };

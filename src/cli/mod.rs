@@ -158,7 +158,7 @@ pub enum ClientCommand {
     ///
     /// With --json the output is NDJSON as `tallyhouse send` reads it, so
     /// `tallyhouse events --follow-pages --json` is also a way to take events
-    /// from one house to another.
+    /// from one service to another.
     Events(events::EventsArgs),
     /// Show one stored event.
     ///

@@ -24,8 +24,8 @@ use crate::event_store::{
     DatabaseState, EventKey, EventReading, EventStore, MinuteSet, PayloadRows, SegmentInsert, StoreError,
 };
 use crate::fairness::Tenant;
-use crate::log::terms::TokenTerms;
-use crate::stored_hours::TouchedHours;
+use crate::hour_versions::TouchedHours;
+use crate::log::dedup_window::DedupWindow;
 
 /// What makes an insert exact, each said although some are defaults: defaults
 /// have changed between versions of ClickHouse.
@@ -141,7 +141,7 @@ impl ClickHouseStore {
         Ok(DatabaseState { id, events })
     }
 
-    async fn read_terms(&self) -> Result<TokenTerms, QueryError> {
+    async fn read_dedup_window(&self) -> Result<DedupWindow, QueryError> {
         // Numbers of blocks rise with every insert and are never given twice.
         let statement = format!(
             "SELECT toUInt64(sum(blocks)) FROM (SELECT max(max_block_number) AS blocks FROM system.parts \
@@ -149,7 +149,7 @@ impl ClickHouseStore {
         );
         let blocks: u64 = QueryTicket::own().put_on(self.client.query_raw(&statement)).fetch_one().await?;
         // An empty database has none; 0 means that it is not known.
-        Ok(TokenTerms { rules: INSERT_RULES, blocks: blocks + 1 })
+        Ok(DedupWindow { rules: INSERT_RULES, blocks: blocks + 1 })
     }
 
     /// The segment goes into a table of its own, and from there what is missing
@@ -348,8 +348,8 @@ impl EventStore for ClickHouseStore {
         async { Ok(self.read_state().await?) }.boxed()
     }
 
-    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
-        async { Ok(self.read_terms().await?) }.boxed()
+    fn dedup_window(&self) -> BoxFuture<'_, Result<DedupWindow, StoreError>> {
+        async { Ok(self.read_dedup_window().await?) }.boxed()
     }
 
     fn token_blocks_max(&self) -> u64 {

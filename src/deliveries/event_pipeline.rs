@@ -1,5 +1,5 @@
-//! The event pipeline: events come in through `/pipeline/events`, are counted as any other, and are processed once each,
-//! in the order of each user's seqs. What became of them is recorded in Redis.
+//! The event pipeline: counts the events of `/pipeline/events` as any other, and processes each once, in the order of its
+//! user's sequence numbers. The results are recorded in Redis.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub enum PipelineVerdict {
     },
 }
 
-/// See the module.
+/// The application behind `/pipeline`: takes events, and answers what became of them.
 pub struct EventPipeline {
     parts: PipelineParts,
     recent: RecentIds,

@@ -1,4 +1,4 @@
-//! The log of accepted events as a source of deliveries.
+//! Makes the log of accepted events a source of deliveries.
 
 use std::io;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Deliveries: accepted events are handed on, each user's once and in order. The engine is the crate
-//! `tallyhouse-delivery`; this module gives it the service's log to read, and is the application behind its interfaces.
+//! Deliveries: hands accepted events on, each user's once and in order. The engine is the crate `tallyhouse-delivery`; this
+//! module gives it the service's log to read, and is the application behind its interfaces.
 //!
 //! `event_pipeline` is the interface of `/pipeline`, whose events are recorded in Redis; see `docs/delivery.md`.
 

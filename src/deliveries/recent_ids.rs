@@ -1,7 +1,7 @@
-//! Ids that came a short while ago, with the time of the first event of each.
+//! Remembers ids that came recently, with the time of the first event of each.
 //!
-//! An event without a time of its own gets that of its arrival. Sent again, it must get the same, or it would be another
-//! event under the same id.
+//! An event without a time gets that of its arrival. When it is sent again it must get the same time, since it would
+//! otherwise be another event under the same id.
 
 use std::collections::HashMap;
 
@@ -22,42 +22,42 @@ pub(super) struct RecentEvent {
 }
 
 #[derive(Default)]
-struct Halves {
+struct Generations {
     new: HashMap<String, RecentEvent>,
     old: HashMap<String, RecentEvent>,
 }
 
-/// See the module.
+/// The times of ids that came recently, in two generations of bounded size.
 #[derive(Default)]
-pub(super) struct RecentIds(Mutex<Halves>);
+pub(super) struct RecentIds(Mutex<Generations>);
 
 impl RecentIds {
     /// The time of an id: that which it has, or else this one from now on.
     pub(super) fn time_of(&self, id: &str, event: impl FnOnce() -> RecentEvent) -> Timestamp {
-        let mut halves = self.0.lock();
-        if let Some(known) = halves.new.get(id) {
+        let mut generations = self.0.lock();
+        if let Some(known) = generations.new.get(id) {
             return known.occurred_at;
         }
-        let event = halves.old.remove(id).unwrap_or_else(event);
-        if halves.new.len() >= IDS_MAX {
-            halves.old = std::mem::take(&mut halves.new);
+        let event = generations.old.remove(id).unwrap_or_else(event);
+        if generations.new.len() >= IDS_MAX {
+            generations.old = std::mem::take(&mut generations.new);
         }
         let occurred_at = event.occurred_at;
-        halves.new.insert(id.to_owned(), event);
+        generations.new.insert(id.to_owned(), event);
         occurred_at
     }
 
     /// The event of an id, if it came a short while ago.
     pub(super) fn find(&self, id: &str) -> Option<RecentEvent> {
-        let halves = self.0.lock();
-        halves.new.get(id).or_else(|| halves.old.get(id)).cloned()
+        let generations = self.0.lock();
+        generations.new.get(id).or_else(|| generations.old.get(id)).cloned()
     }
 
     /// The event was not accepted.
     pub(super) fn forget(&self, id: &str) {
-        let mut halves = self.0.lock();
-        halves.new.remove(id);
-        halves.old.remove(id);
+        let mut generations = self.0.lock();
+        generations.new.remove(id);
+        generations.old.remove(id);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What ingest needs of the database.
+//! The port to the tables of events: inserts, readings and look-ups.
 
 pub mod insert_gate;
 
@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::domain::{OrgId, Timestamp};
-use crate::log::terms::TokenTerms;
-use crate::stored_hours::TouchedHours;
+use crate::hour_versions::TouchedHours;
+use crate::log::dedup_window::DedupWindow;
 use crate::trace::Calls;
 
 /// The events of a look-up: rows of [`crate::event_row::PAYLOAD_COLUMNS`].
@@ -82,8 +82,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// Which database it is.
     fn state(&self) -> BoxFuture<'_, Result<DatabaseState, StoreError>>;
 
-    /// The terms of a token that is given out now.
-    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>>;
+    /// Where in the deduplication window a token is that is given out now.
+    fn dedup_window(&self) -> BoxFuture<'_, Result<DedupWindow, StoreError>>;
 
     /// How many blocks a table remembers tokens for, at least.
     fn token_blocks_max(&self) -> u64;

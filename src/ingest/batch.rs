@@ -1,9 +1,8 @@
-//! One batch on its way through deduplication.
+//! Takes one batch through deduplication.
 //!
-//! Every event is encoded at the end of the batch's rows. Then the index is
-//! asked for all of them at once: first memory, then the ledger for those that
-//! memory has not seen. Rows stay only of those whose ids are new. What must be
-//! asked about or waited for is kept aside.
+//! Each event is encoded at the end of the batch's rows. The index is then asked for all ids at once: first memory, then
+//! the ledger for those that memory does not have. Rows of events that are not new are removed. Events that ClickHouse
+//! must be asked about, or that wait for another batch, are kept aside.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -11,9 +10,9 @@ use std::sync::Arc;
 
 use tallyhouse_ledger::{Day, time_in_id};
 
-use super::fate::Fate;
+use super::completion::BatchCompletion;
 use super::fingerprint::{Fingerprinter, IdFingerprint, PayloadFingerprint};
-use super::index::{Asked, Claim, First, Index, Minute, Sought, Taken};
+use super::index::{Claim, FirstEvent, IdQuery, Index, LedgerAnswer, Minute, TakenId};
 use crate::domain::{Event, Rejection, Verdict};
 use crate::event_row::{self, RowSpan, Rows};
 use crate::event_store::EventKey;
@@ -21,7 +20,7 @@ use crate::log::{Frame, Ordinal, SegmentTag};
 
 /// An id that this batch has claimed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Claimed {
+pub(super) struct ClaimedId {
     position: usize,
     id: IdFingerprint,
     time_in_id: Option<u64>,
@@ -29,35 +28,35 @@ pub(super) struct Claimed {
     minute: Minute,
 }
 
-impl Claimed {
-    const fn taken(self) -> Taken {
+impl ClaimedId {
+    const fn taken(self) -> TakenId {
         let Self { id, time_in_id, payload, minute, .. } = self;
-        Taken { id, time_in_id, payload, minute }
+        TakenId { id, time_in_id, payload, minute }
     }
 
-    const fn asked(self, is_wanted: bool) -> Asked {
-        Asked { id: self.id, time_in_id: self.time_in_id, is_wanted }
+    const fn asked(self, is_wanted: bool) -> IdQuery {
+        IdQuery { id: self.id, time_in_id: self.time_in_id, is_wanted }
     }
 }
 
 /// An event that the index has not been asked for yet. It has a row, unless it
 /// is not to be stored even if it is new.
-struct Added<'a> {
-    claimed: Claimed,
+struct AddedEvent<'a> {
+    claimed: ClaimedId,
     key: EventKey<'a>,
     row: Option<Range<usize>>,
 }
 
-impl Added<'_> {
-    const fn asked(&self) -> Asked {
+impl AddedEvent<'_> {
+    const fn asked(&self) -> IdQuery {
         self.claimed.asked(self.row.is_some())
     }
 }
 
 /// An id that ClickHouse may know; its row is kept aside. It is claimed, if
 /// there is a row.
-struct Late<'a> {
-    claimed: Claimed,
+struct LateEvent<'a> {
+    claimed: ClaimedId,
     key: EventKey<'a>,
     row: Option<Range<usize>>,
     /// What ClickHouse does not know at the event's time counts as new. Else it stays undecided: the id
@@ -66,21 +65,21 @@ struct Late<'a> {
 }
 
 /// An event whose id is pending in this batch or another.
-pub(super) struct Shared {
-    claimed: Claimed,
-    fate: Arc<Fate>,
+pub(super) struct SharedId {
+    claimed: ClaimedId,
+    completion: Arc<BatchCompletion>,
 }
 
-impl Shared {
+impl SharedId {
     /// Waits for the other's fate, which is this one's too. Returns the id and the segment of its first
     /// event when it is a duplicate.
     pub(super) async fn resolve(&self, index: &Index, verdicts: &mut [Verdict]) -> Option<(IdFingerprint, SegmentTag)> {
-        let Claimed { position, id, payload, .. } = self.claimed;
-        self.fate.decided().await;
+        let ClaimedId { position, id, payload, .. } = self.claimed;
+        self.completion.completed().await;
         // Not taken: the verdict stays what it is.
         let first = match index.first_of(self.claimed.asked(false)).await {
             Some(first) => first,
-            None => First { payload: self.fate.found_payload(id)?, segment: SegmentTag::NONE },
+            None => FirstEvent { payload: self.completion.stored_payload(id)?, segment: SegmentTag::NONE },
         };
         let is_same = first.payload == payload;
         verdicts[position] = repeated(is_same);
@@ -96,14 +95,14 @@ const fn repeated(same_payload: bool) -> Verdict {
 /// (the caller has gone, the log refused), it releases them.
 pub(super) struct Claims {
     index: Arc<Index>,
-    ids: Vec<Claimed>,
-    fate: Arc<Fate>,
+    ids: Vec<ClaimedId>,
+    completion: Arc<BatchCompletion>,
 }
 
 impl Claims {
     /// The batch is durable: its ids are taken.
     pub(super) fn settle(mut self, segment: Ordinal) {
-        let taken: Vec<Taken> = self.ids.drain(..).map(Claimed::taken).collect();
+        let taken: Vec<TakenId> = self.ids.drain(..).map(ClaimedId::taken).collect();
         self.index.settle(&taken, segment);
     }
 }
@@ -113,38 +112,38 @@ impl Drop for Claims {
         for claimed in &self.ids {
             self.index.release(claimed.id);
         }
-        self.fate.decide();
+        self.completion.complete();
     }
 }
 
 /// The state of one batch during deduplication. Dropping it releases its claims.
 pub(super) struct Batch<'a> {
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
     claims: Claims,
     verdicts: Vec<Verdict>,
     rows: Vec<u8>,
     row_count: u32,
-    added: Vec<Added<'a>>,
-    late: Vec<Late<'a>>,
+    added: Vec<AddedEvent<'a>>,
+    late: Vec<LateEvent<'a>>,
     late_rows: Vec<u8>,
-    shared: Vec<Shared>,
+    shared: Vec<SharedId>,
     /// Duplicates, with the segments of their first events.
     duplicates: Vec<(IdFingerprint, SegmentTag)>,
     is_refused: bool,
 }
 
 /// What is left of a batch once its rows are on their way.
-pub(super) struct Decided {
+pub(super) struct DecidedBatch {
     pub(super) claims: Claims,
     pub(super) verdicts: Vec<Verdict>,
-    pub(super) shared: Vec<Shared>,
+    pub(super) shared: Vec<SharedId>,
     /// Duplicates, with the segments of their first events.
     pub(super) duplicates: Vec<(IdFingerprint, SegmentTag)>,
     /// The rows to log; none when no event is new.
     pub(super) frame: Option<Frame>,
 }
 
-impl Decided {
+impl DecidedBatch {
     /// How many events are new.
     pub(super) fn new_events(&self) -> u32 {
         self.frame.as_ref().map_or(0, Frame::rows)
@@ -157,10 +156,10 @@ impl Decided {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(index: Arc<Index>, prints: Fingerprinter, events: usize, bytes: usize) -> Self {
+    pub(super) fn new(index: Arc<Index>, fingerprinter: Fingerprinter, events: usize, bytes: usize) -> Self {
         Self {
-            prints,
-            claims: Claims { index, ids: Vec::with_capacity(events), fate: Arc::default() },
+            fingerprinter,
+            claims: Claims { index, ids: Vec::with_capacity(events), completion: Arc::default() },
             verdicts: Vec::with_capacity(events),
             rows: Frame::buffer(bytes),
             row_count: 0,
@@ -182,7 +181,7 @@ impl<'a> Batch<'a> {
     pub(super) fn add(&mut self, event: &Event<'a>, arrival: u64) {
         let start = self.rows.len();
         let claimed = self.encode(event, arrival);
-        self.added.push(Added { claimed, key: key(event), row: Some(start..self.rows.len()) });
+        self.added.push(AddedEvent { claimed, key: key(event), row: Some(start..self.rows.len()) });
         self.verdicts.push(Verdict::Accepted);
     }
 
@@ -193,7 +192,7 @@ impl<'a> Batch<'a> {
         let start = self.rows.len();
         let claimed = self.encode(event, 0);
         self.rows.truncate(start);
-        self.added.push(Added { claimed, key: key(event), row: None });
+        self.added.push(AddedEvent { claimed, key: key(event), row: None });
         self.verdicts.push(Verdict::Rejected(rejection));
     }
 
@@ -201,35 +200,36 @@ impl<'a> Batch<'a> {
     /// to be stored.
     pub(super) async fn claim(&mut self) {
         let added = std::mem::take(&mut self.added);
-        let asked: Vec<Asked> = added.iter().map(Added::asked).collect();
-        let claims = self.claims.index.claim(&asked, &self.claims.fate);
+        let asked: Vec<IdQuery> = added.iter().map(AddedEvent::asked).collect();
+        let claims = self.claims.index.claim(&asked, &self.claims.completion);
         // From here on they are given back when the caller goes.
-        let is_claimed = |(added, claim): &(&Added<'_>, &Claim)| added.row.is_some() && matches!(claim, Claim::Unseen);
+        let is_claimed =
+            |(added, claim): &(&AddedEvent<'_>, &Claim)| added.row.is_some() && matches!(claim, Claim::Unseen);
         self.claims.ids.extend(added.iter().zip(&claims).filter(is_claimed).map(|(added, _)| added.claimed));
-        let unseen: Vec<(Asked, Day)> = added
+        let unseen: Vec<(IdQuery, Day)> = added
             .iter()
             .zip(&claims)
             .filter(|(_, claim)| matches!(claim, Claim::Unseen))
             .map(|(added, _)| (added.asked(), added.claimed.minute.day()))
             .collect();
-        let sought = self.claims.index.seek(&unseen).await;
-        self.take_in_all(added, claims, sought);
+        let answers = self.claims.index.ask_ledger(&unseen).await;
+        self.take_in_all(added, claims, answers);
     }
 
     /// Takes in what memory and the ledger say. Rows stay of events that are new, and close up.
-    fn take_in_all(&mut self, added: Vec<Added<'a>>, claims: Vec<Claim>, sought: Vec<Sought>) {
-        let (mut sought, mut end, mut given_back) = (sought.into_iter(), None, HashSet::new());
-        for (Added { claimed, key, row }, claim) in added.into_iter().zip(claims) {
+    fn take_in_all(&mut self, added: Vec<AddedEvent<'a>>, claims: Vec<Claim>, answers: Vec<LedgerAnswer>) {
+        let (mut answers, mut end, mut given_back) = (answers.into_iter(), None, HashSet::new());
+        for (AddedEvent { claimed, key, row }, claim) in added.into_iter().zip(claims) {
             let is_kept = match claim {
-                Claim::Unseen => match sought.next().unwrap_or(Sought::Undecided) {
-                    Sought::New => row.is_some(),
-                    Sought::Known(first) => {
+                Claim::Unseen => match answers.next().unwrap_or(LedgerAnswer::Undecided) {
+                    LedgerAnswer::New => row.is_some(),
+                    LedgerAnswer::Known(first) => {
                         self.repeated(claimed, first);
                         given_back.insert(claimed.position);
                         false
                     }
                     uncertain => {
-                        self.keep_aside(claimed, key, row.clone(), uncertain == Sought::BelowFloor);
+                        self.keep_aside(claimed, key, row.clone(), uncertain == LedgerAnswer::BelowFloor);
                         false
                     }
                 },
@@ -237,11 +237,11 @@ impl<'a> Batch<'a> {
                     self.repeated(claimed, first);
                     false
                 }
-                Claim::Pending(fate) => {
+                Claim::Pending(completion) => {
                     if row.is_some() {
                         self.verdicts[claimed.position] = Verdict::Undecided;
                     }
-                    self.shared.push(Shared { claimed, fate });
+                    self.shared.push(SharedId { claimed, completion });
                     false
                 }
                 Claim::Full => {
@@ -269,7 +269,7 @@ impl<'a> Batch<'a> {
     /// ClickHouse must be asked about this event.
     fn keep_aside(
         &mut self,
-        claimed: Claimed,
+        claimed: ClaimedId,
         key: EventKey<'a>,
         row: Option<Range<usize>>,
         is_new_when_unknown: bool,
@@ -279,11 +279,11 @@ impl<'a> Batch<'a> {
             self.late_rows.extend_from_slice(&self.rows[row]);
             start..self.late_rows.len()
         });
-        self.late.push(Late { claimed, key, row, is_new_when_unknown });
+        self.late.push(LateEvent { claimed, key, row, is_new_when_unknown });
     }
 
     /// An event of this id was taken before.
-    fn repeated(&mut self, claimed: Claimed, first: First) {
+    fn repeated(&mut self, claimed: ClaimedId, first: FirstEvent) {
         let is_same = first.payload == claimed.payload;
         self.verdicts[claimed.position] = repeated(is_same);
         if is_same {
@@ -292,13 +292,13 @@ impl<'a> Batch<'a> {
     }
 
     /// Puts an event's row at the end of the rows.
-    fn encode(&mut self, event: &Event<'a>, arrival: u64) -> Claimed {
+    fn encode(&mut self, event: &Event<'a>, arrival: u64) -> ClaimedId {
         let span = event_row::encode(event, arrival, &mut self.rows);
-        Claimed {
+        ClaimedId {
             position: self.verdicts.len(),
-            id: self.prints.id(&self.rows[span.id]),
+            id: self.fingerprinter.id(&self.rows[span.id]),
             time_in_id: time_in_id(event.event_id()),
-            payload: self.prints.payload(&self.rows[span.payload]),
+            payload: self.fingerprinter.payload(&self.rows[span.payload]),
             minute: Minute::of(span.occurred_at),
         }
     }
@@ -345,10 +345,10 @@ impl<'a> Batch<'a> {
         let mut found = HashMap::new();
         for span in spans.unwrap_or_default() {
             // Should the table hold an id twice, any of them makes it known.
-            found.insert(self.prints.id(&rows[span.id]), self.prints.payload(&rows[span.payload]));
+            found.insert(self.fingerprinter.id(&rows[span.id]), self.fingerprinter.payload(&rows[span.payload]));
         }
         let mut given_back = HashSet::new();
-        for Late { claimed, row, is_new_when_unknown, .. } in std::mem::take(&mut self.late) {
+        for LateEvent { claimed, row, is_new_when_unknown, .. } in std::mem::take(&mut self.late) {
             let verdict = match (stored, found.get(&claimed.id)) {
                 (Some(_), Some(payload)) => repeated(*payload == claimed.payload),
                 (Some(_), None) if is_new_when_unknown => {
@@ -361,14 +361,14 @@ impl<'a> Batch<'a> {
             given_back.insert(claimed.position);
         }
         self.give_back(&given_back);
-        self.claims.fate.found(found);
+        self.claims.completion.note_stored(found);
     }
 
     /// All that can be known has been asked for.
-    pub(super) fn decided(self) -> Decided {
+    pub(super) fn decided(self) -> DecidedBatch {
         let frame = (self.row_count > 0).then(|| Frame::seal(self.rows, self.row_count));
         let Self { claims, verdicts, shared, duplicates, .. } = self;
-        Decided { claims, verdicts, shared, duplicates, frame }
+        DecidedBatch { claims, verdicts, shared, duplicates, frame }
     }
 }
 
@@ -392,10 +392,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_rows_of_new_events_stay_and_close_up() {
-        let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
+        let (org, fingerprinter) = (OrgId::default_org(), Fingerprinter::random());
         let index = doubles::index(1_000);
         let of = async |ids: &[&'static str]| {
-            let mut batch = Batch::new(Arc::clone(&index), prints, ids.len(), 100);
+            let mut batch = Batch::new(Arc::clone(&index), fingerprinter, ids.len(), 100);
             for (id, arrival) in ids.iter().zip(1..) {
                 batch.add(&event(&org, id), arrival);
             }
@@ -420,13 +420,13 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_breaks_off_leaves_late_events_undecided() {
-        let (org, prints) = (OrgId::default_org(), Fingerprinter::random());
+        let (org, fingerprinter) = (OrgId::default_org(), Fingerprinter::random());
         let index = doubles::index_after(Day::of_millis(NOW.millis()));
         let mut rows = Vec::new();
         let span = event_row::encode(&event(&org, "known"), 1, &mut rows);
         let answer = &rows[..span.payload.end];
         for bytes in 0..=answer.len() {
-            let mut batch = Batch::new(Arc::clone(&index), prints, 2, 100);
+            let mut batch = Batch::new(Arc::clone(&index), fingerprinter, 2, 100);
             batch.add(&event(&org, "new"), 2);
             batch.add(&event(&org, "known"), 3);
             batch.claim().await;

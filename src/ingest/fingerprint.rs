@@ -1,7 +1,7 @@
-//! Keyed fingerprints: what is remembered of an event.
+//! Keyed fingerprints of event ids (128 bits) and payloads (32 bits), by SipHash-1-3.
 //!
-//! The key is drawn once and kept in the data directory, for the service's eyes only, since the
-//! ledger keeps fingerprints on disk. Whoever does not know it cannot make two ids that collide.
+//! The key is drawn at the first start and kept in the data directory, readable by the service only, since the
+//! ledger keeps fingerprints on disk. Without the key nobody can construct two ids that collide.
 
 use std::hash::Hasher;
 use std::io;
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn an_id_is_the_same_in_its_shard_and_in_the_ledger() {
-        let prints = Fingerprinter::random();
-        let mut ids: Vec<IdFingerprint> = (0..10_000_u32).map(|n| prints.id(&n.to_le_bytes())).collect();
+        let fingerprinter = Fingerprinter::random();
+        let mut ids: Vec<IdFingerprint> = (0..10_000_u32).map(|n| fingerprinter.id(&n.to_le_bytes())).collect();
         ids.sort_unstable();
         let kept: Vec<_> = ids.iter().map(|id| (id.shard(), id.words())).collect();
         assert!(kept.is_sorted(), "shards and places are in the order of the fingerprints");

@@ -1,16 +1,15 @@
-//! Carries sealed segments to the database.
+//! Inserts sealed segments of the log into ClickHouse.
 //!
-//! A segment is inserted until it succeeds, each time the same bytes under the
-//! same token, through restarts and outages of the database. Only what the
-//! database refuses for a reason that waiting does not mend is parked. Nothing
-//! is ever dropped.
+//! The forwarder repeats the insert of a segment until it succeeds, each time with the same bytes under the same token,
+//! through restarts and outages of ClickHouse. A segment that ClickHouse refuses for a reason that waiting does not
+//! remove is parked until an operator retries it. No segment is dropped.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use rand::RngExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,12 +18,12 @@ use super::lost_ids::LostIds;
 use crate::event_row;
 use crate::event_store::insert_gate::InsertGate;
 use crate::event_store::{EventStore, SegmentInsert, StoreError};
+use crate::hour_versions::segment_hours::touch_hours;
+use crate::hour_versions::segment_hours::{SegmentHours, read_hours};
+use crate::hour_versions::{HourVersions, TouchedHours};
 use crate::instruments;
-use crate::log::terms::CurrentTerms;
+use crate::log::dedup_window::CurrentDedupWindow;
 use crate::log::{EventLog, FrameError, Segment, SegmentFrames, SegmentState};
-use crate::stored_hours::segment_hours::touch_hours;
-use crate::stored_hours::segment_hours::{SegmentHours, read_hours};
-use crate::stored_hours::{StoredHours, TouchedHours};
 
 /// Rows are handed over in pieces of about this size.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -55,24 +54,24 @@ pub struct Forwarder {
     log: Arc<dyn EventLog>,
     lost_ids: Arc<LostIds>,
     store: Arc<dyn EventStore>,
-    stored_hours: Arc<StoredHours>,
+    hour_versions: Arc<HourVersions>,
     gate: Arc<InsertGate>,
-    terms: Arc<CurrentTerms>,
+    dedup_window: Arc<CurrentDedupWindow>,
 }
 
 impl Forwarder {
-    /// Between this log and this database. Tells the stored hours what has
-    /// arrived there.
+    /// Creates the forwarder from this log to this database. It raises the versions of the hours that each insert
+    /// touches.
     pub fn new(
         settings: ForwarderSettings,
         log: Arc<dyn EventLog>,
         lost_ids: Arc<LostIds>,
         store: Arc<dyn EventStore>,
-        stored_hours: Arc<StoredHours>,
+        hour_versions: Arc<HourVersions>,
         gate: Arc<InsertGate>,
-        terms: Arc<CurrentTerms>,
+        dedup_window: Arc<CurrentDedupWindow>,
     ) -> Arc<Self> {
-        Arc::new(Self { settings, log, lost_ids, store, stored_hours, gate, terms })
+        Arc::new(Self { settings, log, lost_ids, store, hour_versions, gate, dedup_window })
     }
 
     /// Starts as many tasks as inserts may be under way. They end soon after
@@ -89,7 +88,7 @@ impl Forwarder {
         loop {
             while let Some(segment) = self.log.take_sealed() {
                 self.forward(&segment).await;
-                self.keep_terms().await;
+                self.refresh_dedup_window().await;
             }
             if changes.changed().await.is_err() {
                 return;
@@ -100,14 +99,14 @@ impl Forwarder {
     /// Inserts a segment, however often it takes.
     async fn forward(&self, segment: &Segment) {
         let mut segment = segment.clone();
-        let mut backoff = Backoff::new(self.settings.backoff_min, self.settings.backoff_max);
+        let mut pauses = pauses(&self.settings);
         loop {
             match self.insert(&segment).await {
                 Ok(touched) => {
                     instruments::inserted("stored");
                     // In this order: a caller who sees that the segment has
                     // gone must not be given an answer from before.
-                    self.stored_hours.stored(touched);
+                    self.hour_versions.note_stored(touched);
                     self.log.stored(&segment);
                     self.lost_ids.forget_note(segment.id).await;
                     return;
@@ -124,7 +123,7 @@ impl Forwarder {
                 }
                 Err(StoreError::Retry(error)) => {
                     instruments::inserted("failed");
-                    let pause = backoff.next_pause();
+                    let pause = pauses.next().unwrap_or(self.settings.backoff_max);
                     tracing::warn!(segment = %segment.id, error, ?pause, "an insert failed and will be repeated");
                     self.log.failed(&segment, error);
                     tokio::time::sleep(pause).await;
@@ -212,9 +211,9 @@ impl Forwarder {
         if self.in_log(segment, <dyn EventLog>::is_token_distrusted).await? {
             return Ok(false);
         }
-        let now = self.store.terms().await?;
+        let now = self.store.dedup_window().await?;
         let is_old = age(segment) > self.store.token_age_max();
-        if is_old || !segment.terms.hold(now, self.store.token_blocks_max()) {
+        if is_old || !segment.dedup_window.still_holds(now, self.store.token_blocks_max()) {
             return Ok(false);
         }
         let reading = segment.clone();
@@ -239,15 +238,15 @@ impl Forwarder {
         asked.map_err(|error| StoreError::Retry(error.to_string()))
     }
 
-    /// Notes the terms for the segments to come, now and then.
-    async fn keep_terms(&self) {
-        if !self.terms.are_old() {
+    /// Reads the deduplication window for segments that are opened from now on, when the last reading is old.
+    async fn refresh_dedup_window(&self) {
+        if !self.dedup_window.is_stale() {
             return;
         }
-        match self.store.terms().await {
-            Ok(terms) => self.terms.set(terms),
-            // The old ones are on the safe side.
-            Err(error) => tracing::debug!(%error, "the terms of tokens could not be read"),
+        match self.store.dedup_window().await {
+            Ok(dedup_window) => self.dedup_window.set(dedup_window),
+            // The old reading is on the safe side.
+            Err(error) => tracing::debug!(%error, "the deduplication window could not be read"),
         }
     }
 
@@ -270,7 +269,7 @@ fn age(segment: &Segment) -> Duration {
 }
 
 /// A segment on its way out of its file.
-struct Reading {
+struct SegmentReading {
     columns: String,
     chunks: mpsc::Receiver<Result<Bytes, FrameError>>,
     /// Told when the last row has been read.
@@ -279,7 +278,7 @@ struct Reading {
 
 /// Reads a segment on a thread that may block, as fast as its chunks are
 /// taken.
-fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
+fn read_segment(segment: &Segment) -> Result<SegmentReading, FrameError> {
     let mut reader = SegmentFrames::open(segment)?;
     let columns = reader.columns().to_owned();
     let is_known = columns == event_row::COLUMNS;
@@ -308,7 +307,7 @@ fn read_segment(segment: &Segment) -> Result<Reading, FrameError> {
         }
         let _ = touched_at_end.send(touched); // The insert may have given up.
     });
-    Ok(Reading { columns, chunks, touched })
+    Ok(SegmentReading { columns, chunks, touched })
 }
 
 /// Reads a segment to its end, as an insert does.
@@ -320,23 +319,16 @@ fn read_to_end(segment: &Segment) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Pauses that double up to a bound, each shortened by up to a half at random
-/// so that several do not keep step.
-struct Backoff {
-    next: Duration,
-    max: Duration,
-}
-
-impl Backoff {
-    const fn new(min: Duration, max: Duration) -> Self {
-        Self { next: min, max }
-    }
-
-    fn next_pause(&mut self) -> Duration {
-        let pause = self.next.min(self.max);
-        self.next = (self.next * 2).min(self.max);
-        pause.mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
+/// The pauses after failed inserts: they double up to a bound, and each is shortened at random by up to a half, so that
+/// several inserts do not keep step.
+fn pauses(settings: &ForwarderSettings) -> ExponentialBackoff {
+    // The library's jitter lengthens a pause by up to its own length: of half the length, it makes what is wanted.
+    ExponentialBuilder::new()
+        .with_min_delay(settings.backoff_min / 2)
+        .with_max_delay(settings.backoff_max / 2)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 #[cfg(test)]
@@ -348,9 +340,13 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_bound() {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
-        for whole in [100, 200, 350, 350] {
-            let pause = backoff.next_pause();
+        let settings = ForwarderSettings {
+            inserts_in_flight_max: 1,
+            insert_wait_max: Duration::ZERO,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_millis(350),
+        };
+        for (whole, pause) in [100, 200, 350, 350].into_iter().zip(pauses(&settings)) {
             let whole = Duration::from_millis(whole);
             assert!((whole / 2..=whole).contains(&pause), "{pause:?} of {whole:?}");
         }

@@ -1,5 +1,5 @@
-//! The background work of the ledger: recent ids are written to it, runs are merged, expired ids go,
-//! and it is rebuilt where it is not complete, or damaged.
+//! The background work of the id ledger: writes recent ids to it, merges its runs, removes expired ids, and rebuilds it
+//! where it is incomplete or damaged.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub struct LedgerKeeper {
     index: Arc<Index>,
     log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
     clock: Arc<ArrivalClock>,
     lost_ids: Arc<LostIds>,
     maintenance_due: Notify,
@@ -66,12 +66,12 @@ impl LedgerKeeper {
         index: Arc<Index>,
         log: Arc<dyn EventLog>,
         store: Arc<dyn EventStore>,
-        prints: Fingerprinter,
+        fingerprinter: Fingerprinter,
         clock: Arc<ArrivalClock>,
         lost_ids: Arc<LostIds>,
     ) -> Arc<Self> {
         let (maintenance_due, noted) = (Notify::new(), Mutex::default());
-        Arc::new(Self { settings, index, log, store, prints, clock, lost_ids, maintenance_due, noted })
+        Arc::new(Self { settings, index, log, store, fingerprinter, clock, lost_ids, maintenance_due, noted })
     }
 
     /// Starts the background work. It ends soon after `stop`.
@@ -182,10 +182,10 @@ impl LedgerKeeper {
     }
 
     async fn note(&self, segment: Segment) {
-        let (ledger, prints, of) = (Arc::clone(self.index.ledger()), self.prints, segment.clone());
+        let (ledger, fingerprinter, of) = (Arc::clone(self.index.ledger()), self.fingerprinter, segment.clone());
         let note = move || -> Result<(), String> {
             let mut ids: Vec<(Fingerprint, u32)> = Vec::new();
-            let read = read_segment_ids(&of, prints, |taken| {
+            let read = read_segment_ids(&of, fingerprinter, |taken| {
                 ids.extend(taken.iter().map(|taken| (taken.id.in_ledger(), taken.minute.bits())));
             });
             read.map_err(|error| error.to_string())?;
@@ -270,9 +270,9 @@ impl LedgerKeeper {
         loop {
             let status = ledger.status();
             let done = if !status.is_complete {
-                rebuild(ledger, self.prints, store).await
+                rebuild(ledger, self.fingerprinter, store).await
             } else if status.damaged_runs > 0 {
-                repair(ledger, self.prints, &*self.log, store).await
+                repair(ledger, self.fingerprinter, &*self.log, store).await
             } else {
                 self.index.repair_due().await;
                 continue;

@@ -1,11 +1,10 @@
-//! The ids of events that were lost with a damaged segment.
+//! Finds and releases the ids of events that were lost with a damaged segment, so that the events can be sent again.
 //!
-//! The index knows them as taken. Nobody can read them from the damaged bytes any more, so what is left is found
-//! by exclusion: of all ids that were in the segment, those that are in no good frame of an unstored segment and
-//! not in ClickHouse. They are forgotten, so that their events are accepted when they are sent again.
+//! The index knows these ids as taken, and they cannot be read from the damaged bytes. They are found by exclusion:
+//! of all ids that were in the segment, those that are in no good frame of an unstored segment and not in ClickHouse.
 //!
-//! Which ids were in the segment is known from memory, as long as the ledger does not cover the segment, and then
-//! from the note that was made before it did.
+//! The ids of a segment are known from memory while the ledger does not cover the segment, and afterwards from the note that
+//! is written before the ledger covers it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -35,7 +34,7 @@ pub struct LostIds {
     index: Arc<Index>,
     log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
 }
 
 impl LostIds {
@@ -44,9 +43,9 @@ impl LostIds {
         index: Arc<Index>,
         log: Arc<dyn EventLog>,
         store: Arc<dyn EventStore>,
-        prints: Fingerprinter,
+        fingerprinter: Fingerprinter,
     ) -> Arc<Self> {
-        Arc::new(Self { index, log, store, prints })
+        Arc::new(Self { index, log, store, fingerprinter })
     }
 
     /// Forgets the ids that were lost with this segment, and returns how many they were. Must be called once the
@@ -146,8 +145,8 @@ impl LostIds {
 
     /// Until it is known what is lost of a noted segment, nobody is told that an event is there that is not.
     async fn doubt(&self, segment: &Segment) -> Result<(), StoreError> {
-        let (index, prints, segment) = (Arc::clone(&self.index), self.prints, segment.clone());
-        let doubted = spawn_blocking(move || doubt_of(&index, prints, segment.id, Some(&segment))).await;
+        let (index, fingerprinter, segment) = (Arc::clone(&self.index), self.fingerprinter, segment.clone());
+        let doubted = spawn_blocking(move || doubt_of(&index, fingerprinter, segment.id, Some(&segment))).await;
         doubted.map_err(|error| StoreError::Retry(error.to_string()))?
     }
 
@@ -170,7 +169,7 @@ impl LostIds {
         for minutes in minutes.chunks(MINUTES_PER_READING) {
             let minutes = MinuteSet::These(minutes.iter().map(|minute| minute.start()).collect());
             let found = for_each_stored(&*self.store, &minutes, |rows, span| {
-                suspects.remove(&self.prints.id(&rows[span.id.clone()]).in_ledger());
+                suspects.remove(&self.fingerprinter.id(&rows[span.id.clone()]).in_ledger());
             });
             found.await?;
         }
@@ -181,8 +180,8 @@ impl LostIds {
     async fn logged_ids(&self, mut segment: Segment) -> Result<Vec<Fingerprint>, StoreError> {
         let mut last_error = String::new();
         for _ in 0..ATTEMPTS {
-            let (of, prints) = (segment.clone(), self.prints);
-            let read = spawn_blocking(move || read_ids(&of, prints)).await;
+            let (of, fingerprinter) = (segment.clone(), self.fingerprinter);
+            let read = spawn_blocking(move || read_ids(&of, fingerprinter)).await;
             match read.map_err(|error| StoreError::Retry(error.to_string()))? {
                 Ok(ids) => return Ok(ids),
                 Err(error) => last_error = error.to_string(),
@@ -205,26 +204,31 @@ fn minutes_of(note: &SegmentNote) -> impl Iterator<Item = (Fingerprint, Minute)>
 ///
 /// # Errors
 /// When a note or a segment cannot be read.
-pub fn doubt_lost(index: &Index, prints: Fingerprinter, log: &dyn EventLog) -> Result<(), StoreError> {
+pub fn doubt_lost(index: &Index, fingerprinter: Fingerprinter, log: &dyn EventLog) -> Result<(), StoreError> {
     let failed = |error: LedgerError| StoreError::Retry(error.to_string());
     let segments = log.segments().list();
     for noted in index.ledger().noted_segments().map_err(failed)? {
         let segment = segments.iter().find(|segment| segment.id == noted);
         if segment.is_none_or(|segment| segment.salvage.is_some()) {
-            doubt_of(index, prints, noted, segment)?;
+            doubt_of(index, fingerprinter, noted, segment)?;
         }
     }
     Ok(())
 }
 
-fn doubt_of(index: &Index, prints: Fingerprinter, noted: Uuid, segment: Option<&Segment>) -> Result<(), StoreError> {
+fn doubt_of(
+    index: &Index,
+    fingerprinter: Fingerprinter,
+    noted: Uuid,
+    segment: Option<&Segment>,
+) -> Result<(), StoreError> {
     let note = match index.ledger().segment_note(noted) {
         Err(error) if error.is_damage() => return Ok(()), // It is said when the loss is looked at.
         note => note.map_err(|error| StoreError::Retry(error.to_string()))?,
     };
     let mut ids: HashSet<Fingerprint> = note.iter().flat_map(minutes_of).map(|(id, _)| id).collect();
     if let Some(segment) = segment {
-        let good = read_ids(segment, prints).map_err(|error| StoreError::Retry(error.to_string()))?;
+        let good = read_ids(segment, fingerprinter).map_err(|error| StoreError::Retry(error.to_string()))?;
         good.iter().for_each(|id| _ = ids.remove(id));
     }
     index.doubt(ids);
@@ -232,9 +236,10 @@ fn doubt_of(index: &Index, prints: Fingerprinter, noted: Uuid, segment: Option<&
 }
 
 /// Reads the ids of a segment up to its end, or up to where it is being written.
-fn read_ids(segment: &Segment, prints: Fingerprinter) -> Result<Vec<Fingerprint>, SegmentIdsError> {
+fn read_ids(segment: &Segment, fingerprinter: Fingerprinter) -> Result<Vec<Fingerprint>, SegmentIdsError> {
     let mut ids = Vec::new();
-    let read = read_segment_ids(segment, prints, |taken| ids.extend(taken.iter().map(|taken| taken.id.in_ledger())));
+    let read =
+        read_segment_ids(segment, fingerprinter, |taken| ids.extend(taken.iter().map(|taken| taken.id.in_ledger())));
     match read {
         Err(error) if !error.is_damage() => Err(error),
         Ok(()) | Err(_) => Ok(ids),

@@ -1,12 +1,12 @@
-//! Ingest: every event id is taken once, and what was acknowledged stays.
+//! Ingest: counts every event id once, and keeps what was acknowledged.
 //!
-//! [`pipeline`] is the path of a batch: validate, deduplicate against the
-//! [`index`], append to the [log](crate::log), acknowledge. The [`forwarder`] carries
-//! sealed segments to the [event store](crate::event_store). What became of the events leaves through
-//! [`outcome`]. The [insert gate](crate::event_store::insert_gate) tells the audit what is on its way.
+//! [`pipeline`] validates a batch, deduplicates it against the [`index`], appends it to the [log](crate::log) and
+//! acknowledges it. The [`forwarder`] inserts sealed segments into the [event store](crate::event_store). The
+//! [`ledger_keeper`] moves ids from memory to disk. Verdicts leave through [`outcome`]. The
+//! [insert gate](crate::event_store::insert_gate) tells the audit which inserts are under way.
 
 mod batch;
-mod fate;
+mod completion;
 pub mod fingerprint;
 pub mod forwarder;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,4 +1,4 @@
-//! Outcomes: the domain's own events, leaving ingest through one port.
+//! The port through which the verdicts on events leave ingest, for metrics and the live tail.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The path of a batch: validate, deduplicate, log, acknowledge.
+//! The path of a batch: validates, deduplicates, logs and acknowledges it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use super::batch::{Batch, Decided};
+use super::batch::{Batch, DecidedBatch};
 use super::fingerprint::Fingerprinter;
 use super::index::Index;
 use super::outcome::{Outcome, Outcomes};
@@ -89,7 +89,7 @@ impl Submission {
 pub struct Pipeline {
     settings: PipelineSettings,
     clock: Arc<ArrivalClock>,
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
     index: Arc<Index>,
     log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
@@ -98,7 +98,7 @@ pub struct Pipeline {
     outcomes: Outcomes,
     limits: Arc<RateLimits>,
     bytes_in_flight: Arc<FairSemaphore>,
-    no_room: Arc<RecentRefusal>,
+    buffer_refusals: Arc<RecentRefusal>,
     parked_ids: Arc<ParkedIds>,
 }
 
@@ -109,7 +109,7 @@ impl Pipeline {
     pub fn new(
         settings: PipelineSettings,
         clock: Arc<ArrivalClock>,
-        prints: Fingerprinter,
+        fingerprinter: Fingerprinter,
         index: Arc<Index>,
         log: Arc<dyn EventLog>,
         store: Arc<dyn EventStore>,
@@ -120,11 +120,11 @@ impl Pipeline {
     ) -> Self {
         let shares = Shares::new(settings.bytes_in_flight_max.into(), settings.share_percent);
         let bytes_in_flight = FairSemaphore::new(shares);
-        let parked_ids = Arc::new(ParkedIds::new(prints));
+        let parked_ids = Arc::new(ParkedIds::new(fingerprinter));
         Self {
             settings,
             clock,
-            prints,
+            fingerprinter,
             index,
             log,
             store,
@@ -133,7 +133,7 @@ impl Pipeline {
             outcomes,
             limits,
             bytes_in_flight,
-            no_room: Arc::default(),
+            buffer_refusals: Arc::default(),
             parked_ids,
         }
     }
@@ -152,8 +152,8 @@ impl Pipeline {
     }
 
     /// Whether batches were refused for want of room among `bytes_in_flight_max` in the last seconds.
-    pub fn room_refusals(&self) -> Arc<RecentRefusal> {
-        Arc::clone(&self.no_room)
+    pub fn buffer_refusals(&self) -> Arc<RecentRefusal> {
+        Arc::clone(&self.buffer_refusals)
     }
 
     /// Takes a batch of about `bytes` bytes as far as its place in the log's
@@ -172,12 +172,12 @@ impl Pipeline {
     ) -> Result<Submission, Error> {
         self.check_count(drafts.len())?;
         self.judge_time()?;
-        let room = self.room_for(org_id, bytes).await?;
-        let watched = self.outcomes.wanted().then(|| self.sketch(org_id, &drafts));
+        let permit = self.buffer_permit(org_id, bytes).await?;
+        let watched = self.outcomes.wanted().then(|| self.outcomes_of(org_id, &drafts));
         let users = self.users(&drafts);
         let decided = self.deduplicate_measured(org_id, drafts, bytes).await?;
         let charge = self.limits.charge(org_id, decided.new_events(), decided.users_of_new(&users))?;
-        let Decided { claims, mut verdicts, shared, mut duplicates, frame } = decided;
+        let DecidedBatch { claims, mut verdicts, shared, mut duplicates, frame } = decided;
         let append = frame.map(|frame| self.log.append(frame));
 
         let (index, log, outcomes) = (Arc::clone(&self.index), Arc::clone(&self.log), self.outcomes.clone());
@@ -194,7 +194,7 @@ impl Pipeline {
             } else {
                 drop(claims);
             }
-            drop(room);
+            drop(permit);
             for shared in shared {
                 duplicates.extend(shared.resolve(&index, &mut verdicts).await);
             }
@@ -218,7 +218,7 @@ impl Pipeline {
             bytes.clear();
             event_row::put_string(&mut bytes, org_id.as_str());
             event_row::put_string(&mut bytes, event_id);
-            self.index.is_known(self.prints.id(&bytes))
+            self.index.is_known(self.fingerprinter.id(&bytes))
         };
         event_ids.map(is_known).collect()
     }
@@ -245,13 +245,13 @@ impl Pipeline {
 
     /// Bounds the memory of all batches together, and of those of one
     /// organization.
-    async fn room_for(&self, org_id: &OrgId, bytes: usize) -> Result<FairPermit, Error> {
+    async fn buffer_permit(&self, org_id: &OrgId, bytes: usize) -> Result<FairPermit, Error> {
         let tenant = Tenant::from(org_id);
-        let room = self.bytes_in_flight.acquire(&tenant, bytes.max(BATCH_BYTES_MIN) as u64);
-        match tokio::time::timeout(self.settings.wait_max, room).await {
+        let permit = self.bytes_in_flight.acquire(&tenant, bytes.max(BATCH_BYTES_MIN) as u64);
+        match tokio::time::timeout(self.settings.wait_max, permit).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => {
-                self.no_room.note();
+                self.buffer_refusals.note();
                 let PipelineSettings { bytes_in_flight_max: max, share_percent, .. } = self.settings;
                 let message = format!(
                     "more than {max} bytes of events, or {share_percent} % of them of this organization, are waiting \
@@ -268,7 +268,7 @@ impl Pipeline {
         org_id: &OrgId,
         drafts: Vec<EventDraft<'_>>,
         bytes: usize,
-    ) -> Result<Decided, Error> {
+    ) -> Result<DecidedBatch, Error> {
         let (begin, events) = (Instant::now(), drafts.len() as u64);
         let count = || i64::try_from(events).unwrap_or(i64::MAX);
         let span = child_span!("deduplicate", tallyhouse.batch.events = count());
@@ -279,8 +279,13 @@ impl Pipeline {
 
     /// Validates and encodes every event, claims them, and asks ClickHouse about
     /// those that the index cannot decide about.
-    async fn deduplicate(&self, org_id: &OrgId, drafts: Vec<EventDraft<'_>>, bytes: usize) -> Result<Decided, Error> {
-        let mut batch = Batch::new(Arc::clone(&self.index), self.prints, drafts.len(), bytes);
+    async fn deduplicate(
+        &self,
+        org_id: &OrgId,
+        drafts: Vec<EventDraft<'_>>,
+        bytes: usize,
+    ) -> Result<DecidedBatch, Error> {
+        let mut batch = Batch::new(Arc::clone(&self.index), self.fingerprinter, drafts.len(), bytes);
         let now = self.judge_time()?;
         let types = self.types.of(org_id);
         let deleted = self.retention.deleted();
@@ -335,9 +340,9 @@ impl Pipeline {
     }
 
     /// What will be reported, but for the verdicts.
-    fn sketch(&self, org_id: &OrgId, drafts: &[EventDraft<'_>]) -> Vec<Outcome> {
+    fn outcomes_of(&self, org_id: &OrgId, drafts: &[EventDraft<'_>]) -> Vec<Outcome> {
         let at = self.clock.now();
-        let sketch = |draft: &EventDraft<'_>| Outcome {
+        let outcomes_of = |draft: &EventDraft<'_>| Outcome {
             org_id: org_id.clone(),
             at,
             event_id: draft.event_id.to_owned(),
@@ -345,7 +350,7 @@ impl Pipeline {
             campaign_id: draft.campaign_id.to_owned(),
             verdict: Verdict::Accepted,
         };
-        drafts.iter().map(sketch).collect()
+        drafts.iter().map(outcomes_of).collect()
     }
 }
 

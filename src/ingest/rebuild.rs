@@ -1,10 +1,10 @@
-//! Rebuilding the ledger from ClickHouse, in whole or in part.
+//! Rebuilds the id ledger from ClickHouse, in whole or in part.
 //!
-//! A ledger that is new, damaged or missing does not know the ids that are stored. They are read from
-//! ClickHouse in the background, while ingest goes on: what is known is answered, and what the ledger
-//! cannot decide yet is looked up or left undecided. When all have been read, the ledger is complete.
+//! A ledger that is new, damaged or missing does not know the ids that are stored. This module reads them from ClickHouse in
+//! the background while ingest continues: known ids are answered, and ids that the ledger cannot decide about are looked up
+//! or left undecided. The ledger is complete once all ids have been read.
 //!
-//! Where single pages of runs are damaged, only the ids that these runs may have held are read again.
+//! If single pages of runs are damaged, only the ids that these runs may have held are read again.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tallyhouse_ledger::{Asked, Entry, IdTimes, Ledger, LedgerError, NewRun};
 use tokio::task::spawn_blocking;
 
 use super::fingerprint::Fingerprinter;
-use super::index::Taken;
+use super::index::TakenId;
 use super::segment_ids::{read_segment_ids, taken};
 use super::stored_rows::StoredRows;
 use crate::event_row::Rows;
@@ -46,10 +46,14 @@ pub enum RebuildError {
 ///
 /// # Errors
 /// The database's and the ledger's. The ledger is not complete then; beginning again is safe.
-pub async fn rebuild(ledger: &Arc<Ledger>, prints: Fingerprinter, store: &dyn EventStore) -> Result<u64, RebuildError> {
+pub async fn rebuild(
+    ledger: &Arc<Ledger>,
+    fingerprinter: Fingerprinter,
+    store: &dyn EventStore,
+) -> Result<u64, RebuildError> {
     tracing::info!("the id ledger is rebuilt from ClickHouse");
-    let mut collected = Collected::new(ledger, |_| true);
-    collect_stored(&mut collected, prints, store).await?;
+    let mut collected = RunCollector::new(ledger, |_| true);
+    collect_stored(&mut collected, fingerprinter, store).await?;
     let ids = collected.finish().await?;
     let complete = Arc::clone(ledger);
     blocking(move || complete.mark_complete(true)).await?;
@@ -64,7 +68,7 @@ pub async fn rebuild(ledger: &Arc<Ledger>, prints: Fingerprinter, store: &dyn Ev
 /// The database's, the ledger's and the log's. The damaged runs stay then.
 pub async fn repair(
     ledger: &Arc<Ledger>,
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
     log: &dyn EventLog,
     store: &dyn EventStore,
 ) -> Result<u64, RebuildError> {
@@ -74,12 +78,12 @@ pub async fn repair(
         "runs of the id ledger are damaged and are replaced from ClickHouse and the log"
     );
     let of_damaged = Arc::clone(&repair);
-    let mut collected = Collected::new(ledger, move |asked| of_damaged.may_have_held(asked));
-    // First the log: what has left it before was stored before, and what leaves it meanwhile is found stored.
+    let mut collected = RunCollector::new(ledger, move |asked| of_damaged.may_have_held(asked));
+    // FirstEvent the log: what has left it before was stored before, and what leaves it meanwhile is found stored.
     for segment in log.segments().list().into_iter().filter(|segment| ledger.covers(segment.id)) {
-        collect_segment(&mut collected, prints, log, &segment).await?;
+        collect_segment(&mut collected, fingerprinter, log, &segment).await?;
     }
-    collect_stored(&mut collected, prints, store).await?;
+    collect_stored(&mut collected, fingerprinter, store).await?;
     let ids = collected.finish().await?;
     let repaired = Arc::clone(ledger);
     blocking(move || repaired.finish_repair(&repair)).await?;
@@ -97,15 +101,15 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn collect_segment(
-    collected: &mut Collected,
-    prints: Fingerprinter,
+    collected: &mut RunCollector,
+    fingerprinter: Fingerprinter,
     log: &dyn EventLog,
     segment: &Segment,
 ) -> Result<(), RebuildError> {
     let of = segment.clone();
     let read = spawn_blocking(move || {
         let mut all = Vec::new();
-        read_segment_ids(&of, prints, |taken| all.extend(taken)).map(|()| all)
+        read_segment_ids(&of, fingerprinter, |taken| all.extend(taken)).map(|()| all)
     });
     match read.await {
         Ok(Ok(all)) => {
@@ -120,14 +124,14 @@ async fn collect_segment(
 }
 
 async fn collect_stored(
-    collected: &mut Collected,
-    prints: Fingerprinter,
+    collected: &mut RunCollector,
+    fingerprinter: Fingerprinter,
     store: &dyn EventStore,
 ) -> Result<(), RebuildError> {
     let mut stored = StoredRows::read(store, &MinuteSet::All).await?;
     while let Some(rows) = stored.next().await? {
         for span in Rows::payloads(&rows).map_while(Result::ok) {
-            collected.add(&taken(prints, &rows, &span));
+            collected.add(&taken(fingerprinter, &rows, &span));
         }
         collected.write_if_full().await?;
     }
@@ -135,7 +139,7 @@ async fn collect_stored(
 }
 
 /// Ids that were read, on their way into the ledger.
-struct Collected {
+struct RunCollector {
     ledger: Arc<Ledger>,
     wants: Box<dyn Fn(&Asked) -> bool + Send + Sync>,
     entries: Vec<Entry>,
@@ -144,7 +148,7 @@ struct Collected {
     written: u64,
 }
 
-impl Collected {
+impl RunCollector {
     fn new(ledger: &Arc<Ledger>, wants: impl Fn(&Asked) -> bool + Send + Sync + 'static) -> Self {
         Self {
             ledger: Arc::clone(ledger),
@@ -156,7 +160,7 @@ impl Collected {
         }
     }
 
-    fn add(&mut self, taken: &Taken) {
+    fn add(&mut self, taken: &TakenId) {
         let id = taken.id.in_ledger();
         if !(self.wants)(&Asked { id, time_in_id: taken.time_in_id }) {
             return;

@@ -1,4 +1,4 @@
-//! Rows read back into their fields, for those who read the log.
+//! Decodes rows of the log into fields, for the readers of the log.
 
 use crate::event_row::COLUMNS;
 

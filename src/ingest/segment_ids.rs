@@ -1,9 +1,9 @@
-//! The ids of the events in a segment's file.
+//! Reads the ids of the events in a segment's file.
 
 use tallyhouse_ledger::time_in_id;
 
 use super::fingerprint::Fingerprinter;
-use super::index::{Minute, Taken};
+use super::index::{Minute, TakenId};
 use crate::event_row::{self, RowSpan, Rows};
 use crate::log::{FrameError, Segment, SegmentFrames};
 
@@ -34,8 +34,8 @@ impl SegmentIdsError {
 /// When the file cannot be read to its end. What came before has been handed over then.
 pub fn read_segment_ids(
     segment: &Segment,
-    prints: Fingerprinter,
-    mut take: impl FnMut(Vec<Taken>),
+    fingerprinter: Fingerprinter,
+    mut take: impl FnMut(Vec<TakenId>),
 ) -> Result<(), SegmentIdsError> {
     let mut frames = SegmentFrames::open(segment)?;
     if frames.columns() != event_row::COLUMNS {
@@ -43,8 +43,8 @@ pub fn read_segment_ids(
     }
     let mut rows = Vec::new();
     while frames.next_frame(&mut rows)?.is_some() {
-        let taken: Result<Vec<Taken>, _> =
-            Rows::whole(&rows).map(|span| span.map(|span| taken(prints, &rows, &span))).collect();
+        let taken: Result<Vec<TakenId>, _> =
+            Rows::whole(&rows).map(|span| span.map(|span| taken(fingerprinter, &rows, &span))).collect();
         take(taken.map_err(|_| FrameError::Damaged)?);
         rows.clear();
     }
@@ -52,12 +52,12 @@ pub fn read_segment_ids(
 }
 
 /// What is remembered of the event of a row.
-pub(super) fn taken(prints: Fingerprinter, rows: &[u8], span: &RowSpan) -> Taken {
+pub(super) fn taken(fingerprinter: Fingerprinter, rows: &[u8], span: &RowSpan) -> TakenId {
     let id = &rows[span.id.clone()];
-    Taken {
-        id: prints.id(id),
+    TakenId {
+        id: fingerprinter.id(id),
         time_in_id: event_row::event_id(id).and_then(time_in_id),
-        payload: prints.payload(&rows[span.payload.clone()]),
+        payload: fingerprinter.payload(&rows[span.payload.clone()]),
         minute: Minute::of(span.occurred_at),
     }
 }

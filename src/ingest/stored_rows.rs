@@ -1,4 +1,4 @@
-//! Reading stored events from the database.
+//! Reads stored events from the event store as whole rows.
 
 use crate::event_row::{RowSpan, Rows};
 use crate::event_store::{EventReading, EventStore, MinuteSet, StoreError};
@@ -27,11 +27,11 @@ impl StoredRows {
         while let Some(piece) = self.pieces.recv().await {
             let mut rows = std::mem::take(&mut self.rest);
             rows.extend_from_slice(&piece?);
-            let mut walk = Rows::payloads(&rows);
+            let mut whole = Rows::payloads(&rows);
             let mut end = 0;
             // What is no row is the beginning of one, or what ends the answer.
-            while let Some(Ok(_)) = walk.next() {
-                end = walk.position();
+            while let Some(Ok(_)) = whole.next() {
+                end = whole.position();
             }
             self.rest = rows.split_off(end);
             if !rows.is_empty() {

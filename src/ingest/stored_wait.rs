@@ -1,10 +1,10 @@
-//! What an answer with `DURABILITY_STORED` waits for: the segment with the batch's own events, and those
-//! with the first events of its duplicates.
+//! Waits for the segments that an answer with `DURABILITY_STORED` depends on: the segment of the batch's own events,
+//! and those of the first events of its duplicates.
 //!
-//! Of a duplicate the index knows the tag of its segment, which 63 segments in turn share, and which is kept
-//! for some time after the segment was stored; of one that is in the ledger, that its segment is one that the
-//! ledger covers. To wait for all segments that it may be is on the safe side and costs a moment. A parked
-//! segment is not stored in a moment: so its file is read to see whether the duplicate is really in it.
+//! Of a duplicate the index knows the tag of its segment. 63 segments in turn share a tag, and it is kept for some time after
+//! the segment was stored. Of a duplicate that is in the ledger, only that the ledger covers its segment is known. All
+//! segments that may be meant are awaited, which is safe and takes little longer. A parked segment is not stored soon: its
+//! file is read to find out whether the duplicate is in it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +35,7 @@ pub(super) struct AwaitedSegments {
 }
 
 /// How the wait for one segment ended.
-enum Ended {
+enum WaitEnd {
     Stored,
     Parked(Segment),
     /// The log is gone.
@@ -64,10 +64,10 @@ impl AwaitedSegments {
         };
         for segment in segments.list().into_iter().filter(is_awaited) {
             match ended(segments, segment.ordinal).await {
-                Ended::Stored => {}
-                Ended::Unknown => return Err(late()),
-                Ended::Parked(segment) if self.own == Some(segment.ordinal) => return Err(is_parked(segment.id)),
-                Ended::Parked(segment) => {
+                WaitEnd::Stored => {}
+                WaitEnd::Unknown => return Err(late()),
+                WaitEnd::Parked(segment) if self.own == Some(segment.ordinal) => return Err(is_parked(segment.id)),
+                WaitEnd::Parked(segment) => {
                     let tag = SegmentTag::of(segment.ordinal);
                     let may_be_there = |of: SegmentTag| of == tag || of == SegmentTag::NONE;
                     let duplicates = self.duplicates.iter().filter(|(_, of)| may_be_there(*of));
@@ -83,13 +83,13 @@ impl AwaitedSegments {
 }
 
 /// Waits until a segment is stored or parked.
-async fn ended(segments: &Segments, ordinal: Ordinal) -> Ended {
+async fn ended(segments: &Segments, ordinal: Ordinal) -> WaitEnd {
     let mut changes = segments.changes();
     loop {
         match segments.find(ordinal) {
-            None => return Ended::Stored,
-            Some(segment) if segment.state == SegmentState::Parked => return Ended::Parked(segment),
-            Some(_) if changes.changed().await.is_err() => return Ended::Unknown,
+            None => return WaitEnd::Stored,
+            Some(segment) if segment.state == SegmentState::Parked => return WaitEnd::Parked(segment),
+            Some(_) if changes.changed().await.is_err() => return WaitEnd::Unknown,
             Some(_) => {}
         }
     }
@@ -110,15 +110,15 @@ fn is_parked(segment: Uuid) -> Error {
 
 /// The ids of parked segments, read from their files when they are asked for.
 pub(super) struct ParkedIds {
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
     /// One reading at a time: whoever comes meanwhile often wants the same.
     by_segment: Mutex<BTreeMap<Uuid, Arc<[IdFingerprint]>>>,
 }
 
 impl ParkedIds {
     /// None have been read.
-    pub(super) fn new(prints: Fingerprinter) -> Self {
-        Self { prints, by_segment: Mutex::default() }
+    pub(super) fn new(fingerprinter: Fingerprinter) -> Self {
+        Self { fingerprinter, by_segment: Mutex::default() }
     }
 
     /// Whether a parked segment holds any of these ids. Yes, when its file cannot be read.
@@ -138,8 +138,9 @@ impl ParkedIds {
         if let Some(ids) = by_segment.get(&segment.id) {
             return Ok(Arc::clone(ids));
         }
-        let (prints, of) = (self.prints, segment.clone());
-        let ids: Arc<[IdFingerprint]> = tokio::task::spawn_blocking(move || read_ids(prints, &of)).await??.into();
+        let (fingerprinter, of) = (self.fingerprinter, segment.clone());
+        let ids: Arc<[IdFingerprint]> =
+            tokio::task::spawn_blocking(move || read_ids(fingerprinter, &of)).await??.into();
         if ids.len() <= PARKED_IDS_MAX {
             let held: usize = by_segment.values().map(|ids| ids.len()).sum();
             if held + ids.len() > PARKED_IDS_MAX {
@@ -152,9 +153,9 @@ impl ParkedIds {
 }
 
 /// Reads the ids of a segment's good frames.
-fn read_ids(prints: Fingerprinter, segment: &Segment) -> io::Result<Vec<IdFingerprint>> {
+fn read_ids(fingerprinter: Fingerprinter, segment: &Segment) -> io::Result<Vec<IdFingerprint>> {
     let mut ids = Vec::new();
-    let read = read_segment_ids(segment, prints, |taken| ids.extend(taken.iter().map(|taken| taken.id)));
+    let read = read_segment_ids(segment, fingerprinter, |taken| ids.extend(taken.iter().map(|taken| taken.id)));
     read.map_err(|error| match error {
         SegmentIdsError::Frame(crate::log::FrameError::Io(error)) => error,
         error => io::Error::other(error),

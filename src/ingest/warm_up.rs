@@ -1,7 +1,6 @@
-//! What the index takes in at start: the ids of those segments of the log that the ledger does not
-//! cover.
+//! Fills the index at start with the ids of those segments of the log that the ledger does not cover.
 //!
-//! They are at most what came after the last run was written, however much is stored.
+//! These are at most the ids that came after the last run was written, however much is stored.
 
 use super::fingerprint::Fingerprinter;
 use super::index::Index;
@@ -25,7 +24,7 @@ pub struct WarmUp {
 /// # Errors
 /// `Refused` when a segment has columns that this version does not know: without its ids, they would be taken for new.
 /// `Retry` when the disk fails.
-pub fn warm_up(index: &Index, prints: Fingerprinter, log: &dyn EventLog) -> Result<WarmUp, StoreError> {
+pub fn warm_up(index: &Index, fingerprinter: Fingerprinter, log: &dyn EventLog) -> Result<WarmUp, StoreError> {
     let mut warm_up = WarmUp::default();
     let segments = log.segments();
     for segment in segments.list().into_iter().chain(segments.retained()) {
@@ -34,7 +33,7 @@ pub fn warm_up(index: &Index, prints: Fingerprinter, log: &dyn EventLog) -> Resu
             continue;
         }
         let is_stored = segment.state == SegmentState::Stored;
-        match restore(index, prints, &segment) {
+        match restore(index, fingerprinter, &segment) {
             Ok(ids) => {
                 warm_up.ids += ids;
                 if is_stored && segment.salvage.is_some() {
@@ -61,9 +60,9 @@ pub fn warm_up(index: &Index, prints: Fingerprinter, log: &dyn EventLog) -> Resu
     Ok(warm_up)
 }
 
-fn restore(index: &Index, prints: Fingerprinter, segment: &Segment) -> Result<u64, SegmentIdsError> {
+fn restore(index: &Index, fingerprinter: Fingerprinter, segment: &Segment) -> Result<u64, SegmentIdsError> {
     let mut ids = 0;
-    read_segment_ids(segment, prints, |taken| {
+    read_segment_ids(segment, fingerprinter, |taken| {
         index.restore(&taken, segment.ordinal);
         ids += taken.len() as u64;
     })?;

@@ -67,11 +67,11 @@ pub struct LedgerStatus {
 /// Ids that may be there, and where. One in 250 ids that are not there is among them, for each run.
 pub struct Candidates {
     /// By run, newest first.
-    places: Vec<Place>,
+    pages: Vec<CandidatePage>,
     complete_from: Option<Day>,
 }
 
-struct Place {
+struct CandidatePage {
     position: usize,
     id: Fingerprint,
     run: Arc<Run>,
@@ -88,15 +88,15 @@ impl Candidates {
         self.complete_from.is_some()
     }
 
-    /// How many places on disk have to be read: a page each.
+    /// How many pages have to be read from the disk.
     pub const fn pages(&self) -> usize {
-        self.places.len()
+        self.pages.len()
     }
 
     /// Reads those that are there. Blocks on the disk.
     pub fn read(&self) -> Read {
         let mut read = Read::default();
-        for Place { position, id, run } in &self.places {
+        for CandidatePage { position, id, run } in &self.pages {
             match run.get(*id) {
                 Ok(entry) => read.found.extend(entry.map(|entry| (*position, entry))),
                 Err(error) => {
@@ -243,13 +243,13 @@ impl Ledger {
     /// Which of these ids memory does not rule out. All others are not there.
     pub fn candidates(&self, asked: &[Asked]) -> Candidates {
         let view = Arc::clone(&self.view.read());
-        let mut places = Vec::new();
+        let mut pages = Vec::new();
         for run in &view.runs {
             // Nothing is waited for within this loop, so that the processor reads many filters at once.
             let held = asked.iter().enumerate().filter(|(_, asked)| run.may_hold(asked));
-            places.extend(held.map(|(position, asked)| Place { position, id: asked.id, run: Arc::clone(run) }));
+            pages.extend(held.map(|(position, asked)| CandidatePage { position, id: asked.id, run: Arc::clone(run) }));
         }
-        Candidates { places, complete_from: view.complete_from }
+        Candidates { pages, complete_from: view.complete_from }
     }
 
     /// Whether every id of a segment of the log is in a run.

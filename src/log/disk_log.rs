@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use super::capacity::Capacity;
 use super::claim::claim;
+use super::dedup_window::CurrentDedupWindow;
 use super::kept::KeptFiles;
 use super::port::{Appended, EventLog, LogReader, SegmentSource, parked};
 use super::readers::LogReaders;
 use super::recovery::{recover, tell_salvage};
 use super::segment_file::{SegmentFile, segment_path};
 use super::spare::Spares;
-use super::terms::CurrentTerms;
 use super::tokenless;
 use super::writer::{Command, Writer};
 use super::writer_handle::WriterHandle;
@@ -78,7 +78,7 @@ impl Recovered {
     pub(super) fn start(
         self,
         clock: Arc<ArrivalClock>,
-        terms: Arc<CurrentTerms>,
+        dedup_window: Arc<CurrentDedupWindow>,
         spares: Spares,
         run: impl FnOnce(Writer) -> io::Result<WriterHandle>,
         lock: Option<File>,
@@ -87,7 +87,7 @@ impl Recovered {
         let next_ordinal = (segments.list().len() + segments.retained().len()) as Ordinal;
         let capacity =
             Arc::new(Capacity::new(Arc::clone(&disk), settings.clone(), Arc::clone(&segments), Arc::clone(&readers)));
-        let writer = run(Writer::new(Arc::clone(&capacity), clock, terms, next_ordinal, spares))?;
+        let writer = run(Writer::new(Arc::clone(&capacity), clock, dedup_window, next_ordinal, spares))?;
         Ok(DiskLog { disk, segments, readers, settings, kept, capacity, writer, _lock: lock })
     }
 }
@@ -98,14 +98,18 @@ impl DiskLog {
     ///
     /// # Errors
     /// When another process works with it, or the disk fails.
-    pub fn open(settings: LogSettings, clock: Arc<ArrivalClock>, terms: Arc<CurrentTerms>) -> Result<Self, OpenError> {
+    pub fn open(
+        settings: LogSettings,
+        clock: Arc<ArrivalClock>,
+        dedup_window: Arc<CurrentDedupWindow>,
+    ) -> Result<Self, OpenError> {
         let lock = claim(&settings.dir)?;
         let dir = settings.dir.clone();
         let open = move || {
             let recovered = Recovered::open(Arc::new(RealDisk), settings)?;
             let (disk, dir) = (Arc::clone(&recovered.disk), recovered.settings.dir.clone());
             let spares = Spares::start(disk, dir, recovered.ids_above)?;
-            recovered.start(clock, terms, spares, WriterHandle::start, Some(lock))
+            recovered.start(clock, dedup_window, spares, WriterHandle::start, Some(lock))
         };
         open().map_err(|source| OpenError::Io { dir, source })
     }

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use opentelemetry::trace::SpanContext;
 use uuid::Uuid;
 
-use crate::log::terms::TokenTerms;
+use crate::log::dedup_window::DedupWindow;
 use crate::trace;
 
 const MAGIC: &[u8; 8] = b"TALLYSG2";
@@ -39,7 +39,7 @@ pub(super) struct SegmentHeader {
     /// When its first event arrived, in microseconds since 1970.
     pub opened_at_micros: u64,
     /// For how long its token can be relied on.
-    pub terms: TokenTerms,
+    pub dedup_window: DedupWindow,
     /// The columns of its rows, comma-separated.
     pub columns: String,
 }
@@ -50,8 +50,8 @@ impl SegmentHeader {
         let mut body = Vec::with_capacity(BODY_FIXED_BYTES + self.columns.len());
         body.extend_from_slice(self.id.as_bytes());
         body.extend_from_slice(&self.opened_at_micros.to_le_bytes());
-        body.extend_from_slice(&self.terms.rules.to_le_bytes());
-        body.extend_from_slice(&self.terms.blocks.to_le_bytes());
+        body.extend_from_slice(&self.dedup_window.rules.to_le_bytes());
+        body.extend_from_slice(&self.dedup_window.blocks.to_le_bytes());
         body.extend_from_slice(self.columns.as_bytes());
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&length(body.len()).to_le_bytes());
@@ -80,14 +80,14 @@ impl SegmentHeader {
             return Err(FrameError::Damaged);
         }
         let (fixed, columns) = body.split_at(fixed_bytes);
-        let terms = match &fixed[24..] {
-            [] => TokenTerms::default(),
-            terms => TokenTerms { rules: u32_at(terms, 0)?, blocks: u64_at(terms, 4)? },
+        let dedup_window = match &fixed[24..] {
+            [] => DedupWindow::default(),
+            dedup_window => DedupWindow { rules: u32_at(dedup_window, 0)?, blocks: u64_at(dedup_window, 4)? },
         };
         let header = Self {
             id: Uuid::from_slice(&fixed[..16]).map_err(|_| FrameError::Damaged)?,
             opened_at_micros: u64_at(fixed, 16)?,
-            terms,
+            dedup_window,
             columns: String::from_utf8(columns.to_vec()).map_err(|_| FrameError::Damaged)?,
         };
         Ok((header, (head.len() + length) as u64))
@@ -260,8 +260,8 @@ mod tests {
     use super::*;
 
     fn segment(frames: &[Vec<u8>]) -> Vec<u8> {
-        let terms = TokenTerms { rules: 1, blocks: 9 };
-        let header = SegmentHeader { id: Uuid::now_v7(), opened_at_micros: 7, terms, columns: "a,b".to_owned() };
+        let dedup_window = DedupWindow { rules: 1, blocks: 9 };
+        let header = SegmentHeader { id: Uuid::now_v7(), opened_at_micros: 7, dedup_window, columns: "a,b".to_owned() };
         let mut bytes = header.encode();
         for frame in frames {
             let mut buffer = Frame::buffer(0);
@@ -296,8 +296,8 @@ mod tests {
         bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
         let reader = SegmentReader::new(&*bytes).unwrap();
-        let terms = TokenTerms::default();
-        let header = SegmentHeader { id, opened_at_micros: 7, terms, columns: "a,b".to_owned() };
+        let dedup_window = DedupWindow::default();
+        let header = SegmentHeader { id, opened_at_micros: 7, dedup_window, columns: "a,b".to_owned() };
         assert_eq!((reader.header(), reader.good_bytes()), (&header, bytes.len() as u64));
     }
 

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use super::dedup_window::DedupWindow;
 use super::frame::{SegmentHeader, SegmentReader};
 use super::port::{Appended, EventLog, LogReader, SegmentBytes, SegmentSource, parked};
-use super::terms::TokenTerms;
 use super::{AppendError, Frame, Holders, Kept, LogPosition, LogRows, Ordinal, Segment, SegmentState, Segments};
 use crate::event_row;
 use crate::trace::Calls;
@@ -49,7 +49,7 @@ pub(crate) struct MemoryLog {
     segments: Arc<Segments>,
     segment_rows_max: u64,
     holders: Holders,
-    terms: TokenTerms,
+    dedup_window: DedupWindow,
     writer: Mutex<Writer>,
     readers: Arc<Mutex<Readers>>,
 }
@@ -70,13 +70,13 @@ struct Readers {
 
 impl MemoryLog {
     /// Opens a log on what a former one left. Segments hold so many rows, are needed by these holders once they are
-    /// stored, and have ids above this one and these terms.
+    /// stored, and have ids above this one and this deduplication window.
     pub(crate) fn open(
         storage: &MemoryStorage,
         segment_rows_max: u64,
         holders: Holders,
         ids_above: u128,
-        terms: TokenTerms,
+        dedup_window: DedupWindow,
     ) -> Self {
         let segments = Arc::new(Segments::default());
         let mut contents = storage.0.lock();
@@ -87,13 +87,13 @@ impl MemoryLog {
             if content.state == SegmentState::Open || content.state == SegmentState::Inserting {
                 content.state = SegmentState::Sealed;
             }
-            segments.put(segment(storage, *id, content, next_ordinal, holders, terms));
+            segments.put(segment(storage, *id, content, next_ordinal, holders, dedup_window));
             next_ordinal += 1;
         }
         drop(contents);
         let writer = Mutex::new(Writer { open: None, next_ordinal, is_shut: false });
         let storage = storage.clone();
-        Self { storage, segments, segment_rows_max, holders, terms, writer, readers: Arc::default() }
+        Self { storage, segments, segment_rows_max, holders, dedup_window, writer, readers: Arc::default() }
     }
 
     fn write(&self, writer: &mut Writer, frame: &Frame) -> Ordinal {
@@ -102,12 +102,17 @@ impl MemoryLog {
             let id = Uuid::now_v7().as_u128().max(contents.last_id + 1);
             contents.last_id = id;
             let columns = event_row::COLUMNS.to_owned();
-            let header =
-                SegmentHeader { id: Uuid::from_u128(id), opened_at_micros: 0, terms: self.terms, columns }.encode();
+            let header = SegmentHeader {
+                id: Uuid::from_u128(id),
+                opened_at_micros: 0,
+                dedup_window: self.dedup_window,
+                columns,
+            }
+            .encode();
             let content = Content { bytes: header, rows: 0, state: SegmentState::Open, opened_at_micros: 0 };
             let ordinal = writer.next_ordinal;
             writer.next_ordinal += 1;
-            self.segments.put(segment(&self.storage, id, &content, ordinal, self.holders, self.terms));
+            self.segments.put(segment(&self.storage, id, &content, ordinal, self.holders, self.dedup_window));
             contents.segments.insert(id, content);
             (ordinal, id)
         });
@@ -151,7 +156,7 @@ fn segment(
     content: &Content,
     ordinal: Ordinal,
     held_by: Holders,
-    terms: TokenTerms,
+    dedup_window: DedupWindow,
 ) -> Segment {
     let id = Uuid::from_u128(id);
     Segment {
@@ -163,7 +168,7 @@ fn segment(
         bytes: content.bytes.len() as u64,
         opened_at_micros: content.opened_at_micros,
         opened: Instant::now(),
-        terms,
+        dedup_window,
         salvage: None,
         held_by,
         last_error: None,

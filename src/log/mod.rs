@@ -12,6 +12,7 @@ mod capacity;
 mod claim;
 #[cfg(test)]
 mod conformance;
+pub mod dedup_window;
 mod disk_log;
 mod frame;
 mod frames;
@@ -31,7 +32,6 @@ mod segment_file;
 mod simulation;
 mod spare;
 mod tag;
-pub mod terms;
 mod tokenless;
 mod writer;
 mod writer_handle;

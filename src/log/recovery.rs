@@ -16,7 +16,7 @@ use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState};
 use super::segment_file::{SegmentFile, segment_path};
 use super::tokenless;
-use crate::log::terms::TokenTerms;
+use crate::log::dedup_window::DedupWindow;
 use crate::trace::Calls;
 
 /// Reads the directory. What was still open is cut after its last good frame
@@ -143,7 +143,7 @@ impl Recovery<'_> {
             tracing::debug!(segment = %id, %damage, "the end of the log is torn");
             self.cut(content.good_bytes)?;
         } else if let Some(damage) = &content.damage {
-            return self.salvage(content.terms, damage);
+            return self.salvage(content.dedup_window, damage);
         }
         if content.rows == 0 {
             self.disk.remove(path)?;
@@ -153,7 +153,7 @@ impl Recovery<'_> {
         let mut segment = self.segment(content, state)?;
         if self.kept.has_damaged(*id) {
             tracing::warn!(segment = %id, "a segment that was damaged is whole again; what is missing is stored");
-            segment.terms = TokenTerms::default();
+            segment.dedup_window = DedupWindow::default();
         }
         Ok(Some(segment))
     }
@@ -173,7 +173,7 @@ impl Recovery<'_> {
     }
 
     /// What is good of a damaged file is to be stored.
-    fn salvage(&self, terms: TokenTerms, damage: &FrameError) -> io::Result<Option<Segment>> {
+    fn salvage(&self, dedup_window: DedupWindow, damage: &FrameError) -> io::Result<Option<Segment>> {
         let FoundFile { id, state, path } = &self.file;
         let content_bytes = self.disk.open(path)?.bytes()?;
         // Who still needs a stored one must see the damage, also where nothing is good.
@@ -191,7 +191,7 @@ impl Recovery<'_> {
             rows: salvage.rows,
             good_bytes: content_bytes,
             opened_at_micros: salvage.opened_at_micros,
-            terms,
+            dedup_window,
             damage: None,
         };
         let segment = self.segment(content, state)?;
@@ -213,7 +213,7 @@ impl Recovery<'_> {
             bytes: content.good_bytes,
             opened_at_micros: content.opened_at_micros,
             opened: Instant::now(),
-            terms: content.terms,
+            dedup_window: content.dedup_window,
             salvage: None,
             held_by: Holders::NONE,
             last_error: None,
@@ -245,14 +245,20 @@ struct Content {
     rows: u64,
     good_bytes: u64,
     opened_at_micros: u64,
-    terms: TokenTerms,
+    dedup_window: DedupWindow,
     damage: Option<FrameError>,
 }
 
 impl Content {
     fn read(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Self> {
-        let mut content =
-            Self { id: None, rows: 0, good_bytes: 0, opened_at_micros: 0, terms: TokenTerms::default(), damage: None };
+        let mut content = Self {
+            id: None,
+            rows: 0,
+            good_bytes: 0,
+            opened_at_micros: 0,
+            dedup_window: DedupWindow::default(),
+            damage: None,
+        };
         let mut reader = match open_whole(&*SegmentFile::new(disk, path.to_owned())) {
             Ok(reader) => reader,
             Err(FrameError::Io(error)) => return Err(error),
@@ -260,7 +266,7 @@ impl Content {
         };
         content.id = Some(reader.header().id);
         content.opened_at_micros = reader.header().opened_at_micros;
-        content.terms = reader.header().terms;
+        content.dedup_window = reader.header().dedup_window;
         let mut rows = Vec::new();
         loop {
             rows.clear();

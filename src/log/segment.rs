@@ -13,7 +13,7 @@ use super::holders::Holders;
 use super::port::SegmentSource;
 use super::salvage::Salvage;
 use crate::domain::Timestamp;
-use crate::log::terms::TokenTerms;
+use crate::log::dedup_window::DedupWindow;
 use crate::trace::Calls;
 
 /// A segment that takes no more events.
@@ -66,7 +66,7 @@ pub struct Segment {
     /// The same by the monotonic clock; for a segment of a former run, when it was found.
     pub opened: Instant,
     /// For how long its token can be relied on.
-    pub terms: TokenTerms,
+    pub dedup_window: DedupWindow,
     /// What is good in its file, when that is damaged: it is stored without its token then, by looking up
     /// what is missing.
     pub salvage: Option<Arc<Salvage>>,

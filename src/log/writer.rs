@@ -23,7 +23,7 @@ use super::{AppendError, LogSettings};
 use crate::clock::ArrivalClock;
 use crate::event_row;
 use crate::instruments;
-use crate::log::terms::CurrentTerms;
+use crate::log::dedup_window::CurrentDedupWindow;
 use crate::trace::{self, Calls, KeyValue};
 
 /// Most bytes of one write.
@@ -73,7 +73,7 @@ pub(super) struct Writer {
     pub(super) segments: Arc<Segments>,
     capacity: Arc<Capacity>,
     pub(super) clock: Arc<ArrivalClock>,
-    pub(super) terms: Arc<CurrentTerms>,
+    pub(super) dedup_window: Arc<CurrentDedupWindow>,
     pub(super) next_ordinal: Ordinal,
     pub(super) spares: Spares,
     open: Option<OpenSegment>,
@@ -88,7 +88,7 @@ impl Writer {
     pub(super) fn new(
         capacity: Arc<Capacity>,
         clock: Arc<ArrivalClock>,
-        terms: Arc<CurrentTerms>,
+        dedup_window: Arc<CurrentDedupWindow>,
         next_ordinal: Ordinal,
         spares: Spares,
     ) -> Self {
@@ -97,7 +97,7 @@ impl Writer {
             segments: Arc::clone(&capacity.segments),
             capacity,
             clock,
-            terms,
+            dedup_window,
             next_ordinal,
             spares,
             open: None,
@@ -308,8 +308,9 @@ impl Writer {
     fn create_segment(&mut self) -> io::Result<OpenSegment> {
         let SpareFile { file, id, path } = self.spares.take()?;
         let opened_at_micros = self.clock.order_micros();
-        let terms = self.terms.get();
-        let header = SegmentHeader { id, opened_at_micros, terms, columns: event_row::COLUMNS.to_owned() }.encode();
+        let dedup_window = self.dedup_window.get();
+        let header =
+            SegmentHeader { id, opened_at_micros, dedup_window, columns: event_row::COLUMNS.to_owned() }.encode();
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
         self.segments.put(Segment {
@@ -321,7 +322,7 @@ impl Writer {
             bytes: 0,
             opened_at_micros,
             opened: Instant::now(),
-            terms,
+            dedup_window,
             salvage: None,
             held_by: self.settings.holders,
             last_error: None,

@@ -18,9 +18,9 @@ use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, Limit, MILLIS_PER_HOUR, OrgId, Ranking, StatsQuery,
     Timestamp, UserCount, Window,
 };
+use crate::hour_versions::{HourVersion, HourVersions};
 use crate::instruments;
 use crate::log::Segments;
-use crate::stored_hours::{StoreNumber, StoredHours};
 
 /// The overhead of an entry, in bytes.
 const ENTRY_BYTES: usize = 512;
@@ -81,7 +81,7 @@ impl Value {
 struct Key {
     org_id: OrgId,
     question: CacheKey,
-    last_store: StoreNumber,
+    hour_version: HourVersion,
 }
 
 #[derive(Clone)]
@@ -108,7 +108,7 @@ pub(super) struct Cache {
     settings: CacheSettings,
     clock: Arc<ArrivalClock>,
     segments: Arc<Segments>,
-    stored_hours: Arc<StoredHours>,
+    hour_versions: Arc<HourVersions>,
 }
 
 impl Cache {
@@ -116,14 +116,14 @@ impl Cache {
         settings: CacheSettings,
         clock: Arc<ArrivalClock>,
         segments: Arc<Segments>,
-        stored_hours: Arc<StoredHours>,
+        hour_versions: Arc<HourVersions>,
     ) -> Self {
         let entries = MokaCache::builder()
             .max_capacity(settings.bytes_max)
             .weigher(|_, entry: &Entry| u32::try_from(entry.value.bytes()).unwrap_or(u32::MAX))
             .expire_after(EntryExpiry)
             .build();
-        Self { entries, settings, clock, segments, stored_hours }
+        Self { entries, settings, clock, segments, hour_versions }
     }
 
     /// Everything acknowledged at or before this time is visible to queries that start now.
@@ -144,8 +144,8 @@ impl Cache {
         let window = question.window();
         let is_open = window.to() > self.clock.now().plus_millis(-MILLIS_PER_HOUR);
         let keep = if is_open { self.settings.open_max } else { self.settings.closed_max };
-        let last_store = self.stored_hours.last_store_in(org_id, window);
-        let key = Key { org_id: org_id.clone(), question, last_store };
+        let hour_version = self.hour_versions.latest_in(org_id, window);
+        let key = Key { org_id: org_id.clone(), question, hour_version };
         let mut asked = false;
         let ask = async {
             asked = true;
@@ -171,14 +171,14 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::stored_hours::TouchedHours;
+    use crate::hour_versions::TouchedHours;
 
     const BYTES_MAX: u64 = 20_000;
 
-    fn cache(stored_hours: &Arc<StoredHours>) -> Cache {
+    fn cache(hour_versions: &Arc<HourVersions>) -> Cache {
         let minute = Duration::from_secs(60);
         let settings = CacheSettings { bytes_max: BYTES_MAX, open_max: minute, closed_max: minute };
-        Cache::new(settings, Arc::default(), Arc::default(), Arc::clone(stored_hours))
+        Cache::new(settings, Arc::default(), Arc::default(), Arc::clone(hour_versions))
     }
 
     fn question(hour: i64) -> CacheKey {
@@ -216,13 +216,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_stored_in_its_window_outdates_an_answer() {
-        let stored_hours = Arc::default();
-        let (cache, org) = (cache(&stored_hours), OrgId::default_org());
+        let hour_versions = Arc::default();
+        let (cache, org) = (cache(&hour_versions), OrgId::default_org());
         for (hour, is_cached_after) in [(2, true), (1, false)] {
             let _ = cache.answer(&org, question(1), async { Ok(value()) }).await;
             let mut touched = TouchedHours::default();
             touched.touch(org.as_str(), Timestamp::from_millis(hour * MILLIS_PER_HOUR));
-            stored_hours.stored(touched);
+            hour_versions.note_stored(touched);
             let answer = cache.answer(&org, question(1), async { Ok(value()) }).await;
             assert!(answer.is_ok_and(|answer| answer.cached == is_cached_after), "hour {hour}");
         }

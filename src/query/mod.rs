@@ -18,8 +18,8 @@ use crate::domain::{
     Answer, CampaignCount, CampaignStats, DayCount, Error, EventFilter, EventPage, Limit, MILLIS_PER_DAY,
     MILLIS_PER_MINUTE, OrgId, PageKey, Ranking, StatsQuery, StoredEvent, UserCount, Window, check_days,
 };
+use crate::hour_versions::HourVersions;
 use crate::log::Segments;
-use crate::stored_hours::StoredHours;
 
 /// Answers queries about one organization at a time.
 pub struct Queries {
@@ -39,9 +39,9 @@ impl Queries {
         limiter: Arc<QueryLimiter>,
         clock: Arc<ArrivalClock>,
         segments: Arc<Segments>,
-        stored_hours: Arc<StoredHours>,
+        hour_versions: Arc<HourVersions>,
     ) -> Self {
-        let cache = Cache::new(cache, Arc::clone(&clock), segments, stored_hours);
+        let cache = Cache::new(cache, Arc::clone(&clock), segments, hour_versions);
         Self { answers, figures, cache, limiter, clock }
     }
 

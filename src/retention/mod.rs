@@ -27,8 +27,8 @@ use crate::domain::{
     FieldError, MILLIS_PER_DAY, MILLIS_PER_HOUR, Period, Periods, Rejection, RejectionCode, Timestamp,
 };
 use crate::event_store::insert_gate::InsertGate;
+use crate::hour_versions::segment_hours::{SegmentHours, read_hours};
 use crate::log::{Segment, Segments};
-use crate::stored_hours::segment_hours::{SegmentHours, read_hours};
 
 /// How much longer than the retention period a month is kept, for clock differences and running
 /// calls.

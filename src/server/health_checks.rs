@@ -37,7 +37,7 @@ pub(super) struct Checked {
     /// Calls with idempotency keys.
     pub(super) calls: Arc<IdempotentIngest>,
     /// Batches that found no room to wait in.
-    pub(super) no_room: Arc<RecentRefusal>,
+    pub(super) buffer_refusals: Arc<RecentRefusal>,
     /// Whether ClickHouse answers.
     pub(super) clickhouse_up: watch::Receiver<bool>,
 }
@@ -45,7 +45,7 @@ pub(super) struct Checked {
 impl Checked {
     /// Adds a check for each reason.
     pub(super) fn register(self, health: &Health) {
-        let Self { log, index, clock, calls, no_room, clickhouse_up } = self;
+        let Self { log, index, clock, calls, buffer_refusals, clickhouse_up } = self;
         let segments = Arc::clone(log.segments());
         health.register({
             let log = Arc::clone(&log);
@@ -68,7 +68,7 @@ impl Checked {
         });
         health.register(move || {
             let message = "batches were refused for want of room among ingest_bytes_in_flight_max";
-            no_room.is_recent().then(|| Reason::new(ReasonCode::IngestBufferFull, message))
+            buffer_refusals.is_recent().then(|| Reason::new(ReasonCode::IngestBufferFull, message))
         });
         health.register({
             let calls = Arc::clone(&calls);

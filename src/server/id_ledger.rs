@@ -28,7 +28,7 @@ const RUNS_IN_MEMORY: usize = 4;
 /// `Retry` when the disk fails; `Refused` when a segment is another version's.
 pub(super) fn open(
     config: &Config,
-    prints: Fingerprinter,
+    fingerprinter: Fingerprinter,
     database: &DatabaseState,
     log: &dyn EventLog,
 ) -> Result<Arc<Index>, StoreError> {
@@ -36,12 +36,12 @@ pub(super) fn open(
     let settings = LedgerSettings {
         run_ids: (config.index_ids_max / RUNS_IN_MEMORY) as u64,
         ids_max: config.ledger_ids_max,
-        key_check: prints.key_check(database.id.as_bytes()),
+        key_check: fingerprinter.key_check(database.id.as_bytes()),
     };
     let ledger = open_or_replace(&config.data_dir.join("ledger"), settings).map_err(failed)?;
     let index = Arc::new(Index::new(config.index_ids_max, Arc::new(ledger)));
-    let warm_up = warm_up(&index, prints, log)?;
-    doubt_lost(&index, prints, log)?;
+    let warm_up = warm_up(&index, fingerprinter, log)?;
+    doubt_lost(&index, fingerprinter, log)?;
     let ledger = index.ledger();
     if !warm_up.unreadable.is_empty() {
         ledger.mark_complete(false).map_err(failed)?;

@@ -82,7 +82,7 @@ impl From<MigrateError> for RecoveryError {
 }
 
 async fn attempt_recovery(config: &Config, endpoint: &Endpoint, parts: &Parts) -> Result<Arc<Index>, RecoveryError> {
-    let Parts { prints, log, store, terms, types, retention, .. } = parts;
+    let Parts { fingerprinter, log, store, dedup_window, types, retention, .. } = parts;
     check_server(endpoint).await?;
     migrate(endpoint).await?;
     check_tables(endpoint).await?;
@@ -91,9 +91,9 @@ async fn attempt_recovery(config: &Config, endpoint: &Endpoint, parts: &Parts) -
     }
     retention.refresh().await?;
     types.refresh().await.map_err(|error| RecoveryError::Retry(error.to_string()))?;
-    terms.set(store.terms().await?);
+    dedup_window.set(store.dedup_window().await?);
     let database = store.state().await?;
-    let (config, prints, log) = (config.clone(), *prints, Arc::clone(log));
-    let opened = tokio::task::spawn_blocking(move || id_ledger::open(&config, prints, &database, &*log)).await;
+    let (config, fingerprinter, log) = (config.clone(), *fingerprinter, Arc::clone(log));
+    let opened = tokio::task::spawn_blocking(move || id_ledger::open(&config, fingerprinter, &database, &*log)).await;
     Ok(opened.map_err(|error| RecoveryError::Retry(error.to_string()))??)
 }

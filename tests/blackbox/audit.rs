@@ -9,7 +9,7 @@ use tallyhouse::clickhouse::audit::AuditStore;
 use tallyhouse::clickhouse::client::Endpoint;
 use tallyhouse::config::Secret;
 use tallyhouse::domain::Timestamp;
-use tallyhouse::stored_hours::TouchedHours;
+use tallyhouse::hour_versions::TouchedHours;
 use tallyhouse::transport::proto::audit_response::Step;
 use tallyhouse::transport::proto::audit_service_client::AuditServiceClient;
 use tallyhouse::transport::proto::{self, HourResult, Rollup};

@@ -22,7 +22,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_during_ingest_is_restored_with_everything_acknowledged_before_it_once_each() {
+async fn a_backup_during_ingest_restores_all_acknowledged() {
     let service = TestService::new().await;
     // Of an hour that is over, so that the audit judges it.
     let at = now_millis() - 3 * HOUR_MILLIS;
@@ -80,7 +80,7 @@ async fn a_backup_during_ingest_is_restored_with_everything_acknowledged_before_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_mixes_with_nothing_and_takes_no_backup_that_has_changed() {
+async fn a_restore_needs_an_empty_place_and_an_unchanged_backup() {
     let service = TestService::new().await;
     service.store(clicks("event", 20, now_millis())).await;
     let parent = tempfile::tempdir().unwrap();

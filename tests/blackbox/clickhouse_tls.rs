@@ -47,7 +47,7 @@ fn migrate(service: &TestService, url: &str, authorities: &std::path::Path) -> O
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clickhouse_server_is_reached_over_tls_and_its_certificate_is_checked() {
+async fn clickhouse_is_reached_over_checked_tls() {
     let service = TestService::new().await;
     let (url, pem) = terminate_tls(&service.clickhouse_url).await;
     let dir = tempfile::tempdir().unwrap();

@@ -44,7 +44,7 @@ fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_is_served_with_a_policy_and_lasting_caches() {
+async fn the_dashboard_has_a_content_policy_and_caching() {
     let dir = website();
     let service = TestService::with(&[("TALLYHOUSE_DASHBOARD_DIR", &out(&dir))]).await;
     let get = async |path: &str| client().get(format!("{}{path}", service.url)).send().await.unwrap();
@@ -160,7 +160,7 @@ async fn code(request: RequestBuilder) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_of_the_services_own_pages_are_run_and_those_of_others_are_not() {
+async fn only_the_services_own_pages_run_statements() {
     let service = TestService::with(&[("TALLYHOUSE_CORS_ORIGINS", "https://app.example")]).await;
     service.store(clicks("event", 30, now_millis())).await;
     let counts = "SELECT count() AS events, {n:UInt8} AS n FROM events";

@@ -4,8 +4,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tallyhouse::transport::proto;
 
+use crate::daily_metrics::day;
 use crate::events::{clicks, now_millis};
-use crate::figures::day;
 use crate::service::TestService;
 use crate::tokens::{SECRET, Signer, channel};
 

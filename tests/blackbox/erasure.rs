@@ -27,7 +27,7 @@ async fn mentions(service: &TestService, text: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_whose_data_is_deleted_is_in_no_table_and_other_counts_stay() {
+async fn an_erased_user_is_in_no_table() {
     let mut service = TestService::new().await;
     let at = now_millis() - 3 * HOUR_MILLIS;
     let mut events = clicks("event", 200, at);

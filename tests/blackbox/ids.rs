@@ -92,7 +92,7 @@ async fn with_ids_on_disk() -> (TestService, Vec<proto::Event>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_known_with_any_time_when_it_has_left_memory_and_after_every_kind_of_end() {
+async fn an_id_out_of_memory_is_known_with_any_time() {
     let (mut service, events) = with_ids_on_disk().await;
     assert_known(&service, &events).await;
     assert_eq!(service.stop(), Some(0));
@@ -116,7 +116,7 @@ async fn an_id_is_known_with_any_time_when_it_has_left_memory_and_after_every_ki
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_known_with_any_time_when_the_service_dies_before_the_ledger_has_it() {
+async fn an_id_that_the_ledger_lacks_survives_a_crash() {
     let mut service = TestService::with(&[NO_BACKGROUND, ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "3600000")]).await;
     let events = clicks("recent", 1_000, now_millis());
     assert_eq!(service.store(events.clone()).await.counts.unwrap().accepted, 1_000);
@@ -152,7 +152,7 @@ fn cut(path: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_that_is_torn_or_missing_at_the_start_is_rebuilt_and_nothing_is_guessed_meanwhile() {
+async fn a_torn_or_missing_ledger_is_rebuilt_without_guessing() {
     type Damage = (&'static str, fn(&TestService));
     let (mut service, events) = with_ids_on_disk().await;
     let damages: [Damage; 6] = [
@@ -180,7 +180,7 @@ async fn a_ledger_that_is_torn_or_missing_at_the_start_is_rebuilt_and_nothing_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bit_that_flips_in_the_ledger_leaves_few_undecided_until_it_is_repaired() {
+async fn a_flipped_bit_leaves_few_ids_undecided() {
     let settings = [&SMALL[..], &[("TALLYHOUSE_LOOK_UP_WAIT_MS_MAX", "300")]].concat();
     let service = TestService::with(&settings).await;
     let events = clicks("old", 1_000, now_millis());
@@ -246,7 +246,7 @@ async fn one_moment_may_have_more_ids_than_memory_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_clickhouse_is_away_events_are_taken_until_the_log_is_full_with_few_ids_in_memory() {
+async fn an_outage_is_bounded_by_the_log_and_not_by_memory() {
     let settings = [&SMALL[..], &[("TALLYHOUSE_LOG_BYTES_MAX", "4000000")]].concat();
     let mut service = TestService::with(&settings).await;
     signal(service.engine_pid(), "STOP");
@@ -280,7 +280,7 @@ async fn while_clickhouse_is_away_events_are_taken_until_the_log_is_full_with_fe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_may_go_when_its_event_has_expired_and_not_before() {
+async fn an_id_is_dropped_only_when_its_event_expires() {
     let settings = [&SMALL[..], &[("TALLYHOUSE_RETENTION_DAYS", "730")]].concat();
     let mut service = TestService::with(&settings).await;
     let [expired, kept] = [("expired", 100), ("kept", 20)].map(|(id, days)| click(id, now_millis() - days * DAY));

@@ -12,7 +12,7 @@ use crate::tokens::{SECRET, Signer};
 
 const DAY: i64 = 24 * 3_600_000;
 
-/// What a walk looks at.
+/// One page of the list.
 #[derive(serde::Deserialize)]
 struct Page {
     events: Vec<Shown>,
@@ -37,7 +37,7 @@ async fn preload(service: &TestService, events: Vec<proto::Event>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_shows_each_event_once_while_others_are_written() {
+async fn pages_show_each_event_once_while_others_are_written() {
     const COUNT: i64 = 100_000;
     let service = TestService::new().await;
     let start = now_millis() - DAY;

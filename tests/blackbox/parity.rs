@@ -6,9 +6,9 @@ use tallyhouse::transport::proto;
 use tonic::Code;
 
 use crate::analytics::rfc3339;
+use crate::daily_metrics::{day, store_days};
 use crate::directory::call;
 use crate::events::{now_millis, timestamp, window};
-use crate::figures::{day, store_days};
 use crate::service::TestService;
 
 fn millis(time: Option<&prost_types::Timestamp>) -> i64 {

@@ -120,7 +120,7 @@ async fn events_are_taken_and_shown_as_the_contract_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_named_and_goes_no_further() {
+async fn invalid_events_are_named_and_go_no_further() {
     let Some(redis) = TestRedis::start().await else { return };
     let service = service(&redis).await;
     let fields = async |body: &Value| {
@@ -178,7 +178,7 @@ async fn what_is_wrong_is_named_and_goes_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_over_its_limit_is_told_to_wait_and_duplicates_are_free() {
+async fn a_user_over_its_limit_is_told_to_wait() {
     let Some(redis) = TestRedis::start().await else { return };
     let service = service_with(&redis, &[("TALLYHOUSE_PIPELINE_USER_EVENTS_PER_SECOND", "5")]).await;
     let batch = |seqs: std::ops::RangeInclusive<u64>| json!({"events": seqs.map(|seq| event("ann", seq)).collect::<Vec<Value>>()});
@@ -293,7 +293,7 @@ async fn drained(service: &TestService, redis: &TestRedis, events: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn crashes_of_the_service_and_of_redis_lose_repeat_and_reorder_nothing() {
+async fn crashes_lose_repeat_and_reorder_nothing() {
     const USERS: u64 = 20;
     const PER_USER: u64 = 100;
     let Some(mut redis) = TestRedis::start().await else { return };
@@ -363,7 +363,7 @@ async fn without_redis_events_are_taken_and_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_has_lost_is_said_and_rebuilt_by_command() {
+async fn lost_redis_data_is_reported_and_restored() {
     let Some(redis) = TestRedis::start().await else { return };
     let service = service(&redis).await;
     let events: Vec<Value> =
@@ -386,7 +386,7 @@ async fn what_redis_has_lost_is_said_and_rebuilt_by_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_without_a_time_is_the_same_event_after_a_restart() {
+async fn an_event_without_a_time_survives_a_restart() {
     let Some(redis) = TestRedis::start().await else { return };
     let mut service = service(&redis).await;
     service.post("/pipeline/events", &event("ann", 1)).await;
@@ -410,7 +410,7 @@ async fn the_pipeline_is_off_unless_it_is_asked_for() {
 /// The figure: `make pipeline-figure`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: run it alone, on a release build"]
-async fn fifty_thousand_events_are_processed_within_30_seconds_across_a_restart() {
+async fn fifty_thousand_events_take_30_seconds_at_most() {
     const USERS: u64 = 1_000;
     const PER_USER: u64 = 50;
     let Some(redis) = TestRedis::start().await else { return };

@@ -211,7 +211,7 @@ async fn assert_ranked(service: &TestService, random: &mut StdRng, first_day: i6
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn walking_the_pages_shows_every_event_once_newest_first() {
+async fn pages_show_every_event_once_newest_first() {
     let service = TestService::new().await;
     let now = now_millis();
     // Many events of the same millisecond, so that pages end within one.
@@ -220,10 +220,10 @@ async fn walking_the_pages_shows_every_event_once_newest_first() {
     service.store(events.clone()).await;
     let mut query = service.query().await;
     let mut request = proto::ListEventsRequest { page_size: 33, ..Default::default() };
-    let mut walked = Vec::new();
+    let mut listed = Vec::new();
     loop {
         let page = query.list_events(request.clone()).await.unwrap().into_inner();
-        walked.extend(page.events.into_iter().map(|stored| stored.event.unwrap()));
+        listed.extend(page.events.into_iter().map(|stored| stored.event.unwrap()));
         if page.next_page_token.is_empty() {
             break;
         }
@@ -231,7 +231,7 @@ async fn walking_the_pages_shows_every_event_once_newest_first() {
     }
     let mut expected = events;
     expected.sort_by_key(|event| (std::cmp::Reverse(millis(event)), std::cmp::Reverse(event.event_id.clone())));
-    assert_eq!(walked, expected);
+    assert_eq!(listed, expected);
 
     // A token belongs to its filters, and to nothing else.
     request.campaign_id = "camp_9".to_owned();

@@ -54,7 +54,7 @@ async fn totals(service: &TestService) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newer_service_continues_on_an_older_ones_tables() {
+async fn a_newer_service_continues_on_older_tables() {
     let engine = TestService::new().await;
     for statement in old_schema() {
         engine.sql(&statement).await;
@@ -81,7 +81,7 @@ async fn a_newer_service_continues_on_an_older_ones_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_can_be_extended_while_a_service_runs_and_it_can_start_on_them_again() {
+async fn tables_can_be_extended_under_a_running_service() {
     let mut service = TestService::new().await;
     service.store(clicks("before", 100, now_millis())).await;
     // As a newer version does it: further columns with defaults, and a further file.

@@ -20,7 +20,7 @@ pub(crate) use due::note_due;
 pub(crate) use record::opposite;
 pub use record::{RepairRecord, RollupRepairs};
 pub use repairs::{Repair, RepairKind};
-pub use sums::{EventSums, Mark, RollupSums, Sum};
+pub use sums::{EventSums, EventsState, RollupSums, Sum};
 
 use super::client::Endpoint;
 use super::pinned::pinned;

@@ -12,7 +12,7 @@ use crate::clickhouse::query_store::seconds;
 use crate::clickhouse::ticket::QueryTicket;
 use crate::domain::{AuditAuthor, Difference, RecordedRepair, RepairState, Rollup, RollupKey, Timestamp, Window};
 use crate::event_row::put_string;
-use crate::stored_hours::TouchedHours;
+use crate::hour_versions::TouchedHours;
 
 /// How far the clocks of two services may be apart, in microseconds.
 const CLOCKS_APART_MICROS: u64 = 60_000_000;

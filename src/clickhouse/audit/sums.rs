@@ -48,7 +48,7 @@ pub type RollupSums = BTreeMap<(String, u32), Sum>;
 
 /// A value that changes whenever a row is added to the events of an hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Deserialize)]
-pub struct Mark {
+pub struct EventsState {
     /// Rows. A row that was written again counts again until it is merged.
     pub rows: u64,
     /// The wrapping sum of their versions.
@@ -146,7 +146,7 @@ impl AuditStore {
 
     /// The mark of an hour's events. (A row that merging drops changes it too,
     /// which does no harm.)
-    pub async fn mark(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<Mark, QueryError> {
+    pub async fn events_state(&self, scope: HourScope<'_>, effort: Effort<'_>) -> Result<EventsState, QueryError> {
         let statement =
             format!("SELECT count() AS rows, sum(version) AS versions FROM events WHERE {}", scope.events());
         Ok(self.read(&statement, scope.org_id, effort).fetch_one().await?)

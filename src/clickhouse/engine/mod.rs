@@ -13,9 +13,9 @@ mod child;
 mod data_directory;
 mod fetch;
 mod file_placement;
+mod last_endpoint;
 mod process;
 mod progress;
-mod running;
 mod sandbox;
 mod source;
 mod supervisor;
@@ -34,7 +34,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use child::{ChildArgs, run_child};
 pub use fetch::FetchError;
-pub use running::{backups_dir, last_endpoint};
+pub use last_endpoint::{backups_dir, last_endpoint};
 pub use sandbox::SandboxStatus;
 pub use source::SourceError;
 

@@ -1,4 +1,4 @@
-//! Events that were given up.
+//! Dead letters: events whose delivery was given up.
 
 use std::sync::Arc;
 

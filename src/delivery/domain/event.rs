@@ -1,4 +1,4 @@
-//! Events as they are delivered, and where they are in the source.
+//! Events as they are delivered, and their positions in the source.
 
 use serde::{Deserialize, Serialize};
 

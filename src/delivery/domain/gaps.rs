@@ -1,4 +1,4 @@
-//! The seqs of a user that were not handled and never will be, unless they are replayed.
+//! Gaps: the sequence numbers of a user that were not handled and will not be, unless they are replayed.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What is delivered, to whom, and what became of it. Pure: no clock, no files, no network.
+//! What is delivered, to whom, and with which result. Pure: no clock, no files, no network.
 
 mod dead_letter;
 mod event;

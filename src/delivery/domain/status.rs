@@ -1,4 +1,4 @@
-//! What became of events, and how a subscription is getting on.
+//! The states of events and the progress of a subscription.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What a subscription wants, within bounds.
+//! The settings of a subscription, and their limits.
 
 use std::time::Duration;
 

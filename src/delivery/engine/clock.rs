@@ -1,4 +1,4 @@
-//! The time that is written into records.
+//! The clock whose time is written into records.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The task that owns an engine's state.
+//! The task that owns the state of an engine: it reads the source, calls the handler and writes to the store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::results::{Dirty, Refusal};
 use super::sequencer::{Millis, Offered, Pending, Sequencer};
-use super::settling::{Dirty, Refusal};
 use super::window::Window;
 use super::{Clock, Command, EngineBounds};
 use crate::domain::{

@@ -1,13 +1,13 @@
-//! The engine of a subscription: reads the source, hands out what is due, and records what becomes of it.
+//! The engine of a subscription: reads the source, hands out events that are due, and records their results.
 //!
-//! One task owns all of its state (`driver`); this is the handle by which others ask it for something. What is decided
-//! without waiting is in `sequencer` (which event is next) and `window` (what is read again after a crash).
+//! One task owns the state (`driver`); [`Engine`] is the handle to it. Decisions that need no waiting are in `sequencer`
+//! (which event is next) and `window` (what is read again after a crash).
 
 mod clock;
 mod driver;
 mod recovery;
+mod results;
 mod sequencer;
-mod settling;
 #[cfg(test)]
 mod simulation;
 mod window;

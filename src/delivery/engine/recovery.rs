@@ -1,4 +1,4 @@
-//! An engine's state, as the store has it.
+//! Restores the state of an engine from the store.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
+use super::results::Dirty;
 use super::sequencer::{LaneBounds, Pending, Sequencer};
-use super::settling::Dirty;
 use super::window::Window;
 use super::{Command, EngineError, EngineParts};
 use crate::domain::{LaneKey, SubscriptionStatus};

@@ -1,7 +1,7 @@
-//! The lanes: which event of which user is handed out next. Pure; the engine drives it.
+//! Decides which event of which user is handed out next. Pure: the engine drives it.
 //!
-//! A lane has at most one *run* out at a time: some events of its user in a row. What a run ends with comes back through
-//! [`Sequencer::finish`]; whoever hands out runs decides when the lane goes on ([`Sequencer::release`]).
+//! Each user has a lane. A lane has at most one *run* out at a time: consecutive events of its user. The results of a run
+//! come back through [`Sequencer::finish`]; the caller decides when the lane continues ([`Sequencer::release`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Seeded scenarios: events in any order, failures, crashes and slow handlers. What the handler saw is judged against what
-//! was sent.
+//! Seeded scenarios of an engine: events in any order, failures, crashes and slow handlers. What the handler received is
+//! compared with what was sent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Which events that were read have ended: from where the source is read again after a crash, and what is left out then.
+//! Tracks which events that were read have ended: where reading of the source resumes after a crash, and which events are
+//! left out then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which addresses webhooks may go to: by default none that can only be reached from inside.
+//! Decides which addresses webhooks may be sent to. By default, addresses that can be reached only from inside are refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

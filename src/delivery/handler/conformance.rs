@@ -1,4 +1,4 @@
-//! What every handler must do, shown for each of them through an engine.
+//! The test suite that every handler passes, run through an engine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! Who handles events: a port with four implementations, which all run one suite of tests (`conformance`).
+//! The port to what handles events. It has four implementations, which pass one test suite (`conformance`):
 //!
 //! - [`PullHandler`]: consumers that pull over a stream, with credits, leases and acknowledgements.
 //! - [`WebhookHandler`]: requests by Standard Webhooks 1.0.
 //! - [`RedisHandler`]: a handler in this process whose effects are recorded in Redis in one atomic step.
-//! - [`TrialHandler`]: fails what says `fail: true`.
+//! - [`TrialHandler`]: fails events whose properties say `fail: true`.
 
 mod address;
 #[cfg(test)]

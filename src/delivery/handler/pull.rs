@@ -1,8 +1,8 @@
-//! Consumers that pull: each says how many events it has room for, and acknowledges each event that it was given.
+//! Consumers that pull: each announces how many events it can take, and acknowledges each event that it receives.
 //!
 //! Several consumers share a subscription. An event is leased to one of them, under the epoch of that consumer. When a
-//! consumer goes, or does not acknowledge in time, its leases end: what it says about them afterwards is refused, since
-//! another may have the event by then.
+//! consumer disconnects, or does not acknowledge in time, its leases end. Later acknowledgements of these leases are refused,
+//! since another consumer may have the event by then.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A handler for trials and tests: it fails what says `fail: true`.
+//! A handler for trials and tests: it fails events whose properties say `fail: true`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Windows in memory: exact, for so many users. Others share one window each with those of the same hash.
+//! Sliding windows in memory: exact for a bounded number of users. Beyond, users with the same hash share a window.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};

@@ -1,5 +1,5 @@
-//! How many events a user may have in any second: a window that slides, in Redis, so that several services share it, or
-//! in memory when there is none.
+//! Limits the events of a user in any second, by a sliding window: in Redis, so that several services share it, or in
+//! memory when no Redis is configured.
 
 mod memory;
 

@@ -1,4 +1,4 @@
-//! Both kinds of windows allow the same.
+//! Tests that both kinds of windows allow the same.
 
 use super::*;
 use crate::redis::test_server::TestRedis;

@@ -1,4 +1,4 @@
-//! One connection to a Redis, which comes back by itself after Redis was away.
+//! A connection to Redis that reconnects by itself.
 
 #[cfg(test)]
 pub(crate) mod test_server;

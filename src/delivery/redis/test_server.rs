@@ -1,4 +1,4 @@
-//! A real Redis for tests: on a free port of this machine, in a directory of its own, ended with the test.
+//! Starts a real Redis for a test, on a free port and in a directory of its own, and stops it with the test.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A source in memory, for tests and benchmarks: it outlives the engines that read it.
+//! A source in memory, for tests and benchmarks. It outlives the engines that read it.
 
 use async_trait::async_trait;
 use parking_lot::Mutex;

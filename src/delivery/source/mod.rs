@@ -1,7 +1,7 @@
-//! Where the events come from: a port, so that the engine knows neither the service's log nor a broker.
+//! The port through which an engine reads events, so that it depends neither on the service's log nor on a broker.
 //!
-//! A source is an ordered, durable sequence of accepted events, each with a [`Position`] that it keeps for ever. A
-//! partition of Kafka is one, too: the position is its offset.
+//! A source is an ordered, durable sequence of accepted events. Each has a [`Position`] that never changes. A Kafka
+//! partition is a source too: the position is the offset.
 
 mod memory;
 

@@ -1,8 +1,7 @@
-//! What the engines record: a file of transactions, one for all subscriptions.
+//! The store of the engines' records: one transactional file for all subscriptions.
 //!
-//! A commit is one transaction, synced before it is acknowledged; commits that wait while another is written form the
-//! next transaction together. After a crash the file is as its last commit left it. The work is done on a thread of its
-//! own.
+//! A commit is one transaction, synced before it is acknowledged. Commits that wait while another is written form the
+//! next transaction together. After a crash the file is as its last commit left it. A thread of its own does the work.
 
 mod records;
 mod tables;

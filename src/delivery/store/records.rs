@@ -1,4 +1,4 @@
-//! What is recorded.
+//! The records of the store.
 
 use std::sync::Arc;
 

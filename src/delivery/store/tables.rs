@@ -1,4 +1,4 @@
-//! The tables of the file, and how they are written and read.
+//! The tables of the file, and their reading and writing.
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! The store keeps what was committed, through a reopening, and all of a commit or nothing.
+//! Tests that the store keeps what was committed when it is reopened, and of a commit everything or nothing.
 
 use super::*;
 use crate::domain::{DeadLetterReason, Event, FinalOutcome, Gaps, Position, SubscriptionSettings};

@@ -1,4 +1,4 @@
-//! The forwarder in front of a database that fails in every way there is.
+//! Tests the forwarder against an event store that fails in every way that a database can.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{Event, EventDraft, OrgId, Timestamp};
 use crate::event_store::{DatabaseState, EventKey, EventReading, MinuteSet, PayloadRows};
+use crate::hour_versions::TouchedHours;
 use crate::ingest::fingerprint::Fingerprinter;
 use crate::ingest::index::doubles;
-use crate::log::terms::{CurrentTerms, TokenTerms};
+use crate::log::dedup_window::{CurrentDedupWindow, DedupWindow};
 use crate::log::{DiskLog, Frame, Holders, LogSettings, MemoryLog, MemoryStorage};
-use crate::stored_hours::TouchedHours;
 
 /// What the database does with one insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +41,12 @@ enum Fault {
 }
 
 /// On which tokens are given out.
-const TERMS: TokenTerms = TokenTerms { rules: 1, blocks: 7 };
+const DEDUP_WINDOW: DedupWindow = DedupWindow { rules: 1, blocks: 7 };
 
 #[derive(Default)]
 struct Inserted {
     /// On which tokens are given out now, if others.
-    terms: Option<TokenTerms>,
+    dedup_window: Option<DedupWindow>,
     /// For how long tokens are remembered, if not for ever.
     token_age_max: Option<Duration>,
     /// The audit has begun to repair the hours of the segments.
@@ -154,8 +154,8 @@ impl EventStore for FaultyStore {
         unreachable!("the forwarder does not ask")
     }
 
-    fn terms(&self) -> BoxFuture<'_, Result<TokenTerms, StoreError>> {
-        async { Ok(self.inserted.lock().terms.unwrap_or(TERMS)) }.boxed()
+    fn dedup_window(&self) -> BoxFuture<'_, Result<DedupWindow, StoreError>> {
+        async { Ok(self.inserted.lock().dedup_window.unwrap_or(DEDUP_WINDOW)) }.boxed()
     }
 
     fn token_blocks_max(&self) -> u64 {
@@ -191,7 +191,7 @@ impl EventStore for FaultyStore {
 const INSERTS_IN_FLIGHT: usize = 2;
 
 /// A log with a forwarder, and what was put into it.
-struct Bench {
+struct ForwarderTest {
     log: Arc<dyn EventLog>,
     forwarder: Arc<Forwarder>,
     store: Arc<FaultyStore>,
@@ -203,9 +203,9 @@ struct Bench {
 }
 
 /// The log on the disk, or the one in memory: the forwarder must not care.
-fn log_in(dir: &Path, terms: &Arc<CurrentTerms>, is_on_disk: bool) -> Arc<dyn EventLog> {
+fn log_in(dir: &Path, dedup_window: &Arc<CurrentDedupWindow>, is_on_disk: bool) -> Arc<dyn EventLog> {
     if !is_on_disk {
-        return Arc::new(MemoryLog::open(&MemoryStorage::default(), 3, Holders::NONE, 0, terms.get()));
+        return Arc::new(MemoryLog::open(&MemoryStorage::default(), 3, Holders::NONE, 0, dedup_window.get()));
     }
     let settings = LogSettings {
         dir: dir.to_owned(),
@@ -219,7 +219,7 @@ fn log_in(dir: &Path, terms: &Arc<CurrentTerms>, is_on_disk: bool) -> Arc<dyn Ev
         holders: Holders::NONE,
         ids_above: 0,
     };
-    Arc::new(DiskLog::open(settings, Arc::default(), Arc::clone(terms)).unwrap())
+    Arc::new(DiskLog::open(settings, Arc::default(), Arc::clone(dedup_window)).unwrap())
 }
 
 fn row_of(number: usize, bytes: usize) -> Vec<u8> {
@@ -240,12 +240,12 @@ fn row_of(number: usize, bytes: usize) -> Vec<u8> {
     row
 }
 
-impl Bench {
+impl ForwarderTest {
     fn new(store: Arc<FaultyStore>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let terms = Arc::new(CurrentTerms::default());
-        terms.set(TERMS);
-        let log = log_in(dir.path(), &terms, store.seed.is_multiple_of(2));
+        let dedup_window = Arc::new(CurrentDedupWindow::default());
+        dedup_window.set(DEDUP_WINDOW);
+        let log = log_in(dir.path(), &dedup_window, store.seed.is_multiple_of(2));
         let settings = ForwarderSettings {
             inserts_in_flight_max: INSERTS_IN_FLIGHT,
             insert_wait_max: Duration::from_secs(60),
@@ -255,8 +255,15 @@ impl Bench {
         let database: Arc<dyn EventStore> = Arc::<FaultyStore>::clone(&store);
         let index = doubles::index(1_000);
         let lost_ids = LostIds::new(index, Arc::clone(&log), Arc::clone(&database), Fingerprinter::random());
-        let forwarder =
-            Forwarder::new(settings, Arc::clone(&log), lost_ids, database, Arc::default(), Arc::default(), terms);
+        let forwarder = Forwarder::new(
+            settings,
+            Arc::clone(&log),
+            lost_ids,
+            database,
+            Arc::default(),
+            Arc::default(),
+            dedup_window,
+        );
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Self { log, forwarder, store, tasks, stop, batches: Vec::new(), _dir: dir }
     }
@@ -310,7 +317,7 @@ const TEMPORARY: [Fault; 7] = [
 #[tokio::test(start_paused = true)]
 async fn every_row_is_written_under_one_token_whatever_fails_for_a_time() {
     for seed in 0..60 {
-        let mut bench = Bench::new(FaultyStore::new(seed, &TEMPORARY));
+        let mut bench = ForwarderTest::new(FaultyStore::new(seed, &TEMPORARY));
         bench.append(8).await;
         bench.start();
         bench.append(12).await;
@@ -324,13 +331,13 @@ async fn every_row_is_written_under_one_token_whatever_fails_for_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
-    let forgotten = TokenTerms { blocks: TERMS.blocks + 100, ..TERMS };
-    let recut = TokenTerms { rules: 2, ..TERMS };
+    let forgotten = DedupWindow { blocks: DEDUP_WINDOW.blocks + 100, ..DEDUP_WINDOW };
+    let recut = DedupWindow { rules: 2, ..DEDUP_WINDOW };
     let cases = [(Some(forgotten), false, None), (Some(recut), false, None), (None, true, None)];
-    for (terms, is_repaired, token_age_max) in cases.into_iter().chain([(None, false, Some(Duration::ZERO))]) {
+    for (dedup_window, is_repaired, token_age_max) in cases.into_iter().chain([(None, false, Some(Duration::ZERO))]) {
         for seed in 0..20 {
-            let mut bench = Bench::new(FaultyStore::new(seed, &TEMPORARY));
-            bench.store.inserted.lock().terms = terms;
+            let mut bench = ForwarderTest::new(FaultyStore::new(seed, &TEMPORARY));
+            bench.store.inserted.lock().dedup_window = dedup_window;
             bench.store.inserted.lock().is_repaired = is_repaired;
             bench.store.inserted.lock().token_age_max = token_age_max;
             bench.append(1).await;
@@ -338,7 +345,7 @@ async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
             bench.forwarder.drained().await;
             let attempts = bench.store.inserted.lock().inserts;
             let settled = bench.store.inserted.lock().settled;
-            assert_eq!(settled, attempts - 1, "seed {seed}: {terms:?}, repaired: {is_repaired}");
+            assert_eq!(settled, attempts - 1, "seed {seed}: {dedup_window:?}, repaired: {is_repaired}");
             bench.end().await;
         }
     }
@@ -348,7 +355,7 @@ async fn only_a_first_attempt_relies_on_a_token_that_may_be_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_was_not_relied_on_once_never_is_again() {
     for seed in 0..20 {
-        let mut bench = Bench::new(FaultyStore::new(seed, &[Fault::Before, Fault::Before, Fault::None]));
+        let mut bench = ForwarderTest::new(FaultyStore::new(seed, &[Fault::Before, Fault::Before, Fault::None]));
         bench.store.inserted.lock().token_age_max = Some(Duration::ZERO);
         bench.append(1).await;
         bench.start();
@@ -369,7 +376,7 @@ const BEHIND_TOKENS: [Fault; 4] = [Fault::None, Fault::BehindToken, Fault::Befor
 #[tokio::test(start_paused = true)]
 async fn what_a_database_knows_and_does_not_have_is_written() {
     for seed in 0..60 {
-        let mut bench = Bench::new(FaultyStore::new(seed, &BEHIND_TOKENS));
+        let mut bench = ForwarderTest::new(FaultyStore::new(seed, &BEHIND_TOKENS));
         bench.start();
         bench.append(20).await;
         bench.forwarder.drained().await;
@@ -384,7 +391,7 @@ const ALSO_REFUSING: [Fault; 5] =
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_is_parked_kept_and_written_when_it_is_retried() {
     for seed in 0..40 {
-        let mut bench = Bench::new(FaultyStore::new(seed, &ALSO_REFUSING));
+        let mut bench = ForwarderTest::new(FaultyStore::new(seed, &ALSO_REFUSING));
         bench.start();
         bench.append(20).await;
         // As often as it takes.
@@ -405,7 +412,7 @@ async fn what_is_refused_is_parked_kept_and_written_when_it_is_retried() {
 #[tokio::test(start_paused = true)]
 async fn it_ends_when_it_is_stopped_and_what_was_under_way_stays() {
     for fault in [&[Fault::Hang { writes: true }], &[Fault::Hang { writes: false }], &[Fault::Before]] {
-        let mut bench = Bench::new(FaultyStore::new(1, fault));
+        let mut bench = ForwarderTest::new(FaultyStore::new(1, fault));
         bench.append(9).await;
         bench.start();
         while bench.store.inserted.lock().inserts < 4 {

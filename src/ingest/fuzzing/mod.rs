@@ -1,4 +1,4 @@
-//! Targets of fuzzing: rows as they are read back.
+//! Fuzzing targets of ingest: the decoding of rows.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a target says so by panicking")]
 

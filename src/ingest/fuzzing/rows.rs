@@ -1,4 +1,4 @@
-//! Rows from a segment, or from ClickHouse.
+//! Fuzzes the decoding of rows from a segment and from ClickHouse.
 
 use crate::domain::{Event, EventDraft, OrgId, Timestamp};
 use crate::event_row::{self, Rows};

@@ -1,4 +1,4 @@
-//! Ids whose events are lost with a damaged segment.
+//! Doubts, confirms and removes ids whose events may be lost with a damaged segment.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;

@@ -1,20 +1,20 @@
-//! The deduplication index: has this id been taken before?
+//! The deduplication index: decides whether an id has been taken before.
 //!
-//! An id is in one of four places, and is looked for in this order:
+//! An id is in one of four places, which are asked in this order:
 //!
-//! - *recent*: durable in the log, and not in the ledger yet; in memory.
-//! - *sealed*: the same, while it is being written to the ledger.
-//! - *pending*: claimed by a batch that is not durable yet; in memory. Whoever repeats it waits for
-//!   that batch and shares its fate.
+//! - *recent*: in memory; durable in the log, and not in the ledger yet.
+//! - *sealed*: in memory; the same, while it is being written to the ledger.
+//! - *pending*: in memory; claimed by a batch that is not durable yet. A batch that repeats the id waits for the
+//!   [completion](super::completion) of that batch.
 //! - *the ledger*: on disk. See [`tallyhouse_ledger`].
 //!
-//! Ids go to the ledger by whole segments of the log: those that take no more events, and all of whose
-//! events are settled. An id leaves memory only when it is in a synced run, and the file of its segment
-//! leaves the log only then. So memory holds what has come since the last run, however much is stored,
-//! whatever the times of the events, and also while ClickHouse is away.
+//! Ids are written to the ledger by whole segments of the log: those that take no more events, and all of whose
+//! events are settled. An id leaves memory only when it is in a synced run, and the file of its segment leaves the log only
+//! then. So memory holds the ids that came after the last run, however much is stored, whatever the times of the
+//! events, and also while ClickHouse cannot be reached. `index_ids_max` bounds it.
 //!
-//! What is in none of the places is new, as far as the ledger is complete. Where it is not (while it is
-//! rebuilt, or for days that it had to let go of), ClickHouse is asked about the minute of the event.
+//! An id that is in none of these places is new, if the ledger is complete. Where it is not (while it is rebuilt, or for
+//! days whose ids were dropped to bound the disk), ClickHouse is asked about the minute of the event.
 
 mod lost;
 mod minute;
@@ -31,7 +31,7 @@ use tallyhouse_ledger::{Day, Fingerprint, IdTimes, Ledger, Read};
 use tokio::sync::Notify;
 
 use self::table::{Entry, Table};
-use super::fate::Fate;
+use super::completion::BatchCompletion;
 use super::fingerprint::{IdFingerprint, PayloadFingerprint, SHARDS};
 use crate::log::{Ordinal, SegmentTag};
 pub use minute::Minute;
@@ -42,7 +42,7 @@ const PAGES_INLINE_MAX: usize = 4;
 
 /// An id that the index is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct IdQuery {
     /// The id.
     pub id: IdFingerprint,
     /// The time within it, where it has one.
@@ -53,7 +53,7 @@ pub struct Asked {
 
 /// An id that has become durable.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken {
+pub struct TakenId {
     /// The id.
     pub id: IdFingerprint,
     /// The time within it, where it has one.
@@ -66,7 +66,7 @@ pub struct Taken {
 
 /// The first event of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct First {
+pub struct FirstEvent {
     /// Its payload.
     pub payload: PayloadFingerprint,
     /// The segment it is in, as far as that may still be in the log; none: it is in one that the ledger
@@ -81,20 +81,20 @@ pub enum Claim {
     /// is wanted.
     Unseen,
     /// It was taken before.
-    Known(First),
+    Known(FirstEvent),
     /// It is pending, in this batch or another; its fate will be known.
-    Pending(Arc<Fate>),
+    Pending(Arc<BatchCompletion>),
     /// Memory is full of ids that the ledger does not have yet.
     Full,
 }
 
 /// What the ledger says of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sought {
+pub enum LedgerAnswer {
     /// It has not been taken.
     New,
     /// It was taken before.
-    Known(First),
+    Known(FirstEvent),
     /// It is not there. Its event is of a day whose ids the ledger has let go of: ClickHouse must be
     /// asked about the event's minute, and what it does not know counts as new.
     BelowFloor,
@@ -108,19 +108,19 @@ struct Shard {
     recent: Table,
     sealed: Option<Arc<Table>>,
     /// (Nobody can choose the fingerprints, so hashing them may be cheap.)
-    pending: FxHashMap<[u32; 3], Arc<Fate>>,
+    pending: FxHashMap<[u32; 3], Arc<BatchCompletion>>,
 }
 
 impl Shard {
-    fn known(&self, words: [u32; 3]) -> Option<First> {
+    fn known(&self, words: [u32; 3]) -> Option<FirstEvent> {
         let entry = self.recent.get(words).or_else(|| self.sealed.as_ref()?.get(words))?;
-        Some(First { payload: entry.payload, segment: entry.segment() })
+        Some(FirstEvent { payload: entry.payload, segment: entry.segment() })
     }
 }
 
 /// What is known of the recent ids of a segment together.
 #[derive(Default)]
-struct Settled {
+struct SettledIds {
     /// How many events of it are settled.
     events: u64,
     id_times: IdTimes,
@@ -134,7 +134,7 @@ pub struct Index {
     /// batch is in the one or in the other.
     generation: RwLock<()>,
     /// The segments whose ids the ledger does not have.
-    segments: Mutex<HashMap<Ordinal, Settled>>,
+    segments: Mutex<HashMap<Ordinal, SettledIds>>,
     /// Ids in memory, over all shards.
     len: AtomicUsize,
     /// Recent ids, over all shards.
@@ -226,16 +226,16 @@ impl Index {
     }
 
     /// Asks memory for ids, and claims those that are not there: each is pending until
-    /// [`Index::settle`] or [`Index::release`] is called for it, and `fate` is what others who ask
+    /// [`Index::settle`] or [`Index::release`] is called for it, and `completion` is what others who ask
     /// for it meanwhile are given to wait for. One answer for each, in their order; of an id that is
     /// asked for twice, the first claims it.
-    pub fn claim(&self, asked: &[Asked], fate: &Arc<Fate>) -> Vec<Claim> {
+    pub fn claim(&self, asked: &[IdQuery], completion: &Arc<BatchCompletion>) -> Vec<Claim> {
         let mut claims: Vec<Claim> = Vec::new();
         claims.resize_with(asked.len(), || Claim::Full);
         self.visit(
             asked,
             |asked| asked.id,
-            |shard, position| claims[position] = self.claim_one(shard, &asked[position], fate),
+            |shard, position| claims[position] = self.claim_one(shard, &asked[position], completion),
         );
         let is_any = |kind: fn(&Claim) -> bool| claims.iter().any(kind);
         if is_any(|claim| matches!(claim, Claim::Full)) {
@@ -246,13 +246,13 @@ impl Index {
         claims
     }
 
-    fn claim_one(&self, shard: &mut Shard, asked: &Asked, fate: &Arc<Fate>) -> Claim {
+    fn claim_one(&self, shard: &mut Shard, asked: &IdQuery, completion: &Arc<BatchCompletion>) -> Claim {
         let words = asked.id.words();
         if let Some(first) = shard.known(words) {
             return Claim::Known(first);
         }
-        if let Some(fate) = shard.pending.get(&words) {
-            return Claim::Pending(Arc::clone(fate));
+        if let Some(completion) = shard.pending.get(&words) {
+            return Claim::Pending(Arc::clone(completion));
         }
         if asked.is_wanted {
             if self.len.fetch_add(1, Ordering::Relaxed) >= self.ids_max {
@@ -260,31 +260,31 @@ impl Index {
                 self.seal_due.notify_one();
                 return Claim::Full;
             }
-            shard.pending.insert(words, Arc::clone(fate));
+            shard.pending.insert(words, Arc::clone(completion));
         }
         Claim::Unseen
     }
 
     /// Asks the ledger for ids that memory has not seen. One answer for each, in their order, with the
     /// day of its event.
-    pub async fn seek(&self, unseen: &[(Asked, Day)]) -> Vec<Sought> {
+    pub async fn ask_ledger(&self, unseen: &[(IdQuery, Day)]) -> Vec<LedgerAnswer> {
         let asked: Vec<tallyhouse_ledger::Asked> = unseen
             .iter()
             .map(|(asked, _)| tallyhouse_ledger::Asked { id: asked.id.in_ledger(), time_in_id: asked.time_in_id })
             .collect();
         let candidates = self.ledger.candidates(&asked);
-        let when_missing = |(_, day): &(Asked, Day)| {
+        let when_missing = |(_, day): &(IdQuery, Day)| {
             if candidates.is_complete_from(*day) {
-                Sought::New
+                LedgerAnswer::New
             } else if candidates.is_complete() {
-                Sought::BelowFloor
+                LedgerAnswer::BelowFloor
             } else {
-                Sought::Undecided
+                LedgerAnswer::Undecided
             }
         };
-        let mut sought: Vec<Sought> = unseen.iter().map(when_missing).collect();
+        let mut answers: Vec<LedgerAnswer> = unseen.iter().map(when_missing).collect();
         let read = match candidates.pages() {
-            0 => return sought,
+            0 => return answers,
             1..=PAGES_INLINE_MAX => candidates.read(),
             _ => tokio::task::spawn_blocking(move || candidates.read()).await.unwrap_or_else(|error| {
                 tracing::error!(%error, "reading the id ledger failed");
@@ -292,42 +292,42 @@ impl Index {
             }),
         };
         for at in read.unread {
-            sought[at] = Sought::Undecided;
+            answers[at] = LedgerAnswer::Undecided;
         }
         for (at, entry) in read.found {
-            let first = First { payload: entry.payload, segment: SegmentTag::NONE };
-            sought[at] = if self.is_doubted(entry.id) { Sought::Undecided } else { Sought::Known(first) };
+            let first = FirstEvent { payload: entry.payload, segment: SegmentTag::NONE };
+            answers[at] = if self.is_doubted(entry.id) { LedgerAnswer::Undecided } else { LedgerAnswer::Known(first) };
         }
         if let Some(error) = read.error {
             tracing::error!(%error, "the id ledger is damaged: events whose ids may be in the damaged part are undecided");
             self.repair_due.notify_one();
         }
-        sought
+        answers
     }
 
     /// The first event of an id, wherever the id is; none when it was not taken, or that cannot be said.
-    pub async fn first_of(&self, asked: Asked) -> Option<First> {
+    pub async fn first_of(&self, asked: IdQuery) -> Option<FirstEvent> {
         let in_memory = self.shard(asked.id).lock().known(asked.id.words());
         if in_memory.is_some() {
             return in_memory;
         }
-        match self.seek(&[(asked, Day::default())]).await.pop() {
-            Some(Sought::Known(first)) => Some(first),
+        match self.ask_ledger(&[(asked, Day::default())]).await.pop() {
+            Some(LedgerAnswer::Known(first)) => Some(first),
             _ => None,
         }
     }
 
     /// Pending ids have become durable, in the segment with this ordinal.
-    pub fn settle(&self, taken: &[Taken], ordinal: Ordinal) {
+    pub fn settle(&self, taken: &[TakenId], ordinal: Ordinal) {
         self.take_in(taken, ordinal, true);
     }
 
     /// Takes in ids that were found in a segment of the log at start.
-    pub fn restore(&self, taken: &[Taken], ordinal: Ordinal) {
+    pub fn restore(&self, taken: &[TakenId], ordinal: Ordinal) {
         self.take_in(taken, ordinal, false);
     }
 
-    fn take_in(&self, taken: &[Taken], ordinal: Ordinal, are_pending: bool) {
+    fn take_in(&self, taken: &[TakenId], ordinal: Ordinal, are_pending: bool) {
         let _in_one_generation = self.generation.read();
         let mut id_times = IdTimes::default();
         taken.iter().filter_map(|taken| taken.time_in_id).for_each(|time| id_times.add(time));
@@ -338,7 +338,7 @@ impl Index {
             taken,
             |taken| taken.id,
             |shard, position| {
-                let Taken { id, payload, minute, .. } = taken[position];
+                let TakenId { id, payload, minute, .. } = taken[position];
                 let words = id.words();
                 if are_pending {
                     gone += usize::from(shard.pending.remove(&words).is_some());

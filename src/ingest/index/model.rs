@@ -1,9 +1,8 @@
-//! The index and its ledger against a model of them, on a disk that loses power.
+//! Tests the index and its ledger against a model, on a simulated disk that loses power.
 //!
-//! Producers claim ids, and what they hold becomes durable in a segment of the log, or does not. Recent
-//! ids are sealed and written, which may fail; runs are merged; power fails, and what is left is opened
-//! again, with those segments of the log that the ledger does not cover. The model knows which ids were
-//! taken.
+//! Producers claim ids, which then become durable in a segment of the log, or do not. Recent ids are sealed and
+//! written, which may fail; runs are merged; power fails, and what is left is opened again, with those segments of the
+//! log that the ledger does not cover. The model knows which ids were taken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -76,9 +75,9 @@ fn minute(id: u16) -> Minute {
     Minute::of_bits((1 + u32::from(id) % 13) * 1_440 + u32::from(id) % 2)
 }
 
-fn taken(prints: Fingerprinter, id: u16) -> Taken {
+fn taken(fingerprinter: Fingerprinter, id: u16) -> TakenId {
     let time_in_id = id.is_multiple_of(3).then_some(u64::from(id) * 100_000);
-    Taken { id: prints.id(&id.to_le_bytes()), time_in_id, payload: u32::from(id) * 31, minute: minute(id) }
+    TakenId { id: fingerprinter.id(&id.to_le_bytes()), time_in_id, payload: u32::from(id) * 31, minute: minute(id) }
 }
 
 struct Segment {
@@ -95,8 +94,8 @@ struct World {
     runtime: tokio::runtime::Runtime,
     disk: SimulatedDisk,
     index: Index,
-    prints: Fingerprinter,
-    fates: [Arc<Fate>; 4],
+    fingerprinter: Fingerprinter,
+    completions: [Arc<BatchCompletion>; 4],
     /// Who holds an id that is pending.
     held: BTreeMap<u16, usize>,
     taken: BTreeSet<u16>,
@@ -119,8 +118,8 @@ impl World {
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
             index: open(&disk),
             disk,
-            prints: Fingerprinter::random(),
-            fates: std::array::from_fn(|_| Arc::default()),
+            fingerprinter: Fingerprinter::random(),
+            completions: std::array::from_fn(|_| Arc::default()),
             held: BTreeMap::new(),
             taken: BTreeSet::new(),
             segments: BTreeMap::new(),
@@ -129,9 +128,9 @@ impl World {
         }
     }
 
-    fn asked(&self, id: u16) -> Asked {
-        let Taken { id, time_in_id, .. } = taken(self.prints, id);
-        Asked { id, time_in_id, is_wanted: true }
+    fn asked(&self, id: u16) -> IdQuery {
+        let TakenId { id, time_in_id, .. } = taken(self.fingerprinter, id);
+        IdQuery { id, time_in_id, is_wanted: true }
     }
 
     fn step(&mut self, step: &Step) {
@@ -164,11 +163,11 @@ impl World {
 
     fn claim(&mut self, producer: usize, id: u16) {
         let asked = self.asked(id);
-        let claim = self.index.claim(&[asked], &self.fates[producer]).remove(0);
+        let claim = self.index.claim(&[asked], &self.completions[producer]).remove(0);
         match claim {
-            Claim::Pending(fate) => {
+            Claim::Pending(completion) => {
                 let by = self.held[&id];
-                assert!(Arc::ptr_eq(&fate, &self.fates[by]), "the fate of the one who holds it");
+                assert!(Arc::ptr_eq(&completion, &self.completions[by]), "the completion of the batch that holds it");
             }
             Claim::Full => assert_eq!(self.index.ids(), IDS_MAX),
             Claim::Known(first) => {
@@ -177,11 +176,11 @@ impl World {
             }
             Claim::Unseen => {
                 assert!(!self.held.contains_key(&id));
-                let sought = self.runtime.block_on(self.index.seek(&[(asked, minute(id).day())]))[0];
-                let first = First { payload: u32::from(id) * 31, segment: SegmentTag::NONE };
-                let expected = if self.taken.contains(&id) { Sought::Known(first) } else { Sought::New };
-                assert_eq!(sought, expected, "id {id}");
-                if sought == Sought::New {
+                let answers = self.runtime.block_on(self.index.ask_ledger(&[(asked, minute(id).day())]))[0];
+                let first = FirstEvent { payload: u32::from(id) * 31, segment: SegmentTag::NONE };
+                let expected = if self.taken.contains(&id) { LedgerAnswer::Known(first) } else { LedgerAnswer::New };
+                assert_eq!(answers, expected, "id {id}");
+                if answers == LedgerAnswer::New {
                     self.held.insert(id, producer);
                 } else {
                     self.index.release(asked.id);
@@ -217,7 +216,7 @@ impl World {
         });
         segment.ids.extend(&ids);
         segment.rows += ids.len() as u64;
-        let taken: Vec<Taken> = ids.iter().map(|id| taken(self.prints, *id)).collect();
+        let taken: Vec<TakenId> = ids.iter().map(|id| taken(self.fingerprinter, *id)).collect();
         self.index.settle(&taken, ordinal);
         self.taken.extend(ids);
     }
@@ -261,9 +260,9 @@ impl World {
             return;
         };
         let lost: Vec<u16> = segment.ids.split_off(ids.index(segment.ids.len() + 1));
-        let prints = lost.iter().map(|id| self.prints.id(&id.to_le_bytes()).in_ledger()).collect();
-        self.index.forget(SegmentTag::of(*ordinal), &prints);
-        self.index.ledger().remove(segment.id, &prints).unwrap();
+        let fingerprinter = lost.iter().map(|id| self.fingerprinter.id(&id.to_le_bytes()).in_ledger()).collect();
+        self.index.forget(SegmentTag::of(*ordinal), &fingerprinter);
+        self.index.ledger().remove(segment.id, &fingerprinter).unwrap();
         segment.is_covered = false;
         lost.iter().for_each(|id| _ = self.taken.remove(id));
     }
@@ -273,7 +272,7 @@ impl World {
         self.index = open(&self.disk);
         (self.sealed, self.held) = (None, BTreeMap::new());
         for (ordinal, segment) in &mut self.segments {
-            let taken: Vec<Taken> = segment.ids.iter().map(|id| taken(self.prints, *id)).collect();
+            let taken: Vec<TakenId> = segment.ids.iter().map(|id| taken(self.fingerprinter, *id)).collect();
             (segment.is_closed, segment.rows) = (true, taken.len() as u64);
             segment.is_covered = self.index.ledger().covers(segment.id);
             if !segment.is_covered {

@@ -1,4 +1,4 @@
-//! Recent ids on their way into the ledger.
+//! Takes the recent ids of whole segments out of the way of new ones, and writes them to the ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

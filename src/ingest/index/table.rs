@@ -1,12 +1,9 @@
 //! A compact set of ids: an array sorted by fingerprint, with gaps.
 //!
-//! Fingerprints are evenly spread, so where one belongs is a multiplication
-//! away, and sorted order keeps both hits and misses to a few neighbouring
-//! cells even when nine cells in ten are full. (This is linear probing kept in
-//! order, as in Amble and Knuth, "Ordered hash tables", 1974.) A cell takes 20
-//! bytes; the array grows by a sixteenth, so memory follows the number of ids
-//! closely, which is what a table that is meant to be as full as memory allows
-//! needs most. General hash tables double, and idle half empty.
+//! Fingerprints are evenly distributed, so the cell of one is found by a multiplication, and the sorted order keeps hits
+//! and misses within a few neighboring cells even when nine of ten cells are full. (This is linear probing kept in
+//! order: Amble and Knuth, "Ordered hash tables", 1974.) A cell takes 20 bytes. The array grows by a sixteenth, so that memory
+//! follows the number of ids closely; general hash tables double, and are half empty afterwards.
 
 use super::minute::Minute;
 use crate::ingest::fingerprint::PayloadFingerprint;

@@ -1,39 +1,39 @@
 use super::*;
 use crate::ingest::fingerprint::Fingerprinter;
 
-struct Bench {
+struct IndexTest {
     index: Arc<Index>,
-    prints: Fingerprinter,
-    fate: Arc<Fate>,
+    fingerprinter: Fingerprinter,
+    completion: Arc<BatchCompletion>,
 }
 
-impl Bench {
+impl IndexTest {
     fn new() -> Self {
-        Self { index: doubles::index(1_000), prints: Fingerprinter::random(), fate: Arc::default() }
+        Self { index: doubles::index(1_000), fingerprinter: Fingerprinter::random(), completion: Arc::default() }
     }
 
-    fn asked(&self, n: u32, is_wanted: bool) -> Asked {
-        Asked { id: self.prints.id(&n.to_le_bytes()), time_in_id: None, is_wanted }
+    fn asked(&self, n: u32, is_wanted: bool) -> IdQuery {
+        IdQuery { id: self.fingerprinter.id(&n.to_le_bytes()), time_in_id: None, is_wanted }
     }
 
     fn claim(&self, n: u32) -> Claim {
-        self.index.claim(&[self.asked(n, true)], &self.fate).remove(0)
+        self.index.claim(&[self.asked(n, true)], &self.completion).remove(0)
     }
 }
 
 #[test]
 fn an_id_is_unseen_once_then_pending_then_known() {
-    let bench = Bench::new();
+    let bench = IndexTest::new();
     assert!(matches!(bench.claim(1), Claim::Unseen));
     assert!(matches!(bench.claim(1), Claim::Pending(_)));
-    let Asked { id, time_in_id, .. } = bench.asked(1, true);
-    bench.index.settle(&[Taken { id, time_in_id, payload: 7, minute: Minute::of_bits(5) }], 0);
-    assert!(matches!(bench.claim(1), Claim::Known(First { payload: 7, .. })));
+    let IdQuery { id, time_in_id, .. } = bench.asked(1, true);
+    bench.index.settle(&[TakenId { id, time_in_id, payload: 7, minute: Minute::of_bits(5) }], 0);
+    assert!(matches!(bench.claim(1), Claim::Known(FirstEvent { payload: 7, .. })));
 }
 
 #[test]
 fn a_released_id_can_be_claimed_again() {
-    let bench = Bench::new();
+    let bench = IndexTest::new();
     assert!(matches!(bench.claim(1), Claim::Unseen));
     bench.index.release(bench.asked(1, true).id);
     assert_eq!(bench.index.ids(), 0);
@@ -42,21 +42,21 @@ fn a_released_id_can_be_claimed_again() {
 
 #[test]
 fn ids_asked_for_together_are_answered_as_one_by_one() {
-    let [together, alone] = [Bench::new(), Bench::new()];
+    let [together, alone] = [IndexTest::new(), IndexTest::new()];
     // Some twice, and some not wanted, the first or the second time.
-    let asked: Vec<Asked> = (0..1_000_u32).map(|n| together.asked(n * 7 % 600, !n.is_multiple_of(7))).collect();
-    let said = together.index.claim(&asked, &together.fate);
+    let asked: Vec<IdQuery> = (0..1_000_u32).map(|n| together.asked(n * 7 % 600, !n.is_multiple_of(7))).collect();
+    let said = together.index.claim(&asked, &together.completion);
     for (n, (asked, said)) in asked.iter().zip(said).enumerate() {
-        let expected = alone.index.claim(&[*asked], &alone.fate).remove(0);
+        let expected = alone.index.claim(&[*asked], &alone.completion).remove(0);
         assert_eq!(std::mem::discriminant(&said), std::mem::discriminant(&expected), "event {n}: {said:?}");
     }
     assert_eq!(together.index.ids(), alone.index.ids());
-    assert!(matches!(together.index.claim(&asked, &alone.fate)[1], Claim::Pending(_)));
+    assert!(matches!(together.index.claim(&asked, &alone.completion)[1], Claim::Pending(_)));
 }
 
 #[test]
 fn a_full_memory_refuses_until_there_is_room() {
-    let bench = Bench::new();
+    let bench = IndexTest::new();
     for n in 0..1_000 {
         assert!(matches!(bench.claim(n), Claim::Unseen));
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 
-/// What callers, the forwarder and fate do.
+/// What callers, the forwarder and chance do.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// Frames of this many bytes; answered before the next step, or not.

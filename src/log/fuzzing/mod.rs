@@ -8,11 +8,12 @@ pub(crate) mod segment;
 use uuid::Uuid;
 
 use super::frame::{Frame, SegmentHeader};
-use crate::log::terms::TokenTerms;
+use crate::log::dedup_window::DedupWindow;
 
 /// A segment of these frames.
 pub(in crate::log) fn written(id: Uuid, frames: &[&[u8]]) -> Vec<u8> {
-    let header = SegmentHeader { id, opened_at_micros: 7, terms: TokenTerms::default(), columns: "a,b".to_owned() };
+    let header =
+        SegmentHeader { id, opened_at_micros: 7, dedup_window: DedupWindow::default(), columns: "a,b".to_owned() };
     let mut bytes = header.encode();
     for frame in frames {
         let mut buffer = Frame::buffer(frame.len());

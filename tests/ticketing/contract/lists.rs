@@ -167,7 +167,7 @@ async fn lists_are_what_an_oracle_says() {
 }
 
 #[tokio::test]
-async fn a_walk_through_the_pages_shows_each_event_once() {
+async fn pages_show_each_event_once() {
     let (client, year) = (shared(), own_year());
     for number in 0..23 {
         // Several begin at the same time.
@@ -175,14 +175,14 @@ async fn a_walk_through_the_pages_shows_each_event_once() {
         client.create(&json!({"startAt": start, "endAt": hour(year, 48), "status": "PUBLISHED"})).await;
     }
     let range = format!("dateFrom={year}-01-01&dateTo={year}-01-02");
-    let mut walked = Vec::new();
+    let mut listed = Vec::new();
     for page in 1..=6 {
         let answer = client.get(&format!("/public/events?{range}&limit=5&page={page}")).await;
         assert_eq!(answer.json()["pagination"], json!({"page": page, "limit": 5, "total": 23, "totalPages": 5}));
-        walked.extend(ids(&answer));
+        listed.extend(ids(&answer));
     }
     let whole = client.get(&format!("/public/events?{range}&limit=100")).await;
-    assert_eq!(walked, ids(&whole));
+    assert_eq!(listed, ids(&whole));
     let body = whole.json();
     let order: Vec<(&str, &str)> = body["events"]
         .as_array()

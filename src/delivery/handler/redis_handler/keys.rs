@@ -1,4 +1,4 @@
-//! The names of the keys, and the texts in them.
+//! The names of the keys in Redis, and the texts of their values.
 
 use serde::Serialize;
 use serde_json::value::RawValue;

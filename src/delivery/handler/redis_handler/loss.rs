@@ -1,4 +1,4 @@
-//! Whether Redis has lost data: it counts the records that it was given, and the store knows how many there were.
+//! Detects that Redis has lost data: Redis counts the records that it was given, and the store knows how many there were.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Writes into Redis what it has lost, from the records in the store.
+//! Writes what Redis has lost into it again, from the records in the store.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The keys that clients read, through crashes of the engine and of Redis, and after Redis has lost its data.
+//! Tests the keys that clients read, through crashes of the engine and of Redis, and after Redis has lost its data.
 
 use std::collections::HashMap;
 

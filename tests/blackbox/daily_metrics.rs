@@ -1,4 +1,4 @@
-//! Metrics by day: counted, and brought.
+//! Daily metrics: exact totals, counted by the service or sent by its clients.
 
 use serde_json::{Value, json};
 

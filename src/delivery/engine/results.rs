@@ -1,4 +1,4 @@
-//! What becomes of what was handed out, and what of that is to be recorded.
+//! Evaluates the results of events that were handed out, and collects what is to be recorded of them.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -117,7 +117,7 @@ impl Driver {
                     if has_failed {
                         pending.attempts = settlement.attempts;
                         let (error, at) = (settlement.error.clone(), settlement.processed_at_ms);
-                        self.bury(&pending, DeadLetterReason::HandlerFailed, error, at);
+                        self.add_dead_letter(&pending, DeadLetterReason::HandlerFailed, error, at);
                     }
                     self.end(key, &pending, settlement);
                     is_changed = true;
@@ -132,7 +132,7 @@ impl Driver {
                         let error = pending.error.clone();
                         let attempts = pending.attempts;
                         let failed = settlement(&pending, FinalOutcome::Failed, failed_at_ms, attempts, &error);
-                        self.bury(&pending, DeadLetterReason::HandlerFailed, error, failed_at_ms);
+                        self.add_dead_letter(&pending, DeadLetterReason::HandlerFailed, error, failed_at_ms);
                         self.end(key, &pending, failed);
                         continue;
                     }
@@ -217,7 +217,7 @@ impl Driver {
         }
     }
 
-    fn bury(&mut self, pending: &Pending, reason: DeadLetterReason, error: String, at: u64) {
+    fn add_dead_letter(&mut self, pending: &Pending, reason: DeadLetterReason, error: String, at: u64) {
         let letter = self.letter(pending, reason, error, at);
         tracing::warn!(
             subscription = self.subscription.name,

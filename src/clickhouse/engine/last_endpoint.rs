@@ -1,4 +1,4 @@
-//! An embedded ClickHouse that another process of this program runs.
+//! The endpoint at which the embedded ClickHouse of a data directory was last reached, for other processes of this program.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! When did the stored events of an hour last change?
+//! The versions of hours: which insert last changed the stored events of an organization's hour.
 //!
-//! A cached answer is good as long as no event of its window has been stored
-//! since it was worked out. This keeps, for each organization and hour, the
-//! number of the last store that touched it.
+//! A cached answer is valid as long as no event of its window has been stored since it was computed. This module keeps, for
+//! each organization and hour, the number of the last insert that touched it, and collects the hours that the audit has to
+//! check again.
 
 pub mod segment_hours;
 
@@ -12,26 +12,24 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::domain::{HourSet, MILLIS_PER_HOUR, OrgId, Period, Timestamp, Window};
 
-/// Most hours that are told apart; beyond that all answers so far are
-/// forgotten, which costs a query each and nothing else.
+/// Hours whose versions are kept, at most. Beyond, all are forgotten: answers that were cached before are computed again.
 const HOURS_MAX: usize = 200_000;
 
-/// Most runs of hours that wait to be taken by the audit; beyond, the hours
-/// between two runs are taken for touched, too.
+/// Runs of touched hours that wait for the audit, at most. Beyond, the hours between two runs count as touched, too.
 const TOUCHED_RUNS_MAX: usize = 10_000;
 
-/// Counts stores, from 0.
-pub type StoreNumber = u64;
+/// The version of an hour: the number of the insert that last touched it, from 1; 0 before the first.
+pub type HourVersion = u64;
 
 /// The hours that the events of one insert lie in, by organization.
 #[derive(Debug, Default)]
 pub struct TouchedHours {
-    by_org: HashMap<Box<str>, HashMap<i64, StoreNumber>>,
+    by_org: HashMap<Box<str>, HashMap<i64, HourVersion>>,
     last: Option<(Box<str>, i64)>,
 }
 
 impl TouchedHours {
-    /// An event of this organization and time is among them.
+    /// Adds the hour of an event.
     pub fn touch(&mut self, org_id: &str, occurred_at: Timestamp) {
         let hour = hour_of(occurred_at);
         // Neighbouring events mostly share both.
@@ -42,8 +40,7 @@ impl TouchedHours {
         self.last = Some((org_id.into(), hour));
     }
 
-    /// Whether an event of this hour is among them; of this organization, or
-    /// of any.
+    /// Whether an event lies in this hour; of this organization, or of any when none is given.
     pub fn touches(&self, org_id: Option<&str>, hour: Timestamp) -> bool {
         let hour = hour_of(hour);
         match org_id {
@@ -52,8 +49,7 @@ impl TouchedHours {
         }
     }
 
-    /// Whether an event of an hour that has moments of this period is among
-    /// them.
+    /// Whether an event lies in an hour that overlaps this period.
     pub fn touches_between(&self, period: Period) -> bool {
         let (first, last) = (hour_of(period.from), hour_of(period.to.plus_millis(-1)));
         self.by_org.values().flat_map(HashMap::keys).any(|hour| (first..=last).contains(hour))
@@ -62,31 +58,31 @@ impl TouchedHours {
 
 #[derive(Default)]
 struct State {
-    /// The last store.
-    last: StoreNumber,
-    /// Hours that are not listed were last touched at this store or before.
-    unlisted: StoreNumber,
+    /// The number of the last insert.
+    last: HourVersion,
+    /// The version of hours that are not listed, at most.
+    unlisted: HourVersion,
     hours: usize,
-    by_org: HashMap<Box<str>, HashMap<i64, StoreNumber>>,
+    by_org: HashMap<Box<str>, HashMap<i64, HourVersion>>,
 }
 
-/// The number of the last store that touched each hour of each organization. Bounded; when it is
-/// full, more answers are treated as outdated than necessary.
-pub struct StoredHours {
+/// The version of each hour of each organization. Holds at most 200,000 hours; when it is full, more answers are treated as
+/// outdated than necessary.
+pub struct HourVersions {
     state: RwLock<State>,
-    /// Touched since they were last taken: what the audit looks at again.
+    /// Hours that were touched since the audit last took them.
     touched: Mutex<HourSet>,
 }
 
-impl Default for StoredHours {
+impl Default for HourVersions {
     fn default() -> Self {
         Self { state: RwLock::default(), touched: Mutex::new(HourSet::new(TOUCHED_RUNS_MAX)) }
     }
 }
 
-impl StoredHours {
-    /// An insert has become visible.
-    pub fn stored(&self, touched: TouchedHours) {
+impl HourVersions {
+    /// Raises the versions of these hours: an insert has become visible.
+    pub fn note_stored(&self, touched: TouchedHours) {
         {
             let mut hours = self.touched.lock();
             for hour in touched.by_org.values().flat_map(HashMap::keys) {
@@ -109,22 +105,21 @@ impl StoredHours {
         }
     }
 
-    /// Takes the hours that were touched since the last call, of all
-    /// organizations.
+    /// Takes the hours of all organizations that were touched since the last call.
     pub fn take_touched(&self) -> HourSet {
         std::mem::replace(&mut *self.touched.lock(), HourSet::new(TOUCHED_RUNS_MAX))
     }
 
-    /// The last store that may have touched this organization and window. As
-    /// long as it stays the same, so does any answer about them.
-    pub fn last_store_in(&self, org_id: &OrgId, window: Window) -> StoreNumber {
+    /// The latest version of an organization's hours in a window. As long as it stays the same, so does every answer
+    /// about the window.
+    pub fn latest_in(&self, org_id: &OrgId, window: Window) -> HourVersion {
         let state = self.state.read();
         let Some(hours) = state.by_org.get(org_id.as_str()) else { return state.unlisted };
         let (first, last) = (hour_of(window.from()), hour_of(window.to().plus_millis(-1)));
         let listed = if last - first < i64::try_from(hours.len()).unwrap_or(i64::MAX) {
             (first..=last).filter_map(|hour| hours.get(&hour)).max()
         } else {
-            hours.iter().filter(|(hour, _)| (first..=last).contains(*hour)).map(|(_, store)| store).max()
+            hours.iter().filter(|(hour, _)| (first..=last).contains(*hour)).map(|(_, version)| version).max()
         };
         listed.copied().unwrap_or_default().max(state.unlisted)
     }
@@ -165,18 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn only_a_store_within_the_window_outdates_its_answers() {
-        let stored = StoredHours::default();
+    fn only_an_insert_within_the_window_outdates_its_answers() {
+        let versions = HourVersions::default();
         let org = OrgId::default_org();
-        stored.stored(touch([1, 2, 3]));
-        let check = |window: Window, expected: StoreNumber| {
-            assert_eq!(stored.last_store_in(&org, window), expected, "{window:?}");
+        versions.note_stored(touch([1, 2, 3]));
+        let check = |window: Window, expected: HourVersion| {
+            assert_eq!(versions.latest_in(&org, window), expected, "{window:?}");
         };
         check(window(0, 100), 1);
-        assert_eq!(stored.take_touched().len(), 3);
-        stored.stored(touch([5]));
-        assert_eq!(stored.take_touched().iter().map(hour_of).collect::<Vec<_>>(), [5]);
-        assert!(stored.take_touched().is_empty());
+        assert_eq!(versions.take_touched().len(), 3);
+        versions.note_stored(touch([5]));
+        assert_eq!(versions.take_touched().iter().map(hour_of).collect::<Vec<_>>(), [5]);
+        assert!(versions.take_touched().is_empty());
         check(window(0, 5), 1); // The end is not part of the window.
         check(window(5, 6), 2);
         check(window(0, 1_000), 2);
@@ -185,13 +180,13 @@ mod tests {
 
     #[test]
     fn when_hours_are_forgotten_every_answer_is_outdated() {
-        let stored = StoredHours::default();
+        let versions = HourVersions::default();
         let org = OrgId::default_org();
-        stored.stored(touch([7]));
-        assert_eq!(stored.last_store_in(&org, window(7, 8)), 1);
-        stored.stored(touch(0..=200_000));
-        assert_eq!(stored.last_store_in(&org, window(7, 8)), 2);
-        assert_eq!(stored.last_store_in(&org, window(300_000, 300_001)), 2);
-        assert_eq!(stored.take_touched().len(), 200_001, "the audit forgets none");
+        versions.note_stored(touch([7]));
+        assert_eq!(versions.latest_in(&org, window(7, 8)), 1);
+        versions.note_stored(touch(0..=200_000));
+        assert_eq!(versions.latest_in(&org, window(7, 8)), 2);
+        assert_eq!(versions.latest_in(&org, window(300_000, 300_001)), 2);
+        assert_eq!(versions.take_touched().len(), 200_001, "the audit forgets none");
     }
 }

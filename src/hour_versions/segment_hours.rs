@@ -1,8 +1,8 @@
-//! Which hours the events of a segment lie in, read from its file.
+//! The hours in which the events of a segment lie, read from its file.
 
 use crate::event_row::{self, Rows};
+use crate::hour_versions::TouchedHours;
 use crate::log::{FrameError, Segment, SegmentFrames};
-use crate::stored_hours::TouchedHours;
 
 /// The hours of a segment.
 #[derive(Debug)]
