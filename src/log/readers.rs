@@ -2,6 +2,9 @@
 //!
 //! A segment that is stored in ClickHouse stays for the readers that have not passed it: its file gets a second name in the
 //! folder `held`, which is deleted once every reader has passed it. Held files count against `log_bytes_max`.
+//!
+//! A *bounded* reader holds segments only up to a number of bytes: when there are more, the oldest segments go, and it
+//! misses them. So nobody who reads slowly or not at all keeps others from writing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -61,17 +64,45 @@ pub struct LogReaders {
     segments: Arc<Segments>,
     state: Mutex<State>,
     bytes: AtomicU64,
+    /// Most bytes that are held for bounded readers.
+    bounded_bytes_max: AtomicU64,
+    /// Bytes that are held though nobody needs them, for readers to come.
+    history_bytes_max: AtomicU64,
+}
+
+/// What a reader needs.
+struct Need {
+    /// The first segment.
+    from: u128,
+    is_bounded: bool,
+    /// Segments that it missed.
+    missed: u64,
 }
 
 #[derive(Default)]
 struct State {
-    /// The first segment that each reader needs, by its name.
-    needs: HashMap<u64, u128>,
+    /// What each reader needs, by its name.
+    needs: HashMap<u64, Need>,
     next_reader: u64,
     /// Held files and their sizes.
     held: BTreeMap<u128, u64>,
     /// All readers of a former run are there again: from now on what nobody needs goes.
     is_complete: bool,
+}
+
+impl State {
+    /// Whether a reader needs a segment: a bounded one, or another.
+    fn is_needed(&self, id: u128, by_bounded: bool) -> bool {
+        self.needs.values().any(|need| need.is_bounded == by_bounded && need.from <= id)
+    }
+
+    /// A segment goes that bounded readers have not read.
+    fn miss(&mut self, id: u128) {
+        for need in self.needs.values_mut().filter(|need| need.from <= id) {
+            need.missed += 1;
+            need.from = id.saturating_add(1);
+        }
+    }
 }
 
 impl LogReaders {
@@ -90,7 +121,30 @@ impl LogReaders {
         }
         let bytes = AtomicU64::new(held.values().sum());
         let state = Mutex::new(State { held, ..State::default() });
-        Ok(Arc::new(Self { dir, segments, state, bytes }))
+        let (bounded_bytes_max, history_bytes_max) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        Ok(Arc::new(Self { dir, segments, state, bytes, bounded_bytes_max, history_bytes_max }))
+    }
+
+    /// Sets how many bytes are held for bounded readers at most, and how many are held though nobody needs them.
+    pub fn set_bounds(&self, bounded_bytes_max: u64, history_bytes_max: u64) {
+        self.bounded_bytes_max.store(bounded_bytes_max, Ordering::Relaxed);
+        self.history_bytes_max.store(history_bytes_max, Ordering::Relaxed);
+    }
+
+    /// The place behind the last row that is there now. (A row whose append has not been answered may be before or
+    /// behind it.)
+    pub fn end(&self) -> LogPosition {
+        let after = |id: u128| LogPosition { segment: id.saturating_add(1), row: 0 };
+        match self.segments.list().into_iter().max_by_key(|segment| segment.id) {
+            Some(last) if last.state == SegmentState::Open => {
+                LogPosition { segment: last.id.as_u128(), row: last.rows }
+            }
+            Some(last) => after(last.id.as_u128()),
+            None => match self.last_id() {
+                0 => LogPosition::default(),
+                last => after(last),
+            },
+        }
     }
 
     /// The highest id of a held segment.
@@ -100,10 +154,19 @@ impl LogReaders {
 
     /// Adds a reader that needs everything from this segment on.
     pub fn add(self: &Arc<Self>, from: u128) -> LogReader {
+        self.add_need(from, false)
+    }
+
+    /// Adds a bounded reader that needs everything from this segment on.
+    pub fn add_bounded(self: &Arc<Self>, from: u128) -> LogReader {
+        self.add_need(from, true)
+    }
+
+    fn add_need(self: &Arc<Self>, from: u128, is_bounded: bool) -> LogReader {
         let mut state = self.state.lock();
         let name = state.next_reader;
         state.next_reader += 1;
-        state.needs.insert(name, from);
+        state.needs.insert(name, Need { from, is_bounded, missed: 0 });
         drop(state);
         LogReader { readers: Arc::clone(self), name, open: Mutex::new(None) }
     }
@@ -123,7 +186,8 @@ impl LogReaders {
     pub(super) fn hold(&self, segment: &Segment) -> io::Result<()> {
         let id = segment.id.as_u128();
         let mut state = self.state.lock();
-        if state.is_complete && !state.needs.values().any(|from| *from <= id) {
+        let is_needed = state.needs.values().any(|need| need.from <= id);
+        if state.is_complete && !is_needed && self.history_bytes_max.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
         match std::fs::hard_link(&segment.path, self.path(id)) {
@@ -133,6 +197,8 @@ impl LogReaders {
         if state.held.insert(id, segment.bytes).is_none() {
             self.bytes.fetch_add(segment.bytes, Ordering::Relaxed);
         }
+        drop(state);
+        self.delete_passed();
         Ok(())
     }
 
@@ -140,15 +206,17 @@ impl LogReaders {
         self.dir.join(format!("{}.{EXTENSION}", Uuid::from_u128(id)))
     }
 
-    /// Deletes what every reader has passed.
+    /// Deletes what every reader has passed, and what is beyond the bounds.
     fn delete_passed(&self) {
         let mut state = self.state.lock();
         if !state.is_complete {
             return;
         }
-        let needed_from = state.needs.values().min().copied().unwrap_or(u128::MAX);
+        let (bounded_max, history_max) =
+            (self.bounded_bytes_max.load(Ordering::Relaxed), self.history_bytes_max.load(Ordering::Relaxed));
         while let Some((id, bytes)) = state.held.first_key_value().map(|(id, bytes)| (*id, *bytes)) {
-            if id >= needed_from {
+            let (all, is_bounded) = (self.bytes(), state.is_needed(id, true));
+            if state.is_needed(id, false) || (is_bounded && all <= bounded_max) || all <= history_max {
                 return;
             }
             if let Err(error) = std::fs::remove_file(self.path(id))
@@ -159,6 +227,10 @@ impl LogReaders {
             }
             state.held.remove(&id);
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if is_bounded {
+                tracing::warn!(segment = %Uuid::from_u128(id), "a segment goes that a slow reader has not read");
+                state.miss(id);
+            }
         }
     }
 
@@ -368,8 +440,15 @@ impl LogReader {
 
     /// Nothing before this segment is read again.
     pub fn release(&self, segment: u128) {
-        self.readers.state.lock().needs.insert(self.name, segment);
+        if let Some(need) = self.readers.state.lock().needs.get_mut(&self.name) {
+            need.from = need.from.max(segment);
+        }
         self.readers.delete_passed();
+    }
+
+    /// Segments that were deleted before it had read them. Only a bounded reader misses any.
+    pub fn missed(&self) -> u64 {
+        self.readers.state.lock().needs.get(&self.name).map_or(0, |need| need.missed)
     }
 
     /// Nothing is held for it any more.

@@ -130,3 +130,54 @@ async fn held_segments_count_against_the_bound_and_ids_rise_whatever_the_clock_s
     reader.release(position.segment);
     assert_eq!(log.readers().bytes(), 0);
 }
+
+#[test]
+fn a_bounded_reader_misses_the_oldest_and_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), 0);
+    let readers = log.readers();
+    let (slow, unbounded) = (readers.add_bounded(0), readers.add(0));
+    readers.complete();
+    let append = |numbers: std::ops::Range<u32>| log.append(frame(numbers)).blocking_recv().unwrap().unwrap();
+    // Segments of six rows.
+    for first in (0..36).step_by(6) {
+        append(first..first + 6);
+    }
+    store(&log, 5);
+    let all = readers.bytes();
+    assert!(all > 0);
+    readers.set_bounds(all / 2, 0);
+    store(&log, 1);
+    assert_eq!(slow.missed(), 0, "an unbounded reader holds them for all");
+    let mut position = LogPosition::default();
+    let read = read_all(&unbounded, &mut position, 100);
+    assert_eq!(read.first(), Some(&0));
+    unbounded.release(position.segment);
+    assert!(slow.missed() > 0 && readers.bytes() <= all / 2, "{} segments, {} bytes", slow.missed(), readers.bytes());
+    let numbers = read_all(&slow, &mut LogPosition::default(), 100);
+    let missed = u32::try_from(slow.missed()).unwrap() * 6;
+    assert_eq!(numbers.first(), Some(&missed), "it reads on where something is left");
+    slow.release(u128::MAX);
+    assert_eq!(readers.bytes(), 0);
+    assert_eq!(std::fs::read_dir(dir.path().join("held")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_reader_finds_the_history_that_was_kept_for_it_and_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), 0);
+    let readers = log.readers();
+    readers.complete();
+    readers.set_bounds(0, 1 << 20);
+    assert_eq!(readers.end(), LogPosition::default());
+    let append = |numbers: std::ops::Range<u32>| log.append(frame(numbers)).blocking_recv().unwrap().unwrap();
+    append(0..6);
+    append(6..9);
+    store(&log, 1);
+    let from_end = readers.end();
+    let (earliest, now) = (readers.add_bounded(0), readers.add_bounded(from_end.segment));
+    assert_eq!(read_all(&earliest, &mut LogPosition::default(), 100), (0..9).collect::<Vec<u32>>());
+    append(9..11);
+    let mut position = from_end;
+    assert_eq!(read_all(&now, &mut position, 100), [9, 10]);
+}
