@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "tallyhouse/v1/audit.proto",
+    "tallyhouse/v1/delivery.proto",
     "tallyhouse/v1/event.proto",
     "tallyhouse/v1/event_type.proto",
     "tallyhouse/v1/ingest.proto",

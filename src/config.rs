@@ -455,6 +455,29 @@ settings! {
     /// seqs of the user with the most waiting events are skipped.
     delivery_waiting_max, "TALLYHOUSE_DELIVERY_WAITING_MAX": usize = 200_000;
 
+    /// Subscriptions that an organization can have; see `docs/delivery.md`.
+    subscriptions_per_organization_max, "TALLYHOUSE_SUBSCRIPTIONS_PER_ORGANIZATION_MAX": usize = 20;
+    /// Subscriptions that all organizations can have. Each of them reads the whole log.
+    subscriptions_max, "TALLYHOUSE_SUBSCRIPTIONS_MAX": usize = 100;
+    /// Events of a subscription that can wait. At that bound nothing more is read from the log for it, and the missing seqs
+    /// of the user with the most waiting events are skipped.
+    subscription_waiting_max, "TALLYHOUSE_SUBSCRIPTION_WAITING_MAX": usize = 20_000;
+    /// Events of one user of a subscription that can wait for a seq that has not come. One more, and the missing seqs are
+    /// skipped.
+    subscription_user_buffered_max, "TALLYHOUSE_SUBSCRIPTION_USER_BUFFERED_MAX": usize = 1_000;
+    /// Dead letters of a subscription. With so many, it is paused.
+    subscription_dead_letters_max, "TALLYHOUSE_SUBSCRIPTION_DEAD_LETTERS_MAX": u64 = 10_000;
+    /// Records of how the events of a subscription ended, for the states of single events; the oldest go.
+    subscription_records_max, "TALLYHOUSE_SUBSCRIPTION_RECORDS_MAX": u64 = 100_000;
+    /// Bytes of the log that are kept for subscriptions that have not read them, after ClickHouse has stored them. Beyond
+    /// that, the oldest are deleted, and the subscription misses them. They count against log_bytes_max.
+    subscription_held_bytes_max, "TALLYHOUSE_SUBSCRIPTION_HELD_BYTES_MAX": u64 = 1 << 30;
+    /// Bytes of the log that are kept after ClickHouse has stored them, for subscriptions that begin in the past. They
+    /// count against log_bytes_max.
+    subscription_history_bytes_max, "TALLYHOUSE_SUBSCRIPTION_HISTORY_BYTES_MAX": u64 = 0;
+    /// Whether webhooks of subscriptions can go to private addresses, such as those of this machine and its network.
+    subscription_private_addresses, "TALLYHOUSE_SUBSCRIPTION_PRIVATE_ADDRESSES": bool = false;
+
     /// Live-tail watchers at a time.
     watchers_max, "TALLYHOUSE_WATCHERS_MAX": usize = 64;
     /// Outcomes that a slow watcher can be behind before it misses some.
@@ -636,6 +659,14 @@ impl Config {
             ("pipeline_records_max", self.pipeline_records_max, 1_000, 1 << 40),
             ("delivery_user_buffered_max", self.delivery_user_buffered_max as u64, 1, 1_000_000),
             ("delivery_waiting_max", self.delivery_waiting_max as u64, 1_000, 10_000_000),
+            ("subscriptions_per_organization_max", self.subscriptions_per_organization_max as u64, 0, 1_000),
+            ("subscriptions_max", self.subscriptions_max as u64, 0, 1_000),
+            ("subscription_waiting_max", self.subscription_waiting_max as u64, 100, 10_000_000),
+            ("subscription_user_buffered_max", self.subscription_user_buffered_max as u64, 1, 1_000_000),
+            ("subscription_dead_letters_max", self.subscription_dead_letters_max, 1, 10_000_000),
+            ("subscription_records_max", self.subscription_records_max, 0, 1 << 40),
+            ("subscription_held_bytes_max", self.subscription_held_bytes_max, 0, 1 << 40),
+            ("subscription_history_bytes_max", self.subscription_history_bytes_max, 0, 1 << 40),
             ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
         ];
         for &(setting, value, min, max) in bounds {

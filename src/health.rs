@@ -83,6 +83,10 @@ reason_codes! {
     /// Redis lacks records of events that the pipeline has processed. The reason ends with
     /// `tallyhouse deliveries rebuild`.
     RedisIncomplete, "REDIS_INCOMPLETE", Degrades;
+    /// Subscriptions were so far behind that segments of the log were deleted before they had read them
+    /// (`subscription_held_bytes_max`): events of these segments are counted, but not delivered to them. The reason ends
+    /// with a restart, or when the subscriptions are deleted.
+    DeliveriesMissed, "DELIVERIES_MISSED", Degrades;
     /// Files of damaged segments are kept beside the log (`*.damaged`): their intact frames are
     /// stored, and the other events are lost unless you have a copy. The reason ends when you
     /// restore or delete the files.

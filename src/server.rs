@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallyhouse_delivery::engine::Engine as DeliveryEngine;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,7 +48,7 @@ use crate::ingest::outcome::Outcomes;
 use crate::ingest::pipeline::{Pipeline, PipelineSettings};
 use crate::limits::{LimitSettings, RateLimits};
 use crate::log::dedup_window::CurrentDedupWindow;
-use crate::log::{DiskLog, EventLog, Holders, LogReader, LogSettings, OpenError};
+use crate::log::{DiskLog, EventLog, Holders, LogSettings, OpenError, ReaderBounds};
 use crate::private_files;
 use crate::query::{CacheSettings, Queries};
 use crate::retention::{Retention, RetentionSettings};
@@ -57,7 +56,7 @@ use crate::sql_gateway::Gateway;
 use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls, Website};
 use crate::write_keys::WriteKeys;
-use deliveries::Deliveries;
+use deliveries::{Deliveries, StartedDeliveries};
 use ticketing::Ticketing;
 pub use ticketing::check_has_administrators;
 
@@ -175,11 +174,10 @@ pub async fn run(
     // Before anything that measures itself.
     let metrics = Arc::new(Metrics::new().map_err(ServerError::Part)?);
     let deliveries = Deliveries::open(&config).await?;
-    let ids_above = deliveries.as_ref().map_or(0, Deliveries::last_segment);
+    let ids_above = deliveries.last_segment()?;
     let mut parts = Parts::new(&config, &endpoint, &reader, clock, ids_above).await?;
-    let held = deliveries.as_ref().map(|deliveries| deliveries.hold(&*parts.log)).transpose()?;
+    let held = deliveries.hold(&*parts.log)?;
     parts.log.readers_added();
-    let deliveries = deliveries.zip(held);
     parts.website = website.map(Arc::new);
     let callers = callers.accepting(Arc::clone(&parts.write_keys));
     parts.engine_sandbox = sql.as_ref().and_then(|sql| sql.engine_sandbox);
@@ -219,11 +217,15 @@ pub async fn run(
     if let Some(ticketing) = &ticketing {
         ticketing.start(&config, &tasks, &stop);
     }
-    let (app, engine) =
-        parts.application(config, index, &endpoint, &reader, callers, ticketing, deliveries, metrics)?;
+    let pipeline = parts.pipeline(&config, &index, &metrics);
+    let delivered = deliveries.start(&config, &log, held, &pipeline.ingest, &parts.clock).await?;
+    let engine = delivered.pipeline.as_ref().map(|(_, engine)| engine.clone());
+    let app = parts.application(config, index, &endpoint, &reader, callers, ticketing, pipeline, delivered, metrics)?;
     if let Some(pipeline) = &app.event_pipeline {
         pipeline.start(&tasks, &stop);
     }
+    app.subscriptions.observe(&tasks, &stop);
+    let subscriptions = Arc::clone(&app.subscriptions);
     if audits {
         app.auditor.start_background(&tasks, &ends);
     }
@@ -243,6 +245,7 @@ pub async fn run(
     if let Some(engine) = engine {
         engine.stop().await;
     }
+    subscriptions.stop().await;
     if tokio::time::timeout(shutdown_wait, forwarder.drained()).await.is_err() {
         tracing::warn!(segments = log.segments().backlog(), "stopping with events that are not in ClickHouse yet");
     }
@@ -254,6 +257,13 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     served.map_err(|error| ServerError::Part(error.to_string()))
+}
+
+/// The path of events, and what belongs to it.
+struct IngestParts {
+    ingest: Arc<Pipeline>,
+    tail: Arc<LiveTail>,
+    limits: Arc<RateLimits>,
 }
 
 /// The components of ingest, queries and transports.
@@ -342,6 +352,30 @@ impl Parts {
         LedgerKeeper::new(settings, Arc::clone(index), log, store, self.fingerprinter, clock, lost_ids)
     }
 
+    /// The path of events.
+    fn pipeline(&self, config: &Config, index: &Arc<Index>, metrics: &Arc<Metrics>) -> IngestParts {
+        let tail = Arc::new(LiveTail::new(config));
+        let outcomes = Outcomes::new(vec![
+            Arc::clone(metrics) as Arc<_>,
+            Arc::new(OutcomeLog::default()),
+            Arc::clone(&tail) as Arc<_>,
+        ]);
+        let limits = RateLimits::new(limit_settings(config));
+        let ingest = Arc::new(Pipeline::new(
+            pipeline_settings(config),
+            Arc::clone(&self.clock),
+            self.fingerprinter,
+            Arc::clone(index),
+            Arc::clone(&self.log),
+            Arc::clone(&self.store),
+            Arc::clone(&self.types),
+            Arc::clone(&self.retention),
+            outcomes,
+            Arc::clone(&limits),
+        ));
+        IngestParts { ingest, tail, limits }
+    }
+
     /// The application that transports call.
     #[expect(clippy::too_many_arguments, reason = "every part is another")]
     fn application(
@@ -352,18 +386,14 @@ impl Parts {
         reader: &Endpoint,
         callers: Callers,
         ticketing: Option<Ticketing>,
-        deliveries: Option<(Deliveries, Arc<dyn LogReader>)>,
+        pipeline: IngestParts,
+        delivered: StartedDeliveries,
         metrics: Arc<Metrics>,
-    ) -> Result<(Arc<Application>, Option<DeliveryEngine>), ServerError> {
+    ) -> Result<Arc<Application>, ServerError> {
+        let IngestParts { ingest: pipeline, tail, limits } = pipeline;
         let cursors = Cursors::open(&config)
             .map_err(|error| ServerError::Part(format!("the key of cursors cannot be had: {error}")))?;
         metrics.observe(&*self.log, &index, &self.clock);
-        let tail = Arc::new(LiveTail::new(&config));
-        let outcomes = Outcomes::new(vec![
-            Arc::clone(&metrics) as Arc<_>,
-            Arc::new(OutcomeLog::default()),
-            Arc::clone(&tail) as Arc<_>,
-        ]);
         let auditor = Auditor::new(
             audit_settings(&config),
             AuditStore::new(endpoint),
@@ -392,28 +422,15 @@ impl Parts {
             Arc::clone(self.log.segments()),
             self.hour_versions,
         );
-        let limits = RateLimits::new(limit_settings(&config));
         metrics.observe_limits(&limits);
-        let (health, checked_index) = (Arc::new(Health::default()), Arc::clone(&index));
-        let pipeline = Arc::new(Pipeline::new(
-            pipeline_settings(&config),
-            Arc::clone(&self.clock),
-            self.fingerprinter,
-            index,
-            Arc::clone(&self.log),
-            self.store,
-            Arc::clone(&self.types),
-            self.retention,
-            outcomes,
-            Arc::clone(&limits),
-        ));
-        let delivered = deliveries.map(|(deliveries, reader)| {
-            deliveries.start(&config, reader, Arc::clone(&pipeline), Arc::clone(&self.clock))
-        });
-        let (event_pipeline, engine) = delivered.transpose()?.unzip();
+        let health = Arc::new(Health::default());
+        let StartedDeliveries { subscriptions, pipeline: event_pipeline } = delivered;
+        let event_pipeline = event_pipeline.map(|(pipeline, _)| pipeline);
         if let Some(pipeline) = &event_pipeline {
             health_checks::register_pipeline(pipeline, &health);
         }
+        health_checks::register_subscriptions(&subscriptions, &health);
+        metrics.observe_deliveries(&subscriptions);
         let intake = Arc::new(EventIntake::new(Arc::clone(&pipeline), Arc::clone(&self.calls), Arc::clone(&limits)));
         let ticketing = ticketing.map(|ticketing| ticketing.api(&config, &callers, &intake, &self.clock));
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
@@ -421,7 +438,7 @@ impl Parts {
         metrics.observe_clickhouse(clickhouse_up.clone());
         let checked = Checked {
             log: Arc::clone(&self.log),
-            index: checked_index,
+            index,
             clock: Arc::clone(&self.clock),
             calls: self.calls,
             buffer_refusals: pipeline.buffer_refusals(),
@@ -450,6 +467,7 @@ impl Parts {
             tail,
             ticketing,
             event_pipeline,
+            subscriptions,
             health,
             metrics,
             clickhouse_up,
@@ -457,7 +475,7 @@ impl Parts {
             sql: self.sql,
             website: self.website,
         });
-        Ok((app, engine))
+        Ok(app)
     }
 }
 
@@ -485,6 +503,10 @@ async fn open_log(
         inserts_in_flight_max: config.inserts_in_flight_max,
         holders: Holders::LEDGER,
         ids_above,
+        reader_bounds: ReaderBounds {
+            bounded_bytes_max: config.subscription_held_bytes_max,
+            history_bytes_max: config.subscription_history_bytes_max,
+        },
     };
     let (clock, dedup_window) = (Arc::clone(clock), Arc::clone(dedup_window));
     let opened = tokio::task::spawn_blocking(move || DiskLog::open(settings, clock, dedup_window)).await;

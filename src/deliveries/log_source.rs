@@ -15,12 +15,18 @@ use crate::log::{LogPosition, LogReader, LogRows};
 pub struct LogSource {
     reader: Arc<dyn LogReader>,
     org_id: OrgId,
+    /// Events that were accepted before are left out, in milliseconds since 1970.
+    accepted_from_ms: u64,
 }
 
+/// Microseconds of a millisecond.
+const MICROS: u64 = 1_000;
+
 impl LogSource {
-    /// Through this reader, which is nobody else's.
-    pub fn new(reader: Arc<dyn LogReader>, org_id: OrgId) -> Self {
-        Self { reader, org_id }
+    /// Through this reader, which no other source has: those that were accepted at this time or later, in milliseconds
+    /// since 1970.
+    pub const fn new(reader: Arc<dyn LogReader>, org_id: OrgId, accepted_from_ms: u64) -> Self {
+        Self { reader, org_id, accepted_from_ms }
     }
 }
 
@@ -31,9 +37,9 @@ impl EventSource for LogSource {
         let position = LogPosition { segment: from.segment, row: from.row };
         loop {
             changes.mark_unchanged();
-            let (reader, org_id) = (Arc::clone(&self.reader), self.org_id.clone());
+            let (reader, org_id, from_ms) = (Arc::clone(&self.reader), self.org_id.clone(), self.accepted_from_ms);
             let read = move || -> io::Result<Option<SourceBatch>> {
-                Ok(reader.read(position, events_max as u64)?.map(|rows| decode(&rows, &org_id)))
+                Ok(reader.read(position, events_max as u64)?.map(|rows| decode(&rows, &org_id, from_ms)))
             };
             let read = tokio::task::spawn_blocking(read).await.map_err(|error| SourceError(error.to_string()))?;
             match read.map_err(|error| SourceError(error.to_string()))? {
@@ -46,10 +52,14 @@ impl EventSource for LogSource {
     fn release(&self, position: Position) {
         self.reader.release(position.segment);
     }
+
+    fn missed(&self) -> u64 {
+        self.reader.missed()
+    }
 }
 
-/// The organization's events among some rows.
-fn decode(rows: &LogRows, org_id: &OrgId) -> SourceBatch {
+/// The organization's events among some rows, from a time on.
+fn decode(rows: &LogRows, org_id: &OrgId, accepted_from_ms: u64) -> SourceBatch {
     let LogPosition { segment, row } = rows.first;
     let next = Position { segment: rows.next.segment, row: rows.next.row };
     let Some(read) = read_rows(&rows.columns, &rows.bytes) else {
@@ -59,7 +69,9 @@ fn decode(rows: &LogRows, org_id: &OrgId) -> SourceBatch {
         return SourceBatch { events: Vec::new(), next };
     };
     let skip = usize::try_from(rows.skip).unwrap_or(usize::MAX);
-    let numbered = (row..).zip(read.skip(skip)).filter(|(_, fields)| fields.org_id == org_id.as_str());
+    let is_meant =
+        |fields: &RowFields<'_>| fields.org_id == org_id.as_str() && fields.arrival / MICROS >= accepted_from_ms;
+    let numbered = (row..).zip(read.skip(skip)).filter(|(_, fields)| is_meant(fields));
     let events = numbered
         .map(|(row, fields)| SourcedEvent { position: Position { segment, row }, event: Some(event(&fields)) })
         .collect();
@@ -75,6 +87,7 @@ fn event(fields: &RowFields<'_>) -> Event {
         source: fields.source.to_owned(),
         user_id: fields.user_id.to_owned(),
         occurred_at_ms: fields.occurred_at_ms,
+        accepted_at_ms: fields.arrival / MICROS,
         seq: fields.seq,
         properties: fields.properties.to_owned(),
     }

@@ -25,6 +25,8 @@ pub struct RowFields<'a> {
     pub seq: u64,
     /// See [`crate::domain::Event::properties`].
     pub properties: &'a str,
+    /// Its place in the order of arrival, in microseconds since 1970; see [`crate::clock`].
+    pub arrival: u64,
 }
 
 /// Reads rows of these columns; none of columns that another version wrote.
@@ -61,7 +63,7 @@ impl<'a> RowReader<'a> {
     }
 
     fn row(&mut self) -> Option<RowFields<'a>> {
-        let row = RowFields {
+        let mut row = RowFields {
             org_id: self.text()?,
             event_id: self.text()?,
             event_type: self.text()?,
@@ -72,8 +74,11 @@ impl<'a> RowReader<'a> {
             occurred_at_ms: self.number()?.cast_signed(),
             seq: self.number()?,
             properties: self.text()?,
+            arrival: 0,
         };
-        self.take(size_of::<u32>() + size_of::<u64>())?;
+        self.take(size_of::<u32>())?;
+        // The version counts down as arrival counts up.
+        row.arrival = u64::MAX - self.number()?;
         Some(row)
     }
 }
@@ -132,6 +137,7 @@ mod tests {
                 occurred_at_ms: *millis,
                 seq: *seq,
                 properties: r#"{"a":1}"#,
+                arrival: 42,
             });
             prop_assert_eq!(read, expected.collect::<Vec<_>>());
         }

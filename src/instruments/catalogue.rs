@@ -40,7 +40,7 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// All metrics, ordered by name.
 #[rustfmt::skip]
-pub const CATALOGUE: [Described; 39] = [
+pub const CATALOGUE: [Described; 47] = [
     of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, including the waiting time), LOOKUP (of late events)."),
     of("http.server.request.duration", Histogram, "s", "http.request.method, url.scheme, http.route, http.response.status_code, error.type", "Time of REST calls. Without a route: the path is unknown."),
     of("process.cpu.seconds", Counter, "", "", "Processor time, in seconds. On Linux only, like all of process.*. Does not include the embedded ClickHouse, which is a separate process."),
@@ -58,6 +58,14 @@ pub const CATALOGUE: [Described; 39] = [
     of("tallyhouse.build.info", Gauge, "", "version, profile", "Always 1. The labels identify the build."),
     of("tallyhouse.cache.answers", Counter, "", "result", "Answers from the cache (`hit`) and from ClickHouse (`miss`)."),
     of("tallyhouse.clickhouse.up", Gauge, "", "", "1 if ClickHouse answered the last check, otherwise 0."),
+    of("tallyhouse.deliveries.dead_letters", Gauge, "", "", "Dead letters of subscriptions. All of tallyhouse.deliveries.* sums up the subscriptions of all organizations, without the event pipeline, once a second."),
+    of("tallyhouse.deliveries.events", Counter, "", "result", "Events that subscriptions are done with: `processed` by the handler, or `failed` and a dead letter."),
+    of("tallyhouse.deliveries.lag", Gauge, "s", "", "The longest that an event has been waiting for its delivery, among subscriptions that are not paused; 0 if none waits."),
+    of("tallyhouse.deliveries.missed", Gauge, "", "", "Subscriptions that were so far behind that segments of the log were deleted before they had read them."),
+    of("tallyhouse.deliveries.retries", Counter, "", "", "Attempts to handle an event that failed and were repeated."),
+    of("tallyhouse.deliveries.skipped", Counter, "", "", "Gaps in the seqs of users that subscriptions have stopped to wait for."),
+    of("tallyhouse.deliveries.subscriptions", Gauge, "", "handler", "Subscriptions, by the kind of their handler."),
+    of("tallyhouse.deliveries.waiting", Gauge, "", "state", "Events that subscriptions have read and that have not ended: `buffered` before their turn, `in_flight` with a handler, `ready` for it."),
     of("tallyhouse.forwarder.inserts", Counter, "", "result", "Attempts to insert a segment: `stored`, `failed` (and repeated), `refused` (and parked)."),
     of("tallyhouse.health.reason", Gauge, "", "code", "1 while this reason to refuse events or to count them late is present, otherwise 0. See `docs/health.md`."),
     of("tallyhouse.index.ids", Gauge, "", "", "Event ids held in memory: those that are not in the id ledger yet."),

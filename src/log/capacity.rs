@@ -177,11 +177,13 @@ mod tests {
             inserts_in_flight_max: 1,
             holders: super::super::Holders::NONE,
             ids_above: 0,
+            reader_bounds: Default::default(),
         };
         let segments = Arc::<Segments>::default();
         let other = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(tallyhouse_disk::RealDisk);
-        let readers = LogReaders::open(Arc::clone(&disk), other.path(), Arc::clone(&segments)).unwrap();
+        let readers =
+            LogReaders::open(Arc::clone(&disk), other.path(), Arc::clone(&segments), Default::default()).unwrap();
         let capacity = Capacity::new(disk, settings, segments, readers);
         (dir, capacity)
     }

@@ -16,7 +16,7 @@ use super::claim::claim;
 use super::dedup_window::CurrentDedupWindow;
 use super::kept::KeptFiles;
 use super::port::{Appended, EventLog, LogReader, SegmentSource, parked};
-use super::readers::LogReaders;
+use super::readers::{LogPosition, LogReaders};
 use super::recovery::{recover, tell_salvage};
 use super::segment_file::{SegmentFile, segment_path};
 use super::spare::Spares;
@@ -65,7 +65,7 @@ impl Recovered {
         for segment in recovered {
             segments.put(Segment { held_by: settings.holders, ..segment });
         }
-        let readers = LogReaders::open(Arc::clone(&disk), dir, Arc::clone(&segments))?;
+        let readers = LogReaders::open(Arc::clone(&disk), dir, Arc::clone(&segments), settings.reader_bounds)?;
         let last_id = segments.list().iter().map(|segment| segment.id.as_u128()).max().unwrap_or_default();
         let ids_above = settings.ids_above.max(readers.last_id()).max(last_id);
         Ok(Self { disk, segments, readers, settings, kept, ids_above })
@@ -267,7 +267,15 @@ impl EventLog for DiskLog {
     }
 
     fn add_reader(&self, from: u128) -> Arc<dyn LogReader> {
-        Arc::new(self.readers.add(from))
+        Arc::new(self.readers.add(from, false))
+    }
+
+    fn add_bounded_reader(&self, from: u128) -> Arc<dyn LogReader> {
+        Arc::new(self.readers.add(from, true))
+    }
+
+    fn end(&self) -> LogPosition {
+        self.readers.end()
     }
 
     fn readers_added(&self) {

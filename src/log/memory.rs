@@ -277,6 +277,17 @@ impl EventLog for MemoryLog {
         Arc::new(MemoryReader { storage, segments, readers: Arc::clone(&self.readers), name })
     }
 
+    fn add_bounded_reader(&self, from: u128) -> Arc<dyn LogReader> {
+        self.add_reader(from) // Memory has room for all of it.
+    }
+
+    fn end(&self) -> LogPosition {
+        match self.segments.list().into_iter().max_by_key(|segment| segment.id) {
+            Some(last) => LogPosition::behind(&last),
+            None => LogPosition::behind_segment(self.storage.0.lock().last_id),
+        }
+    }
+
     fn readers_added(&self) {
         self.readers.lock().is_complete = true;
         self.readers.lock().delete_passed(&self.storage);
@@ -353,6 +364,10 @@ impl LogReader for MemoryReader {
     fn release(&self, segment: u128) {
         self.readers.lock().needs.insert(self.name, segment);
         self.readers.lock().delete_passed(&self.storage);
+    }
+
+    fn missed(&self) -> u64 {
+        0
     }
 
     fn give_up(&self) {

@@ -48,7 +48,7 @@ pub use kept::Kept;
 #[cfg(test)]
 pub(crate) use memory::{MemoryLog, MemoryStorage};
 pub use port::{Appended, EventLog, LogReader, SegmentBytes, SegmentSource};
-pub use readers::{LogPosition, LogRows};
+pub use readers::{LogPosition, LogRows, ReaderBounds};
 pub use recovery::distrust_tokens;
 pub use salvage::Salvage;
 pub use segment::{ClosedSegment, Ordinal, Segment, SegmentState, Segments};
@@ -78,6 +78,8 @@ pub struct LogSettings {
     pub holders: Holders,
     /// New segments have higher ids than this: no reader may take them for what it has read.
     pub ids_above: u128,
+    /// How much is held for readers.
+    pub reader_bounds: ReaderBounds,
 }
 
 /// Why rows were not taken into the log. They are not in it, and will not be

@@ -95,6 +95,14 @@ pub trait EventLog: Send + Sync + 'static {
     /// Adds a reader that needs everything from this segment on.
     fn add_reader(&self, from: u128) -> Arc<dyn LogReader>;
 
+    /// Adds a *bounded* reader that needs everything from this segment on: what is kept for it is bounded, and it
+    /// misses the oldest segments beyond that. So a reader that is slow or gone keeps nobody from appending.
+    fn add_bounded_reader(&self, from: u128) -> Arc<dyn LogReader>;
+
+    /// The position behind the last row that is there now. A row whose append has not been answered may be before or
+    /// behind it.
+    fn end(&self) -> LogPosition;
+
     /// All readers of a former run have been added: what nobody needs goes now. Blocks.
     fn readers_added(&self);
 
@@ -119,6 +127,9 @@ pub trait LogReader: Send + Sync {
 
     /// Nothing before this segment is read again. Blocks.
     fn release(&self, segment: u128);
+
+    /// Segments that were deleted before it had read them. Only a bounded reader misses any.
+    fn missed(&self) -> u64;
 
     /// Nothing is held for it any more. Blocks.
     fn give_up(&self);

@@ -2,6 +2,9 @@
 //!
 //! A segment that is stored in ClickHouse stays for the readers that have not passed it: its file gets a second name in the
 //! folder `held`, which is deleted once every reader has passed it. Held files count against `log_bytes_max`.
+//!
+//! A *bounded* reader holds segments only up to a number of bytes: when there are more, the oldest segments go, and it
+//! misses them. So nobody who reads slowly or not at all keeps others from writing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -39,6 +42,24 @@ pub struct LogPosition {
     pub row: u64,
 }
 
+impl LogPosition {
+    /// Behind the last row of a segment that there is.
+    pub(super) fn behind(segment: &Segment) -> Self {
+        match segment.state {
+            SegmentState::Open => Self { segment: segment.id.as_u128(), row: segment.rows },
+            _ => Self::behind_segment(segment.id.as_u128()),
+        }
+    }
+
+    /// Behind everything of the segment with this id; the beginning for 0.
+    pub(super) const fn behind_segment(id: u128) -> Self {
+        match id {
+            0 => Self { segment: 0, row: 0 },
+            id => Self { segment: id.saturating_add(1), row: 0 },
+        }
+    }
+}
+
 /// Some rows in a row.
 #[derive(Debug, Default)]
 pub struct LogRows {
@@ -56,6 +77,22 @@ pub struct LogRows {
     pub next: LogPosition,
 }
 
+/// How much of what is stored in ClickHouse is held for readers. All of it counts against the log's bound.
+#[derive(Clone, Copy, Debug)]
+pub struct ReaderBounds {
+    /// Most bytes that are held for bounded readers.
+    pub bounded_bytes_max: u64,
+    /// Bytes that are held though nobody needs them, for readers to come.
+    pub history_bytes_max: u64,
+}
+
+impl Default for ReaderBounds {
+    /// Bounded readers are not bounded, and nothing is held for readers to come.
+    fn default() -> Self {
+        Self { bounded_bytes_max: u64::MAX, history_bytes_max: 0 }
+    }
+}
+
 /// Who reads, and what is held for them.
 pub(super) struct LogReaders {
     disk: Arc<dyn Disk>,
@@ -63,12 +100,22 @@ pub(super) struct LogReaders {
     segments: Arc<Segments>,
     state: Mutex<State>,
     bytes: AtomicU64,
+    bounds: ReaderBounds,
+}
+
+/// What a reader needs.
+struct Need {
+    /// The first segment.
+    from: u128,
+    is_bounded: bool,
+    /// Segments that it missed.
+    missed: u64,
 }
 
 #[derive(Default)]
 struct State {
-    /// The first segment that each reader needs, by its name.
-    needs: HashMap<u64, u128>,
+    /// What each reader needs, by its name.
+    needs: HashMap<u64, Need>,
     next_reader: u64,
     /// Held files and their sizes.
     held: BTreeMap<u128, u64>,
@@ -76,9 +123,29 @@ struct State {
     is_complete: bool,
 }
 
+impl State {
+    /// Whether a reader needs a segment: a bounded one, or another.
+    fn is_needed(&self, id: u128, by_bounded: bool) -> bool {
+        self.needs.values().any(|need| need.is_bounded == by_bounded && need.from <= id)
+    }
+
+    /// A segment goes that bounded readers have not read.
+    fn miss(&mut self, id: u128) {
+        for need in self.needs.values_mut().filter(|need| need.from <= id) {
+            need.missed += 1;
+            need.from = id.saturating_add(1);
+        }
+    }
+}
+
 impl LogReaders {
     /// With what a former run held. Nothing is deleted before [`LogReaders::complete`].
-    pub(super) fn open(disk: Arc<dyn Disk>, log_dir: &Path, segments: Arc<Segments>) -> io::Result<Arc<Self>> {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        log_dir: &Path,
+        segments: Arc<Segments>,
+        bounds: ReaderBounds,
+    ) -> io::Result<Arc<Self>> {
         let dir = log_dir.join(FOLDER);
         disk.create_dir(&dir)?;
         let mut held = BTreeMap::new();
@@ -90,7 +157,16 @@ impl LogReaders {
         }
         let bytes = AtomicU64::new(held.values().sum());
         let state = Mutex::new(State { held, ..State::default() });
-        Ok(Arc::new(Self { disk, dir, segments, state, bytes }))
+        Ok(Arc::new(Self { disk, dir, segments, state, bytes, bounds }))
+    }
+
+    /// The place behind the last row that is there now. (A row whose append has not been answered may be before or
+    /// behind it.)
+    pub(super) fn end(&self) -> LogPosition {
+        match self.segments.list().into_iter().max_by_key(|segment| segment.id) {
+            Some(last) => LogPosition::behind(&last),
+            None => LogPosition::behind_segment(self.last_id()),
+        }
     }
 
     /// The highest id of a held segment.
@@ -99,11 +175,11 @@ impl LogReaders {
     }
 
     /// Adds a reader that needs everything from this segment on.
-    pub(super) fn add(self: &Arc<Self>, from: u128) -> DiskLogReader {
+    pub(super) fn add(self: &Arc<Self>, from: u128, is_bounded: bool) -> DiskLogReader {
         let mut state = self.state.lock();
         let name = state.next_reader;
         state.next_reader += 1;
-        state.needs.insert(name, from);
+        state.needs.insert(name, Need { from, is_bounded, missed: 0 });
         drop(state);
         DiskLogReader { readers: Arc::clone(self), name, open: Mutex::new(None) }
     }
@@ -123,7 +199,8 @@ impl LogReaders {
     pub(super) fn hold(&self, segment: &Segment) -> io::Result<()> {
         let id = segment.id.as_u128();
         let mut state = self.state.lock();
-        if state.is_complete && !state.needs.values().any(|from| *from <= id) {
+        let is_needed = state.needs.values().any(|need| need.from <= id);
+        if state.is_complete && !is_needed && self.bounds.history_bytes_max == 0 {
             return Ok(());
         }
         match self.disk.hard_link(segment.path(), &self.path(id)) {
@@ -135,6 +212,8 @@ impl LogReaders {
         if state.held.insert(id, segment.bytes).is_none() {
             self.bytes.fetch_add(segment.bytes, Ordering::Relaxed);
         }
+        drop(state);
+        self.delete_passed();
         Ok(())
     }
 
@@ -142,15 +221,16 @@ impl LogReaders {
         self.dir.join(format!("{}.{EXTENSION}", Uuid::from_u128(id)))
     }
 
-    /// Deletes what every reader has passed.
+    /// Deletes what every reader has passed, and what is beyond the bounds.
     fn delete_passed(&self) {
         let mut state = self.state.lock();
         if !state.is_complete {
             return;
         }
-        let needed_from = state.needs.values().min().copied().unwrap_or(u128::MAX);
+        let ReaderBounds { bounded_bytes_max, history_bytes_max } = self.bounds;
         while let Some((id, bytes)) = state.held.first_key_value().map(|(id, bytes)| (*id, *bytes)) {
-            if id >= needed_from {
+            let (all, is_bounded) = (self.bytes(), state.is_needed(id, true));
+            if state.is_needed(id, false) || (is_bounded && all <= bounded_bytes_max) || all <= history_bytes_max {
                 return;
             }
             if let Err(error) = self.disk.remove(&self.path(id))
@@ -161,6 +241,10 @@ impl LogReaders {
             }
             state.held.remove(&id);
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if is_bounded {
+                tracing::warn!(segment = %Uuid::from_u128(id), "a segment goes that a slow reader has not read");
+                state.miss(id);
+            }
         }
     }
 
@@ -300,8 +384,14 @@ impl LogReader for DiskLogReader {
     }
 
     fn release(&self, segment: u128) {
-        self.readers.state.lock().needs.insert(self.name, segment);
+        if let Some(need) = self.readers.state.lock().needs.get_mut(&self.name) {
+            need.from = need.from.max(segment);
+        }
         self.readers.delete_passed();
+    }
+
+    fn missed(&self) -> u64 {
+        self.readers.state.lock().needs.get(&self.name).map_or(0, |need| need.missed)
     }
 
     fn give_up(&self) {

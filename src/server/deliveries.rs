@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tallyhouse_delivery::domain::{Backoff, EventFilter, Position, SubscriptionId, SubscriptionSettings};
 use tallyhouse_delivery::engine::{Clock, Engine, EngineBounds, EngineParts};
-use tallyhouse_delivery::handler::{RedisHandler, TrialProcessor, redis_handler_scripts};
+use tallyhouse_delivery::handler::{AddressPolicy, RedisHandler, TrialProcessor, redis_handler_scripts};
 use tallyhouse_delivery::rate_limit::{RateLimitSettings, UserRateLimit, rate_limit_script};
 use tallyhouse_delivery::redis::RedisConnection;
-use tallyhouse_delivery::store::{DeliveryStore, SubscriptionRecord};
+use tallyhouse_delivery::store::{DeliveryStore, StoreError, SubscriptionRecord};
 use uuid::Uuid;
 
 use super::ServerError;
@@ -17,6 +17,7 @@ use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::deliveries::event_pipeline::{EventPipeline, PIPELINE_SOURCE, PipelineParts};
 use crate::deliveries::log_source::LogSource;
+use crate::deliveries::subscriptions::{FIRST_SUBSCRIPTION, SubscriptionBounds, Subscriptions};
 use crate::domain::OrgId;
 use crate::ingest::pipeline::Pipeline;
 use crate::log::{EventLog, LogReader};
@@ -31,34 +32,143 @@ const PIPELINE_NAME: &str = "pipeline";
 /// The window of the pipeline's rate limit.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The store of all subscriptions, and what is kept there of them.
 pub(super) struct Deliveries {
     store: Arc<DeliveryStore>,
+    records: Vec<SubscriptionRecord>,
+    pipeline: Option<PipelineDelivery>,
+}
+
+/// What the event pipeline needs, if it is on.
+struct PipelineDelivery {
     subscription: SubscriptionRecord,
     redis: Arc<RedisConnection>,
     org_id: OrgId,
     bounds: EngineBounds,
 }
 
+/// Readers of the log, from where each subscription stopped.
+pub(super) struct HeldLog {
+    pipeline: Option<Arc<dyn LogReader>>,
+    subscriptions: Vec<(SubscriptionRecord, Arc<dyn LogReader>)>,
+}
+
+/// What was started.
+pub(super) struct StartedDeliveries {
+    /// The subscriptions of organizations.
+    pub(super) subscriptions: Arc<Subscriptions>,
+    /// The event pipeline and its engine.
+    pub(super) pipeline: Option<(Arc<EventPipeline>, Engine)>,
+}
+
 impl Deliveries {
-    /// Opens the store, if anything is to be delivered.
+    /// Opens the store.
     ///
     /// # Errors
     /// When the store cannot be opened, or a setting will not do.
-    pub(super) async fn open(config: &Config) -> Result<Option<Self>, ServerError> {
-        if !config.has_pipeline() {
-            return Ok(None);
-        }
+    pub(super) async fn open(config: &Config) -> Result<Self, ServerError> {
         private_files::create_dir(&config.data_dir).map_err(|error| ServerError::Part(error.to_string()))?;
         let path = config.data_dir.join(STORE_FILE);
         let opened = tokio::task::spawn_blocking(move || open_store(&path)).await;
         let store = Arc::new(opened.map_err(|error| ServerError::Part(error.to_string()))??);
+        let pipeline = match config.has_pipeline() {
+            true => Some(PipelineDelivery::open(config, &store).await?),
+            false => None,
+        };
+        let records = store.subscriptions().map_err(store_failed)?;
+        let records = records.into_iter().filter(|record| record.id >= FIRST_SUBSCRIPTION).collect();
+        Ok(Self { store, records, pipeline })
+    }
+
+    /// The highest segment that anything has been read from.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn last_segment(&self) -> Result<u128, ServerError> {
+        let pipeline = self.pipeline.iter().map(|pipeline| &pipeline.subscription);
+        let mut last = 0;
+        for record in pipeline.chain(&self.records) {
+            last = last.max(self.position(record)?.segment);
+        }
+        Ok(last)
+    }
+
+    /// Where a subscription reads on.
+    fn position(&self, record: &SubscriptionRecord) -> Result<Position, ServerError> {
+        let cursor = self.store.cursor(record.id).map_err(store_failed)?;
+        Ok(cursor.map_or(record.start, |cursor| cursor.resume))
+    }
+
+    /// Has the log keep what is not delivered yet. To be called before anything of the log is stored.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn hold(&self, log: &dyn EventLog) -> Result<HeldLog, ServerError> {
+        let pipeline = match &self.pipeline {
+            Some(pipeline) => Some(log.add_reader(self.position(&pipeline.subscription)?.segment)),
+            None => None,
+        };
+        let mut subscriptions = Vec::with_capacity(self.records.len());
+        for record in &self.records {
+            subscriptions.push((record.clone(), log.add_bounded_reader(self.position(record)?.segment)));
+        }
+        Ok(HeldLog { pipeline, subscriptions })
+    }
+
+    /// Begins to deliver.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) async fn start(
+        self,
+        config: &Config,
+        log: &Arc<dyn EventLog>,
+        held: HeldLog,
+        ingest: &Arc<Pipeline>,
+        clock: &Arc<ArrivalClock>,
+    ) -> Result<StartedDeliveries, ServerError> {
+        let trusted = Arc::clone(clock);
+        let delivery_clock = Clock::from_fn(move || u64::try_from(trusted.now().millis()).unwrap_or_default());
+        let (log, bounds) = (Arc::clone(log), subscription_bounds(config));
+        let subscriptions = Subscriptions::new(Arc::clone(&self.store), log, delivery_clock.clone(), bounds);
+        let subscriptions = Arc::new(subscriptions.map_err(store_failed)?);
+        for (record, reader) in held.subscriptions {
+            subscriptions.resume(record, reader).await;
+        }
+        let pipeline = self.pipeline.zip(held.pipeline).map(|(pipeline, reader)| {
+            pipeline.start(config, reader, self.store, delivery_clock, Arc::clone(ingest), Arc::clone(clock))
+        });
+        Ok(StartedDeliveries { subscriptions, pipeline: pipeline.transpose()? })
+    }
+}
+
+fn subscription_bounds(config: &Config) -> SubscriptionBounds {
+    SubscriptionBounds {
+        per_organization_max: config.subscriptions_per_organization_max,
+        subscriptions_max: config.subscriptions_max,
+        engine: EngineBounds {
+            user_buffered_max: config.subscription_user_buffered_max,
+            waiting_max: config.subscription_waiting_max,
+            settlements_max: config.subscription_records_max,
+            letters_max: config.subscription_dead_letters_max,
+            stop_wait: config.shutdown_wait(),
+            ..EngineBounds::default()
+        },
+        addresses: match config.subscription_private_addresses {
+            true => AddressPolicy::Any,
+            false => AddressPolicy::PublicOnly,
+        },
+    }
+}
+
+impl PipelineDelivery {
+    async fn open(config: &Config, store: &DeliveryStore) -> Result<Self, ServerError> {
         let scripts = redis_handler_scripts().into_iter().chain([rate_limit_script()]).collect();
         let redis = RedisConnection::new(config.redis_url(), scripts);
         let redis = redis.map_err(|error| ServerError::Refused(format!("redis_url {error}")))?;
         let org_id = OrgId::parse(&config.pipeline_org_id)
             .ok_or_else(|| ServerError::Refused(format!("pipeline_org_id {}", OrgId::EXPECTED)))?;
-        let subscription = pipeline_subscription(&store, config).await?;
+        let subscription = pipeline_subscription(store, config).await?;
         let bounds = EngineBounds {
             user_buffered_max: config.delivery_user_buffered_max,
             waiting_max: config.delivery_waiting_max,
@@ -66,41 +176,27 @@ impl Deliveries {
             stop_wait: config.shutdown_wait(),
             ..EngineBounds::default()
         };
-        Ok(Some(Self { store, subscription, redis, org_id, bounds }))
+        Ok(Self { subscription, redis, org_id, bounds })
     }
 
-    /// The highest segment that anything has been read from.
-    pub(super) fn last_segment(&self) -> u128 {
-        let cursor = self.store.cursor(self.subscription.id).ok().flatten();
-        cursor.map_or(self.subscription.start, |cursor| cursor.resume).segment
-    }
-
-    /// Has the log keep what is not delivered yet. To be called before anything of the log is stored.
-    pub(super) fn hold(&self, log: &dyn EventLog) -> Result<Arc<dyn LogReader>, ServerError> {
-        let cursor = self.store.cursor(self.subscription.id).map_err(|error| ServerError::Part(error.to_string()))?;
-        let resume = cursor.map_or(self.subscription.start, |cursor| cursor.resume);
-        Ok(log.add_reader(resume.segment))
-    }
-
-    /// Begins to deliver.
-    pub(super) fn start(
+    fn start(
         self,
         config: &Config,
         reader: Arc<dyn LogReader>,
+        store: Arc<DeliveryStore>,
+        delivery_clock: Clock,
         ingest: Arc<Pipeline>,
         clock: Arc<ArrivalClock>,
     ) -> Result<(Arc<EventPipeline>, Engine), ServerError> {
-        let Self { store, subscription, redis, org_id, bounds } = self;
+        let Self { subscription, redis, org_id, bounds } = self;
         let id = subscription.id;
-        let trusted = Arc::clone(&clock);
-        let delivery_clock = Clock::from_fn(move || u64::try_from(trusted.now().millis()).unwrap_or_default());
         let handler =
             RedisHandler::new(TrialProcessor, Arc::clone(&redis), delivery_clock.clone(), subscription.handler.clone());
         let handler = Arc::new(handler);
         let engine = Engine::start(EngineParts {
             subscription,
             bounds,
-            source: Arc::new(LogSource::new(reader, org_id.clone())),
+            source: Arc::new(LogSource::new(reader, org_id.clone(), 0)),
             handler: Arc::clone(&handler) as Arc<_>,
             store: Arc::clone(&store),
             clock: delivery_clock,
@@ -127,6 +223,10 @@ impl Deliveries {
     }
 }
 
+fn store_failed(error: StoreError) -> ServerError {
+    ServerError::Part(format!("the store of deliveries cannot be read or written: {error}"))
+}
+
 fn open_store(path: &Path) -> Result<DeliveryStore, ServerError> {
     let failed = |error: String| ServerError::Part(format!("cannot open {}: {error}", path.display()));
     // The store would make it readable for others.
@@ -137,14 +237,14 @@ fn open_store(path: &Path) -> Result<DeliveryStore, ServerError> {
 
 /// The pipeline's subscription: made at the first start, with the settings of now at every one.
 async fn pipeline_subscription(store: &DeliveryStore, config: &Config) -> Result<SubscriptionRecord, ServerError> {
-    let failed = |error: tallyhouse_delivery::store::StoreError| ServerError::Part(error.to_string());
     let settings = SubscriptionSettings {
         filter: EventFilter { sources: vec![PIPELINE_SOURCE.to_owned()], ..EventFilter::default() },
         attempts_max: config.pipeline_attempts_max,
         backoff: Backoff { ms_min: config.pipeline_backoff_ms_min, ms_max: config.pipeline_backoff_ms_max },
         ..SubscriptionSettings::default()
     };
-    let found = store.subscriptions().map_err(failed)?.into_iter().find(|found| found.id == PIPELINE_SUBSCRIPTION);
+    let found =
+        store.subscriptions().map_err(store_failed)?.into_iter().find(|found| found.id == PIPELINE_SUBSCRIPTION);
     let id = Uuid::now_v7();
     let subscription = match found {
         Some(found) => SubscriptionRecord { settings, ..found },
@@ -159,6 +259,6 @@ async fn pipeline_subscription(store: &DeliveryStore, config: &Config) -> Result
             created_at_ms: id.get_timestamp().map_or(0, |time| time.to_unix().0 * 1_000),
         },
     };
-    store.put_subscription(subscription.clone()).await.map_err(failed)?;
+    store.put_subscription(subscription.clone()).await.map_err(store_failed)?;
     Ok(subscription)
 }

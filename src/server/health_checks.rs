@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::clock::ArrivalClock;
 use crate::deliveries::event_pipeline::EventPipeline;
+use crate::deliveries::subscriptions::Subscriptions;
 use crate::health::{Health, Reason, ReasonCode, RecentRefusal};
 use crate::idempotency::IdempotentIngest;
 use crate::ingest::index::Index;
@@ -23,6 +24,21 @@ pub(super) fn register_pipeline(pipeline: &Arc<EventPipeline>, health: &Health) 
     health.register(move || {
         let message = "Redis lacks records of processed events: rebuild them with `tallyhouse deliveries rebuild`";
         checked.is_redis_incomplete().then(|| Reason::new(ReasonCode::RedisIncomplete, message))
+    });
+}
+
+/// Adds the check of subscriptions.
+pub(super) fn register_subscriptions(subscriptions: &Arc<Subscriptions>, health: &Health) {
+    let checked = Arc::clone(subscriptions);
+    health.register(move || {
+        let missing = checked.totals().missing;
+        (missing > 0).then(|| {
+            let message = format!(
+                "{missing} subscriptions were so far behind that segments of the log were deleted before they had read \
+                 them (subscription_held_bytes_max)"
+            );
+            Reason::new(ReasonCode::DeliveriesMissed, message)
+        })
     });
 }
 

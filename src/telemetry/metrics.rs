@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::calls::CallMetrics;
 use super::process;
 use crate::clock::ArrivalClock;
+use crate::deliveries::subscriptions::{DeliveryTotals, Subscriptions};
 use crate::domain::{AuditedHour, HourResult, OrgId, Rollup, Timestamp, VerdictCounts};
 use crate::health::{Health, ReasonCode};
 use tallyhouse_ledger::LedgerStatus;
@@ -157,6 +158,53 @@ impl Metrics {
         self.instruments.observed_by("tallyhouse.limits.subjects", move |show| {
             of.subjects().for_each(|(policy, count)| show(count as u64, &[KeyValue::new("policy", policy)]));
         });
+    }
+
+    /// Registers the metrics of subscriptions.
+    pub fn observe_deliveries(&self, subscriptions: &Arc<Subscriptions>) {
+        type Figure = (&'static str, fn(&DeliveryTotals) -> u64);
+        let figures: [Figure; 2] = [
+            ("tallyhouse.deliveries.dead_letters", |totals| totals.dead_letters),
+            ("tallyhouse.deliveries.missed", |totals| totals.missing),
+        ];
+        for (name, read) in figures {
+            let of = Arc::clone(subscriptions);
+            self.instruments.observed(name, move || read(&of.totals()));
+        }
+        let of = Arc::clone(subscriptions);
+        self.instruments.observed_by("tallyhouse.deliveries.subscriptions", move |show| {
+            for (handler, count) in of.totals().by_handler {
+                show(count, &[KeyValue::new("handler", handler)]);
+            }
+        });
+        let of = Arc::clone(subscriptions);
+        self.instruments.observed_by("tallyhouse.deliveries.waiting", move |show| {
+            let DeliveryTotals { waiting, buffered, in_flight, .. } = of.totals();
+            let ready = waiting.saturating_sub(buffered + in_flight);
+            for (state, count) in [("buffered", buffered), ("in_flight", in_flight), ("ready", ready)] {
+                show(count, &[KeyValue::new("state", state)]);
+            }
+        });
+        let of = Arc::clone(subscriptions);
+        self.instruments.observed_seconds("tallyhouse.deliveries.lag", move || {
+            u32::try_from(of.totals().lag_ms).ok().map(|millis| f64::from(millis) / 1_000.0)
+        });
+        self.observe_delivered(subscriptions);
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+    fn observe_delivered(&self, subscriptions: &Arc<Subscriptions>) {
+        let of = Arc::clone(subscriptions);
+        self.instruments.counted_by("tallyhouse.deliveries.events", move |show| {
+            let DeliveryTotals { processed, failed, .. } = of.totals();
+            for (result, count) in [("processed", processed), ("failed", failed)] {
+                show(count as f64, &[KeyValue::new("result", result)]);
+            }
+        });
+        let of = Arc::clone(subscriptions);
+        self.instruments.counted_by("tallyhouse.deliveries.retries", move |show| show(of.totals().retries as f64, &[]));
+        let of = Arc::clone(subscriptions);
+        self.instruments.counted_by("tallyhouse.deliveries.skipped", move |show| show(of.totals().skipped as f64, &[]));
     }
 
     /// Registers the metrics of health reasons.

@@ -13,6 +13,7 @@ use crate::clickhouse::engine::SandboxStatus;
 use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::deliveries::event_pipeline::EventPipeline;
+use crate::deliveries::subscriptions::Subscriptions;
 use crate::directory::Directory;
 use crate::event_intake::EventIntake;
 use crate::event_types::EventTypes;
@@ -56,6 +57,8 @@ pub struct Application {
     pub ticketing: Option<Arc<tallyhouse_catalogue::http::Api>>,
     /// The event pipeline, if it is on.
     pub event_pipeline: Option<Arc<EventPipeline>>,
+    /// The subscriptions of organizations.
+    pub subscriptions: Arc<Subscriptions>,
     /// Why events are refused or counted late.
     pub health: Arc<Health>,
     /// Metrics of the service.

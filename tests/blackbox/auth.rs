@@ -46,6 +46,20 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
     let known_type = proto::GetEventTypeRequest { r#type: "known".to_owned(), version: 0 };
     let write_key = proto::CreateWriteKeyRequest { name: "website".to_owned() };
     let known_key = proto::RevokeWriteKeyRequest { key_id: "known".to_owned() };
+    let trial = proto::subscription_handler::Handler::Trial(proto::TrialHandler {});
+    let subscription = proto::CreateSubscriptionRequest {
+        name: "trial".to_owned(),
+        handler: Some(proto::SubscriptionHandler { handler: Some(trial) }),
+        ..Default::default()
+    };
+    let none = || "none".to_owned();
+    let letters = || (none(), vec![1]);
+    let replay = letters();
+    let replay = proto::ReplayDeadLettersRequest { name: replay.0, numbers: replay.1, all: false };
+    let discard = letters();
+    let discard = proto::DiscardDeadLettersRequest { name: discard.0, numbers: discard.1, all: false };
+    // Field 1 of all others is the name.
+    let named = || proto::GetSubscriptionRequest { name: none() }.encode_to_vec();
     vec![
         ("tallyhouse.v1.IngestService/Ingest", Some("ingest"), stream.encode_to_vec()),
         ("tallyhouse.v1.IngestService/IngestBatch", Some("ingest"), unary.encode_to_vec()),
@@ -77,6 +91,23 @@ fn rpcs() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
         ("tallyhouse.v1.WriteKeyService/CreateWriteKey", Some("admin"), write_key.encode_to_vec()),
         ("tallyhouse.v1.WriteKeyService/ListWriteKeys", Some("admin"), vec![]),
         ("tallyhouse.v1.WriteKeyService/RevokeWriteKey", Some("admin"), known_key.encode_to_vec()),
+        ("tallyhouse.v1.DeliveryService/Consume", Some("admin"), named()),
+        ("tallyhouse.v1.DeliveryService/CreateSubscription", Some("admin"), subscription.encode_to_vec()),
+        ("tallyhouse.v1.DeliveryService/GetSubscription", Some("read"), named()),
+        ("tallyhouse.v1.DeliveryService/ListSubscriptions", Some("read"), vec![]),
+        ("tallyhouse.v1.DeliveryService/UpdateSubscription", Some("admin"), named()),
+        ("tallyhouse.v1.DeliveryService/DeleteSubscription", Some("admin"), named()),
+        ("tallyhouse.v1.DeliveryService/PauseSubscription", Some("admin"), named()),
+        ("tallyhouse.v1.DeliveryService/ResumeSubscription", Some("admin"), named()),
+        ("tallyhouse.v1.DeliveryService/GetSubscriptionStatus", Some("read"), named()),
+        ("tallyhouse.v1.DeliveryService/GetDeliveryStatus", Some("read"), named()),
+        ("tallyhouse.v1.DeliveryService/GetUserStatus", Some("read"), named()),
+        ("tallyhouse.v1.DeliveryService/PauseUser", Some("admin"), named()),
+        ("tallyhouse.v1.DeliveryService/ResumeUser", Some("admin"), named()),
+        ("tallyhouse.v1.DeliveryService/ListDeadLetters", Some("read"), named()),
+        ("tallyhouse.v1.DeliveryService/GetDeadLetter", Some("read"), named()),
+        ("tallyhouse.v1.DeliveryService/ReplayDeadLetters", Some("admin"), replay.encode_to_vec()),
+        ("tallyhouse.v1.DeliveryService/DiscardDeadLetters", Some("admin"), discard.encode_to_vec()),
         ("opentelemetry.proto.collector.logs.v1.LogsService/Export", Some("ingest"), vec![]),
         ("grpc.health.v1.Health/Check", None, vec![]),
         // Field 7, list_services.
@@ -118,6 +149,62 @@ fn routes() -> Vec<(Method, &'static str, Option<&'static str>, &'static str)> {
         (Method::POST, "/api/v1/write-keys", Some("admin"), "/api/v1/write-keys"),
         (Method::GET, "/api/v1/write-keys", Some("admin"), "/api/v1/write-keys"),
         (Method::DELETE, "/api/v1/write-keys/{key_id}", Some("admin"), "/api/v1/write-keys/known"),
+        (Method::POST, "/api/v1/subscriptions", Some("admin"), "/api/v1/subscriptions"),
+        (Method::GET, "/api/v1/subscriptions", Some("read"), "/api/v1/subscriptions"),
+        (Method::GET, "/api/v1/subscriptions/{name}", Some("read"), "/api/v1/subscriptions/known"),
+        (Method::PATCH, "/api/v1/subscriptions/{name}", Some("admin"), "/api/v1/subscriptions/known"),
+        (Method::POST, "/api/v1/subscriptions/{name}/pause", Some("admin"), "/api/v1/subscriptions/known/pause"),
+        (Method::POST, "/api/v1/subscriptions/{name}/resume", Some("admin"), "/api/v1/subscriptions/known/resume"),
+        (Method::GET, "/api/v1/subscriptions/{name}/status", Some("read"), "/api/v1/subscriptions/known/status"),
+        (
+            Method::GET,
+            "/api/v1/subscriptions/{name}/events/{event_id}",
+            Some("read"),
+            "/api/v1/subscriptions/known/events/e",
+        ),
+        (
+            Method::GET,
+            "/api/v1/subscriptions/{name}/users/{user_id}",
+            Some("read"),
+            "/api/v1/subscriptions/known/users/u",
+        ),
+        (
+            Method::POST,
+            "/api/v1/subscriptions/{name}/users/{user_id}/pause",
+            Some("admin"),
+            "/api/v1/subscriptions/known/users/u/pause",
+        ),
+        (
+            Method::POST,
+            "/api/v1/subscriptions/{name}/users/{user_id}/resume",
+            Some("admin"),
+            "/api/v1/subscriptions/known/users/u/resume",
+        ),
+        (
+            Method::GET,
+            "/api/v1/subscriptions/{name}/dead-letters",
+            Some("read"),
+            "/api/v1/subscriptions/known/dead-letters",
+        ),
+        (
+            Method::GET,
+            "/api/v1/subscriptions/{name}/dead-letters/{number}",
+            Some("read"),
+            "/api/v1/subscriptions/known/dead-letters/1",
+        ),
+        (
+            Method::POST,
+            "/api/v1/subscriptions/{name}/dead-letters/replay",
+            Some("admin"),
+            "/api/v1/subscriptions/known/dead-letters/replay",
+        ),
+        (
+            Method::POST,
+            "/api/v1/subscriptions/{name}/dead-letters/discard",
+            Some("admin"),
+            "/api/v1/subscriptions/known/dead-letters/discard",
+        ),
+        (Method::DELETE, "/api/v1/subscriptions/{name}", Some("admin"), "/api/v1/subscriptions/other"),
         (Method::GET, "/healthz", None, "/healthz"),
         (Method::GET, "/readyz", None, "/readyz"),
         (Method::GET, "/metrics", Some("admin"), "/metrics"),
@@ -279,9 +366,12 @@ async fn every_rpc_refuses_every_bad_token() {
                 crate::service::eventually(rpc, || async {
                     let status = call(&service, web, rpc, &message, Some(&token)).await;
                     let is_busy = rpc.ends_with("/Audit") && status.code() == Code::ResourceExhausted;
-                    // There is no repair to take back, and no such key.
-                    let names_none = rpc.ends_with("/UndoRepair") || rpc.ends_with("/RevokeWriteKey");
-                    let is_let_in = status.code() == Code::Ok || names_none && status.code() == Code::NotFound;
+                    // There is no repair to take back, no such key, and no such subscription but the one made here.
+                    let of_deliveries = rpc.contains("DeliveryService");
+                    let names_none = of_deliveries || rpc.ends_with("/UndoRepair") || rpc.ends_with("/RevokeWriteKey");
+                    let is_there = rpc.ends_with("/CreateSubscription") && status.code() == Code::Aborted;
+                    let is_let_in =
+                        status.code() == Code::Ok || is_there || names_none && status.code() == Code::NotFound;
                     assert!(is_let_in || is_busy, "{rpc}, web: {web}: {status}");
                     !is_busy
                 })
@@ -310,6 +400,10 @@ fn payload(path: &str) -> Value {
         "/api/v1/metrics" => json!({ "metrics": [{ "date": "2026-01-01", "name": "x", "value": 1 }] }),
         "/api/v1/organizations/acme" => json!({ "name": "Acme" }),
         "/api/v1/write-keys" => json!({ "name": "website" }),
+        "/api/v1/subscriptions" => json!({ "name": "known", "handler": { "type": "trial" } }),
+        path if path.ends_with("/dead-letters/replay") || path.ends_with("/dead-letters/discard") => {
+            json!({ "numbers": [1] })
+        }
         path if path.starts_with("/api/v1/") => json!({}),
         _ => body("rest", None),
     }
@@ -383,8 +477,10 @@ async fn every_route_refuses_every_bad_token() {
         let token = keys.ed.sign(&full_claims("acme", scope));
         for (org_id, is_own) in [("acme", true), ("beta", false), ("", false), ("acme&org_id=beta", false)] {
             let (status, _, text) = ask(&service, &method, &format!("{url}{joint}org_id={org_id}"), Some(&token)).await;
-            // There is no such key.
-            let is_let_in = status < 300 || method == Method::DELETE && status == 404;
+            // There is no such key, event, dead letter or subscription; there is one that was just made.
+            let is_missing = method == Method::DELETE || path.contains("/events/") || path.contains("/{number}");
+            let is_there = path == "/api/v1/subscriptions" && status == 409;
+            let is_let_in = status < 300 || is_there || is_missing && status == 404;
             assert_eq!(is_let_in, is_own, "{method} {path} of {org_id}: {text}");
             if !is_own {
                 let message = "the request names another organization than the token";

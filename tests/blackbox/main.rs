@@ -52,6 +52,7 @@ mod service;
 mod sql;
 mod sql_clients;
 mod stored;
+mod subscriptions;
 mod token_expiry;
 mod tokens;
 mod traces;

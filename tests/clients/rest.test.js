@@ -121,6 +121,45 @@ test("write keys are created, listed and revoked", async () => {
   assert.ok(ok(await client.DELETE("/api/v1/write-keys/{key_id}", { params: { path } })).revoked_at);
 });
 
+test("subscriptions hand events to handlers, and keep what failed", async () => {
+  const name = "jobs";
+  const path = { name };
+  const body = { name, start: "now", handler: { type: "trial" }, filter: { types: ["job"] }, attempts_max: 1 };
+  const created = ok(await client.POST("/api/v1/subscriptions", { body }));
+  assert.deepEqual([created.handler.type, created.secret, created.order], ["trial", null, "per_user"]);
+  assert.equal(ok(await client.GET("/api/v1/subscriptions")).subscriptions.length, 1);
+  const changed = await client.PATCH("/api/v1/subscriptions/{name}", { params: { path }, body: { concurrency: 4 } });
+  assert.deepEqual([ok(changed).concurrency, ok(changed).attempts_max], [4, 1]);
+  assert.deepEqual(ok(await client.GET("/api/v1/subscriptions/{name}", { params: { path } })).filter.types, ["job"]);
+
+  const events = [1, 2].map((seq) => ({
+    event_id: `job-${seq}`, event_type: "job", user_id: "worker", seq, timestamp: now(), properties: { fail: seq === 1 },
+  }));
+  ok(await client.POST("/api/v1/events", { body: { events } }));
+  const state = async () => ok(await client.GET("/api/v1/subscriptions/{name}/status", { params: { path } }));
+  const until = async (/** @type {(state: { processed: number, dead_letters: number }) => boolean} */ isDone) => {
+    for (const deadline = Date.now() + 30_000; !isDone(await state()); ) assert.ok(Date.now() < deadline);
+  };
+  await until(({ processed, dead_letters }) => processed === 1 && dead_letters === 1);
+  const event = { params: { path: { name, event_id: "job-1" } } };
+  assert.equal(ok(await client.GET("/api/v1/subscriptions/{name}/events/{event_id}", event)).status, "failed");
+  const user = { params: { path: { name, user_id: "worker" } } };
+  assert.deepEqual(ok(await client.GET("/api/v1/subscriptions/{name}/users/{user_id}", user)).gaps, [1]);
+  assert.ok(ok(await client.POST("/api/v1/subscriptions/{name}/users/{user_id}/pause", user)).is_paused);
+  assert.ok(!ok(await client.POST("/api/v1/subscriptions/{name}/users/{user_id}/resume", user)).is_paused);
+  const letters = ok(await client.GET("/api/v1/subscriptions/{name}/dead-letters", { params: { path, query: { limit: 10 } } }));
+  const letter = { params: { path: { name, number: letters.dead_letters[0].number } } };
+  assert.equal(ok(await client.GET("/api/v1/subscriptions/{name}/dead-letters/{number}", letter)).event.event_id, "job-1");
+  const numbers = [letters.dead_letters[0].number];
+  assert.equal(ok(await client.POST("/api/v1/subscriptions/{name}/dead-letters/replay", { params: { path }, body: { numbers } })).replayed, 1);
+  await until(({ dead_letters }) => dead_letters === 1);
+  const all = { params: { path }, body: { all: true } };
+  assert.equal(ok(await client.POST("/api/v1/subscriptions/{name}/dead-letters/discard", all)).discarded, 1);
+  assert.ok(ok(await client.POST("/api/v1/subscriptions/{name}/pause", { params: { path } })).is_paused);
+  assert.ok(!ok(await client.POST("/api/v1/subscriptions/{name}/resume", { params: { path } })).is_paused);
+  assert.equal((await client.DELETE("/api/v1/subscriptions/{name}", { params: { path } })).response.status, 204);
+});
+
 test("a statement with a wrong password is refused", async () => {
   const header = { "X-ClickHouse-User": "analyst", "X-ClickHouse-Key": "wrong" };
   const refused = await client.POST("/api/v1/sql", {

@@ -18,10 +18,24 @@ pub(super) async fn send(
     path: &[&str],
     body: Option<&Value>,
 ) -> anyhow::Result<Value> {
+    send_with_query(address, method, path, &[], body).await
+}
+
+/// The same, with parameters in the query.
+pub(super) async fn send_with_query(
+    address: &Address,
+    method: Method,
+    path: &[&str],
+    query: &[(&str, String)],
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
     let base = address.url();
     let mut url = Url::parse(&base).with_context(|| format!("the address {base} is wrong"))?;
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(path);
+    }
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
     }
     let client = Client::builder().timeout(ANSWER_WAIT).build().context("cannot make a request")?;
     let mut request = client.request(method, url.clone());

@@ -43,6 +43,9 @@ pub struct Event {
     pub user_id: String,
     /// When it happened, in milliseconds since 1970.
     pub occurred_at_ms: i64,
+    /// When the service accepted it, in milliseconds since 1970; 0 when unknown.
+    #[serde(default)]
+    pub accepted_at_ms: u64,
     /// Its place among its user's events, from 1; 0 when it has none.
     pub seq: u64,
     /// The canonical text of one JSON object; empty when there are no properties.

@@ -9,7 +9,7 @@ mod subscription;
 pub use dead_letter::{DeadLetter, DeadLetterReason, LetterNumber};
 pub use event::{Event, LaneKey, Position};
 pub use gaps::Gaps;
-pub use status::{EventState, EventStatus, FinalOutcome, Settlement, SubscriptionStatus, UserStatus};
+pub use status::{EventState, EventStatus, FinalOutcome, OldestEvent, Settlement, SubscriptionStatus, UserStatus};
 pub use subscription::{
     Backoff, EventFilter, GapPolicy, InvalidSubscription, Order, SubscriptionId, SubscriptionSettings,
 };

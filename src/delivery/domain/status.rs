@@ -87,8 +87,10 @@ pub struct SubscriptionStatus {
     pub retrying: u64,
     /// Users with such events.
     pub users: u64,
-    /// Age of the oldest of them, in milliseconds since it was read.
+    /// Age of the oldest of them, in milliseconds since it was accepted (since it was read, where that is unknown).
     pub oldest_ms: u64,
+    /// The oldest of them.
+    pub oldest: Option<OldestEvent>,
     /// Events that the handler has handled since the start of the service.
     pub processed: u64,
     /// Events that were given up since then.
@@ -101,6 +103,19 @@ pub struct SubscriptionStatus {
     pub dead_letters: u64,
     /// Whether the engine waits for room before it reads on.
     pub is_full: bool,
+    /// Pieces of the source that were deleted before they were read: events of theirs are lost for the subscription.
+    pub missed: u64,
+}
+
+/// The event that has waited longest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OldestEvent {
+    /// Its id.
+    pub event_id: String,
+    /// Its user.
+    pub user_id: String,
+    /// Its seq; 0 when it has none.
+    pub seq: u64,
 }
 
 /// How a user's lane is getting on.

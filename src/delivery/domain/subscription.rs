@@ -138,11 +138,11 @@ impl SubscriptionSettings {
         let EventFilter { types, campaign_ids, sources } = &self.filter;
         let checks = [
             ((1..=100).contains(&self.attempts_max), "attempts_max", "must be from 1 to 100"),
-            ((1..=86_400_000).contains(&ms_min), "backoff.ms_min", "must be from 1 to 86,400,000"),
-            ((ms_min..=86_400_000).contains(&ms_max), "backoff.ms_max", "must be from backoff.ms_min to 86,400,000"),
+            ((1..=86_400_000).contains(&ms_min), "backoff_ms_min", "must be from 1 to 86,400,000"),
+            ((ms_min..=86_400_000).contains(&ms_max), "backoff_ms_max", "must be from backoff_ms_min to 86,400,000"),
             ((1..=600_000).contains(&self.timeout_ms), "timeout_ms", "must be from 1 to 600,000"),
             ((1..=1_000).contains(&self.concurrency), "concurrency", "must be from 1 to 1,000"),
-            (!matches!(self.gap_policy, GapPolicy::SkipAfterMs(0)), "gap_policy.skip_after_ms", "must be at least 1"),
+            (!matches!(self.gap_policy, GapPolicy::SkipAfterMs(0)), "skip_gaps_after_ms", "must be at least 1"),
             (is_listed(types), "filter.types", "must be at most 100 texts of 1 to 256 bytes"),
             (is_listed(campaign_ids), "filter.campaign_ids", "must be at most 100 texts of 1 to 256 bytes"),
             (is_listed(sources), "filter.sources", "must be at most 100 texts of 1 to 256 bytes"),
@@ -180,7 +180,7 @@ mod tests {
         };
         let named: Vec<_> = wrong.check().expect_err("wrong").into_iter().map(|error| error.field).collect();
         let expected =
-            ["attempts_max", "backoff.ms_max", "timeout_ms", "concurrency", "gap_policy.skip_after_ms", "filter.types"];
+            ["attempts_max", "backoff_ms_max", "timeout_ms", "concurrency", "skip_gaps_after_ms", "filter.types"];
         assert_eq!(named, expected);
     }
 }

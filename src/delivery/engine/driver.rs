@@ -14,9 +14,7 @@ use super::results::{Dirty, Refusal};
 use super::sequencer::{Millis, Offered, Pending, Sequencer};
 use super::window::Window;
 use super::{Clock, Command, EngineBounds};
-use crate::domain::{
-    EventState, EventStatus, GapPolicy, LaneKey, LetterNumber, Position, Settlement, SubscriptionStatus,
-};
+use crate::domain::{LaneKey, LetterNumber, Position, Settlement, SubscriptionStatus};
 use crate::handler::{Delivery, Handler, HandlerShape, Outcome};
 use crate::source::{EventSource, SourceBatch, SourceError};
 use crate::store::{Commit, Cursor, DeliveryStore, LaneRecord, StoreError, StoredEvent, SubscriptionRecord};
@@ -136,6 +134,10 @@ impl Driver {
         if self.sequencer.is_full() {
             self.sequencer.relieve();
         }
+        if !self.in_flight.is_empty() && (is_stopping || self.subscription.settings.is_paused) {
+            self.handler.recall();
+        }
+        self.pause_when_full_of_letters();
         let is_held = self.hold_until.is_some_and(|until| until > Instant::now());
         if !is_stopping && !is_held && self.holders.is_empty() {
             self.refuse();
@@ -161,7 +163,9 @@ impl Driver {
         let timer = self.sequencer.next_timer().map(|at| self.started + Duration::from_millis(at));
         let linger = (!self.dirty.is_empty()).then(|| self.committed_at + COMMIT_LINGER);
         let ends = stopping_since.map(|since| since + self.bounds.stop_wait);
-        let look = (!self.holders.is_empty()).then(|| now + HOLD_MIN);
+        let is_recalling =
+            !self.in_flight.is_empty() && (stopping_since.is_some() || self.subscription.settings.is_paused);
+        let look = (is_recalling || !self.holders.is_empty()).then(|| now + HOLD_MIN);
         let resume = (self.window.resume() != self.recorded).then(|| self.committed_at + RESUME_LINGER);
         let dates = [timer, linger, ends, look, resume, self.hold_until, self.read_after];
         let next = dates.into_iter().flatten().filter(|at| *at > now).min();
@@ -206,7 +210,7 @@ impl Driver {
 
     /// Has the handler note what was refused, one call at a time.
     fn refuse(&mut self) {
-        if self.is_refusing || self.refusals.is_empty() {
+        if self.is_refusing || self.refusals.is_empty() || self.letters >= self.bounds.letters_max {
             return;
         }
         self.is_refusing = true;
@@ -254,6 +258,9 @@ impl Driver {
 
     /// The handler has answered.
     pub(super) fn is_available(&mut self) {
+        if self.subscription.settings.is_paused {
+            return; // Why it is paused stays until it is resumed.
+        }
         if !self.handler_error.is_empty() {
             tracing::info!(subscription = self.subscription.name, "the handler is available again");
         }
@@ -290,6 +297,7 @@ impl Driver {
             letters: std::mem::take(&mut dirty.letters),
             settlements: dirty.settlements.records().to_vec(),
             settlements_max: self.bounds.settlements_max,
+            subscription: dirty.subscription.take(),
         };
         self.committed = dirty;
         self.committed_at = Instant::now();
@@ -329,7 +337,9 @@ impl Driver {
 
     /// Reads on, if there is room.
     fn read(&mut self) {
-        let is_full = self.window.len() >= self.bounds.window_events_max || self.sequencer.is_full();
+        let is_full = self.window.len() >= self.bounds.window_events_max
+            || self.sequencer.is_full()
+            || self.refusals.len() >= self.bounds.waiting_max;
         self.counts.is_full = is_full;
         let is_early = self.read_after.is_some_and(|after| after > Instant::now());
         if self.intake.is_some() || is_full || is_early {
@@ -419,64 +429,15 @@ impl Driver {
             Command::User(key, reply) => {
                 let _ = reply.send(self.sequencer.user(&key));
             }
-            Command::Update(settings, reply) => {
-                self.subscription.settings = *settings;
-                let (order, gap_policy): (_, GapPolicy) =
-                    (self.subscription.settings.order, self.subscription.settings.gap_policy);
-                let now = self.now();
-                self.sequencer.set_policy(order, gap_policy, now);
-                let _ = reply.send(());
+            Command::Settings(reply) => {
+                let _ = reply.send(self.subscription.settings.clone());
             }
+            Command::Update(settings, reply) => self.update(*settings, reply),
             Command::PauseUser(key, is_paused, reply) => self.pause_user(key, is_paused, reply),
             Command::Replay(letters, reply) => self.replay(letters, reply),
             Command::Remove(numbers, reply) => self.remove_letters(&numbers, reply),
             Command::Hold(reply, released) => self.holders.push((Some(reply), released)),
         }
-    }
-
-    fn status(&self) -> SubscriptionStatus {
-        let in_flight: usize = self.out.values().flatten().map(|(_, run)| run.len()).sum();
-        let oldest = self.out.values().flatten().flat_map(|(_, run)| run).map(|pending| pending.read_at).min();
-        let oldest = oldest.into_iter().chain(self.sequencer.oldest()).min();
-        SubscriptionStatus {
-            is_paused: self.subscription.settings.is_paused,
-            handler_error: self.handler_error.clone(),
-            waiting: (self.sequencer.waiting() + in_flight + self.refusals.len()) as u64,
-            buffered: self.sequencer.buffered() as u64,
-            in_flight: in_flight as u64,
-            retrying: self.sequencer.retrying() as u64,
-            users: self.sequencer.busy_lanes() as u64,
-            oldest_ms: oldest.map_or(0, |at| self.now().saturating_sub(at)),
-            skipped: self.sequencer.skipped(),
-            dead_letters: self.letters,
-            ..self.counts.clone()
-        }
-    }
-
-    fn event(&self, id: &str) -> Option<EventStatus> {
-        let ended = self.dirty.settlements.find(id).or_else(|| self.committed.settlements.find(id));
-        if let Some(settlement) = ended {
-            return Some(settlement.clone().into());
-        }
-        let key = self.by_id.get(id)?;
-        let status = |state: EventState, pending: &Pending| EventStatus {
-            event_id: id.to_owned(),
-            user_id: pending.event.user_id.clone(),
-            event_type: pending.event.event_type.clone(),
-            seq: pending.event.seq,
-            state,
-            attempts: pending.attempts,
-            error: pending.error.clone(),
-        };
-        if let Some((state, pending)) = self.sequencer.find(key, id) {
-            return Some(status(state, pending));
-        }
-        let refused = self.refusals.iter().map(|refusal| &refusal.pending).find(|pending| pending.event.id == id);
-        if let Some(pending) = refused {
-            return Some(status(EventState::Pending, pending));
-        }
-        let pending = self.out.values().flatten().flat_map(|(_, run)| run).find(|pending| pending.event.id == id)?;
-        Some(status(EventState::InFlight, pending))
     }
 }
 

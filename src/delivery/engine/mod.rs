@@ -6,6 +6,7 @@
 mod clock;
 mod driver;
 mod recovery;
+mod reporting;
 mod results;
 mod sequencer;
 #[cfg(test)]
@@ -49,6 +50,8 @@ pub struct EngineBounds {
     pub waiting_max: usize,
     /// Records of how events ended that are kept; 0: none.
     pub settlements_max: u64,
+    /// Dead letters. With so many, the subscription is paused.
+    pub letters_max: u64,
     /// How long what is under way may take when the engine is stopped.
     pub stop_wait: Duration,
 }
@@ -61,6 +64,7 @@ impl Default for EngineBounds {
             user_buffered_max: 10_000,
             waiting_max: 200_000,
             settlements_max: 0,
+            letters_max: u64::MAX,
             stop_wait: Duration::from_secs(5),
         }
     }
@@ -101,6 +105,7 @@ enum Command {
     Status(oneshot::Sender<SubscriptionStatus>),
     Event(String, oneshot::Sender<Option<EventStatus>>),
     User(LaneKey, oneshot::Sender<Option<UserStatus>>),
+    Settings(oneshot::Sender<SubscriptionSettings>),
     Update(Box<SubscriptionSettings>, oneshot::Sender<()>),
     PauseUser(LaneKey, bool, oneshot::Sender<()>),
     Replay(Vec<DeadLetter>, oneshot::Sender<usize>),
@@ -217,7 +222,16 @@ impl Engine {
         })
     }
 
-    /// Other settings, from now on. (They are not recorded here.)
+    /// The settings of now.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn settings(&self) -> Result<SubscriptionSettings, EngineError> {
+        self.ask(Command::Settings).await
+    }
+
+    /// Other settings, from now on. Answers once they are recorded. Events that were read already stay, whatever the
+    /// filter says now.
     ///
     /// # Errors
     /// When it is not running.
@@ -240,6 +254,14 @@ impl Engine {
     /// When the store cannot be read.
     pub async fn letters(&self, from: LetterNumber, max: usize) -> Result<Vec<DeadLetter>, EngineError> {
         self.read(move |store, id| store.letters(id, from, max)).await
+    }
+
+    /// The numbers of all dead letters.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn letter_numbers(&self) -> Result<Vec<LetterNumber>, EngineError> {
+        self.read(DeliveryStore::letter_numbers).await
     }
 
     /// Replays dead letters in the order of their numbers. Answers with how many there were, once that is recorded.

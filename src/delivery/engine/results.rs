@@ -9,9 +9,10 @@ use super::driver::{Driver, Run};
 use super::sequencer::Pending;
 use crate::domain::{
     DeadLetter, DeadLetterReason, EventState, EventStatus, FinalOutcome, LaneKey, LetterNumber, Position, Settlement,
+    SubscriptionSettings,
 };
 use crate::handler::Outcome;
-use crate::store::{LetterChange, StoredEvent};
+use crate::store::{LetterChange, StoredEvent, SubscriptionRecord};
 
 /// Most characters of an error that are kept.
 const ERROR_CHARS_MAX: usize = 500;
@@ -35,6 +36,8 @@ pub(super) struct Dirty {
     pub(super) removed: Vec<Position>,
     pub(super) letters: Vec<LetterChange>,
     pub(super) settlements: Settlements,
+    /// The subscription, when its settings have changed.
+    pub(super) subscription: Option<Box<SubscriptionRecord>>,
     /// Lanes that go on once all this is recorded.
     pub(super) release: Vec<LaneKey>,
     pub(super) replies: Vec<(CountReply, usize)>,
@@ -175,10 +178,36 @@ impl Driver {
         });
     }
 
-    fn keep_settings(&self) {
-        let (store, subscription) = (std::sync::Arc::clone(&self.store), self.subscription.clone());
-        // If it fails, the handler says the same after the next start.
-        tokio::spawn(async move { store.put_subscription(subscription).await });
+    /// With as many dead letters as there may be, nothing more is handed out until some are replayed or discarded.
+    pub(super) fn pause_when_full_of_letters(&mut self) {
+        let max = self.bounds.letters_max;
+        if self.letters < max || self.subscription.settings.is_paused {
+            return;
+        }
+        tracing::error!(subscription = self.subscription.name, max, "there are too many dead letters; it is paused");
+        self.handler_error = format!("paused: there are {max} dead letters, as many as may be kept");
+        self.subscription.settings.is_paused = true;
+        self.keep_settings();
+    }
+
+    fn keep_settings(&mut self) {
+        self.dirty.subscription = Some(Box::new(self.subscription.clone()));
+        self.dirty.has_changed = true;
+    }
+
+    /// Other settings, from now on.
+    pub(super) fn update(&mut self, settings: SubscriptionSettings, reply: oneshot::Sender<()>) {
+        if self.subscription.settings.is_paused && !settings.is_paused {
+            // Whatever it was, the handler is asked again.
+            self.handler_error.clear();
+            (self.hold_until, self.holds) = (None, 0);
+        }
+        self.subscription.settings = settings;
+        let SubscriptionSettings { order, gap_policy, .. } = self.subscription.settings;
+        let now = self.now();
+        self.sequencer.set_policy(order, gap_policy, now);
+        self.keep_settings();
+        self.reply_when_done(reply);
     }
 
     /// An event has ended.
@@ -265,13 +294,7 @@ impl Driver {
             }
         }
         self.sequencer.set_paused(&key, is_paused);
-        self.dirty.has_changed = true;
-        self.dirty.replies.push((
-            Box::new(move |_| {
-                let _ = reply.send(());
-            }),
-            0,
-        ));
+        self.reply_when_done(reply);
     }
 
     /// Puts dead letters into their lanes, before all others there.
@@ -312,6 +335,17 @@ impl Driver {
         self.letters = self.letters.saturating_sub(1);
         self.dirty.letters.push(LetterChange::Remove(number));
         true
+    }
+
+    fn reply_when_done(&mut self, reply: oneshot::Sender<()>) {
+        self.dirty.has_changed = true;
+        self.dirty.replies.push((
+            Box::new(move |_| {
+                // Whoever asked may have gone.
+                let _ = reply.send(());
+            }),
+            0,
+        ));
     }
 
     fn reply_when_recorded(&mut self, reply: oneshot::Sender<usize>, count: usize) {

@@ -26,6 +26,13 @@ pub(super) struct Pending {
     pub(super) read_at: Millis,
 }
 
+impl Pending {
+    /// Orders events by how long they have been waiting, the oldest first.
+    pub(super) fn age_key(&self) -> (u64, Millis) {
+        (self.event.accepted_at_ms, self.read_at)
+    }
+}
+
 /// The bounds of what waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneBounds {
@@ -83,6 +90,12 @@ impl Lane {
             (_, Some(_)) => self.line.pop_front(),
             _ => None,
         }
+    }
+
+    /// The event that has waited longest.
+    fn oldest(&self) -> Option<&Pending> {
+        let retry = self.retry.iter().map(|(pending, _)| pending);
+        retry.chain(self.line.front()).chain(self.by_seq.values()).min_by_key(|pending| pending.age_key())
     }
 
     fn has_next(&self) -> bool {
@@ -170,14 +183,9 @@ impl Sequencer {
         self.lanes.values().filter(|lane| lane.retry.is_some()).count()
     }
 
-    pub(super) fn oldest(&self) -> Option<Millis> {
-        let of_lane = |lane: &Lane| {
-            let retry = lane.retry.iter().map(|(pending, _)| pending.read_at).min();
-            let line = lane.line.front().map(|pending| pending.read_at);
-            let by_seq = lane.by_seq.values().map(|pending| pending.read_at).min();
-            [retry, line, by_seq].into_iter().flatten().min()
-        };
-        self.lanes.values().filter_map(of_lane).min()
+    /// The event that has waited longest, of those that are not out.
+    pub(super) fn oldest(&self) -> Option<&Pending> {
+        self.lanes.values().filter_map(Lane::oldest).min_by_key(|pending| pending.age_key())
     }
 
     /// Forgets lanes that have nothing to do and whose records are as they were stored.

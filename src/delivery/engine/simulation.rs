@@ -145,6 +145,7 @@ const BOUNDS: EngineBounds = EngineBounds {
     user_buffered_max: 1_000,
     waiting_max: 2_000,
     settlements_max: 100_000,
+    letters_max: u64::MAX,
     stop_wait: Duration::from_secs(5),
 };
 

@@ -106,6 +106,10 @@ pub trait Handler: Send + Sync + 'static {
     /// It must end by itself: the time-out of the subscription is the handler's to keep.
     async fn deliver(&self, users: Vec<Vec<Delivery>>) -> Vec<Vec<Outcome>>;
 
+    /// Gives back the deliveries that nobody has yet, as [`Outcome::NotAttempted`]: the subscription is paused, or its
+    /// engine stops. Those that somebody has go on.
+    fn recall(&self) {}
+
     /// Events become dead letters without having been tried. A handler that keeps records of its own records them, and
     /// returns the records of those that had ended before.
     ///

@@ -2,7 +2,8 @@
 //!
 //! Several consumers share a subscription. An event is leased to one of them, under the epoch of that consumer. When a
 //! consumer disconnects, or does not acknowledge in time, its leases end. Later acknowledgements of these leases are refused,
-//! since another consumer may have the event by then.
+//! since another consumer may have the event by then. The end of a lease is a failed attempt, unless the service itself
+//! ends the stream ([`Consumer::release`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -50,6 +51,13 @@ pub enum Acknowledgement {
     },
 }
 
+/// What a lease ends with.
+enum LeaseEnd {
+    Acknowledged(Acknowledgement),
+    /// Nothing was said, and that is nobody's fault.
+    Released,
+}
+
 /// An acknowledgement came too late, or never belonged to this consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the lease has ended: another may have the event")]
@@ -58,13 +66,13 @@ pub struct AckError;
 struct Waiting {
     delivery: Delivery,
     given: oneshot::Sender<Lease>,
-    answer: oneshot::Sender<Acknowledgement>,
+    answer: oneshot::Sender<LeaseEnd>,
 }
 
 struct ConsumerState {
     credits: u32,
     deliveries: mpsc::UnboundedSender<PulledDelivery>,
-    leases: HashMap<u64, oneshot::Sender<Acknowledgement>>,
+    leases: HashMap<u64, oneshot::Sender<LeaseEnd>>,
 }
 
 #[derive(Default)]
@@ -75,6 +83,8 @@ struct State {
     consumers: HashMap<u64, ConsumerState>,
     /// Consumers with credits, in turn.
     turns: VecDeque<u64>,
+    /// Nobody can connect any more.
+    is_closed: bool,
 }
 
 impl State {
@@ -105,8 +115,16 @@ impl State {
         }
     }
 
-    fn end_lease(&mut self, lease: Lease) -> Option<oneshot::Sender<Acknowledgement>> {
+    fn end_lease(&mut self, lease: Lease) -> Option<oneshot::Sender<LeaseEnd>> {
         self.consumers.get_mut(&lease.epoch)?.leases.remove(&lease.number)
+    }
+
+    /// A consumer goes: its leases end without being counted.
+    fn release(&mut self, epoch: u64) {
+        let Some(consumer) = self.consumers.remove(&epoch) else { return };
+        for answer in consumer.leases.into_values() {
+            let _ = answer.send(LeaseEnd::Released); // The engine may not want it any more.
+        }
     }
 }
 
@@ -139,13 +157,24 @@ impl PullHandler {
         self.state.lock().consumers.len()
     }
 
-    /// A consumer connects, without credits. Its deliveries come through the receiver: as many as it has credits for.
+    /// Ends all streams, without counting what they had as attempts. Nobody can connect any more.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        let epochs: Vec<u64> = state.consumers.keys().copied().collect();
+        epochs.into_iter().for_each(|epoch| state.release(epoch));
+    }
+
+    /// A consumer connects, without credits. Its deliveries come through the receiver: as many as it has credits for. The
+    /// receiver ends when the subscription is deleted or gets another handler.
     pub fn connect(&self) -> (Consumer, mpsc::UnboundedReceiver<PulledDelivery>) {
         let (deliveries, received) = mpsc::unbounded_channel();
         let mut state = self.state.lock();
         state.next_epoch += 1;
         let epoch = state.next_epoch;
-        state.consumers.insert(epoch, ConsumerState { credits: 0, deliveries, leases: HashMap::new() });
+        if !state.is_closed {
+            state.consumers.insert(epoch, ConsumerState { credits: 0, deliveries, leases: HashMap::new() });
+        }
         drop(state);
         (Consumer { epoch, state: Arc::clone(&self.state) }, received)
     }
@@ -159,18 +188,17 @@ impl PullHandler {
             state.pump();
         }
         // As long as nobody has it, no time goes by for it.
-        let Ok(lease) = lease.await else {
-            return Outcome::Unavailable { error: "the subscription is going".to_owned() };
-        };
+        let Ok(lease) = lease.await else { return Outcome::NotAttempted };
         let timeout = *self.timeout.lock();
         let acknowledged = tokio::time::timeout(timeout, acknowledged).await;
         let now = self.clock.now_ms();
         let failed = |error: &str| Outcome::Failed { error: error.to_owned(), retry_after: None, failed_at_ms: now };
         match acknowledged {
-            Ok(Ok(Acknowledgement::Done)) => Outcome::Done { processed_at_ms: now },
-            Ok(Ok(Acknowledgement::Failed { error, retry_after })) => {
+            Ok(Ok(LeaseEnd::Acknowledged(Acknowledgement::Done))) => Outcome::Done { processed_at_ms: now },
+            Ok(Ok(LeaseEnd::Acknowledged(Acknowledgement::Failed { error, retry_after }))) => {
                 Outcome::Failed { error, retry_after, failed_at_ms: now }
             }
+            Ok(Ok(LeaseEnd::Released)) => Outcome::NotAttempted,
             Ok(Err(_)) => failed("the consumer was cut off"),
             Err(_) => {
                 self.state.lock().end_lease(lease);
@@ -207,7 +235,24 @@ impl Consumer {
             return Err(AckError);
         }
         let answer = self.state.lock().end_lease(lease).ok_or(AckError)?;
-        answer.send(acknowledgement).map_err(|_| AckError)
+        answer.send(LeaseEnd::Acknowledged(acknowledgement)).map_err(|_| AckError)
+    }
+
+    /// How many deliveries it has not acknowledged.
+    pub fn leases(&self) -> usize {
+        self.state.lock().consumers.get(&self.epoch).map_or(0, |consumer| consumer.leases.len())
+    }
+
+    /// Gets no more deliveries.
+    pub fn stop(&self) {
+        if let Some(consumer) = self.state.lock().consumers.get_mut(&self.epoch) {
+            consumer.credits = 0;
+        }
+    }
+
+    /// The service ends the stream: what it has goes to others, without counting as an attempt.
+    pub fn release(&self) {
+        self.state.lock().release(self.epoch);
     }
 }
 
@@ -220,6 +265,10 @@ impl Drop for Consumer {
 
 #[async_trait]
 impl Handler for PullHandler {
+    fn recall(&self) {
+        self.state.lock().waiting.clear();
+    }
+
     async fn deliver(&self, users: Vec<Vec<Delivery>>) -> Vec<Vec<Outcome>> {
         let mut answers = Vec::with_capacity(users.len());
         for user in users {
@@ -309,5 +358,33 @@ mod tests {
         drop(consumer);
         assert!(matches!(cut_off.await.unwrap(), Outcome::Failed { error, .. } if error.contains("cut off")));
         assert_eq!(handler.consumers(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_service_itself_takes_back_is_no_attempt() {
+        let handler = handler();
+        let waiting = deliver(&handler, "nobody has it");
+        tokio::task::yield_now().await;
+        handler.recall();
+        assert_eq!(waiting.await.unwrap(), Outcome::NotAttempted);
+        let (consumer, mut received) = handler.connect();
+        consumer.add_credits(1);
+        let released = deliver(&handler, "released");
+        received.recv().await.unwrap();
+        assert_eq!(consumer.leases(), 1);
+        consumer.release();
+        assert_eq!(released.await.unwrap(), Outcome::NotAttempted);
+
+        let (consumer, mut received) = handler.connect();
+        consumer.add_credits(1);
+        let given = deliver(&handler, "given");
+        received.recv().await.unwrap();
+        handler.close();
+        assert_eq!(given.await.unwrap(), Outcome::NotAttempted);
+        assert!(received.recv().await.is_none(), "the stream has ended");
+        consumer.add_credits(1);
+        let (late, mut received) = handler.connect();
+        late.add_credits(1);
+        assert!(received.recv().await.is_none(), "nobody can connect");
     }
 }

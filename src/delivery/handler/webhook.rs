@@ -23,8 +23,11 @@ use crate::engine::Clock;
 /// Most secrets at a time: the new one, and former ones that receivers may still have.
 pub const WEBHOOK_SECRETS_MAX: usize = 5;
 
+/// Most bytes of an answer that are read, so that its connection can be used again.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
 /// Where webhooks go.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WebhookSettings {
     /// The receiver.
     pub url: String,
@@ -128,6 +131,17 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+/// Reads the rest of an answer, which says nothing, as far as it is small. Errors are of no interest: the status was 2xx.
+async fn discard_body(mut response: Response) {
+    let mut bytes = 0;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        bytes += chunk.len();
+        if bytes > ANSWER_BYTES_MAX {
+            return;
+        }
+    }
+}
+
 fn retry_after(response: &Response) -> Option<Duration> {
     let asks = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let value = response.headers().get(RETRY_AFTER).filter(|_| asks)?;
@@ -160,7 +174,10 @@ impl WebhookHandler {
         let sent = self.send(delivery).await;
         let now = self.clock.now_ms();
         match sent {
-            Ok(response) if response.status().is_success() => Outcome::Done { processed_at_ms: now },
+            Ok(response) if response.status().is_success() => {
+                discard_body(response).await;
+                Outcome::Done { processed_at_ms: now }
+            }
             Ok(response) if response.status() == StatusCode::GONE => {
                 Outcome::Disabled { error: "the receiver answered 410: it wants no more webhooks".to_owned() }
             }

@@ -47,4 +47,9 @@ pub trait EventSource: Send + Sync + 'static {
     /// This subscription will not read anything before `position` again: the source may delete it once ClickHouse has
     /// it and all others have said so.
     fn release(&self, position: Position);
+
+    /// How many pieces of the source were deleted before this subscription had read them, since the source was opened.
+    fn missed(&self) -> u64 {
+        0
+    }
 }

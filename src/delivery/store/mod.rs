@@ -143,6 +143,14 @@ impl DeliveryStore {
         tables::letters(&self.database, id, from, max)
     }
 
+    /// The numbers of all dead letters.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn letter_numbers(&self, id: SubscriptionId) -> Result<Vec<LetterNumber>, StoreError> {
+        tables::letter_numbers(&self.database, id)
+    }
+
     /// How many dead letters there are, and the number of the next.
     ///
     /// # Errors

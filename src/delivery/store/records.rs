@@ -107,4 +107,6 @@ pub struct Commit {
     pub settlements: Vec<Settlement>,
     /// Most such records that are kept; the oldest go.
     pub settlements_max: u64,
+    /// The subscription, if it has changed.
+    pub subscription: Option<Box<SubscriptionRecord>>,
 }

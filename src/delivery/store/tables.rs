@@ -65,6 +65,9 @@ pub(super) fn write(database: &Database, writes: Vec<Write>) -> Result<(), Store
 
 fn write_commit(transaction: &WriteTransaction, id: SubscriptionId, commit: Commit) -> Result<(), StoreError> {
     transaction.open_table(CURSORS)?.insert(id, encode(&commit.cursor)?.as_slice())?;
+    if let Some(record) = &commit.subscription {
+        transaction.open_table(SUBSCRIPTIONS)?.insert(id, encode(record)?.as_slice())?;
+    }
     let mut lanes = transaction.open_table(LANES)?;
     for (key, record) in &commit.lanes {
         if *record == LaneRecord::default() {
@@ -194,6 +197,15 @@ pub(super) fn letters(
         all.push(decode(entry?.1.value())?);
     }
     Ok(all)
+}
+
+pub(super) fn letter_numbers(database: &Database, id: SubscriptionId) -> Result<Vec<LetterNumber>, StoreError> {
+    let table = database.begin_read()?.open_table(LETTERS)?;
+    let mut numbers = Vec::new();
+    for entry in table.range((id, 0)..(id + 1, 0))? {
+        numbers.push(entry?.0.value().1);
+    }
+    Ok(numbers)
 }
 
 pub(super) fn letter_counts(database: &Database, id: SubscriptionId) -> Result<(u64, LetterNumber), StoreError> {

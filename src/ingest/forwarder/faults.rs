@@ -218,6 +218,7 @@ fn log_in(dir: &Path, dedup_window: &Arc<CurrentDedupWindow>, is_on_disk: bool) 
         inserts_in_flight_max: INSERTS_IN_FLIGHT,
         holders: Holders::NONE,
         ids_above: 0,
+        reader_bounds: Default::default(),
     };
     Arc::new(DiskLog::open(settings, Arc::default(), Arc::clone(dedup_window)).unwrap())
 }

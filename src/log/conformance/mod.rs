@@ -35,10 +35,16 @@ pub(super) struct Options {
     pub(super) holders: Holders,
     /// New segments have higher ids.
     pub(super) ids_above: u128,
+    /// How much is held for readers.
+    pub(super) reader_bounds: ReaderBounds,
 }
 
 impl Options {
-    const PLAIN: Self = Self { holders: Holders::NONE, ids_above: 0 };
+    const PLAIN: Self = Self {
+        holders: Holders::NONE,
+        ids_above: 0,
+        reader_bounds: ReaderBounds { bounded_bytes_max: u64::MAX, history_bytes_max: 0 },
+    };
 
     fn settings(self, dir: &Path) -> LogSettings {
         LogSettings {
@@ -52,6 +58,7 @@ impl Options {
             inserts_in_flight_max: 2,
             holders: self.holders,
             ids_above: self.ids_above,
+            reader_bounds: self.reader_bounds,
         }
     }
 }
@@ -196,7 +203,7 @@ impl LogFactory for InMemory {
     }
 
     fn open(&self, options: Options) -> MemoryLog {
-        let Options { holders, ids_above } = options;
+        let Options { holders, ids_above, .. } = options;
         MemoryLog::open(&self.0, SEGMENT_ROWS_MAX.into(), holders, ids_above, Default::default())
     }
 
@@ -246,8 +253,19 @@ macro_rules! suite {
             async fn ids_rise_whatever_the_clock_says_and_readers_hold_what_they_need() {
                 readers::ids_rise_whatever_the_clock_says_and_readers_hold_what_they_need(&<$factory>::new()).await;
             }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn a_reader_for_everything_and_one_from_the_end_meet() {
+                readers::a_reader_for_everything_and_one_from_the_end_meet(&<$factory>::new()).await;
+            }
         }
     };
+}
+
+/// Memory does not bound what readers keep.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_reader_misses_the_oldest_and_holds_up_nobody() {
+    readers::a_bounded_reader_misses_the_oldest_and_holds_up_nobody::<InDirectory>().await;
 }
 
 suite!(disk_log, InDirectory);

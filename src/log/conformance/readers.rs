@@ -113,3 +113,53 @@ pub(super) async fn ids_rise_whatever_the_clock_says_and_readers_hold_what_they_
     reader.release(position.segment);
     assert_eq!(log.held_bytes(), 0);
 }
+
+pub(super) async fn a_reader_for_everything_and_one_from_the_end_meet(factory: &impl LogFactory) {
+    let log = factory.open(Options {
+        reader_bounds: ReaderBounds { bounded_bytes_max: 0, history_bytes_max: 1 << 20 },
+        ..Options::PLAIN
+    });
+    log.readers_added();
+    assert_eq!(log.end(), LogPosition::default());
+    let earliest = log.add_bounded_reader(0);
+    log.append(frame(0..6)).await.unwrap().unwrap();
+    log.append(frame(6..9)).await.unwrap().unwrap();
+    let mut position = log.end();
+    let now = log.add_bounded_reader(position.segment);
+    assert_eq!(read_all(&earliest, &mut LogPosition::default(), 100), (0..9).collect::<Vec<u32>>());
+    log.append(frame(9..11)).await.unwrap().unwrap();
+    assert_eq!(read_all(&now, &mut position, 100), [9, 10]);
+    assert_eq!(log.end(), position);
+}
+
+pub(super) async fn a_bounded_reader_misses_the_oldest_and_holds_up_nobody<F: LogFactory>() {
+    let factory = F::new();
+    let log = factory.open(Options::PLAIN);
+    log.readers_added();
+    let held = log.add_reader(0);
+    for first in (0..36).step_by(SEGMENT_ROWS_MAX as usize) {
+        log.append(frame(first..first + SEGMENT_ROWS_MAX)).await.unwrap().unwrap();
+    }
+    log.seal().await;
+    store(&log, 5);
+    let all = log.held_bytes();
+    assert!(all > 0);
+    drop((held, log));
+
+    let reader_bounds = ReaderBounds { bounded_bytes_max: all / 2, history_bytes_max: 0 };
+    let log = factory.open(Options { reader_bounds, ..Options::PLAIN });
+    let (slow, unbounded) = (log.add_bounded_reader(0), log.add_reader(0));
+    log.readers_added();
+    store(&log, 1);
+    assert_eq!(slow.missed(), 0, "an unbounded reader holds them for all");
+    let mut position = LogPosition::default();
+    assert_eq!(read_all(&unbounded, &mut position, 100).first(), Some(&0));
+    unbounded.release(position.segment);
+    assert!(slow.missed() > 0 && log.held_bytes() <= all / 2, "{} segments, {} bytes", slow.missed(), log.held_bytes());
+    let numbers = read_all(&slow, &mut LogPosition::default(), 100);
+    let missed = u32::try_from(slow.missed()).unwrap() * SEGMENT_ROWS_MAX;
+    assert_eq!(numbers.first(), Some(&missed), "it reads on where something is left");
+    slow.release(u128::MAX);
+    assert_eq!(log.held_bytes(), 0);
+    assert_eq!(factory.left_behind(), 0);
+}

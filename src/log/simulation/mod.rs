@@ -62,6 +62,7 @@ fn settings() -> LogSettings {
         inserts_in_flight_max: 2,
         holders: Holders::LEDGER,
         ids_above: 0,
+        reader_bounds: Default::default(),
     }
 }
 

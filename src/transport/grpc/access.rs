@@ -38,6 +38,22 @@ pub(super) fn need(path: &str, config: &Config) -> Option<RequiredAccess> {
         ("tallyhouse.v1.EventTypeService", "RegisterEventType") => Scope::Admin,
         ("tallyhouse.v1.AuditService", "Audit" | "GetAuditStatus" | "ListRepairs" | "UndoRepair") => Scope::Admin,
         ("tallyhouse.v1.WriteKeyService", "CreateWriteKey" | "ListWriteKeys" | "RevokeWriteKey") => Scope::Admin,
+        (
+            "tallyhouse.v1.DeliveryService",
+            "GetSubscription"
+            | "ListSubscriptions"
+            | "GetSubscriptionStatus"
+            | "GetDeliveryStatus"
+            | "GetUserStatus"
+            | "ListDeadLetters"
+            | "GetDeadLetter",
+        ) => Scope::Read,
+        // Whoever acknowledges an event decides that nobody else gets it.
+        (
+            "tallyhouse.v1.DeliveryService",
+            "Consume" | "CreateSubscription" | "UpdateSubscription" | "DeleteSubscription" | "PauseSubscription"
+            | "ResumeSubscription" | "PauseUser" | "ResumeUser" | "ReplayDeadLetters" | "DiscardDeadLetters",
+        ) => Scope::Admin,
         ("opentelemetry.proto.collector.logs.v1.LogsService", "Export") => Scope::Ingest,
         _ => return None,
     };
@@ -64,7 +80,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(methods, 30);
+        assert_eq!(methods, 47);
         assert_eq!(need("/tallyhouse.v1.IngestService/Other", &Config::default()), None);
         assert_eq!(need("/tallyhouse.v1.OtherService/Ingest", &Config::default()), None);
     }

@@ -5,6 +5,7 @@ mod audit;
 mod auth_layer;
 mod convert;
 mod deadline;
+mod delivery;
 mod event_type;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
@@ -35,6 +36,7 @@ use super::context::TransportContext;
 use super::error::status;
 use super::proto;
 use super::proto::audit_service_server::AuditServiceServer;
+use super::proto::delivery_service_server::DeliveryServiceServer;
 use super::proto::event_type_service_server::EventTypeServiceServer;
 use super::proto::ingest_service_server::IngestServiceServer;
 use super::proto::metrics_service_server::MetricsServiceServer;
@@ -46,6 +48,7 @@ use super::proto::write_key_service_server::WriteKeyServiceServer;
 use crate::domain::Error;
 use audit::Audits;
 use auth_layer::AuthLayer;
+use delivery::Deliveries;
 use event_type::EventTypes;
 use health::HealthService;
 use ingest::Ingest;
@@ -59,7 +62,7 @@ use segment::Segments;
 use write_key::WriteKeys;
 
 /// The names of our services, as health and routes have them.
-const SERVICE_NAMES: [&str; 9] = [
+const SERVICE_NAMES: [&str; 10] = [
     IngestServiceServer::<Ingest>::NAME,
     QueryServiceServer::<Query>::NAME,
     MetricsServiceServer::<Metrics>::NAME,
@@ -69,6 +72,7 @@ const SERVICE_NAMES: [&str; 9] = [
     AuditServiceServer::<Audits>::NAME,
     EventTypeServiceServer::<EventTypes>::NAME,
     WriteKeyServiceServer::<WriteKeys>::NAME,
+    DeliveryServiceServer::<Deliveries>::NAME,
 ];
 
 /// Largest message of health and reflection, in bytes.
@@ -98,6 +102,7 @@ pub(super) fn routes(
     let audits = AuditServiceServer::new(Audits::new(shared())).accept_compressed(Gzip);
     let event_types = EventTypeServiceServer::new(EventTypes::new(shared())).accept_compressed(Gzip);
     let write_keys = WriteKeyServiceServer::new(WriteKeys::new(shared())).accept_compressed(Gzip);
+    let deliveries = DeliveryServiceServer::new(Deliveries::new(shared())).accept_compressed(Gzip);
     let methods = Arc::new(Methods::default());
     let router = axum::Router::new();
     let router = route(router, ingest.max_decoding_message_size(bytes_max), context, &methods);
@@ -109,6 +114,7 @@ pub(super) fn routes(
     let router = route(router, audits.max_decoding_message_size(question_bytes_max), context, &methods);
     let router = route(router, event_types.max_decoding_message_size(bytes_max), context, &methods);
     let router = route(router, write_keys.max_decoding_message_size(question_bytes_max), context, &methods);
+    let router = route(router, deliveries.max_decoding_message_size(bytes_max), context, &methods);
     let router = route(router, LogsServer::new(shared(), bytes_max), context, &methods);
     let router = route(router, health.max_decoding_message_size(probe_bytes_max), context, &methods);
     let router = route(router, reflection().build_v1()?.max_decoding_message_size(probe_bytes_max), context, &methods);

@@ -59,6 +59,12 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
         v1::sql::run, v1::members::put, v1::members::list, v1::users::put, v1::users::show,
         v1::event_types::list, v1::event_types::show, v1::event_types::put,
         v1::write_keys::create, v1::write_keys::list, v1::write_keys::revoke,
+        v1::subscriptions::create, v1::subscriptions::list, v1::subscriptions::show, v1::subscriptions::change,
+        v1::subscriptions::delete, v1::subscriptions::pause, v1::subscriptions::resume,
+        v1::subscriptions::states::subscription, v1::subscriptions::states::event, v1::subscriptions::states::user,
+        v1::subscriptions::states::pause_user, v1::subscriptions::states::resume_user,
+        v1::subscriptions::letters::list, v1::subscriptions::letters::show, v1::subscriptions::letters::replay,
+        v1::subscriptions::letters::discard,
         pipeline::take, pipeline::show, pipeline::status, pipeline::rebuild,
         health::alive, health::ready, super::metrics::show, super::docs::description,
     ),
@@ -67,6 +73,7 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (&String, &String, &
         (name = "Events", description = "Send events, and read single events."),
         (name = "Counts", description = "Read counts from the rollups."),
         (name = "Analytics", description = "Customer analytics: events, counts, daily metrics, organizations and users."),
+        (name = "Deliveries", description = "Subscriptions: events are handed to handlers, each user's once and in order."),
         (name = "Pipeline", description = "Send events that are processed once each, in the order of their users' seqs."),
         (name = "Service", description = "Probes, metrics and this description."),
     ),
@@ -148,12 +155,35 @@ mod tests {
         check("/api/v1/write-keys", "post", &new_key);
         check("/api/v1/write-keys", "get", &query);
         check("/api/v1/write-keys/{key_id}", "delete", &one);
+        let new_subscription = ["201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "500", "503"];
+        let gone: [&str; 8] = ["204", "401", "403", "404", "422", "429", "500", "503"];
+        let body = ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"];
+        check("/api/v1/subscriptions", "post", &new_subscription);
+        check("/api/v1/subscriptions", "get", &query);
+        check("/api/v1/subscriptions/{name}", "get", &one);
+        check("/api/v1/subscriptions/{name}", "patch", &body);
+        check("/api/v1/subscriptions/{name}", "delete", &gone);
+        for (path, method) in [
+            ("pause", "post"),
+            ("resume", "post"),
+            ("status", "get"),
+            ("events/{event_id}", "get"),
+            ("users/{user_id}", "get"),
+            ("users/{user_id}/pause", "post"),
+            ("users/{user_id}/resume", "post"),
+            ("dead-letters", "get"),
+            ("dead-letters/{number}", "get"),
+        ] {
+            check(&format!("/api/v1/subscriptions/{{name}}/{path}"), method, &one);
+        }
+        check("/api/v1/subscriptions/{name}/dead-letters/replay", "post", &body);
+        check("/api/v1/subscriptions/{name}/dead-letters/discard", "post", &body);
         check("/api/v1/sql", "post", &["200", "401", "404", "422", "503"]);
         check("/healthz", "get", &["200"]);
         check("/readyz", "get", &["200", "503"]);
         check("/metrics", "get", &["200", "401", "403"]);
         check("/openapi.json", "get", &["200"]);
-        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(26));
+        assert_eq!(description["paths"].as_object().map(serde_json::Map::len), Some(39));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(super) mod members;
 pub(super) mod metrics;
 pub(super) mod organizations;
 pub(super) mod sql;
+pub(super) mod subscriptions;
 pub(super) mod users;
 pub(super) mod write_keys;
 
@@ -28,7 +29,7 @@ use crate::transport::error::failure::Failure;
 pub(super) fn add(routes: Routes) -> Routes {
     let (ingest, read, admin) =
         (RequiredAccess::Scope(Scope::Ingest), RequiredAccess::Scope(Scope::Read), RequiredAccess::Scope(Scope::Admin));
-    routes
+    subscriptions::add(routes)
         .route("/api/v1/events", ingest, post(events::take))
         .route("/api/v1/event-types", read, get(event_types::list))
         .route("/api/v1/event-types/{type}", read, get(event_types::show))
