@@ -43,7 +43,6 @@ mod parity;
 mod pipeline;
 mod questions;
 mod rate_limited;
-mod redis_server;
 mod reflection;
 mod rest;
 mod retention;

@@ -1,8 +1,5 @@
 //! One connection to a Redis, which comes back by itself after Redis was away.
 
-#[cfg(test)]
-pub(crate) mod test_server;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
