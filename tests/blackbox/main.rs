@@ -14,6 +14,7 @@ mod auth;
 mod backup;
 mod bounds;
 mod calls;
+mod clickhouse_server;
 mod clickhouse_tls;
 mod clients;
 mod clock;
