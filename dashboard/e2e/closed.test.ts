@@ -1,45 +1,8 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import {
-  type Browser,
-  type Context,
-  closedService,
-  DESKTOP,
-  expectAccessible,
-  expectFits,
-  launch,
-  open,
-  PHONE,
-  Service,
-  sample,
-  send,
-  type Watched,
-} from "./support.js";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { browse, closedService, expectAccessible, expectFits, PHONE, Service, sample, send } from "./support.js";
 
-let browser: Browser;
-let context: Context;
-let watched: Watched[] = [];
-
-beforeAll(async () => {
-  browser = await launch();
-});
-
-afterAll(() => browser?.close());
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: DESKTOP });
-});
-
-afterEach(async () => {
-  await context.close();
-  expect(watched.flatMap(({ wrongs }) => wrongs)).toEqual([]);
-  watched = [];
-});
-
-async function openPage(service: Service, path: string) {
-  const opened = await open(context, service.url + path);
-  watched.push(opened);
-  return opened.page;
-}
+const pages = browse();
+const openPage = pages.open;
 
 describe("where tokens are required", () => {
   let service: Service;

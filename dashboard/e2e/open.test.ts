@@ -1,46 +1,9 @@
 import { readFileSync } from "node:fs";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import {
-  type Browser,
-  type Context,
-  DESKTOP,
-  expectAccessible,
-  expectFits,
-  launch,
-  open,
-  openService,
-  PHONE,
-  type Service,
-  sample,
-  send,
-  type Watched,
-} from "./support.js";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { browse, expectAccessible, expectFits, openService, PHONE, type Service, sample, send } from "./support.js";
 
-let browser: Browser;
-let context: Context;
-let watched: Watched[] = [];
-
-beforeAll(async () => {
-  browser = await launch();
-});
-
-afterAll(() => browser?.close());
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: DESKTOP });
-});
-
-afterEach(async () => {
-  await context.close();
-  expect(watched.flatMap(({ wrongs }) => wrongs)).toEqual([]);
-  watched = [];
-});
-
-async function openPage(service: Service, path: string) {
-  const opened = await open(context, service.url + path);
-  watched.push(opened);
-  return opened.page;
-}
+const pages = browse();
+const openPage = pages.open;
 
 describe("with events and without tokens", () => {
   let service: Service;
@@ -185,7 +148,7 @@ describe("with events and without tokens", () => {
   });
 
   test("snippets have this service's address and can be copied", async () => {
-    await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+    await pages.context().grantPermissions(["clipboard-read", "clipboard-write"]);
     const page = await openPage(service, "/snippets/");
     await page.getByText(`curl -sS ${service.url}/api/v1/events`).first().waitFor();
     for (const language of ["curl", "TypeScript", "Python", "SQL"]) {
@@ -223,8 +186,7 @@ describe("with events and without tokens", () => {
   });
 
   test("in the dark, colors still have enough contrast", async () => {
-    await context.close();
-    context = await browser.newContext({ viewport: DESKTOP, colorScheme: "dark" });
+    await pages.renew({ colorScheme: "dark" });
     for (const path of ["/", "/dashboard/", "/sql/", "/snippets/"]) {
       const page = await openPage(service, path);
       await page.getByRole("heading", { level: 1 }).waitFor();
@@ -248,7 +210,7 @@ describe("with events and without tokens", () => {
     });
     expect(blocked).toEqual(["script-src-elem", false]);
     // That was the point.
-    watched.at(-1)?.wrongs.splice(0);
+    pages.forgive();
   });
 
   test("the REST documentation works without the internet", async () => {

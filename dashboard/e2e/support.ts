@@ -3,7 +3,7 @@ import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { AnalyticsClient, type EventPayload } from "@tallyhouse/analytics-sdk";
 import type axe from "axe-core";
-import { expect } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
 import { launch } from "../../sdk/typescript/e2e/support/browser.js";
 import { Service } from "../../sdk/typescript/e2e/support/service.js";
 
@@ -53,6 +53,58 @@ export async function open(context: Context, url: string): Promise<Watched> {
   });
   await page.goto(url);
   return { page, wrongs };
+}
+
+/** What the tests of one file share: a browser, and a context for each test. */
+export interface Pages {
+  /** The context of the current test. */
+  context(): Context;
+  /** Opens a page of a service or of another server. What goes wrong on it fails the test. */
+  open(site: { url: string }, path: string): Promise<Page>;
+  /** Replaces the context of the current test. */
+  renew(options: ContextOptions): Promise<void>;
+  /** Takes what has gone wrong so far as intended. */
+  forgive(): void;
+}
+
+type ContextOptions = NonNullable<Parameters<Browser["newContext"]>[0]>;
+
+/** Opens a browser for the tests of a file, and closes it after them. */
+export function browse(): Pages {
+  let browser: Browser;
+  let context: Context;
+  const watched: Watched[] = [];
+
+  beforeAll(async () => {
+    browser = await launch();
+  });
+
+  afterAll(() => browser?.close());
+
+  beforeEach(async () => {
+    context = await browser.newContext({ viewport: DESKTOP });
+  });
+
+  afterEach(async () => {
+    await context.close();
+    expect(watched.splice(0).flatMap(({ wrongs }) => wrongs)).toEqual([]);
+  });
+
+  return {
+    context: () => context,
+    async open(site, path) {
+      const opened = await open(context, site.url + path);
+      watched.push(opened);
+      return opened.page;
+    },
+    async renew(options) {
+      await context.close();
+      context = await browser.newContext({ viewport: DESKTOP, ...options });
+    },
+    forgive() {
+      for (const { wrongs } of watched) wrongs.splice(0);
+    },
+  };
 }
 
 /** Fails for any finding of axe. */

@@ -45,7 +45,7 @@ pub struct Idempotency<'a> {
 }
 
 /// What became of a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BatchResults {
     /// One verdict for each event, in order.
     pub verdicts: Vec<Verdict>,

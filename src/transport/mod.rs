@@ -17,6 +17,7 @@ mod cursor;
 mod drain;
 mod edge;
 mod error;
+mod foreign_batch;
 mod foreign_event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

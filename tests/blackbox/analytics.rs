@@ -90,6 +90,9 @@ async fn posting_events_judges_each_for_itself() {
     let each =
         ["events[0].event_id", "events[0].event_type", "events[0].timestamp", "events[1].event_id", "events[2].event"];
     assert_eq!(fields(&answer), each);
+    let details = answer["error"]["details"].as_array().unwrap();
+    let codes: Vec<&Value> = details.iter().map(|detail| &detail["code"]).collect();
+    assert_eq!(codes, ["INVALID", "INVALID", "INVALID", "CONFLICT", "INVALID"], "{answer}");
 
     for (body, expected) in [
         (json!({ "events": [] }), ["events"]),

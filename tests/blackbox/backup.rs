@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tallyhouse::transport::proto::IngestBatchRequest;
 
+use crate::clickhouse_server::ClickhouseServer;
 use crate::events::{clicks, now_millis};
 use crate::service::TestService;
 
@@ -55,7 +56,7 @@ async fn a_backup_during_ingest_restores_all_acknowledged() {
     assert!(batches > 0, "nothing came in meanwhile");
     service.assert_counted(550 + batches * 50).await;
 
-    let mut restored = TestService::unstarted_dev();
+    let mut restored = TestService::unstarted_dev(&[]);
     let args = ["restore", backup.to_str().unwrap()];
     let output = tokio::task::block_in_place(|| tallyhouse(&args, restored.data_dir()));
     assert!(output.status.success(), "{}", said(&output));
@@ -105,4 +106,57 @@ async fn a_restore_needs_an_empty_place_and_an_unchanged_backup() {
     let changed = tallyhouse(&["restore", name], &new);
     assert!(!changed.status.success() && said(&changed).contains("cursor-key"), "{}", said(&changed));
     assert!(!new.exists(), "nothing was begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clickhouse_server_writes_its_part_on_its_disk_for_backups_and_restores_it() {
+    let embedded = TestService::new().await;
+    let server = ClickhouseServer::like_engine_of(&embedded).await;
+    let password = std::fs::read_to_string(embedded.data_dir().join("clickhouse/password")).unwrap();
+    let command = |args: &[&str], data_dir: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhouse"));
+        command.args(args).arg("--data-dir").arg(data_dir).args(["--clickhouse-user", "tallyhouse"]);
+        command.args(["--clickhouse-url", &server.url]).env("TALLYHOUSE_CLICKHOUSE_PASSWORD", password.trim());
+        tokio::task::block_in_place(|| command.output()).unwrap()
+    };
+    let on_server = || {
+        let mut service = embedded.unstarted_second(&[("TALLYHOUSE_CLICKHOUSE_URL", &server.url)]);
+        service.clickhouse_url.clone_from(&server.url);
+        service
+    };
+    let mut service = on_server();
+    service.start().await;
+    let at = now_millis() - 3 * HOUR_MILLIS;
+    service.store(clicks("before", 300, at)).await;
+    // Acknowledged, and probably still in the log.
+    let request = IngestBatchRequest { events: clicks("logged", 50, at), ..Default::default() };
+    service.ingest().await.ingest_batch(request).await.unwrap();
+
+    let parent = tempfile::tempdir().unwrap();
+    let backup = parent.path().join("backup");
+    let name = backup.to_str().unwrap();
+    let made = command(&["backup", name, "--clickhouse-to", "Disk('backups', 'first/{part}')"], service.data_dir());
+    assert!(made.status.success(), "{}", said(&made));
+    service.store(clicks("after", 20, at)).await;
+    service.stop();
+
+    let restored = on_server();
+    let in_use = command(&["restore", name], restored.data_dir());
+    assert!(!in_use.status.success() && said(&in_use).contains("has tables already"), "{}", said(&in_use));
+    for database in ["tallyhouse_analytics", "tallyhouse"] {
+        restored.sql(&format!("DROP DATABASE {database} SYNC")).await;
+    }
+    let mut restored = on_server();
+    let output = command(&["restore", name], restored.data_dir());
+    assert!(output.status.success(), "{}", said(&output));
+    restored.start().await;
+    restored.settled().await;
+    let audit = ["audit", "--address", &restored.url, "--last", "6h", "--repair", "--confirm"];
+    let output = Command::new(env!("CARGO_BIN_EXE_tallyhouse")).args(audit).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    restored.assert_counted(350).await;
+    for (prefix, events) in [("before", 300), ("logged", 50), ("after", 20)] {
+        restored.store(clicks(prefix, events, at)).await;
+    }
+    restored.assert_counted(370).await;
 }

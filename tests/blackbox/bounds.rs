@@ -55,9 +55,12 @@ async fn bytes_beyond_the_logs_bound_are_refused() {
     assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
     assert!(refusal.message().contains("1048576 bytes"), "{refusal}");
     assert!(refusal.get_error_details().retry_info().unwrap().retry_delay.is_some());
+    let is_told = async || service.get("/readyz").await.1.to_string().contains("INGEST_BUFFER_FULL");
+    assert!(is_told().await, "the reason lasts for ten seconds");
     signal(engine, "CONT");
     let counts = waiting.await.unwrap().unwrap().into_inner().counts.unwrap();
     assert_eq!(counts.accepted, 100, "{counts:?}");
+    eventually("the reason is over", || async { !is_told().await }).await;
     service.store(probe.events).await;
     service.assert_counted(5 * 250 + 2 * 100 + 1).await;
 }

@@ -1,5 +1,5 @@
-//! Clients in another language, made from what the service says of itself: the
-//! protocol's files, and the description of the REST interface.
+//! Clients in other languages: those made from what the service says of itself (the protocol's files, and the
+//! description of the REST interface), and the unmodified libraries of other systems.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,15 @@ use tallyhouse::transport::proto;
 use crate::service::TestService;
 use crate::tokens::{SECRET, Signer};
 
-/// The directory of the clients, with their packages.
+/// The directory of the clients.
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+/// The directory of the clients, with the packages of those in JavaScript.
 fn clients() -> PathBuf {
     static INSTALLED: OnceLock<()> = OnceLock::new();
-    let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let clients = directory();
     INSTALLED.get_or_init(|| run(Command::new("npm").args(["ci", "--silent"]).current_dir(&clients)));
     clients
 }
@@ -68,6 +73,60 @@ async fn libraries_of_other_systems_work_unmodified_and_count_once() {
         .env("TALLYHOUSE_URL", &service.url)
         .env("TALLYHOUSE_DESCRIPTORS", &descriptors)
         .env("TALLYHOUSE_TOKEN", Signer::secret(SECRET).token("acme", "ingest read admin")));
+}
+
+/// The same for those in Python, with the packages of `requirements.txt`.
+#[tokio::test(flavor = "multi_thread")]
+async fn python_libraries_of_other_systems_work_unmodified_and_count_once() {
+    let Some(python) = python() else { return };
+    let service = TestService::with(&[("TALLYHOUSE_AUTH_HS256_SECRET", SECRET)]).await;
+    run(Command::new(python)
+        .args(["-m", "unittest", "compat_test"])
+        .current_dir(directory())
+        .env("TALLYHOUSE_URL", &service.url)
+        .env("TALLYHOUSE_TOKEN", Signer::secret(SECRET).token("acme", "ingest read admin")));
+}
+
+/// The same for those that run in browsers, on a page of another origin in Chromium.
+#[tokio::test(flavor = "multi_thread")]
+async fn browser_libraries_of_other_systems_work_unmodified_and_count_once() {
+    let chromium = std::env::var("CHROMIUM_BIN").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
+    if !Path::new(&chromium).exists() {
+        return leave_out(&format!("there is no {chromium}; scripts/install-test-servers installs it on Debian"));
+    }
+    let settings = [("TALLYHOUSE_AUTH_HS256_SECRET", SECRET), ("TALLYHOUSE_CORS_ORIGINS", "*")];
+    let service = TestService::with(&settings).await;
+    run(Command::new("node")
+        .args(["--test", "browser.test.js"])
+        .current_dir(clients())
+        .env("CHROMIUM_BIN", chromium)
+        .env("TALLYHOUSE_URL", &service.url)
+        .env("TALLYHOUSE_TOKEN", Signer::secret(SECRET).token("acme", "ingest read admin")));
+}
+
+/// The Python of a virtual environment with the packages, which is made where it is missing or has others. None where
+/// Python cannot make one.
+fn python() -> Option<PathBuf> {
+    let has_ensurepip = Command::new("python3").args(["-c", "import ensurepip"]).output();
+    if !has_ensurepip.is_ok_and(|output| output.status.success()) {
+        leave_out("Python has no ensurepip; install python3-venv");
+        return None;
+    }
+    let (environment, required) = (directory().join(".venv"), directory().join("requirements.txt"));
+    let (python, installed) = (environment.join("bin/python"), environment.join("requirements.txt"));
+    if std::fs::read(&installed).ok() != std::fs::read(&required).ok() {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment));
+        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        run(Command::new(&python).args(install).arg(&required));
+        std::fs::copy(&required, &installed).unwrap();
+    }
+    Some(python)
+}
+
+/// Says what is left out and why, unless the tests must not leave anything out.
+fn leave_out(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    eprintln!("left out: {why}");
 }
 
 fn run(command: &mut Command) {

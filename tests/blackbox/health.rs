@@ -110,6 +110,21 @@ async fn a_log_at_its_bound_and_a_full_index_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_is_told_until_it_can() {
+    let service = TestService::new().await;
+    let (log, away) = (service.data_dir().join("log"), service.data_dir().join("log-away"));
+    std::fs::rename(&log, &away).unwrap();
+    // The open segment and the next one have their files.
+    let (batches, refusal) = fill(&service, 1_000).await;
+    assert_eq!(refusal.code(), Code::Unavailable, "{refusal}");
+    assert!(!refusal.message().contains("log-away"), "{refusal}");
+    assert_refusing(&service, "LOG_UNWRITABLE", "log lines").await;
+    std::fs::rename(&away, &log).unwrap();
+    assert_heals(&service).await;
+    service.assert_counted(batches * 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_only_delays_counting_degrades() {
     let service = TestService::new().await;
     service.store(clicks("first", 10, now_millis())).await;

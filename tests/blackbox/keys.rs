@@ -127,3 +127,19 @@ async fn keys_are_fetched_every_so_often() {
     eventually("no old key", || async { status(&service, &by_old).await == 401 }).await;
     assert_eq!(status(&service, &new.token("acme", "read")).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn until_keys_are_fetched_events_are_refused_and_the_reason_is_told() {
+    let signer = Signer::ed("key");
+    let (server, _serving) = KeyServer::start("maintenance".to_owned()).await;
+    let mut service = TestService::unstarted_dev(&[("TALLYHOUSE_AUTH_JWKS_URL", &server.url)]);
+    service.start_unready();
+    let (code, body) = service.get("/readyz").await;
+    assert_eq!((code, &body["reasons"][0]["code"]), (503, &"AUTH_KEYS_MISSING".into()), "{body}");
+    assert_eq!(service.get("/healthz").await.0, 200);
+    let token = signer.token("acme", "read");
+    assert_eq!(status(&service, &token).await, 503);
+    *server.set.lock() = key_set(&[&signer]);
+    eventually("ready", || async { service.get("/readyz").await.0 == 200 }).await;
+    assert_eq!(status(&service, &token).await, 200);
+}

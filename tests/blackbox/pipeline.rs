@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tallyhouse_testkit::TestRedis;
 
-use crate::redis_server::TestRedis;
 use crate::service::{PATIENCE, TestService, eventually};
 
 async fn service(redis: &TestRedis) -> TestService {
@@ -56,7 +56,7 @@ fn order(redis: &TestRedis, user: &str) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_taken_and_shown_as_the_contract_says() {
-    let Some(redis) = TestRedis::start().await else { return };
+    let Some(redis) = TestRedis::start() else { return };
     let service = service(&redis).await;
     let first = event("ann", 1);
     let accepted = json!({"eventId": "ann-1", "status": "accepted"});
@@ -121,7 +121,7 @@ async fn events_are_taken_and_shown_as_the_contract_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_events_are_named_and_go_no_further() {
-    let Some(redis) = TestRedis::start().await else { return };
+    let Some(redis) = TestRedis::start() else { return };
     let service = service(&redis).await;
     let fields = async |body: &Value| {
         let (status, answer) = service.post("/pipeline/events", body).await;
@@ -179,7 +179,7 @@ async fn invalid_events_are_named_and_go_no_further() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_over_its_limit_is_told_to_wait() {
-    let Some(redis) = TestRedis::start().await else { return };
+    let Some(redis) = TestRedis::start() else { return };
     let service = service_with(&redis, &[("TALLYHOUSE_PIPELINE_USER_EVENTS_PER_SECOND", "5")]).await;
     let batch = |seqs: std::ops::RangeInclusive<u64>| json!({"events": seqs.map(|seq| event("ann", seq)).collect::<Vec<Value>>()});
     // Within one second, however slow the machine: until the first window is full within its second.
@@ -296,7 +296,7 @@ async fn drained(service: &TestService, redis: &TestRedis, events: u64) {
 async fn crashes_lose_repeat_and_reorder_nothing() {
     const USERS: u64 = 20;
     const PER_USER: u64 = 100;
-    let Some(mut redis) = TestRedis::start().await else { return };
+    let Some(mut redis) = TestRedis::start() else { return };
     let limit = [("TALLYHOUSE_PIPELINE_USER_EVENTS_PER_SECOND", "100000")];
     let mut service = service_with(&redis, &limit).await;
     let events = shuffled(USERS, PER_USER, 7);
@@ -338,7 +338,7 @@ async fn crashes_lose_repeat_and_reorder_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_events_are_taken_and_wait() {
-    let Some(mut redis) = TestRedis::start().await else { return };
+    let Some(mut redis) = TestRedis::start() else { return };
     let service = service_with(&redis, &[("TALLYHOUSE_PIPELINE_USER_EVENTS_PER_SECOND", "1000")]).await;
     service.post("/pipeline/events", &event("ann", 1)).await;
     processed(&service, "ann-1").await;
@@ -364,7 +364,7 @@ async fn without_redis_events_are_taken_and_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_redis_data_is_reported_and_restored() {
-    let Some(redis) = TestRedis::start().await else { return };
+    let Some(redis) = TestRedis::start() else { return };
     let service = service(&redis).await;
     let events: Vec<Value> =
         (1..=20).map(|seq| if seq == 4 { failing("ann", seq) } else { event("ann", seq) }).collect();
@@ -387,7 +387,7 @@ async fn lost_redis_data_is_reported_and_restored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_without_a_time_survives_a_restart() {
-    let Some(redis) = TestRedis::start().await else { return };
+    let Some(redis) = TestRedis::start() else { return };
     let mut service = service(&redis).await;
     service.post("/pipeline/events", &event("ann", 1)).await;
     service.kill();
@@ -413,7 +413,7 @@ async fn the_pipeline_is_off_unless_it_is_asked_for() {
 async fn fifty_thousand_events_take_30_seconds_at_most() {
     const USERS: u64 = 1_000;
     const PER_USER: u64 = 50;
-    let Some(redis) = TestRedis::start().await else { return };
+    let Some(redis) = TestRedis::start() else { return };
     let mut service = service(&redis).await;
     let events = shuffled(USERS, PER_USER, 50);
     let since = Instant::now();

@@ -98,8 +98,8 @@ impl TestService {
     }
 
     /// A new one that is not running yet.
-    pub(crate) fn unstarted_dev() -> Self {
-        Self::unstarted(Mode::Dev, &[], |command| command)
+    pub(crate) fn unstarted_dev(settings: &[(&str, &str)]) -> Self {
+        Self::unstarted(Mode::Dev, settings, |command| command)
     }
 
     fn unstarted(mode: Mode, settings: &[(&str, &str)], wrap: impl FnOnce(ServiceCommand) -> ServiceCommand) -> Self {
@@ -161,16 +161,9 @@ impl TestService {
         self.stderr_of_run()
     }
 
-    /// Starts the service (again), with the same directory.
+    /// Starts the service (again), with the same directory, and waits until it is ready.
     pub(crate) async fn start(&mut self) {
-        block_in_place(|| self.service.start()).unwrap_or_else(|error| panic!("{error}"));
-        let addresses = self.service.addresses();
-        self.url.clone_from(&addresses.main);
-        self.sql_url = addresses.sql.clone().unwrap_or_default();
-        // A second service has that of the first.
-        if let (Ok(url), Ok(password)) = (self.service.engine_url(), self.service.engine_password()) {
-            (self.clickhouse_url, self.clickhouse_password) = (url, password);
-        }
+        self.start_unready();
         eventually("ready", || async {
             let Ok(answer) = self.http.get(format!("{}/readyz", self.url)).send().await else { return false };
             // A second service reads the ids of its database's events first.
@@ -179,6 +172,18 @@ impl TestService {
                 && !(is_second && answer.text().await.unwrap_or_default().contains("LEDGER_INCOMPLETE"))
         })
         .await;
+    }
+
+    /// The same, until it answers.
+    pub(crate) fn start_unready(&mut self) {
+        block_in_place(|| self.service.start()).unwrap_or_else(|error| panic!("{error}"));
+        let addresses = self.service.addresses();
+        self.url.clone_from(&addresses.main);
+        self.sql_url = addresses.sql.clone().unwrap_or_default();
+        // A second service has that of the first.
+        if let (Ok(url), Ok(password)) = (self.service.engine_url(), self.service.engine_password()) {
+            (self.clickhouse_url, self.clickhouse_password) = (url, password);
+        }
     }
 
     /// The service's process.

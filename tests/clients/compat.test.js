@@ -10,33 +10,14 @@ import { Metadata } from "@grpc/grpc-js";
 import { Analytics } from "@segment/analytics-node";
 import { CloudEvent, emitterFor, httpTransport, Mode } from "cloudevents";
 import { PostHog } from "posthog-node";
+import { createWriteKey, eventsOf } from "./service.js";
 
-const { TALLYHOUSE_URL = "", TALLYHOUSE_TOKEN = "" } = process.env;
-const authorization = { authorization: `Bearer ${TALLYHOUSE_TOKEN}` };
+const { TALLYHOUSE_URL = "" } = process.env;
 let writeKey = "";
 
 before(async () => {
-  const answer = await fetch(`${TALLYHOUSE_URL}/api/v1/write-keys`, {
-    method: "POST",
-    headers: { ...authorization, "content-type": "application/json" },
-    body: JSON.stringify({ name: "libraries" }),
-  });
-  writeKey = (await answer.json()).text;
+  writeKey = await createWriteKey("libraries");
 });
-
-/** Waits until so many events of a type are stored, and returns them. */
-async function stored(type, count) {
-  for (const deadline = Date.now() + 30_000; Date.now() < deadline; ) {
-    const answer = await fetch(`${TALLYHOUSE_URL}/api/v1/events?event_type=${type}&limit=100`, { headers: authorization });
-    const { events } = await answer.json();
-    if (events.length >= count) {
-      assert.equal(events.length, count);
-      return events;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  assert.fail(`${count} events of type ${type} were not stored`);
-}
 
 test("Segment's library for Node.js", async () => {
   const timestamp = new Date();
@@ -50,11 +31,11 @@ test("Segment's library for Node.js", async () => {
     await analytics.closeAndFlush();
     assert.deepEqual(errors, []);
   }
-  const [order] = await stored("Order_Completed", 1);
+  const [order] = await eventsOf("Order_Completed", 1);
   assert.equal(order.event_id, messageId);
   assert.equal(order.user_id, "ann");
   assert.equal(order.properties.total, 5);
-  await stored("identify", 1);
+  await eventsOf("identify", 1);
 });
 
 test("PostHog's library for Node.js", async () => {
@@ -68,7 +49,7 @@ test("PostHog's library for Node.js", async () => {
     await client.shutdown();
     assert.deepEqual(errors, []);
   }
-  const [event] = await stored("signed_up", 1);
+  const [event] = await eventsOf("signed_up", 1);
   assert.equal(event.event_id, uuid);
   assert.equal(event.user_id, "ann");
   assert.equal(event.properties.plan, "pro");
@@ -80,7 +61,7 @@ test("the CloudEvents library, in both modes", async () => {
     const emit = emitterFor(httpTransport(`${TALLYHOUSE_URL}/cloudevents?write_key=${writeKey}`), { mode });
     await emit(event);
   }
-  const [sold] = await stored("com.example.sold", 1);
+  const [sold] = await eventsOf("com.example.sold", 1);
   assert.equal(sold.event_id, `${event.id}@/shop`);
   assert.equal(sold.properties.total, 5);
 });
@@ -106,7 +87,7 @@ for (const [name, exporter] of [
       await provider.forceFlush();
       await provider.shutdown();
     }
-    const [sold] = await stored(`sold_${name}`, 1);
+    const [sold] = await eventsOf(`sold_${name}`, 1);
     assert.equal(sold.user_id, "ann");
     assert.equal(sold.properties.total, 5);
   });

@@ -79,7 +79,7 @@ resource "azurerm_linux_virtual_machine" "clickhouse" {
   }
 
   depends_on = [
-    azurerm_role_assignment.clickhouse_secrets,
+    azurerm_role_assignment.clickhouse,
     azurerm_subnet_nat_gateway_association.this,
     azurerm_subnet_network_security_group_association.this,
   ]

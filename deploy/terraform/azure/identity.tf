@@ -23,60 +23,71 @@ resource "azurerm_federated_identity_credential" "service" {
   subject                   = "system:serviceaccount:${var.service.namespace}:${var.service.release}"
 }
 
-# The control plane gives nodes addresses, and makes the internal load balancer and its private link service.
-resource "azurerm_role_assignment" "cluster_subnets" {
-  for_each = toset(["nodes", "load_balancer"])
+# What each identity may do: on what, and in which role.
+locals {
+  # The control plane gives nodes addresses, makes the internal load balancer and its private link service, and gives
+  # nodes their identity.
+  cluster_grants = {
+    nodes_subnet         = { scope = azurerm_subnet.this["nodes"].id, role = "Network Contributor" }
+    load_balancer_subnet = { scope = azurerm_subnet.this["load_balancer"].id, role = "Network Contributor" }
+    nodes_identity       = { scope = azurerm_user_assigned_identity.this["nodes"].id, role = "Managed Identity Operator" }
+  }
+  nodes_grants = {
+    registry = { scope = azurerm_container_registry.this.id, role = "AcrPull" }
+  }
+  # Secret by secret, not the whole vault.
+  service_grants = merge(
+    { for name in local.service_secrets : name => {
+      scope = azurerm_key_vault_secret.generated[name].resource_versionless_id
+      role  = "Key Vault Secrets User"
+    } },
+    { ticketing-database-url = {
+      scope = azurerm_key_vault_secret.ticketing_database_url.resource_versionless_id
+      role  = "Key Vault Secrets User"
+    } },
+  )
+  clickhouse_grants = merge(
+    { for name in local.clickhouse_secrets : name => {
+      scope = azurerm_key_vault_secret.generated[name].resource_versionless_id
+      role  = "Key Vault Secrets User"
+    } },
+    { backups = { scope = azurerm_storage_container.backup.id, role = "Storage Blob Data Contributor" } },
+  )
+}
 
-  scope                = azurerm_subnet.this[each.key].id
-  role_definition_name = "Network Contributor"
+# One resource for each identity: what depends on the grants of one does not wait for those of others.
+resource "azurerm_role_assignment" "cluster" {
+  for_each = local.cluster_grants
+
+  scope                = each.value.scope
+  role_definition_name = each.value.role
   principal_id         = azurerm_user_assigned_identity.this["cluster"].principal_id
   principal_type       = "ServicePrincipal"
 }
 
-# It gives nodes their identity.
-resource "azurerm_role_assignment" "cluster_kubelet" {
-  scope                = azurerm_user_assigned_identity.this["nodes"].id
-  role_definition_name = "Managed Identity Operator"
-  principal_id         = azurerm_user_assigned_identity.this["cluster"].principal_id
-  principal_type       = "ServicePrincipal"
-}
+resource "azurerm_role_assignment" "nodes" {
+  for_each = local.nodes_grants
 
-resource "azurerm_role_assignment" "nodes_registry" {
-  scope                = azurerm_container_registry.this.id
-  role_definition_name = "AcrPull"
+  scope                = each.value.scope
+  role_definition_name = each.value.role
   principal_id         = azurerm_user_assigned_identity.this["nodes"].principal_id
   principal_type       = "ServicePrincipal"
 }
 
-# Secret by secret, not the whole vault.
-resource "azurerm_role_assignment" "service_secrets" {
-  for_each = local.service_secrets
+resource "azurerm_role_assignment" "service" {
+  for_each = local.service_grants
 
-  scope                = azurerm_key_vault_secret.generated[each.key].resource_versionless_id
-  role_definition_name = "Key Vault Secrets User"
+  scope                = each.value.scope
+  role_definition_name = each.value.role
   principal_id         = azurerm_user_assigned_identity.this["service"].principal_id
   principal_type       = "ServicePrincipal"
 }
 
-resource "azurerm_role_assignment" "service_database_url" {
-  scope                = azurerm_key_vault_secret.ticketing_database_url.resource_versionless_id
-  role_definition_name = "Key Vault Secrets User"
-  principal_id         = azurerm_user_assigned_identity.this["service"].principal_id
-  principal_type       = "ServicePrincipal"
-}
+resource "azurerm_role_assignment" "clickhouse" {
+  for_each = local.clickhouse_grants
 
-resource "azurerm_role_assignment" "clickhouse_secrets" {
-  for_each = local.clickhouse_secrets
-
-  scope                = azurerm_key_vault_secret.generated[each.key].resource_versionless_id
-  role_definition_name = "Key Vault Secrets User"
-  principal_id         = azurerm_user_assigned_identity.this["clickhouse"].principal_id
-  principal_type       = "ServicePrincipal"
-}
-
-resource "azurerm_role_assignment" "clickhouse_backups" {
-  scope                = azurerm_storage_container.backup.id
-  role_definition_name = "Storage Blob Data Contributor"
+  scope                = each.value.scope
+  role_definition_name = each.value.role
   principal_id         = azurerm_user_assigned_identity.this["clickhouse"].principal_id
   principal_type       = "ServicePrincipal"
 }

@@ -120,8 +120,7 @@ resource "azurerm_kubernetes_cluster" "this" {
   }
 
   depends_on = [
-    azurerm_role_assignment.cluster_subnets,
-    azurerm_role_assignment.cluster_kubelet,
+    azurerm_role_assignment.cluster,
     azurerm_subnet_nat_gateway_association.this,
     azurerm_subnet_network_security_group_association.this,
   ]

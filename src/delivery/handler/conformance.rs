@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tallyhouse_testkit::TestRedis;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
@@ -12,7 +13,6 @@ use super::*;
 use crate::domain::{Backoff, Position, SubscriptionSettings};
 use crate::engine::{Clock, Engine, EngineBounds, EngineParts};
 use crate::redis::RedisConnection;
-use crate::redis::test_server::TestRedis;
 use crate::source::MemorySource;
 use crate::store::{DeliveryStore, SubscriptionRecord};
 

@@ -1,7 +1,8 @@
 //! Tests that both kinds of windows allow the same.
 
+use tallyhouse_testkit::TestRedis;
+
 use super::*;
-use crate::redis::test_server::TestRedis;
 
 const SETTINGS: RateLimitSettings =
     RateLimitSettings { events_max: 5, window: Duration::from_millis(400), users_max: 1_000 };

@@ -1,8 +1,5 @@
 //! A connection to Redis that reconnects by itself.
 
-#[cfg(test)]
-pub(crate) mod test_server;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -13,7 +13,7 @@ const CORS_MEMORY: Duration = Duration::from_secs(600);
 /// Headers that pages may send. Those of tracing are added to every request by
 /// instrumentation that its page has for other reasons: one that were refused
 /// would make the browser refuse the whole call.
-const ALLOWED_HEADERS: [&str; 29] = [
+const ALLOWED_HEADERS: [&str; 30] = [
     // What the service reads.
     "x-grpc-web",
     "x-user-agent",
@@ -29,6 +29,8 @@ const ALLOWED_HEADERS: [&str; 29] = [
     "x-request-id",
     "traceparent",
     "tracestate",
+    // What Segment's library for browsers adds when it sends again.
+    "x-retry-count",
     // What other instrumentation adds: OpenTelemetry (W3C, B3, Jaeger, X-Ray), Sentry, Datadog, Elastic.
     "baggage",
     "b3",

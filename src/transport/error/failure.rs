@@ -20,7 +20,7 @@ pub(in crate::transport) struct Failure {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
-    details: Vec<FieldError>,
+    details: Vec<Detail>,
     retry_after: Option<Duration>,
     breaches: Vec<Breach>,
 }
@@ -59,8 +59,13 @@ impl Failure {
 
     /// The body is not JSON. (For contracts that distinguish this from invalid fields.)
     pub(in crate::transport) fn malformed_json(message: String) -> Self {
-        let details = vec![FieldError::new("body", message)];
+        let details = vec![Detail::from(FieldError::new("body", message))];
         Self { details, ..Self::http(StatusCode::BAD_REQUEST, "MALFORMED_JSON", "the body cannot be read") }
+    }
+
+    /// No event of a batch was accepted, for these reasons.
+    pub(in crate::transport) fn no_event_accepted(details: Vec<Detail>) -> Self {
+        Self { details, ..Self::from(Error::invalid(Vec::new())) }
     }
 
     /// An error of the pipeline, where invalid requests are answered with 400.
@@ -77,6 +82,12 @@ impl Failure {
         Self { details, ..Self::http(StatusCode::BAD_REQUEST, "INVALID_CURSOR", "the cursor cannot be used") }
     }
 
+    /// What it names.
+    #[cfg(test)]
+    pub(in crate::transport) fn details(&self) -> &[Detail] {
+        &self.details
+    }
+
     /// Its HTTP status.
     #[cfg(test)]
     pub(in crate::transport) const fn status(&self) -> StatusCode {
@@ -91,7 +102,7 @@ impl From<Error> for Failure {
             status: names.http,
             code: names.code,
             message: Cow::Owned(error.message),
-            details: error.fields,
+            details: error.fields.into_iter().map(Detail::from).collect(),
             retry_after: error.retry_after,
             breaches: error.breaches,
         }
@@ -100,8 +111,7 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let details = self.details.into_iter().map(Detail::from).collect();
-        let body = ErrorBody { error: ErrorInfo { code: self.code, message: self.message, details } };
+        let body = ErrorBody { error: ErrorInfo { code: self.code, message: self.message, details: self.details } };
         let mut response = (self.status, Json(body)).into_response();
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_millis().div_ceil(1_000).clamp(1, 3_600) as u64;
@@ -144,7 +154,7 @@ impl ErrorInfo {
 }
 
 /// An invalid field.
-#[derive(Clone, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::transport) struct Detail {
     /// The field's or the parameter's name; `body` for the body as a whole. A path within a field
     /// uses dots.
@@ -153,11 +163,16 @@ pub(in crate::transport) struct Detail {
     /// What is wrong and what is allowed.
     #[schema(example = "must be an RFC 3339 time")]
     pub(in crate::transport) message: String,
+    /// Why the event that the field belongs to was not accepted, when a batch is refused because none of its events
+    /// was: a code as in `rejected` of an accepted batch. Otherwise missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, nullable = false, example = "CONFLICT")]
+    pub(in crate::transport) code: Option<&'static str>,
 }
 
 impl From<FieldError> for Detail {
     fn from(FieldError { field, message }: FieldError) -> Self {
-        Self { field, message }
+        Self { field, message, code: None }
     }
 }
 

@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -17,17 +16,10 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tower::Service;
 
-use crate::domain::{Error, OrgId, Verdict};
-use crate::event_intake::EventBatch;
-use crate::ingest::pipeline::Durability;
 use crate::transport::context::TransportContext;
 use crate::transport::error::status;
-use crate::transport::foreign_event::ForeignEvent;
-use crate::transport::otlp;
 use crate::transport::proto::codec::CountingCodec;
-
-/// How long the sender of undecided records is told to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+use crate::transport::{foreign_batch, otlp};
 
 /// The path of the one method.
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
@@ -88,34 +80,12 @@ impl UnaryService<ExportLogsServiceRequest> for Export {
         let context = Arc::clone(&self.context);
         async move {
             let org_id = super::caller(&request)?.org_id;
-            let verdicts = take(&context, &org_id, request.get_ref()).await.map_err(status::of)?;
-            Ok(Response::new(otlp::answer(&verdicts)))
+            let (app, request) = (&*context.app, request.get_ref());
+            let events = otlp::events(request, &app.config.otlp_id_attribute, app.clock.now());
+            let bytes = prost::Message::encoded_len(request);
+            let results = foreign_batch::submit(app, &org_id, &events, bytes).await.map_err(status::of)?;
+            Ok(Response::new(otlp::answer(&results.verdicts)))
         }
         .boxed()
     }
-}
-
-async fn take(
-    context: &TransportContext,
-    org_id: &OrgId,
-    request: &ExportLogsServiceRequest,
-) -> Result<Vec<Verdict>, Error> {
-    let app = &context.app;
-    let events = otlp::events(request, &app.config.otlp_id_attribute, app.clock.now());
-    if events.is_empty() {
-        return Ok(Vec::new());
-    }
-    let batch = EventBatch {
-        org_id,
-        drafts: events.iter().map(ForeignEvent::draft),
-        bytes: prost::Message::encoded_len(request),
-        idempotency: None,
-        durability: Durability::Logged,
-    };
-    let verdicts = app.intake.submit(batch).await?.results().await?.verdicts;
-    if verdicts.contains(&Verdict::Undecided) {
-        let message = "whether some of the records are new cannot be told just now; send the request again";
-        return Err(Error::unavailable(message, RETRY_AFTER));
-    }
-    Ok(verdicts)
 }

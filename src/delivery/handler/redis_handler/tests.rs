@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use tallyhouse_testkit::TestRedis;
+
 use super::*;
 use crate::domain::{Backoff, EventState, Position, SubscriptionSettings};
 use crate::engine::{Engine, EngineBounds, EngineParts};
 use crate::handler::TrialProcessor;
-use crate::redis::test_server::TestRedis;
 use crate::source::MemorySource;
 use crate::store::{DeliveryStore, SubscriptionRecord};
 

@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
-use super::outcome::Outcome;
-use super::{Format, Head, Reading, route};
-use crate::domain::{EventDraft, Verdict};
+use super::{Format, Head, Reading, outcome, route};
+use crate::domain::EventDraft;
+use crate::event_intake::BatchResults;
 use crate::transport::context::TransportContext;
 use crate::transport::error::failure::Failure;
 use crate::transport::foreign_event::ForeignEvent;
@@ -24,10 +24,9 @@ pub(super) fn add(routes: Routes) -> Routes {
     route(routes, "/beacon", &BEACON)
 }
 
-fn answer(_: &Head, verdicts: &[Verdict]) -> Response {
-    let outcome = Outcome::of(verdicts);
-    if outcome.retry().is_some() || outcome.is_refused() {
-        return outcome.answer(&serde_json::Value::Null);
+fn answer(_: &Head, results: &BatchResults) -> Response {
+    if outcome::is_refused(results) {
+        return outcome::answer(results, &serde_json::Value::Null);
     }
     StatusCode::NO_CONTENT.into_response()
 }

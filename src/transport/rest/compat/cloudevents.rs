@@ -14,9 +14,9 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
-use super::outcome::Outcome;
-use super::{Format, Head, Reading, read_json, read_object, route};
-use crate::domain::{Error, FieldError, Timestamp, Verdict};
+use super::{Format, Head, Reading, outcome, read_json, read_object, route};
+use crate::domain::{Error, FieldError, Timestamp};
+use crate::event_intake::BatchResults;
 use crate::transport::context::TransportContext;
 use crate::transport::error::failure::Failure;
 use crate::transport::foreign_event::{ForeignEvent, id_of, text_of};
@@ -51,8 +51,8 @@ pub(super) fn add(routes: Routes) -> Routes {
     route(routes, "/cloudevents", &CLOUDEVENTS)
 }
 
-fn answer(_: &Head, verdicts: &[Verdict]) -> Response {
-    let mut response = Outcome::of(verdicts).answer(&json!({}));
+fn answer(_: &Head, results: &BatchResults) -> Response {
+    let mut response = outcome::answer(results, &json!({}));
     if response.status() == StatusCode::OK {
         *response.status_mut() = StatusCode::ACCEPTED;
     }

@@ -29,15 +29,15 @@ use serde_json::{Map, Value};
 use super::auth_layer::{Routes, refused};
 use super::body;
 use super::params::Params;
-use crate::domain::{Timestamp, Verdict};
-use crate::event_intake::EventBatch;
-use crate::ingest::pipeline::Durability;
+use crate::domain::Timestamp;
+use crate::event_intake::BatchResults;
 use crate::json;
 use crate::transport::auth::{Caller, Refusal, RequiredAccess, Scope};
 use crate::transport::call;
 use crate::transport::concurrency::Class;
 use crate::transport::context::TransportContext;
 use crate::transport::error::failure::Failure;
+use crate::transport::foreign_batch;
 use crate::transport::foreign_event::ForeignEvent;
 
 /// Adds every path.
@@ -65,8 +65,8 @@ struct Reading {
 struct Format {
     /// Reads the whole body.
     read: fn(&Head, &Bytes, &TransportContext) -> Result<Reading, Failure>,
-    /// The answer to the verdicts, in the order of the events.
-    answer: fn(&Head, &[Verdict]) -> Response,
+    /// The answer to the results, which leave no event undecided.
+    answer: fn(&Head, &BatchResults) -> Response,
 }
 
 /// Why a request is not served.
@@ -125,8 +125,8 @@ async fn serve(context: &TransportContext, request: Request, format: &Format) ->
             caller
         }
     };
-    let verdicts = submit(context, &caller, &events, bytes.len()).await?;
-    Ok((format.answer)(&head, &verdicts))
+    let results = foreign_batch::submit(&context.app, &caller.org_id, &events, bytes.len()).await;
+    Ok((format.answer)(&head, &results.map_err(Failure::from)?))
 }
 
 /// Reads a body as one JSON object.
@@ -141,26 +141,6 @@ fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Failure> {
 fn read_json(bytes: &[u8]) -> Result<Value, Failure> {
     let text = str::from_utf8(bytes).map_err(|_| Failure::malformed_json("must be UTF-8".to_owned()))?;
     json::parse(text).map_err(|error| Failure::malformed_json(error.to_string()))
-}
-
-/// Judges the events.
-async fn submit(
-    context: &TransportContext,
-    caller: &Caller,
-    events: &[ForeignEvent],
-    bytes: usize,
-) -> Result<Vec<Verdict>, Failure> {
-    if events.is_empty() {
-        return Ok(Vec::new());
-    }
-    let batch = EventBatch {
-        org_id: &caller.org_id,
-        drafts: events.iter().map(ForeignEvent::draft),
-        bytes,
-        idempotency: None,
-        durability: Durability::Logged,
-    };
-    Ok(context.app.intake.submit(batch).await?.results().await?.verdicts)
 }
 
 /// Who calls, where head or query say it, or nobody need say it.

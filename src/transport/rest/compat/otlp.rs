@@ -9,9 +9,9 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
 
-use super::outcome::Outcome;
 use super::{Format, Head, Reading, route};
-use crate::domain::{Error, Verdict};
+use crate::domain::Error;
+use crate::event_intake::BatchResults;
 use crate::transport::context::TransportContext;
 use crate::transport::error::failure::Failure;
 use crate::transport::otlp;
@@ -51,11 +51,8 @@ fn read(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Readin
     Ok(Reading { events: otlp::events(&request, &context.app.config.otlp_id_attribute, head.now), key: None })
 }
 
-fn answer(head: &Head, verdicts: &[Verdict]) -> Response {
-    if let Some(error) = Outcome::of(verdicts).retry() {
-        return Failure::from(error).into_response();
-    }
-    let answer = otlp::answer(verdicts);
+fn answer(head: &Head, results: &BatchResults) -> Response {
+    let answer = otlp::answer(&results.verdicts);
     if is_json(head).unwrap_or_default() {
         return Json(answer).into_response();
     }

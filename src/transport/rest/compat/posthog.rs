@@ -13,9 +13,9 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::outcome::Outcome;
-use super::{Format, Head, Reading, read_json, route};
-use crate::domain::{Error, FieldError, Timestamp, Verdict};
+use super::{Format, Head, Reading, outcome, read_json, route};
+use crate::domain::{Error, FieldError, Timestamp};
+use crate::event_intake::BatchResults;
 use crate::transport::auth::RequiredAccess;
 use crate::transport::context::TransportContext;
 use crate::transport::error::failure::Failure;
@@ -52,8 +52,8 @@ fn no_flags() -> Value {
     })
 }
 
-fn answer(_: &Head, verdicts: &[Verdict]) -> Response {
-    Outcome::of(verdicts).answer(&json!({ "status": 1 }))
+fn answer(_: &Head, results: &BatchResults) -> Response {
+    outcome::answer(results, &json!({ "status": 1 }))
 }
 
 fn read(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Reading, Failure> {

@@ -8,11 +8,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::outcome::Outcome;
-use super::{Format, Head, Reading, route};
+use super::{Format, Head, Reading, outcome, route};
 #[cfg(test)]
 use crate::domain::PropertiesDraft;
-use crate::domain::{Error, FieldError, Timestamp, Verdict};
+use crate::domain::{Error, FieldError, Timestamp};
+use crate::event_intake::BatchResults;
 use crate::transport::context::TransportContext;
 use crate::transport::error::failure::Failure;
 use crate::transport::foreign_event::{ForeignEvent, made_id, object_of, text_of};
@@ -46,8 +46,8 @@ static SCREEN: Format = Format { read: |head, bytes, _| read_one(head, bytes, "s
 static GROUP: Format = Format { read: |head, bytes, _| read_one(head, bytes, "group"), answer };
 static ALIAS: Format = Format { read: |head, bytes, _| read_one(head, bytes, "alias"), answer };
 
-fn answer(_: &Head, verdicts: &[Verdict]) -> Response {
-    Outcome::of(verdicts).answer(&json!({ "success": true }))
+fn answer(_: &Head, results: &BatchResults) -> Response {
+    outcome::answer(results, &json!({ "success": true }))
 }
 
 fn read_batch(head: &Head, bytes: &Bytes, _: &TransportContext) -> Result<Reading, Failure> {

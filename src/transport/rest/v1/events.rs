@@ -133,16 +133,16 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error>
 fn answer(verdicts: &[Verdict]) -> Response {
     match taken(verdicts) {
         Ok(taken) => (StatusCode::ACCEPTED, Json(taken)).into_response(),
-        Err(error) => Failure::from(error).into_response(),
+        Err(failure) => failure.into_response(),
     }
 }
 
 /// The answer to these verdicts.
 ///
 /// # Errors
-/// If no event was accepted: `Unavailable` if sending the same batch again may help, otherwise
-/// `Invalid`.
-fn taken(verdicts: &[Verdict]) -> Result<TakenEvents, Error> {
+/// If no event was accepted: `UNAVAILABLE` if sending the same batch again may help, otherwise
+/// `VALIDATION_ERROR` with every invalid field and the code of its event.
+fn taken(verdicts: &[Verdict]) -> Result<TakenEvents, Failure> {
     let count = |wanted: &Verdict| verdicts.iter().filter(|verdict| *verdict == wanted).count();
     let (accepted, duplicates) = (count(&Verdict::Accepted), count(&Verdict::Duplicate));
     let rejected: Vec<RejectedEvent> =
@@ -152,13 +152,16 @@ fn taken(verdicts: &[Verdict]) -> Result<TakenEvents, Error> {
     }
     if verdicts.contains(&Verdict::Undecided) {
         let message = "events are old, and whether they are new cannot be told just now; none was taken";
-        return Err(Error::unavailable(message, RETRY_AFTER));
+        return Err(Error::unavailable(message, RETRY_AFTER).into());
     }
-    let named = rejected.into_iter().flat_map(|RejectedEvent { index, details, .. }| {
-        let named = move |Detail { field, message }| FieldError::new(format!("events[{index}].{field}"), message);
-        details.into_iter().map(named)
+    let named = rejected.into_iter().flat_map(|RejectedEvent { index, code, details, .. }| {
+        details.into_iter().map(move |Detail { field, message, .. }| Detail {
+            field: format!("events[{index}].{field}"),
+            message,
+            code: Some(code),
+        })
     });
-    Err(Error::invalid(named.collect()))
+    Err(Failure::no_event_accepted(named.collect()))
 }
 
 fn rejected(index: usize, verdict: &Verdict) -> Option<RejectedEvent> {
@@ -172,7 +175,7 @@ fn rejected(index: usize, verdict: &Verdict) -> Option<RejectedEvent> {
         Verdict::Rejected(rejection) => (rejection.code.as_str(), batch::faults(&rejection.errors)),
     };
     let details: Vec<Detail> = faults.into_iter().map(Detail::from).collect();
-    let Detail { field, message } = details.first()?.clone(); // There is at least one.
+    let Detail { field, message, .. } = details.first()?.clone(); // There is at least one.
     Some(RejectedEvent { index, code, message, field, details })
 }
 
@@ -190,13 +193,13 @@ mod tests {
         assert_eq!(fields(&some.rejected[0].details), ["event_id", "timestamp"]);
         assert_eq!((&*some.rejected[0].field, &*some.rejected[0].message), ("event_id", "is required"));
         let none = taken(&[wrong.clone(), wrong, Verdict::Conflict]).err().expect("none was accepted");
-        let named: Vec<&str> = none.fields.iter().map(|error| &*error.field).collect();
+        let named: Vec<_> = none.details().iter().map(|detail| (&*detail.field, detail.code)).collect();
         let expected = [
-            "events[0].event_id",
-            "events[0].timestamp",
-            "events[1].event_id",
-            "events[1].timestamp",
-            "events[2].event_id",
+            ("events[0].event_id", Some("INVALID")),
+            ("events[0].timestamp", Some("INVALID")),
+            ("events[1].event_id", Some("INVALID")),
+            ("events[1].timestamp", Some("INVALID")),
+            ("events[2].event_id", Some("CONFLICT")),
         ];
         assert_eq!(named, expected);
     }

@@ -4,6 +4,8 @@ export interface ErrorDetail {
   field: string;
   /** What is wrong and what is allowed. */
   message: string;
+  /** Why the event that the field belongs to was rejected, where a batch is refused because each of its events was. */
+  code?: string;
 }
 
 /** Facts about an error that not every error has. */

@@ -3,7 +3,7 @@
  * that cannot be read. Most pages never need this, so it is loaded when it is needed.
  */
 import type { ServiceClock } from "../clock.js";
-import type { AnalyticsError, ErrorDetail } from "../error.js";
+import type { AnalyticsError } from "../error.js";
 import { byteLength, readEvent, retime, type TrackedEvent } from "../event.js";
 import { type Batch, partId } from "../queue/record.js";
 import type { EventFault } from "../settings.js";
@@ -122,27 +122,16 @@ type Refusal =
 function readAllRejected(error: AnalyticsError, events: number): Judgement | undefined {
   if (error.status !== 422) return undefined;
   const faults = new Map<number, Fault>();
-  for (const detail of error.details as (ErrorDetail & { code?: string })[]) {
+  for (const detail of error.details) {
     const [, place, field] = /^events\[(\d+)\]\.?(.*)$/.exec(detail.field) ?? [];
     const index = Number(place ?? events);
     if (index >= events) return undefined;
     const isFirst = !faults.has(index);
-    if (isFirst) faults.set(index, { index, code: codeOf(detail), field: field ?? "", message: detail.message });
+    const code = detail.code ?? "INVALID";
+    if (isFirst) faults.set(index, { index, code, field: field ?? "", message: detail.message });
   }
   if (faults.size !== events) return undefined;
   return { accepted: 0, duplicates: 0, faults: [...faults.values()], isReplayed: false };
-}
-
-/** What only these codes are explained with. */
-const EXPLANATIONS = [
-  ["CONFLICT", /another payload/],
-  ["IN_FUTURE", /ahead of now/],
-  ["TOO_OLD", /days ago/],
-] as const;
-
-/** The code of a fault. The service leaves it out when it takes none of a batch; then its explanation tells. */
-function codeOf(detail: ErrorDetail & { code?: string }): string {
-  return detail.code ?? EXPLANATIONS.find(([, words]) => words.test(detail.message))?.[0] ?? "INVALID";
 }
 
 const HELD = new Set([401, 403, 404, 405, 415]);

@@ -88,8 +88,8 @@ export class FakeService {
       }
     }
     if (accepted + duplicates === 0) {
-      const details = (rejected as { index: number; field: string; message: string }[]).map((fault) => {
-        return { field: `events[${fault.index}].${fault.field}`, message: fault.message };
+      const details = (rejected as { index: number; code: string; field: string; message: string }[]).map((fault) => {
+        return { field: `events[${fault.index}].${fault.field}`, message: fault.message, code: fault.code };
       });
       return refusal(422, "VALIDATION_ERROR", { details, clockMs: this.clockMs });
     }

@@ -1,41 +1,47 @@
 //! A real Redis for a test: on a free port of this machine, in a directory of its own, ended with the test.
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::service::PATIENCE;
+use crate::wait::PATIENCE;
 
-pub(crate) struct TestRedis {
+/// How many free ports are tried: another process may take one before Redis does.
+const PORTS_TRIED_MAX: usize = 20;
+
+/// A Redis that keeps every write on disk before it answers. Dropping it kills it.
+#[derive(Debug)]
+pub struct TestRedis {
     child: Child,
     port: u16,
     dir: tempfile::TempDir,
 }
 
 impl TestRedis {
-    /// None where there is no `redis-server`, unless the tests must not leave anything out.
-    pub(crate) async fn start() -> Option<Self> {
-        tokio::task::spawn_blocking(Self::start_blocking).await.unwrap()
-    }
-
-    fn start_blocking() -> Option<Self> {
+    /// Starts one, and waits until it answers. None where there is no `redis-server`.
+    ///
+    /// # Panics
+    /// Where there is no `redis-server` and `CI` is set, so that nothing may be left out; and when it does not start.
+    pub fn start() -> Option<Self> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var_os("CI").is_none(), "redis-server is missing: scripts/install-test-servers");
             eprintln!("left out: there is no redis-server");
             return None;
         }
-        for _ in 0..20 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let started = (0..PORTS_TRIED_MAX).find_map(|_| {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let dir = tempfile::tempdir().unwrap();
             let mut redis = Self { child: spawn(port, dir.path()), port, dir };
-            if redis.wait_until_up() {
-                return Some(redis);
-            }
-        }
-        panic!("no Redis could be started");
+            redis.is_up_in_time().then_some(redis)
+        });
+        assert!(started.is_some(), "no Redis could be started");
+        started
     }
 
-    /// False when another has taken the port in between.
-    fn wait_until_up(&mut self) -> bool {
+    /// False when it has ended by itself, as it does when another process has its port.
+    fn is_up_in_time(&mut self) -> bool {
         let since = Instant::now();
         while since.elapsed() < PATIENCE {
             if self.child.try_wait().unwrap().is_some() {
@@ -50,29 +56,40 @@ impl TestRedis {
         false
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Its URL.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Asks it something.
-    pub(crate) fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+    /// Sends a command, and returns the answer.
+    ///
+    /// # Panics
+    /// When Redis is down, refuses the command, or answers something of another type.
+    pub fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
         redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Kills it. What it has answered is on its disk.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Starts it again on its port, with its data.
-    pub(crate) fn restart(&mut self) {
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&mut self) {
         self.child = spawn(self.port, self.dir.path());
-        assert!(self.wait_until_up(), "Redis does not come back");
+        assert!(self.is_up_in_time(), "Redis does not come back");
     }
 }
 
-fn spawn(port: u16, dir: &std::path::Path) -> Child {
+fn spawn(port: u16, dir: &Path) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
         .args(["--appendfsync", "always", "--dir", &dir.display().to_string()])
