@@ -341,7 +341,8 @@ settings! {
     segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 400;
     /// Inserts in flight at a time.
     inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 3;
-    /// Longest time of an insert before it is retried, in milliseconds.
+    /// Longest time of an insert before it is retried, in milliseconds. Each time a segment's insert took too long, its next
+    /// attempt may take twice as long, up to four times.
     insert_wait_ms_max, "TALLYHOUSE_INSERT_WAIT_MS_MAX": u64 = 60_000;
     /// The first pause before an insert is retried, in milliseconds; each further pause is twice as
     /// long, with jitter.

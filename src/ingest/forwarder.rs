@@ -100,8 +100,9 @@ impl Forwarder {
     async fn forward(&self, segment: &Segment) {
         let mut segment = segment.clone();
         let mut pauses = pauses(&self.settings);
+        let mut wait = InsertWait::new(self.settings.insert_wait_max);
         loop {
-            match self.insert(&segment).await {
+            match self.insert(&segment, &mut wait).await {
                 Ok(touched) => {
                     instruments::inserted("stored");
                     // In this order: a caller who sees that the segment has
@@ -151,17 +152,17 @@ impl Forwarder {
         }
     }
 
-    async fn insert(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
+    async fn insert(&self, segment: &Segment, wait: &mut InsertWait) -> Result<TouchedHours, StoreError> {
         let attempt = self.gate.attempt(segment.id).await;
         let touched = if segment.salvage.is_some() {
             // Its token names the bytes that were written, not these.
             self.in_log(segment, <dyn EventLog>::distrust_token).await?;
             self.forget_lost(segment).await?;
-            self.send(segment, EventStore::settle).await?
+            self.send(segment, wait, EventStore::settle).await?
         } else if attempt.is_first() {
-            self.send(segment, EventStore::insert).await?
+            self.send(segment, wait, EventStore::insert).await?
         } else {
-            self.insert_again(segment).await?
+            self.insert_again(segment, wait).await?
         };
         attempt.stored();
         Ok(touched)
@@ -179,29 +180,32 @@ impl Forwarder {
     /// Under its token each table takes what it lacks. But a table notes the
     /// token before it has the rows, and may fail in between, so that it knows
     /// the token is no proof. So the rows are compared with what is stored, too.
-    async fn insert_again(&self, segment: &Segment) -> Result<TouchedHours, StoreError> {
+    async fn insert_again(&self, segment: &Segment, wait: &mut InsertWait) -> Result<TouchedHours, StoreError> {
         if self.token_holds(segment).await? {
-            self.send(segment, EventStore::insert).await?;
+            self.send(segment, wait, EventStore::insert).await?;
         } else {
             // What made it so may be otherwise later, as the clock may: it is judged once.
             self.in_log(segment, <dyn EventLog>::distrust_token).await?;
             tracing::warn!(segment = %segment.id, "the token of a segment cannot be relied on any more");
         }
         tracing::info!(segment = %segment.id, "a segment is settled");
-        self.send(segment, EventStore::settle).await
+        self.send(segment, wait, EventStore::settle).await
     }
 
     /// Reads a segment into an insert of this kind, and waits for its answer.
-    async fn send<'a>(&'a self, segment: &Segment, insert: InsertKind<'a>) -> Result<TouchedHours, StoreError> {
+    async fn send<'a>(
+        &'a self,
+        segment: &Segment,
+        wait: &mut InsertWait,
+        insert: InsertKind<'a>,
+    ) -> Result<TouchedHours, StoreError> {
         let reading = read_segment(segment).map_err(|error| match error {
             FrameError::Io(_) => StoreError::Retry(error.to_string()),
             FrameError::Torn | FrameError::Damaged => StoreError::Refused(error.to_string()),
         })?;
         let calls = segment.calls.clone();
         let rows = SegmentInsert { token: segment.id, columns: reading.columns, chunks: reading.chunks, calls };
-        tokio::time::timeout(self.settings.insert_wait_max, insert(&*self.store, rows))
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Retry("the insert took too long".to_owned())))?;
+        wait.run(insert(&*self.store, rows)).await?;
         reading.touched.await.map_err(|_| StoreError::Retry("the segment was not read to its end".to_owned()))
     }
 
@@ -266,6 +270,29 @@ impl Forwarder {
 fn age(segment: &Segment) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_micros(segment.opened_at_micros))
+}
+
+/// How long an insert of one segment may take. Each time it takes too long, the next attempt may take twice as long,
+/// up to [`InsertWait::GROWTH_MAX`] times: on a slow ClickHouse, the same time would be too short for ever.
+struct InsertWait {
+    current: Duration,
+    max: Duration,
+}
+
+impl InsertWait {
+    /// How many times the first wait the longest is.
+    const GROWTH_MAX: u32 = 4;
+
+    const fn new(first: Duration) -> Self {
+        Self { current: first, max: first.saturating_mul(Self::GROWTH_MAX) }
+    }
+
+    async fn run<T>(&mut self, insert: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        tokio::time::timeout(self.current, insert).await.unwrap_or_else(|_| {
+            self.current = self.current.saturating_mul(2).min(self.max);
+            Err(StoreError::Retry("the insert took too long".to_owned()))
+        })
+    }
 }
 
 /// A segment on its way out of its file.
@@ -350,5 +377,15 @@ mod tests {
             let whole = Duration::from_millis(whole);
             assert!((whole / 2..=whole).contains(&pause), "{pause:?} of {whole:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_insert_that_took_too_long_gets_more_time_up_to_a_bound() {
+        let mut wait = InsertWait::new(Duration::from_millis(1));
+        for expected_ms in [1, 2, 4, 4] {
+            assert_eq!(wait.current, Duration::from_millis(expected_ms));
+            assert!(wait.run(std::future::pending::<Result<(), StoreError>>()).await.is_err());
+        }
+        assert!(wait.run(async { Ok(()) }).await.is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! Deliveries: the store of their states, their engines, and what they need of the rest of the service.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tallyhouse_delivery::handler::{AddressPolicy, RedisHandler, TrialProcessor, 
 use tallyhouse_delivery::rate_limit::{RateLimitSettings, UserRateLimit, rate_limit_script};
 use tallyhouse_delivery::redis::RedisConnection;
 use tallyhouse_delivery::store::{DeliveryStore, StoreError, SubscriptionRecord};
+use tallyhouse_disk::{Disk as _, RealDisk};
 use uuid::Uuid;
 
 use super::ServerError;
@@ -229,10 +231,29 @@ fn store_failed(error: StoreError) -> ServerError {
 
 fn open_store(path: &Path) -> Result<DeliveryStore, ServerError> {
     let failed = |error: String| ServerError::Part(format!("cannot open {}: {error}", path.display()));
-    // The store would make it readable for others.
-    let made = private_files::options().append(true).create(true).open(path).map(drop);
-    made.and_then(|()| private_files::close_to_others(path)).map_err(|error| failed(error.to_string()))?;
+    create_store(path).map_err(|error| failed(error.to_string()))?;
     DeliveryStore::open(path).map_err(|error| failed(error.to_string()))
+}
+
+/// Creates the store where there is none, in one durable step: after a power failure there is a whole file or none.
+fn create_store(path: &Path) -> Result<(), StoreError> {
+    let io_failed = |error: io::Error| StoreError::from(redb::Error::Io(error));
+    let has_content = match path.metadata() {
+        Ok(metadata) => metadata.len() > 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(io_failed(error)),
+    };
+    if has_content {
+        private_files::close_to_others(path).map_err(io_failed)?;
+    } else {
+        let beside = path.with_extension("new");
+        // The store would make it readable for others.
+        private_files::options().write(true).create(true).truncate(true).open(&beside).map_err(io_failed)?;
+        drop(DeliveryStore::open(&beside)?); // Its file is synced and closed.
+        RealDisk.rename(&beside, path).map_err(io_failed)?;
+    }
+    // A process that was killed may have left a name that is not synced.
+    RealDisk.sync_dir(path.parent().unwrap_or(path)).map_err(io_failed)
 }
 
 /// The pipeline's subscription: made at the first start, with the settings of now at every one.

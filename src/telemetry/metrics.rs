@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::calls::CallMetrics;
 use super::process;
 use crate::clock::ArrivalClock;
-use crate::deliveries::subscriptions::{DeliveryTotals, Subscriptions};
+use crate::deliveries::subscriptions::{DeliveryTotals, HandlerSpec, Subscriptions};
 use crate::domain::{AuditedHour, HourResult, OrgId, Rollup, Timestamp, VerdictCounts};
 use crate::health::{Health, ReasonCode};
 use tallyhouse_ledger::LedgerStatus;
@@ -173,8 +173,10 @@ impl Metrics {
         }
         let of = Arc::clone(subscriptions);
         self.instruments.observed_by("tallyhouse.deliveries.subscriptions", move |show| {
-            for (handler, count) in of.totals().by_handler {
-                show(count, &[KeyValue::new("handler", handler)]);
+            let by_handler = of.totals().by_handler;
+            for kind in HandlerSpec::KINDS {
+                let count = by_handler.get(kind).copied().unwrap_or_default();
+                show(count, &[KeyValue::new("handler", kind)]);
             }
         });
         let of = Arc::clone(subscriptions);

@@ -161,8 +161,7 @@ impl WriteKeys {
         if last_read.is_some_and(|read| read.elapsed() < UNKNOWN_PAUSE) {
             return Ok(());
         }
-        *last_read = Some(Instant::now());
-        self.read().await
+        self.read(&mut last_read).await
     }
 
     /// Reads all keys.
@@ -171,12 +170,15 @@ impl WriteKeys {
     /// When ClickHouse does not answer. The keys that were read before stay in use.
     pub async fn refresh(&self) -> Result<(), QueryError> {
         let mut last_read = self.last_read.lock().await;
-        *last_read = Some(Instant::now());
-        self.read().await
+        self.read(&mut last_read).await
     }
 
-    async fn read(&self) -> Result<(), QueryError> {
-        let keys = self.limiter.try_run(Tenant::Service, |ticket| self.store.usable(ticket)).await?;
+    /// The pause to the next reading begins when this one ends, even when it failed: callers that waited for a
+    /// ClickHouse that does not answer must not wait for it one after the other.
+    async fn read(&self, last_read: &mut Option<Instant>) -> Result<(), QueryError> {
+        let keys = self.limiter.try_run(Tenant::Service, |ticket| self.store.usable(ticket)).await;
+        *last_read = Some(Instant::now());
+        let keys = keys?;
         let read = keys.into_iter().filter_map(|key| OrgId::parse(&key.org_id).map(|org_id| (key.digest, org_id)));
         *self.usable.write() = Some(read.collect());
         Ok(())

@@ -123,6 +123,30 @@ async fn cloudevents_count_once_by_source_and_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_strangers_cost_little() {
+    let keyed = Keyed::new().await;
+    // A key in the body is looked for only where formats have one.
+    for (path, content_type) in
+        [("/cloudevents", CLOUDEVENT), ("/v1/logs", "application/json"), ("/beacon", "text/plain")]
+    {
+        assert_eq!(keyed.post(path, content_type, "no json").await.0, 401, "{path}");
+    }
+    // And then only among as many events as a batch may have.
+    let many = vec![json!({}); 20_000];
+    let (status, body) = keyed.post("/v1/batch", "application/json", json!({ "batch": many }).to_string()).await;
+    assert_eq!(status, 413, "{body}");
+    let (status, body) = keyed.post("/batch", "application/json", json!({ "batch": many }).to_string()).await;
+    assert_eq!(status, 413, "{body}");
+    let (path, content_type) = (format!("/cloudevents?write_key={}", keyed.key), "application/cloudevents-batch+json");
+    let (status, body) = keyed.post(&path, content_type, json!(many).to_string()).await;
+    assert_eq!(status, 413, "{body}");
+    let logs = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": many }] }] });
+    let path = format!("/v1/logs?write_key={}", keyed.key);
+    let (status, body) = keyed.post(&path, "application/json", logs.to_string()).await;
+    assert_eq!(status, 413, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_event_loses_no_other() {
     let keyed = Keyed::new().await;
     let time = rfc3339(now_millis());

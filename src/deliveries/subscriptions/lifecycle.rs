@@ -24,7 +24,7 @@ use crate::log::{EventLog, LogPosition, LogReader};
 type Handlers = (Arc<dyn Handler>, Option<Arc<PullHandler>>);
 
 impl Subscriptions {
-    /// With none running yet, see [`Subscriptions::start`].
+    /// With none running yet, see [`Subscriptions::resume`].
     ///
     /// # Errors
     /// When the store cannot be read.

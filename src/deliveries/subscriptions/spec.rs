@@ -41,6 +41,9 @@ pub enum HandlerSpec {
 }
 
 impl HandlerSpec {
+    /// The names of all kinds.
+    pub const KINDS: [&str; 3] = ["pull", "webhook", "trial"];
+
     /// The name of the kind.
     pub const fn kind(&self) -> &'static str {
         match self {

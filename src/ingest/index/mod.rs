@@ -5,7 +5,7 @@
 //! - *recent*: in memory; durable in the log, and not in the ledger yet.
 //! - *sealed*: in memory; the same, while it is being written to the ledger.
 //! - *pending*: in memory; claimed by a batch that is not durable yet. A batch that repeats the id waits for the
-//!   [completion](super::completion) of that batch.
+//!   completion of that batch.
 //! - *the ledger*: on disk. See [`tallyhouse_ledger`].
 //!
 //! Ids are written to the ledger by whole segments of the log: those that take no more events, and all of whose

@@ -17,7 +17,7 @@ use crate::transport::foreign_event::ForeignEvent;
 use crate::transport::rest::auth_layer::Routes;
 use crate::transport::rest::v1::batch::Batch;
 
-static BEACON: Format = Format { read, answer };
+static BEACON: Format = Format { has_key_in_body: false, read, answer };
 
 /// Adds the path.
 pub(super) fn add(routes: Routes) -> Routes {

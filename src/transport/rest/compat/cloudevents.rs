@@ -44,7 +44,7 @@ const KNOWN: [&str; 14] = [
     "sequence",
 ];
 
-static CLOUDEVENTS: Format = Format { read, answer };
+static CLOUDEVENTS: Format = Format { has_key_in_body: false, read, answer };
 
 /// Adds the path.
 pub(super) fn add(routes: Routes) -> Routes {
@@ -59,21 +59,22 @@ fn answer(_: &Head, results: &BatchResults) -> Response {
     response.into_response()
 }
 
-fn read(head: &Head, bytes: &Bytes, _: &TransportContext) -> Result<Reading, Failure> {
+fn read(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Reading, Failure> {
     let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let events = match essence.as_str() {
         "application/cloudevents+json" => vec![event(&read_object(bytes)?, head.now)],
-        "application/cloudevents-batch+json" => batch(bytes, head.now)?,
+        "application/cloudevents-batch+json" => batch(bytes, head.now, context)?,
         _ => vec![event(&binary(head, &essence, bytes)?, head.now)],
     };
     Ok(Reading { events, key: None })
 }
 
-fn batch(bytes: &Bytes, now: Timestamp) -> Result<Vec<ForeignEvent>, Failure> {
+fn batch(bytes: &Bytes, now: Timestamp, context: &TransportContext) -> Result<Vec<ForeignEvent>, Failure> {
     let Value::Array(events) = read_json(bytes)? else {
         return Err(Error::invalid_field("body", "must be a list of events").into());
     };
+    context.app.intake.check_count(events.len())?;
     let read = |value: &Value| match value {
         Value::Object(attributes) => event(attributes, now),
         _ => ForeignEvent::unreadable("event", "must be an object"),

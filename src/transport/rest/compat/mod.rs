@@ -63,7 +63,9 @@ struct Reading {
 
 /// How requests of one format are read and answered.
 struct Format {
-    /// Reads the whole body.
+    /// Whether a body may hold the key. Otherwise the body of a request without any key is not read.
+    has_key_in_body: bool,
+    /// Reads the whole body. Must check the number of events before it makes them: the caller may not be known yet.
     read: fn(&Head, &Bytes, &TransportContext) -> Result<Reading, Failure>,
     /// The answer to the results, which leave no event undecided.
     answer: fn(&Head, &BatchResults) -> Response,
@@ -104,7 +106,8 @@ async fn serve(context: &TransportContext, request: Request, format: &Format) ->
     };
     let known = match caller_of_head(context, &head).await {
         Ok(Some(caller)) => enter(&caller).map(|()| Some(caller)),
-        Ok(None) => Ok(None),
+        Ok(None) if format.has_key_in_body => Ok(None),
+        Ok(None) => Err(NotServed::Refused(Refusal::Missing)),
         Err(refusal) => Err(NotServed::Refused(refusal)),
     };
     let known = match known {

@@ -27,7 +27,7 @@ use crate::transport::rest::params::Params;
 /// The first bytes of gzip data (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-static CAPTURE: Format = Format { read, answer };
+static CAPTURE: Format = Format { has_key_in_body: true, read, answer };
 
 /// Adds every path, each with and without the slash at its end.
 pub(super) fn add(routes: Routes) -> Routes {
@@ -67,6 +67,7 @@ fn read(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Readin
         },
         _ => return Err(Error::invalid_field("body", "must be a JSON object or a list of events").into()),
     };
+    context.app.intake.check_count(messages.len())?;
     let events = messages.iter().map(|message| match message {
         Value::Object(members) => event(members, head.now),
         _ => ForeignEvent::unreadable("event", "must be an object"),

@@ -38,23 +38,29 @@ pub(super) fn add(routes: Routes) -> Routes {
         .fold(routes, |routes, (paths, format)| paths.iter().fold(routes, |routes, path| route(routes, path, format)))
 }
 
-static BATCH: Format = Format { read: read_batch, answer };
-static TRACK: Format = Format { read: |head, bytes, _| read_one(head, bytes, "track"), answer };
-static IDENTIFY: Format = Format { read: |head, bytes, _| read_one(head, bytes, "identify"), answer };
-static PAGE: Format = Format { read: |head, bytes, _| read_one(head, bytes, "page"), answer };
-static SCREEN: Format = Format { read: |head, bytes, _| read_one(head, bytes, "screen"), answer };
-static GROUP: Format = Format { read: |head, bytes, _| read_one(head, bytes, "group"), answer };
-static ALIAS: Format = Format { read: |head, bytes, _| read_one(head, bytes, "alias"), answer };
+static BATCH: Format = Format { has_key_in_body: true, read: read_batch, answer };
+static TRACK: Format = single(|head, bytes, _| read_one(head, bytes, "track"));
+static IDENTIFY: Format = single(|head, bytes, _| read_one(head, bytes, "identify"));
+static PAGE: Format = single(|head, bytes, _| read_one(head, bytes, "page"));
+static SCREEN: Format = single(|head, bytes, _| read_one(head, bytes, "screen"));
+static GROUP: Format = single(|head, bytes, _| read_one(head, bytes, "group"));
+static ALIAS: Format = single(|head, bytes, _| read_one(head, bytes, "alias"));
+
+/// The format of requests that are one message each.
+const fn single(read: fn(&Head, &Bytes, &TransportContext) -> Result<Reading, Failure>) -> Format {
+    Format { has_key_in_body: true, read, answer }
+}
 
 fn answer(_: &Head, results: &BatchResults) -> Response {
     outcome::answer(results, &json!({ "success": true }))
 }
 
-fn read_batch(head: &Head, bytes: &Bytes, _: &TransportContext) -> Result<Reading, Failure> {
+fn read_batch(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Reading, Failure> {
     let body = super::read_object(bytes)?;
     let Some(Value::Array(messages)) = body.get("batch") else {
         return Err(Error::invalid_field("batch", "must be a list of messages").into());
     };
+    context.app.intake.check_count(messages.len())?;
     let events = messages.iter().map(|message| match message {
         Value::Object(members) => {
             let kind = members.get("type").and_then(Value::as_str).unwrap_or_default();
