@@ -72,6 +72,9 @@ pub(crate) const TOKENS_REMEMBERED: u64 = 10_000;
 /// Blocks after which a token may have been forgotten: what is counted is the
 /// blocks of all tables together.
 const TOKEN_BLOCKS_MAX: u64 = 9_000;
+/// Pause between two looks whether inserts have ended, and how many looks there are.
+const INSERT_LOOK_PAUSE: Duration = Duration::from_millis(50);
+const INSERT_LOOKS_MAX: u32 = 400;
 /// Time for which a table that forgets tokens by time must remember them, in
 /// seconds: replicated and shared ones do.
 pub(crate) const TOKEN_SECONDS_REMEMBERED: u64 = 7 * 24 * 60 * 60;
@@ -150,6 +153,17 @@ impl ClickHouseStore {
         let blocks: u64 = QueryTicket::own().put_on(self.client.query_raw(&statement)).fetch_one().await?;
         // An empty database has none; 0 means that it is not known.
         Ok(DedupWindow { rules: INSERT_RULES, blocks: blocks + 1 })
+    }
+
+    async fn wait_for_inserts(&self) -> Result<(), StoreError> {
+        let running = self.repairs.inserts_running().await?;
+        for _ in 0..INSERT_LOOKS_MAX {
+            if self.repairs.inserts_running().await?.is_disjoint(&running) {
+                return Ok(());
+            }
+            tokio::time::sleep(INSERT_LOOK_PAUSE).await;
+        }
+        Err(StoreError::Retry("an insert that runs does not end".to_owned()))
     }
 
     /// The segment goes into a table of its own, and from there what is missing
@@ -362,6 +376,10 @@ impl EventStore for ClickHouseStore {
 
     fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
         async move { Ok(self.repairs.repaired_since(hours, micros).await?) }.boxed()
+    }
+
+    fn inserts_ended(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.wait_for_inserts().boxed()
     }
 
     fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -96,6 +96,9 @@ pub trait EventStore: Send + Sync + 'static {
     /// been completed by that.
     fn repaired_since<'a>(&'a self, hours: &'a TouchedHours, micros: u64) -> BoxFuture<'a, Result<bool, StoreError>>;
 
+    /// Returns once no insert that is running now runs any more, of this service or of another.
+    fn inserts_ended(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Inserts those events of a segment that are not stored, without relying
     /// on its token. The rollups may still lack events that the raw table had
     /// before: the audit must look at the segment's hours.

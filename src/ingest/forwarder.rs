@@ -153,6 +153,7 @@ impl Forwarder {
     }
 
     async fn insert(&self, segment: &Segment, wait: &mut InsertWait) -> Result<TouchedHours, StoreError> {
+        self.note_ids(segment).await;
         let attempt = self.gate.attempt(segment.id).await;
         let touched = if segment.salvage.is_some() {
             // Its token names the bytes that were written, not these.
@@ -166,6 +167,17 @@ impl Forwarder {
         };
         attempt.stored();
         Ok(touched)
+    }
+
+    /// Before its first insert: should the segment be damaged after it, it must be known which ids it had. An insert is
+    /// not held up when that cannot be noted, so that a full disk gets room again.
+    async fn note_ids(&self, segment: &Segment) {
+        if segment.salvage.is_some() {
+            return;
+        }
+        if let Err(error) = self.lost_ids.note_ids(segment).await {
+            tracing::warn!(error, segment = %segment.id, "the ids of a segment could not be noted before its insert");
+        }
     }
 
     /// Takes the ids back that were lost with a damaged segment.

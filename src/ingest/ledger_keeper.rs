@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallyhouse_ledger::{Day, Fingerprint, LedgerError, SegmentNote};
+use tallyhouse_ledger::{Day, LedgerError};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,6 @@ use super::fingerprint::Fingerprinter;
 use super::index::{Index, Sealed, SegmentStanding};
 use super::lost_ids::LostIds;
 use super::rebuild::{rebuild, repair};
-use super::segment_ids::read_segment_ids;
 use crate::clock::ArrivalClock;
 use crate::domain::MILLIS_PER_DAY;
 use crate::event_store::EventStore;
@@ -182,16 +181,7 @@ impl LedgerKeeper {
     }
 
     async fn note(&self, segment: Segment) {
-        let (ledger, fingerprinter, of) = (Arc::clone(self.index.ledger()), self.fingerprinter, segment.clone());
-        let note = move || -> Result<(), String> {
-            let mut ids: Vec<(Fingerprint, u32)> = Vec::new();
-            let read = read_segment_ids(&of, fingerprinter, |taken| {
-                ids.extend(taken.iter().map(|taken| (taken.id.in_ledger(), taken.minute.bits())));
-            });
-            read.map_err(|error| error.to_string())?;
-            ledger.note_segment(&SegmentNote { segment: of.id, ids }).map_err(|error| error.to_string())
-        };
-        match spawn_blocking(note).await.unwrap_or_else(|error| Err(error.to_string())) {
+        match self.lost_ids.note_ids(&segment).await {
             Ok(()) => _ = self.noted.lock().insert(segment.id),
             // It was stored meanwhile, or is damaged, which the forwarder finds: its ids stay in memory.
             Err(error) => tracing::debug!(error, segment = %segment.id, "the ids of a segment could not be noted"),
@@ -219,8 +209,14 @@ impl LedgerKeeper {
             Ok(Err(error)) => return tracing::error!(%error, "the notes of the id ledger cannot be read"),
             Err(error) => return tracing::error!(%error, "the notes of the id ledger cannot be read"),
         };
-        let unstored: HashSet<Uuid> = self.log.segments().list().into_iter().map(|segment| segment.id).collect();
+        let segments = self.log.segments();
+        let unstored: HashSet<Uuid> = segments.list().into_iter().map(|segment| segment.id).collect();
+        let stored: HashSet<Uuid> = segments.retained().into_iter().map(|segment| segment.id).collect();
         for segment in noted.into_iter().filter(|segment| !unstored.contains(segment)) {
+            if stored.contains(&segment) {
+                self.lost_ids.forget_note(segment).await;
+                continue;
+            }
             loop {
                 match self.lost_ids.forget_of_missing(segment).await {
                     Ok(0) => break,

@@ -4,7 +4,7 @@
 //! of all ids that were in the segment, those that are in no good frame of an unstored segment and not in ClickHouse.
 //!
 //! The ids of a segment are known from memory while the ledger does not cover the segment, and afterwards from the note that
-//! is written before the ledger covers it.
+//! is written before its first insert. (Without the note, nothing of it can be in ClickHouse.)
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::fingerprint::Fingerprinter;
-use super::index::{Index, Minute};
-use super::segment_ids::{SegmentIdsError, read_segment_ids};
+use super::index::{Index, Minute, TakenId};
+use super::segment_ids::{SegmentIdsError, read_segment_ids, taken};
 use super::stored_rows::for_each_stored;
 use crate::event_store::{EventStore, MinuteSet, StoreError};
 use crate::log::{EventLog, Segment, SegmentTag};
@@ -35,6 +35,8 @@ pub struct LostIds {
     log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
     fingerprinter: Fingerprinter,
+    /// Segments that were noted by this run and are not stored. Held while a note is written.
+    noted: tokio::sync::Mutex<HashSet<Uuid>>,
 }
 
 impl LostIds {
@@ -45,7 +47,31 @@ impl LostIds {
         store: Arc<dyn EventStore>,
         fingerprinter: Fingerprinter,
     ) -> Arc<Self> {
-        Arc::new(Self { index, log, store, fingerprinter })
+        Arc::new(Self { index, log, store, fingerprinter, noted: tokio::sync::Mutex::default() })
+    }
+
+    /// Notes which ids a segment has, durably: to be called before its events are anywhere else, in ClickHouse or in the
+    /// ledger. When its file is damaged later, it can still be told which of them were lost.
+    ///
+    /// # Errors
+    /// When the segment cannot be read to its end, or the note cannot be written.
+    pub async fn note_ids(&self, segment: &Segment) -> Result<(), String> {
+        let mut noted = self.noted.lock().await;
+        if noted.contains(&segment.id) {
+            return Ok(());
+        }
+        let (ledger, fingerprinter, of) = (Arc::clone(self.index.ledger()), self.fingerprinter, segment.clone());
+        let note = move || -> Result<(), String> {
+            let mut ids: Vec<(Fingerprint, u32)> = Vec::new();
+            let read = read_segment_ids(&of, fingerprinter, |taken| {
+                ids.extend(taken.iter().map(|taken| (taken.id.in_ledger(), taken.minute.bits())));
+            });
+            read.map_err(|error| error.to_string())?;
+            ledger.note_segment(&SegmentNote { segment: of.id, ids }).map_err(|error| error.to_string())
+        };
+        spawn_blocking(note).await.unwrap_or_else(|error| Err(error.to_string()))?;
+        noted.insert(segment.id);
+        Ok(())
     }
 
     /// Forgets the ids that were lost with this segment, and returns how many they were. Must be called once the
@@ -55,6 +81,8 @@ impl LostIds {
     /// When a segment, the ledger or ClickHouse cannot be read: it must be called again.
     pub async fn forget_of(&self, segment: &Segment) -> Result<usize, StoreError> {
         self.all_settled(segment).await;
+        // One that was given up, by this run or a former one, may still add what is looked for.
+        self.store.inserts_ended().await?;
         let _writing = self.index.writing().await;
         let tag = SegmentTag::of(segment.ordinal);
         let mut suspects: HashMap<Fingerprint, Minute> = self.index.tagged(tag).into_iter().collect();
@@ -67,8 +95,10 @@ impl LostIds {
         // What is known from memory can only be in a segment with the same tag.
         let others = self.log.segments().list().into_iter();
         let others = others.filter(|other| is_noted || SegmentTag::of(other.ordinal) == tag).collect();
-        let lost = self.lost(suspects, others).await?;
+        let Suspects { lost, stored } = self.judge(suspects, others).await?;
         self.index.forget(tag, &lost);
+        // A former run inserted them, and their frames are not good any more: nobody else knows them.
+        self.index.restore(&stored, segment.ordinal);
         self.forget_in_ledger(segment.id, &lost, is_noted).await?;
         self.index.trust(note.iter().flat_map(minutes_of).map(|(id, _)| id));
         Ok(lost.len())
@@ -82,7 +112,12 @@ impl LostIds {
     pub async fn forget_of_missing(&self, segment: Uuid) -> Result<usize, StoreError> {
         let _writing = self.index.writing().await;
         let Some(note) = self.note(segment).await? else { return Ok(0) };
-        let lost = self.lost(minutes_of(&note).collect(), self.log.segments().list()).await?;
+        let Suspects { lost, stored } = self.judge(minutes_of(&note).collect(), self.log.segments().list()).await?;
+        if !stored.is_empty() && !self.index.ledger().covers(segment) {
+            let incomplete = self.in_ledger(|ledger| ledger.mark_complete(false)).await;
+            incomplete.map_err(|error| StoreError::Retry(error.to_string()))?;
+            self.index.note_damage();
+        }
         self.forget_in_ledger(segment, &lost, true).await?;
         self.index.trust(minutes_of(&note).map(|(id, _)| id));
         self.forget_note(segment).await;
@@ -91,6 +126,7 @@ impl LostIds {
 
     /// A segment is stored, so that nothing of it can be lost any more.
     pub async fn forget_note(&self, segment: Uuid) {
+        self.noted.lock().await.remove(&segment);
         if let Err(error) = self.in_ledger(move |ledger| ledger.forget_segment(segment)).await {
             // The next start finds all of its ids in ClickHouse.
             tracing::warn!(%error, %segment, "a note of the id ledger could not be removed");
@@ -150,12 +186,12 @@ impl LostIds {
         doubted.map_err(|error| StoreError::Retry(error.to_string()))?
     }
 
-    /// Those of these ids that are neither in these segments nor in ClickHouse.
-    async fn lost(
+    /// Tells those of these ids that are in these segments from those that are in ClickHouse and those that are lost.
+    async fn judge(
         &self,
         mut suspects: HashMap<Fingerprint, Minute>,
         segments: Vec<Segment>,
-    ) -> Result<HashSet<Fingerprint>, StoreError> {
+    ) -> Result<Suspects, StoreError> {
         // Whatever is in an unstored segment by now was durable before the index had it.
         for other in segments {
             if suspects.is_empty() {
@@ -166,14 +202,18 @@ impl LostIds {
             }
         }
         let minutes: Vec<Minute> = suspects.values().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut stored = Vec::new();
         for minutes in minutes.chunks(MINUTES_PER_READING) {
             let minutes = MinuteSet::These(minutes.iter().map(|minute| minute.start()).collect());
             let found = for_each_stored(&*self.store, &minutes, |rows, span| {
-                suspects.remove(&self.fingerprinter.id(&rows[span.id.clone()]).in_ledger());
+                let row = taken(self.fingerprinter, rows, span);
+                if suspects.remove(&row.id.in_ledger()).is_some() {
+                    stored.push(row);
+                }
             });
             found.await?;
         }
-        Ok(suspects.into_keys().collect())
+        Ok(Suspects { lost: suspects.into_keys().collect(), stored })
     }
 
     /// The ids in the good frames of a segment; none when it has been stored meanwhile.
@@ -195,6 +235,14 @@ impl LostIds {
     }
 }
 
+/// What has become of the ids of a damaged segment that are in no good frame.
+struct Suspects {
+    /// Those whose events are nowhere.
+    lost: HashSet<Fingerprint>,
+    /// Those whose events are in ClickHouse.
+    stored: Vec<TakenId>,
+}
+
 fn minutes_of(note: &SegmentNote) -> impl Iterator<Item = (Fingerprint, Minute)> + '_ {
     note.ids.iter().map(|(id, minute)| (*id, Minute::of_bits(*minute)))
 }
@@ -206,10 +254,11 @@ fn minutes_of(note: &SegmentNote) -> impl Iterator<Item = (Fingerprint, Minute)>
 /// When a note or a segment cannot be read.
 pub fn doubt_lost(index: &Index, fingerprinter: Fingerprinter, log: &dyn EventLog) -> Result<(), StoreError> {
     let failed = |error: LedgerError| StoreError::Retry(error.to_string());
-    let segments = log.segments().list();
+    let (segments, stored) = (log.segments().list(), log.segments().retained());
     for noted in index.ledger().noted_segments().map_err(failed)? {
         let segment = segments.iter().find(|segment| segment.id == noted);
-        if segment.is_none_or(|segment| segment.salvage.is_some()) {
+        let is_stored = stored.iter().any(|segment| segment.id == noted);
+        if !is_stored && segment.is_none_or(|segment| segment.salvage.is_some()) {
             doubt_of(index, fingerprinter, noted, segment)?;
         }
     }

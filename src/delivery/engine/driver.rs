@@ -80,6 +80,8 @@ pub(super) struct Driver {
     pub(super) recorded: Position,
     pub(super) next_letter: LetterNumber,
     pub(super) letters: u64,
+    /// How many of them the store has.
+    pub(super) recorded_letters: u64,
     /// Nothing is handed out before: the handler was not available.
     pub(super) hold_until: Option<Instant>,
     pub(super) holds: u32,
@@ -299,7 +301,7 @@ impl Driver {
             settlements_max: self.bounds.settlements_max,
             subscription: dirty.subscription.take(),
         };
-        self.committed = dirty;
+        self.committed = Dirty { letters_after: self.letters, ..dirty };
         self.committed_at = Instant::now();
         self.write(commit, Duration::ZERO);
     }
@@ -322,7 +324,8 @@ impl Driver {
         }
         let now = self.now();
         self.recorded = cursor.resume;
-        let Dirty { release, replies, .. } = std::mem::take(&mut self.committed);
+        let Dirty { release, replies, letters_after, .. } = std::mem::take(&mut self.committed);
+        self.recorded_letters = letters_after;
         for key in release {
             self.sequencer.release(&key, now);
         }

@@ -66,6 +66,7 @@ impl Driver {
             recorded,
             next_letter,
             letters,
+            recorded_letters: letters,
             hold_until: None,
             holds: 0,
             handler_error: String::new(),

@@ -25,7 +25,7 @@ impl Driver {
             }),
             missed: self.source.missed(),
             skipped: self.sequencer.skipped(),
-            dead_letters: self.letters,
+            dead_letters: self.recorded_letters,
             ..self.counts.clone()
         }
     }

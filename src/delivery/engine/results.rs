@@ -35,6 +35,8 @@ pub(super) struct Dirty {
     pub(super) stored: Vec<StoredEvent>,
     pub(super) removed: Vec<Position>,
     pub(super) letters: Vec<LetterChange>,
+    /// How many letters there are once all this is recorded.
+    pub(super) letters_after: u64,
     pub(super) settlements: Settlements,
     /// The subscription, when its settings have changed.
     pub(super) subscription: Option<Box<SubscriptionRecord>>,

@@ -170,6 +170,10 @@ impl EventStore for FaultyStore {
         async { Ok(self.inserted.lock().is_repaired) }.boxed()
     }
 
+    fn inserts_ended(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async { Ok(()) }.boxed() // One that hangs never writes.
+    }
+
     fn settle(&self, segment: SegmentInsert) -> BoxFuture<'_, Result<(), StoreError>> {
         self.inserted.lock().settled += 1;
         self.take(segment, true).boxed()

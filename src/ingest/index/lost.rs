@@ -22,8 +22,8 @@ impl Index {
         ids
     }
 
-    /// The ledger has these ids, and their events may be lost: until [`Index::trust`] is called, it cannot say whether
-    /// they were taken.
+    /// These ids were taken, and their events may be lost: until [`Index::trust`] is called, it cannot be said whether
+    /// they are in the ledger, in ClickHouse alone, or nowhere.
     pub fn doubt(&self, ids: impl IntoIterator<Item = Fingerprint>) {
         let mut doubted = self.doubted.write();
         doubted.extend(ids);

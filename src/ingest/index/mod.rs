@@ -273,8 +273,10 @@ impl Index {
             .map(|(asked, _)| tallyhouse_ledger::Asked { id: asked.id.in_ledger(), time_in_id: asked.time_in_id })
             .collect();
         let candidates = self.ledger.candidates(&asked);
-        let when_missing = |(_, day): &(IdQuery, Day)| {
-            if candidates.is_complete_from(*day) {
+        let when_missing = |(asked, day): &(IdQuery, Day)| {
+            if self.is_doubted(asked.id.in_ledger()) {
+                LedgerAnswer::Undecided
+            } else if candidates.is_complete_from(*day) {
                 LedgerAnswer::New
             } else if candidates.is_complete() {
                 LedgerAnswer::BelowFloor
