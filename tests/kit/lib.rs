@@ -8,7 +8,7 @@
 //! directory. It does not know the protocol or the service's types: the tests of
 //! each kind add clients of their own.
 //!
-//! With the feature `redis` it also starts a Redis ([`TestRedis`]).
+//! With the feature `redis` it also starts a Redis (`TestRedis`).
 
 pub mod addresses;
 pub mod command;
