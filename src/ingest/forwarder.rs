@@ -169,8 +169,8 @@ impl Forwarder {
         Ok(touched)
     }
 
-    /// Before its first insert: should the segment be damaged after it, it must be known which ids it had. An insert is
-    /// not held up when that cannot be noted, so that a full disk gets room again.
+    /// Notes the ids of a segment before its first insert (see [`LostIds::note_ids`]). If the note cannot be written, the
+    /// segment is inserted all the same: on a full disk, that makes room.
     async fn note_ids(&self, segment: &Segment) {
         if segment.salvage.is_some() {
             return;
@@ -284,15 +284,15 @@ fn age(segment: &Segment) -> Duration {
     now.saturating_sub(Duration::from_micros(segment.opened_at_micros))
 }
 
-/// How long an insert of one segment may take. Each time it takes too long, the next attempt may take twice as long,
-/// up to [`InsertWait::GROWTH_MAX`] times: on a slow ClickHouse, the same time would be too short for ever.
+/// How long an insert of one segment may take. After each attempt that takes too long, the next one may take twice as
+/// long, up to [`InsertWait::GROWTH_MAX`] times the first: on a slow ClickHouse, a fixed time may never be enough.
 struct InsertWait {
     current: Duration,
     max: Duration,
 }
 
 impl InsertWait {
-    /// How many times the first wait the longest is.
+    /// The longest wait, as a multiple of the first.
     const GROWTH_MAX: u32 = 4;
 
     const fn new(first: Duration) -> Self {

@@ -3,8 +3,9 @@
 //! The index knows these ids as taken, and they cannot be read from the damaged bytes. They are found by exclusion:
 //! of all ids that were in the segment, those that are in no good frame of an unstored segment and not in ClickHouse.
 //!
-//! The ids of a segment are known from memory while the ledger does not cover the segment, and afterwards from the note that
-//! is written before its first insert. (Without the note, nothing of it can be in ClickHouse.)
+//! The ids of a segment are known from memory, or, after a restart or once the ledger covers the segment, from the note that
+//! is written before its first insert. A segment without a note was not inserted, unless the note could not be written (on a
+//! full disk) or an earlier release inserted it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -50,8 +51,8 @@ impl LostIds {
         Arc::new(Self { index, log, store, fingerprinter, noted: tokio::sync::Mutex::default() })
     }
 
-    /// Notes which ids a segment has, durably: to be called before its events are anywhere else, in ClickHouse or in the
-    /// ledger. When its file is damaged later, it can still be told which of them were lost.
+    /// Writes the ids of a segment to a note, durably. Must be called before its events are in ClickHouse or its ids in the
+    /// ledger: if its file is damaged later, the note tells which ids it had.
     ///
     /// # Errors
     /// When the segment cannot be read to its end, or the note cannot be written.
@@ -74,14 +75,14 @@ impl LostIds {
         Ok(())
     }
 
-    /// Forgets the ids that were lost with this segment, and returns how many they were. Must be called once the
-    /// segment says what is good of it.
+    /// Forgets the ids that were lost with this segment, and returns how many they were. Ids of its damaged part whose
+    /// events ClickHouse has are taken into memory. Must be called once the segment says what is good of it.
     ///
     /// # Errors
     /// When a segment, the ledger or ClickHouse cannot be read: it must be called again.
     pub async fn forget_of(&self, segment: &Segment) -> Result<usize, StoreError> {
         self.all_settled(segment).await;
-        // One that was given up, by this run or a former one, may still add what is looked for.
+        // ClickHouse may still execute an insert of this segment that this run or a former one gave up.
         self.store.inserts_ended().await?;
         let _writing = self.index.writing().await;
         let tag = SegmentTag::of(segment.ordinal);
@@ -97,7 +98,7 @@ impl LostIds {
         let others = others.filter(|other| is_noted || SegmentTag::of(other.ordinal) == tag).collect();
         let Suspects { lost, stored } = self.judge(suspects, others).await?;
         self.index.forget(tag, &lost);
-        // A former run inserted them, and their frames are not good any more: nobody else knows them.
+        // A former run inserted them, and their frames are damaged: neither memory nor the ledger knows them.
         self.index.restore(&stored, segment.ordinal);
         self.forget_in_ledger(segment.id, &lost, is_noted).await?;
         self.index.trust(note.iter().flat_map(minutes_of).map(|(id, _)| id));

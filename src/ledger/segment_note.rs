@@ -1,8 +1,8 @@
-//! The ids of a segment of the log that the ledger covers before its events are anywhere else.
+//! The ids of a segment of the log whose events are not known to be stored.
 //!
-//! Should the segment's file be damaged then, nobody could tell which ids were in the damaged part, and their events
-//! would be duplicates for ever although nothing has them. So the ids are noted beside the runs until the events are
-//! stored.
+//! If the segment's file is damaged, the damaged part does not tell which ids it had. Without the note, ids that are in the
+//! ledger would stay duplicates although nothing has their events, and ids that an insert has stored would be taken for
+//! new after a restart. So the ids are noted beside the runs, before either happens, until the segment is stored.
 
 use std::io;
 use std::path::{Path, PathBuf};
