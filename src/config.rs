@@ -339,7 +339,7 @@ settings! {
     /// Time between two inserts, in milliseconds, while ClickHouse keeps up. (The first event after
     /// an idle time is inserted at once.) Otherwise segments grow for longer.
     segment_linger_ms, "TALLYHOUSE_SEGMENT_LINGER_MS": u64 = 400;
-    /// Inserts in flight at a time.
+    /// Inserts in flight at a time. One more may be in flight with events of many old days.
     inserts_in_flight_max, "TALLYHOUSE_INSERTS_IN_FLIGHT_MAX": usize = 3;
     /// Longest time of an insert before it is retried, in milliseconds. Each time a segment's insert took too long, its next
     /// attempt may take twice as long, up to four times.

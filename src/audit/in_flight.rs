@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::RwLockWriteGuard;
 use uuid::Uuid;
 
 use crate::clickhouse::audit::HourScope;
-use crate::event_store::insert_gate::InsertGate;
+use crate::event_store::insert_gate::{GateHold, InsertGate};
 use crate::hour_versions::segment_hours::{SegmentHours, read_hours};
 use crate::log::{Segment, Segments};
 
@@ -31,7 +30,7 @@ impl InFlight {
     }
 
     /// Closes the gate: this service inserts nothing until the returned guard is dropped.
-    pub(super) async fn hold(&self) -> RwLockWriteGuard<'_, ()> {
+    pub(super) async fn hold(&self) -> GateHold<'_> {
         self.gate.hold().await
     }
 

@@ -6,14 +6,17 @@
 
 pub mod segment_hours;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::domain::{HourSet, MILLIS_PER_HOUR, OrgId, Period, Timestamp, Window};
+use crate::log::DayNumber;
 
 /// Hours whose versions are kept, at most. Beyond, all are forgotten: answers that were cached before are computed again.
 const HOURS_MAX: usize = 200_000;
+
+const HOURS_PER_DAY: i64 = 24;
 
 /// Runs of touched hours that wait for the audit, at most. Beyond, the hours between two runs count as touched, too.
 const TOUCHED_RUNS_MAX: usize = 10_000;
@@ -47,6 +50,14 @@ impl TouchedHours {
             Some(org_id) => self.by_org.get(org_id).is_some_and(|hours| hours.contains_key(&hour)),
             None => self.by_org.values().any(|hours| hours.contains_key(&hour)),
         }
+    }
+
+    /// The days in UTC on which events lie, each once, as days since 1970. Days before 1970 count as the first.
+    pub fn days(&self) -> Vec<DayNumber> {
+        let hours = self.by_org.values().flat_map(HashMap::keys);
+        let days: BTreeSet<DayNumber> =
+            hours.map(|hour| DayNumber::try_from(hour.div_euclid(HOURS_PER_DAY)).unwrap_or_default()).collect();
+        days.into_iter().collect()
     }
 
     /// Whether an event lies in an hour that overlaps this period.

@@ -16,7 +16,7 @@ use super::index::{Claim, FirstEvent, IdQuery, Index, LedgerAnswer, Minute, Take
 use crate::domain::{Event, Rejection, Verdict};
 use crate::event_row::{self, RowSpan, Rows};
 use crate::event_store::EventKey;
-use crate::log::{Frame, Ordinal, SegmentTag};
+use crate::log::{DayNumber, Frame, Ordinal, SegmentTag};
 
 /// An id that this batch has claimed.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +100,20 @@ pub(super) struct Claims {
 }
 
 impl Claims {
+    /// The days of the events, each once.
+    fn days(&self) -> Vec<DayNumber> {
+        let mut days: Vec<DayNumber> = Vec::new();
+        for day in self.ids.iter().map(|claimed| claimed.minute.day_number()) {
+            // Neighbors are mostly of the same day.
+            if days.last() != Some(&day) {
+                days.push(day);
+            }
+        }
+        days.sort_unstable();
+        days.dedup();
+        days
+    }
+
     /// The batch is durable: its ids are taken.
     pub(super) fn settle(mut self, segment: Ordinal) {
         let taken: Vec<TakenId> = self.ids.drain(..).map(ClaimedId::taken).collect();
@@ -366,7 +380,7 @@ impl<'a> Batch<'a> {
 
     /// All that can be known has been asked for.
     pub(super) fn decided(self) -> DecidedBatch {
-        let frame = (self.row_count > 0).then(|| Frame::seal(self.rows, self.row_count));
+        let frame = (self.row_count > 0).then(|| Frame::seal(self.rows, self.row_count).on_days(self.claims.days()));
         let Self { claims, verdicts, shared, duplicates, .. } = self;
         DecidedBatch { claims, verdicts, shared, duplicates, frame }
     }

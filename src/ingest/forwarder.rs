@@ -4,6 +4,7 @@
 //! through restarts and outages of ClickHouse. A segment that ClickHouse refuses for a reason that waiting does not
 //! remove is parked until an operator retries it. No segment is dropped.
 
+use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +24,7 @@ use crate::hour_versions::segment_hours::{SegmentHours, read_hours};
 use crate::hour_versions::{HourVersions, TouchedHours};
 use crate::instruments;
 use crate::log::dedup_window::CurrentDedupWindow;
-use crate::log::{EventLog, FrameError, Segment, SegmentFrames, SegmentState};
+use crate::log::{EventLog, FrameError, Lane, OldDays, SCATTERED_INSERTS_MAX, Segment, SegmentFrames, SegmentState};
 
 /// Rows are handed over in pieces of about this size.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -37,7 +38,7 @@ type InsertKind<'a> = fn(&'a dyn EventStore, SegmentInsert) -> BoxFuture<'a, Res
 /// [`crate::config::Config`].
 #[derive(Clone, Copy, Debug)]
 pub struct ForwarderSettings {
-    /// Inserts under way at a time.
+    /// Inserts of the log's main lane under way at a time.
     pub inserts_in_flight_max: usize,
     /// Longest an insert may take.
     pub insert_wait_max: Duration,
@@ -74,19 +75,24 @@ impl Forwarder {
         Arc::new(Self { settings, log, lost_ids, store, hour_versions, gate, dedup_window })
     }
 
-    /// Starts as many tasks as inserts may be under way. They end soon after
+    /// Starts as many tasks as inserts of each lane may be under way. They end soon after
     /// `stop`; a segment whose insert is under way then stays in the log.
     pub fn start(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
-        for _ in 0..self.settings.inserts_in_flight_max {
+        let main = repeat_n(Lane::Main, self.settings.inserts_in_flight_max);
+        for lane in main.chain(repeat_n(Lane::Scattered, SCATTERED_INSERTS_MAX)) {
             let (forwarder, stop) = (Arc::clone(self), stop.clone());
-            tasks.spawn(async move { stop.run_until_cancelled(forwarder.work()).await });
+            tasks.spawn(async move { stop.run_until_cancelled(forwarder.work(lane)).await });
         }
     }
 
-    async fn work(&self) {
+    async fn work(&self, lane: Lane) {
         let mut changes = self.log.segments().changes();
         loop {
-            while let Some(segment) = self.log.take_sealed() {
+            while let Some(segment) = self.log.take_sealed(lane) {
+                if segment.lane == Lane::Unknown && is_scattered(&segment).await {
+                    self.log.move_to_scattered(&segment);
+                    continue;
+                }
                 self.forward(&segment).await;
                 self.refresh_dedup_window().await;
             }
@@ -154,7 +160,7 @@ impl Forwarder {
 
     async fn insert(&self, segment: &Segment, wait: &mut InsertWait) -> Result<TouchedHours, StoreError> {
         self.note_ids(segment).await;
-        let attempt = self.gate.attempt(segment.id).await;
+        let attempt = self.gate.attempt(segment.id, segment.lane).await;
         let touched = if segment.salvage.is_some() {
             // Its token names the bytes that were written, not these.
             self.in_log(segment, <dyn EventLog>::distrust_token).await?;
@@ -275,6 +281,16 @@ impl Forwarder {
                 return;
             }
         }
+    }
+}
+
+/// Whether a segment that a former run has left has events of more days than one of the main lane.
+async fn is_scattered(segment: &Segment) -> bool {
+    let (reading, mut old_days) = (segment.clone(), OldDays::of_segment(segment.opened_at_micros));
+    match tokio::task::spawn_blocking(move || read_hours(&reading)).await {
+        Ok(Ok(SegmentHours::Known(hours))) => !old_days.admit(&hours.days()),
+        // The insert tells what is wrong with it.
+        Ok(Ok(SegmentHours::Unknown) | Err(_)) | Err(_) => false,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Capacity {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,
-    readers: Arc<LogReaders>,
+    pub(super) readers: Arc<LogReaders>,
     free_space: Mutex<Option<(Instant, u64)>>,
     /// The smallest number of bytes that were refused since something was taken.
     refused_bytes: AtomicU64,
@@ -79,7 +79,7 @@ impl Capacity {
         Self { disk, settings, segments, readers, free_space: Mutex::default(), refused_bytes, failure }
     }
 
-    /// How much may be written now.
+    /// How much may be written now. Each lane asks by itself, so that together they may exceed the bound by a group.
     pub(super) fn room(&self) -> Result<Room, AppendError> {
         let LogSettings { bytes_max, free_bytes_min, .. } = self.settings;
         let free_bytes = self.free_bytes()?;

@@ -15,20 +15,22 @@ use super::capacity::Capacity;
 use super::claim::claim;
 use super::dedup_window::CurrentDedupWindow;
 use super::kept::KeptFiles;
+use super::lanes::Lane;
 use super::port::{Appended, EventLog, LogReader, SegmentSource, parked};
 use super::readers::{LogPosition, LogReaders};
 use super::recovery::{recover, tell_salvage};
 use super::segment_file::{SegmentFile, segment_path};
+use super::segment_opener::SegmentOpener;
 use super::spare::Spares;
 use super::tokenless;
 use super::writer::{Command, Writer};
-use super::writer_handle::WriterHandle;
+use super::writer_handle::{WriterHandle, WriterHandles};
 use super::{
     AppendError, Frame, Holders, Kept, LogSettings, OpenError, Ordinal, Salvage, Segment, SegmentState, Segments,
 };
 use crate::clock::ArrivalClock;
 
-/// The log on the local disk. Dropping it seals the open segment and ends its threads.
+/// The log on the local disk. Dropping it seals the open segments and ends its threads.
 pub struct DiskLog {
     disk: Arc<dyn Disk>,
     segments: Arc<Segments>,
@@ -36,7 +38,7 @@ pub struct DiskLog {
     settings: LogSettings,
     kept: KeptFiles,
     capacity: Arc<Capacity>,
-    writer: WriterHandle,
+    writers: WriterHandles,
     /// Held as long as the log is open: the directory has one owner.
     _lock: Option<File>,
 }
@@ -71,7 +73,7 @@ impl Recovered {
         Ok(Self { disk, segments, readers, settings, kept, ids_above })
     }
 
-    /// Begins to take appends, with a writer that is run in this way.
+    /// Begins to take appends, with writers that are run in this way.
     ///
     /// # Errors
     /// When threads cannot be started.
@@ -80,15 +82,19 @@ impl Recovered {
         clock: Arc<ArrivalClock>,
         dedup_window: Arc<CurrentDedupWindow>,
         spares: Spares,
-        run: impl FnOnce(Writer) -> io::Result<WriterHandle>,
+        run: impl Fn(Writer) -> io::Result<WriterHandle>,
         lock: Option<File>,
     ) -> io::Result<DiskLog> {
         let Self { disk, segments, readers, settings, kept, .. } = self;
         let next_ordinal = (segments.list().len() + segments.retained().len()) as Ordinal;
         let capacity =
             Arc::new(Capacity::new(Arc::clone(&disk), settings.clone(), Arc::clone(&segments), Arc::clone(&readers)));
-        let writer = run(Writer::new(Arc::clone(&capacity), clock, dedup_window, next_ordinal, spares))?;
-        Ok(DiskLog { disk, segments, readers, settings, kept, capacity, writer, _lock: lock })
+        let opener = Arc::new(SegmentOpener::new(spares, next_ordinal));
+        let writers = WriterHandles::start(|lane, scattered| {
+            let (clock, dedup_window) = (Arc::clone(&clock), Arc::clone(&dedup_window));
+            run(Writer::new(lane, Arc::clone(&capacity), clock, dedup_window, Arc::clone(&opener), scattered))
+        })?;
+        Ok(DiskLog { disk, segments, readers, settings, kept, capacity, writers, _lock: lock })
     }
 }
 
@@ -158,6 +164,27 @@ impl DiskLog {
         });
     }
 
+    /// Has the writer of a lane seal its open segment.
+    async fn seal_lane(&self, lane: Lane) {
+        let (done, sealed) = oneshot::channel();
+        self.writers.send(lane, Command::Seal(done));
+        let _ = sealed.await; // A shut log has sealed already.
+    }
+
+    /// The oldest of the open segments before a position.
+    fn open_before(&self, position: LogPosition) -> Option<Segment> {
+        let is_before =
+            |segment: &Segment| segment.state == SegmentState::Open && segment.id.as_u128() < position.segment;
+        self.segments.list().into_iter().find(is_before)
+    }
+
+    /// A new reader does not get past an open segment.
+    fn look(&self) {
+        for lane in Lane::WRITTEN {
+            self.writers.send(lane, Command::Look);
+        }
+    }
+
     fn source(&self, path: PathBuf) -> Arc<dyn SegmentSource> {
         SegmentFile::new(&self.disk, path)
     }
@@ -171,7 +198,8 @@ impl EventLog for DiskLog {
     fn append(&self, mut frame: Frame) -> Appended {
         frame.note_call();
         let (done, answer) = oneshot::channel();
-        if let Some(Command::Append(_, done)) = self.writer.send(Command::Append(frame, done)) {
+        // The main lane's writer hands on what is for the other lane.
+        if let Some(Command::Append(_, done)) = self.writers.send(Lane::Main, Command::Append(frame, done)) {
             let _ = done.send(Err(AppendError::Shut));
         }
         answer
@@ -188,15 +216,16 @@ impl EventLog for DiskLog {
 
     fn seal(&self) -> BoxFuture<'_, ()> {
         async {
-            let (done, sealed) = oneshot::channel();
-            self.writer.send(Command::Seal(done));
-            let _ = sealed.await; // A shut log has sealed already.
+            // In this order: what the first hands on comes before the second's command.
+            for lane in Lane::WRITTEN {
+                self.seal_lane(lane).await;
+            }
         }
         .boxed()
     }
 
     fn shut(&self) -> BoxFuture<'_, ()> {
-        let ended = self.writer.end();
+        let ended = self.writers.end();
         async move {
             let _ = tokio::task::spawn_blocking(ended).await;
         }
@@ -225,12 +254,12 @@ impl EventLog for DiskLog {
         } else {
             self.forget_distrust(segment.id);
         }
-        self.writer.send(Command::Look);
+        self.writers.send(segment.lane, Command::Look);
     }
 
     fn park(&self, segment: &Segment, error: String) {
         self.change_state(segment, SegmentState::Parked, Some(error));
-        self.writer.send(Command::Look);
+        self.writers.send(segment.lane, Command::Look);
     }
 
     fn retry_parked(&self) -> usize {
@@ -267,15 +296,29 @@ impl EventLog for DiskLog {
     }
 
     fn add_reader(&self, from: u128) -> Arc<dyn LogReader> {
-        Arc::new(self.readers.add(from, false))
+        let reader = Arc::new(self.readers.add(from, false));
+        self.look();
+        reader
     }
 
     fn add_bounded_reader(&self, from: u128) -> Arc<dyn LogReader> {
-        Arc::new(self.readers.add(from, true))
+        let reader = Arc::new(self.readers.add(from, true));
+        self.look();
+        reader
     }
 
-    fn end(&self) -> LogPosition {
-        self.readers.end()
+    fn end(&self) -> BoxFuture<'_, LogPosition> {
+        async {
+            let end = self.readers.end();
+            // Rows that are appended to an older segment would be before the end.
+            for lane in Lane::WRITTEN {
+                if self.open_before(end).is_some_and(|open| open.lane == lane) {
+                    self.seal_lane(lane).await;
+                }
+            }
+            self.open_before(end).map_or(end, |open| LogPosition::behind(&open))
+        }
+        .boxed()
     }
 
     fn readers_added(&self) {
@@ -293,26 +336,21 @@ impl EventLog for DiskLog {
 
 #[cfg(test)]
 impl DiskLog {
-    /// Opens a log whose writer works when it is told to.
+    /// Opens a log whose writers work when they are told to.
     pub(super) fn open_stepped(disk: Arc<dyn Disk>, settings: LogSettings) -> io::Result<Self> {
         disk.create_dir(&settings.dir)?;
         let recovered = Recovered::open(Arc::clone(&disk), settings)?;
         let spares = super::spare::SteppedSpares::new(disk, recovered.settings.dir.clone(), recovered.ids_above);
-        let run = |writer| Ok(WriterHandle::Stepped(parking_lot::Mutex::new(Some(Box::new(writer)))));
-        recovered.start(Arc::default(), Arc::default(), Spares::Stepped(spares), run, None)
+        recovered.start(Arc::default(), Arc::default(), Spares::Stepped(spares), WriterHandle::stepped, None)
     }
 
-    /// Ends the writer of such a log as a shut does.
+    /// Ends the writers of such a log as a shut does.
     pub(super) fn shut_stepped(&self) {
-        self.writer.end()();
+        self.writers.end()();
     }
 
-    /// Tells the writer of such a log to work.
-    pub(super) fn step(&self, step: impl FnOnce(&mut Writer)) {
-        if let WriterHandle::Stepped(writer) = &self.writer
-            && let Some(writer) = writer.lock().as_deref_mut()
-        {
-            step(writer);
-        }
+    /// Tells the writer of a lane of such a log to work.
+    pub(super) fn step(&self, lane: Lane, step: impl FnOnce(&mut Writer)) {
+        self.writers.step(lane, step);
     }
 }

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use opentelemetry::trace::SpanContext;
 use uuid::Uuid;
 
+use super::lanes::DayNumber;
 use crate::log::dedup_window::DedupWindow;
 use crate::trace;
 
@@ -109,6 +110,8 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64, FrameError> {
 pub struct Frame {
     bytes: Vec<u8>,
     rows: u32,
+    /// The days of its events, each once.
+    days: Vec<DayNumber>,
     /// The call that the rows came with, if it is sampled.
     call: Option<Box<FrameCall>>,
 }
@@ -135,7 +138,18 @@ impl Frame {
         buffer[4..8].copy_from_slice(&crc.to_le_bytes());
         let length = length(buffer.len() - 8);
         buffer[..4].copy_from_slice(&length.to_le_bytes());
-        Self { bytes: buffer, rows, call: None }
+        Self { bytes: buffer, rows, days: Vec::new(), call: None }
+    }
+
+    /// Says on which days its events occurred, each once, which decides on its lane. Without, it is of the main lane.
+    #[must_use]
+    pub fn on_days(self, days: Vec<DayNumber>) -> Self {
+        Self { days, ..self }
+    }
+
+    /// The days of its events, as far as they were said.
+    pub(super) fn days(&self) -> &[DayNumber] {
+        &self.days
     }
 
     /// It comes with the current call.

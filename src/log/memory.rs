@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::dedup_window::DedupWindow;
 use super::frame::{SegmentHeader, SegmentReader};
+use super::lanes::{Lane, OldDays};
 use super::port::{Appended, EventLog, LogReader, SegmentBytes, SegmentSource, parked};
 use super::{AppendError, Frame, Holders, Kept, LogPosition, LogRows, Ordinal, Segment, SegmentState, Segments};
 use crate::event_row;
@@ -55,9 +56,28 @@ pub(crate) struct MemoryLog {
 }
 
 struct Writer {
-    open: Option<(Ordinal, u128)>,
+    /// The open segments.
+    main: Option<OpenSegment>,
+    scattered: Option<OpenSegment>,
+    /// Those of the open segment of the main lane.
+    old_days: OldDays,
     next_ordinal: Ordinal,
     is_shut: bool,
+}
+
+#[derive(Clone, Copy)]
+struct OpenSegment {
+    ordinal: Ordinal,
+    id: u128,
+}
+
+impl Writer {
+    fn open(&mut self, lane: Lane) -> &mut Option<OpenSegment> {
+        match lane.waits_in() {
+            Lane::Scattered => &mut self.scattered,
+            Lane::Main | Lane::Unknown => &mut self.main,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -87,35 +107,24 @@ impl MemoryLog {
             if content.state == SegmentState::Open || content.state == SegmentState::Inserting {
                 content.state = SegmentState::Sealed;
             }
-            segments.put(segment(storage, *id, content, next_ordinal, holders, dedup_window));
+            let lane = Lane::Unknown;
+            segments.put(segment(storage, *id, content, lane, next_ordinal, holders, dedup_window));
             next_ordinal += 1;
         }
         drop(contents);
-        let writer = Mutex::new(Writer { open: None, next_ordinal, is_shut: false });
+        let old_days = OldDays::of_segment(0);
+        let writer = Mutex::new(Writer { main: None, scattered: None, old_days, next_ordinal, is_shut: false });
         let storage = storage.clone();
         Self { storage, segments, segment_rows_max, holders, dedup_window, writer, readers: Arc::default() }
     }
 
     fn write(&self, writer: &mut Writer, frame: &Frame) -> Ordinal {
+        let lane = if writer.old_days.admit(frame.days()) { Lane::Main } else { Lane::Scattered };
+        let OpenSegment { ordinal, id } = match *writer.open(lane) {
+            Some(open) => open,
+            None => self.open_segment(writer, lane),
+        };
         let mut contents = self.storage.0.lock();
-        let (ordinal, id) = *writer.open.get_or_insert_with(|| {
-            let id = Uuid::now_v7().as_u128().max(contents.last_id + 1);
-            contents.last_id = id;
-            let columns = event_row::COLUMNS.to_owned();
-            let header = SegmentHeader {
-                id: Uuid::from_u128(id),
-                opened_at_micros: 0,
-                dedup_window: self.dedup_window,
-                columns,
-            }
-            .encode();
-            let content = Content { bytes: header, rows: 0, state: SegmentState::Open, opened_at_micros: 0 };
-            let ordinal = writer.next_ordinal;
-            writer.next_ordinal += 1;
-            self.segments.put(segment(&self.storage, id, &content, ordinal, self.holders, self.dedup_window));
-            contents.segments.insert(id, content);
-            (ordinal, id)
-        });
         let content = contents.segments.get_mut(&id).unwrap();
         content.bytes.extend_from_slice(frame.bytes());
         content.rows += u64::from(frame.rows());
@@ -125,15 +134,51 @@ impl MemoryLog {
             (segment.rows, segment.rows_written, segment.bytes) = (rows, rows, bytes);
         });
         if rows >= self.segment_rows_max {
-            self.seal_open(writer);
+            self.seal_lane(writer, lane);
         }
         ordinal
     }
 
-    fn seal_open(&self, writer: &mut Writer) {
-        if let Some((ordinal, id)) = writer.open.take() {
+    fn open_segment(&self, writer: &mut Writer, lane: Lane) -> OpenSegment {
+        let mut contents = self.storage.0.lock();
+        let id = Uuid::now_v7().as_u128().max(contents.last_id + 1);
+        contents.last_id = id;
+        let columns = event_row::COLUMNS.to_owned();
+        let (dedup_window, opened_at_micros) = (self.dedup_window, 0);
+        let header = SegmentHeader { id: Uuid::from_u128(id), opened_at_micros, dedup_window, columns }.encode();
+        let content = Content { bytes: header, rows: 0, state: SegmentState::Open, opened_at_micros };
+        let open = OpenSegment { ordinal: writer.next_ordinal, id };
+        writer.next_ordinal += 1;
+        self.segments.put(segment(&self.storage, id, &content, lane, open.ordinal, self.holders, dedup_window));
+        contents.segments.insert(id, content);
+        drop(contents);
+        if !self.readers.lock().needs.is_empty() {
+            self.seal_before(writer, id); // Readers do not get past it.
+        }
+        *writer.open(lane) = Some(open);
+        open
+    }
+
+    /// Seals the open segments with lower ids than this one.
+    fn seal_before(&self, writer: &mut Writer, id: u128) {
+        for lane in Lane::WRITTEN {
+            if writer.open(lane).is_some_and(|open| open.id < id) {
+                self.seal_lane(writer, lane);
+            }
+        }
+    }
+
+    fn seal_lane(&self, writer: &mut Writer, lane: Lane) {
+        if lane == Lane::Main {
+            writer.old_days = OldDays::of_segment(0);
+        }
+        if let Some(OpenSegment { ordinal, id }) = writer.open(lane).take() {
             self.change_state(Uuid::from_u128(id), ordinal, SegmentState::Sealed);
         }
+    }
+
+    fn seal_all(&self, writer: &mut Writer) {
+        Lane::WRITTEN.into_iter().for_each(|lane| self.seal_lane(writer, lane));
     }
 
     fn change_state(&self, id: Uuid, ordinal: Ordinal, state: SegmentState) {
@@ -154,6 +199,7 @@ fn segment(
     storage: &MemoryStorage,
     id: u128,
     content: &Content,
+    lane: Lane,
     ordinal: Ordinal,
     held_by: Holders,
     dedup_window: DedupWindow,
@@ -163,6 +209,7 @@ fn segment(
         id,
         ordinal,
         state: content.state,
+        lane,
         rows: content.rows,
         rows_written: content.rows,
         bytes: content.bytes.len() as u64,
@@ -214,13 +261,13 @@ impl EventLog for MemoryLog {
     }
 
     fn seal(&self) -> BoxFuture<'_, ()> {
-        async { self.seal_open(&mut self.writer.lock()) }.boxed()
+        async { self.seal_all(&mut self.writer.lock()) }.boxed()
     }
 
     fn shut(&self) -> BoxFuture<'_, ()> {
         async {
             let mut writer = self.writer.lock();
-            self.seal_open(&mut writer);
+            self.seal_all(&mut writer);
             writer.is_shut = true;
         }
         .boxed()
@@ -273,6 +320,11 @@ impl EventLog for MemoryLog {
         let name = readers.added;
         readers.added += 1;
         readers.needs.insert(name, from);
+        drop(readers);
+        let mut writer = self.writer.lock();
+        let youngest = writer.main.into_iter().chain(writer.scattered).map(|open| open.id).max();
+        self.seal_before(&mut writer, youngest.unwrap_or_default());
+        drop(writer);
         let (storage, segments) = (self.storage.clone(), Arc::clone(&self.segments));
         Arc::new(MemoryReader { storage, segments, readers: Arc::clone(&self.readers), name })
     }
@@ -281,11 +333,15 @@ impl EventLog for MemoryLog {
         self.add_reader(from) // Memory has room for all of it.
     }
 
-    fn end(&self) -> LogPosition {
-        match self.segments.list().into_iter().max_by_key(|segment| segment.id) {
-            Some(last) => LogPosition::behind(&last),
-            None => LogPosition::behind_segment(self.storage.0.lock().last_id),
+    fn end(&self) -> BoxFuture<'_, LogPosition> {
+        async {
+            let mut writer = self.writer.lock();
+            let last_id = self.storage.0.lock().last_id;
+            self.seal_before(&mut writer, last_id);
+            let last = self.segments.list().into_iter().find(|segment| segment.id.as_u128() == last_id);
+            last.map_or(LogPosition::behind_segment(last_id), |last| LogPosition::behind(&last))
         }
+        .boxed()
     }
 
     fn readers_added(&self) {

@@ -20,6 +20,7 @@ mod frames;
 pub(crate) mod fuzzing;
 mod holders;
 mod kept;
+mod lanes;
 #[cfg(test)]
 mod memory;
 mod port;
@@ -28,6 +29,7 @@ mod recovery;
 mod salvage;
 mod segment;
 mod segment_file;
+mod segment_opener;
 #[cfg(test)]
 mod simulation;
 mod spare;
@@ -45,6 +47,7 @@ pub use frame::{Frame, FrameError};
 pub use frames::SegmentFrames;
 pub use holders::Holders;
 pub use kept::Kept;
+pub use lanes::{DayNumber, Lane, OldDays, SCATTERED_INSERTS_MAX};
 #[cfg(test)]
 pub(crate) use memory::{MemoryLog, MemoryStorage};
 pub use port::{Appended, EventLog, LogReader, SegmentBytes, SegmentSource};

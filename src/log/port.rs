@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::frame::Frame;
 use super::holders::Holders;
 use super::kept::Kept;
+use super::lanes::Lane;
 use super::readers::{LogPosition, LogRows};
 use super::segment::{Ordinal, Segment, Segments};
 use super::{AppendError, SegmentState};
@@ -24,16 +25,18 @@ use super::{AppendError, SegmentState};
 /// comes means that the log was shut.
 pub type Appended = oneshot::Receiver<Result<Ordinal, AppendError>>;
 
-/// A log of frames, cut into segments.
+/// A log of frames, cut into segments, each of one [`Lane`].
 ///
-/// - Frames are in the log in the order of the appends. A frame is durable when its append is answered, and then it
+/// - Frames of a lane are in the log in the order of the appends. A frame is durable when its append is answered, and then it
 ///   is found once, whatever happens to the process and the machine, until its segment is stored.
 /// - A frame that was refused is never found. One whose append was not answered is found once or not at all; the next
 ///   start decides, and it stays so.
+/// - Each lane may have an open segment. Segments are listed in the order of their ids, before anything is written to
+///   them.
 /// - A segment that takes no more frames never changes, and its id never names other bytes. After a failure a
 ///   segment may come back that was stored; it has the same id and the same bytes then.
 pub trait EventLog: Send + Sync + 'static {
-    /// Puts a frame in line. Frames are written in the order of the calls.
+    /// Puts a frame in line. Its days decide on its lane. Frames of a lane are written in the order of the calls.
     fn append(&self, frame: Frame) -> Appended;
 
     /// The segments that are not in ClickHouse yet.
@@ -42,16 +45,25 @@ pub trait EventLog: Send + Sync + 'static {
     /// Why the log would refuse what has been asked of it last; none when it would take it. May block.
     fn refusal(&self) -> Option<AppendError>;
 
-    /// Seals the open segment without waiting for its time.
+    /// Seals the open segments without waiting for their time.
     fn seal(&self) -> BoxFuture<'_, ()>;
 
     /// Takes no more appends, and returns once all that came before are durable and sealed.
     fn shut(&self) -> BoxFuture<'_, ()>;
 
-    /// Takes the oldest sealed segment, to insert it. Give it back with one of [`EventLog::stored`],
-    /// [`EventLog::failed`] and [`EventLog::park`].
-    fn take_sealed(&self) -> Option<Segment> {
-        self.segments().take_sealed()
+    /// Takes the oldest sealed segment of a lane, to insert it. Give it back with one of [`EventLog::stored`],
+    /// [`EventLog::failed`], [`EventLog::park`] and [`EventLog::move_to_scattered`].
+    fn take_sealed(&self, lane: Lane) -> Option<Segment> {
+        self.segments().take_sealed(lane)
+    }
+
+    /// A segment that a former run has left turns out to have events of many days: it waits in the other lane from now
+    /// on.
+    fn move_to_scattered(&self, segment: &Segment) {
+        self.segments().update(segment.ordinal, |segment| {
+            segment.lane = Lane::Scattered;
+            segment.state = SegmentState::Sealed;
+        });
     }
 
     /// A segment is in ClickHouse. Its bytes go, or are kept until its holders have released it and its readers have
@@ -99,9 +111,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// misses the oldest segments beyond that. So a reader that is slow or gone keeps nobody from appending.
     fn add_bounded_reader(&self, from: u128) -> Arc<dyn LogReader>;
 
-    /// The position behind the last row that is there now. A row whose append has not been answered may be before or
-    /// behind it.
-    fn end(&self) -> LogPosition;
+    /// The position behind the last row that is there now: every row whose append was answered before the call is before
+    /// it, and every row that is appended after the answer is behind it. So an open segment that is older than that
+    /// position is sealed first. While it cannot be sealed, because a write has failed, the position is the one in that
+    /// segment, and rows of younger segments that are there already are behind it.
+    fn end(&self) -> BoxFuture<'_, LogPosition>;
 
     /// All readers of a former run have been added: what nobody needs goes now. Blocks.
     fn readers_added(&self);
@@ -113,8 +127,12 @@ pub trait EventLog: Send + Sync + 'static {
     fn kept(&self) -> Kept;
 }
 
-/// A reader of a log beside the forwarder: it reads all rows in the order of arrival, from positions of its own. What
-/// it has not read is held also after it is dropped: the next run reads on.
+/// A reader of a log beside the forwarder: it reads all rows from positions of its own, segment by segment in the order of
+/// their ids, so those of each lane in the order of arrival. What it has not read is held also after it is dropped: the
+/// next run reads on.
+///
+/// It does not read beyond an open segment, to which rows may still be appended. So that it need not wait long, a log that
+/// has readers seals an open segment soon after a younger one was opened, whether the forwarder is free or not.
 pub trait LogReader: Send + Sync {
     /// Reads about `rows_max` rows at or after a position; none when there are none yet. Blocks.
     ///

@@ -1,4 +1,5 @@
-//! Readers of the log beside the forwarder: each reads all rows in the order of arrival, from a position of its own.
+//! Readers of the log beside the forwarder: each reads all rows in the order of the segments, from a position of
+//! its own. That is the order of arrival within each lane.
 //!
 //! A segment that is stored in ClickHouse stays for the readers that have not passed it: its file gets a second name in the
 //! folder `held`, which is deleted once every reader has passed it. Held files count against `log_bytes_max`.
@@ -129,12 +130,9 @@ impl State {
         self.needs.values().any(|need| need.is_bounded == by_bounded && need.from <= id)
     }
 
-    /// A segment goes that bounded readers have not read.
+    /// A segment goes that bounded readers have not read. Those before it may be in the log still, and are read.
     fn miss(&mut self, id: u128) {
-        for need in self.needs.values_mut().filter(|need| need.from <= id) {
-            need.missed += 1;
-            need.from = id.saturating_add(1);
-        }
+        self.needs.values_mut().filter(|need| need.from <= id).for_each(|need| need.missed += 1);
     }
 }
 
@@ -160,13 +158,12 @@ impl LogReaders {
         Ok(Arc::new(Self { disk, dir, segments, state, bytes, bounds }))
     }
 
-    /// The place behind the last row that is there now. (A row whose append has not been answered may be before or
-    /// behind it.)
+    /// The place behind the last row that is there now. Rows that are appended to an older segment than its own, if one
+    /// is open, are before it.
     pub(super) fn end(&self) -> LogPosition {
-        match self.segments.list().into_iter().max_by_key(|segment| segment.id) {
-            Some(last) => LogPosition::behind(&last),
-            None => LogPosition::behind_segment(self.last_id()),
-        }
+        // In this order: what leaves the list meanwhile is held before it does.
+        let last = self.segments.list().last().map(LogPosition::behind);
+        LogPosition::behind_segment(self.last_id()).max(last.unwrap_or_default())
     }
 
     /// The highest id of a held segment.
@@ -188,6 +185,11 @@ impl LogReaders {
     pub(super) fn complete(&self) {
         self.state.lock().is_complete = true;
         self.delete_passed();
+    }
+
+    /// Whether anybody reads.
+    pub(super) fn is_read(&self) -> bool {
+        !self.state.lock().needs.is_empty()
     }
 
     /// Bytes of segments that are held and stored.

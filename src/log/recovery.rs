@@ -12,6 +12,7 @@ use super::frame::FrameError;
 use super::frames::open_whole;
 use super::holders::Holders;
 use super::kept::KeptFiles;
+use super::lanes::Lane;
 use super::salvage::Salvage;
 use super::segment::{Ordinal, Segment, SegmentState};
 use super::segment_file::{SegmentFile, segment_path};
@@ -208,6 +209,7 @@ impl Recovery<'_> {
             id: self.file.id,
             ordinal: self.ordinal,
             state,
+            lane: Lane::Unknown,
             rows: content.rows,
             rows_written: content.rows,
             bytes: content.good_bytes,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::holders::Holders;
+use super::lanes::Lane;
 use super::port::SegmentSource;
 use super::salvage::Salvage;
 use crate::domain::Timestamp;
@@ -55,6 +56,8 @@ pub struct Segment {
     pub ordinal: Ordinal,
     /// Where it is on its way.
     pub state: SegmentState,
+    /// Which of its lanes the forwarder inserts it in.
+    pub lane: Lane,
     /// Events in it.
     pub rows: u64,
     /// Events that were written to it in this run; more than `rows` when it has been damaged since.
@@ -103,6 +106,11 @@ impl Segment {
         self.source.path()
     }
 
+    /// Whether it is frozen and neither parked nor stored.
+    const fn waits(&self) -> bool {
+        matches!(self.state, SegmentState::Sealed | SegmentState::Inserting)
+    }
+
     /// Itself, when it takes no more events.
     pub fn closed(&self) -> Option<ClosedSegment> {
         (self.state != SegmentState::Open).then_some(ClosedSegment {
@@ -133,6 +141,12 @@ impl Segments {
         if let Some(segment) = self.by_ordinal.lock().get_mut(&ordinal) {
             change(segment);
         }
+        self.changed();
+    }
+
+    /// An open segment without events is no more.
+    pub(super) fn discard(&self, ordinal: Ordinal) {
+        self.by_ordinal.lock().remove(&ordinal);
         self.changed();
     }
 
@@ -191,10 +205,11 @@ impl Segments {
         segments.get(&ordinal).or_else(|| retained.get(&ordinal)).cloned()
     }
 
-    /// Takes the oldest segment that waits for its turn.
-    pub(super) fn take_sealed(&self) -> Option<Segment> {
+    /// Takes the oldest segment of a lane that waits for its turn.
+    pub(super) fn take_sealed(&self, lane: Lane) -> Option<Segment> {
         let mut segments = self.by_ordinal.lock();
-        let segment = segments.values_mut().find(|segment| segment.state == SegmentState::Sealed)?;
+        let waits = |segment: &&mut Segment| segment.state == SegmentState::Sealed && segment.lane.waits_in() == lane;
+        let segment = segments.values_mut().find(waits)?;
         segment.state = SegmentState::Inserting;
         Some(segment.clone())
     }
@@ -211,7 +226,12 @@ impl Segments {
 
     /// How many are frozen and neither parked nor stored.
     pub fn backlog(&self) -> usize {
-        let waits = |segment: &&Segment| matches!(segment.state, SegmentState::Sealed | SegmentState::Inserting);
+        self.by_ordinal.lock().values().filter(|segment| segment.waits()).count()
+    }
+
+    /// The same of one lane.
+    pub(super) fn backlog_of(&self, lane: Lane) -> usize {
+        let waits = |segment: &&Segment| segment.waits() && segment.lane.waits_in() == lane;
         self.by_ordinal.lock().values().filter(waits).count()
     }
 

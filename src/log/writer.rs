@@ -1,4 +1,4 @@
-//! The thread that owns the open segment.
+//! The thread that owns the open segment of a lane.
 //!
 //! Appends that arrive while a sync is under way form the next group: one
 //! write and one fdatasync for all of them. There is no timer, so a lone
@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use tallyhouse_disk::DiskFile;
@@ -16,9 +16,11 @@ use uuid::Uuid;
 
 use super::capacity::Capacity;
 use super::frame::{Frame, FrameCall, SegmentHeader};
+use super::lanes::{Lane, OldDays, SCATTERED_INSERTS_MAX};
 use super::segment::{Ordinal, Segment, SegmentState, Segments};
 use super::segment_file::{SegmentFile, segment_path};
-use super::spare::{SpareFile, Spares};
+use super::segment_opener::SegmentOpener;
+use super::spare::SpareFile;
 use super::{AppendError, LogSettings};
 use crate::clock::ArrivalClock;
 use crate::event_row;
@@ -26,6 +28,10 @@ use crate::instruments;
 use crate::log::dedup_window::CurrentDedupWindow;
 use crate::trace::{self, Calls, KeyValue};
 
+/// Time between two looks whether a reader of the log waits for the open segment to be sealed: `segment_linger`, within
+/// these bounds.
+const READERS_LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
+const READERS_LOOK_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Most bytes of one write.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
@@ -33,10 +39,10 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 pub(super) enum Command {
     /// Make a frame durable, and say in which segment.
     Append(Frame, oneshot::Sender<Result<Ordinal, AppendError>>),
-    /// The forwarder has taken a segment or given one back: look again whether
-    /// the open one is due.
+    /// The forwarder has taken a segment or given one back, or the log has a new reader: look again whether the open one
+    /// is due.
     Look,
-    /// Seal the open segment now.
+    /// Seal the open segment now. One without events that is older than another lane's is given up.
     Seal(oneshot::Sender<()>),
 }
 
@@ -67,15 +73,19 @@ impl OpenSegment {
     }
 }
 
-/// Writes the open segment. Owned by one thread, which receives commands through a channel.
+/// Writes the open segment of a lane. Owned by one thread, which receives commands through a channel.
 pub(super) struct Writer {
+    pub(super) lane: Lane,
     pub(super) settings: LogSettings,
     pub(super) segments: Arc<Segments>,
     capacity: Arc<Capacity>,
     pub(super) clock: Arc<ArrivalClock>,
     pub(super) dedup_window: Arc<CurrentDedupWindow>,
-    pub(super) next_ordinal: Ordinal,
-    pub(super) spares: Spares,
+    pub(super) opener: Arc<SegmentOpener>,
+    /// Takes the batches with too many days for this lane; none: this lane takes all.
+    scattered: Option<Sender<Command>>,
+    /// The old days of the open segment, and of what waits.
+    old_days: Option<OldDays>,
     open: Option<OpenSegment>,
     last_seal: Option<Instant>,
     /// A write failed and what it left behind could not be cut off yet.
@@ -86,20 +96,23 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
+        lane: Lane,
         capacity: Arc<Capacity>,
         clock: Arc<ArrivalClock>,
         dedup_window: Arc<CurrentDedupWindow>,
-        next_ordinal: Ordinal,
-        spares: Spares,
+        opener: Arc<SegmentOpener>,
+        scattered: Option<Sender<Command>>,
     ) -> Self {
         Self {
+            lane,
             settings: capacity.settings.clone(),
             segments: Arc::clone(&capacity.segments),
             capacity,
             clock,
             dedup_window,
-            next_ordinal,
-            spares,
+            opener,
+            scattered,
+            old_days: None,
             open: None,
             last_seal: None,
             broken: false,
@@ -135,6 +148,9 @@ impl Writer {
         if self.is_due() {
             self.seal();
         }
+        if self.open.as_ref().is_some_and(|open| self.holds_up_readers(open)) {
+            self.give_up_empty();
+        }
     }
 
     /// Makes all that waits durable, and seals it.
@@ -149,29 +165,47 @@ impl Writer {
     #[cfg(test)]
     pub(super) fn end(mut self) {
         self.finish();
-        if let Spares::Stepped(spares) = self.spares {
-            spares.end();
+        if let Some(opener) = Arc::into_inner(self.opener) {
+            opener.end();
         }
     }
 
     pub(super) fn take(&mut self, command: Command) {
         match command {
-            Command::Append(frame, done) => self.waiting.push_back((frame, done)),
+            Command::Append(frame, done) => self.queue(frame, done),
             Command::Look => {}
             Command::Seal(done) => {
                 self.finish();
+                self.give_up_empty();
                 let _ = done.send(()); // Whoever asked may have gone.
             }
         }
     }
 
-    /// How long until the open segment is due; none when only an event can
-    /// make it so.
+    /// Puts a frame in line, or hands it on to the scattered lane.
+    fn queue(&mut self, frame: Frame, done: oneshot::Sender<Result<Ordinal, AppendError>>) {
+        let of_segment = || OldDays::of_segment(self.clock.order_micros());
+        let is_admitted = self.scattered.is_none() || self.old_days.get_or_insert_with(of_segment).admit(frame.days());
+        match &self.scattered {
+            Some(scattered) if !is_admitted => {
+                if let Err(SendError(Command::Append(_, done))) = scattered.send(Command::Append(frame, done)) {
+                    let _ = done.send(Err(AppendError::Shut)); // A caller that went away is not told.
+                }
+            }
+            Some(_) | None => self.waiting.push_back((frame, done)),
+        }
+    }
+
+    /// How long until the open segment is due; none when only an event, the forwarder or a new reader can make it so.
     fn linger_left(&self) -> Option<Duration> {
         let open = self.open.as_ref()?;
-        let left = self.linger();
-        // Past its time it waits for the forwarder, which sends `Look`.
-        (open.rows > 0 && !left.is_zero()).then_some(left)
+        let left = if open.rows > 0 { self.linger() } else { Duration::ZERO };
+        if !left.is_zero() {
+            return Some(left);
+        }
+        // Past its time it waits for the forwarder, which sends `Look`, and for what is opened after it.
+        let look_pause = self.settings.segment_linger.clamp(READERS_LOOK_PAUSE_MIN, READERS_LOOK_PAUSE_MAX);
+        self.capacity.readers.is_read().then_some(look_pause)
     }
 
     /// What is left of the time between two segments.
@@ -192,12 +226,25 @@ impl Writer {
     /// enough ago and the forwarder is free to insert it at once. So a lone
     /// event waits for nothing, and a steady stream makes few segments a
     /// second. While the forwarder is busy the segment rather grows: few large inserts cost ClickHouse less than many small
-    /// ones, and it would only stand in line.
+    /// ones, and it would only stand in line. Readers of the log do not get past an open segment, so it is sealed all the
+    /// same when they are there and another one has been opened since.
     fn is_due(&self) -> bool {
         let lingered = |open: &OpenSegment| {
-            open.rows > 0 && self.linger().is_zero() && self.segments.backlog() < self.settings.inserts_in_flight_max
+            open.rows > 0 && self.linger().is_zero() && (self.is_forwarder_free() || self.holds_up_readers(open))
         };
         self.is_full() || self.open.as_ref().is_some_and(lingered)
+    }
+
+    fn is_forwarder_free(&self) -> bool {
+        let inserts_max = match self.lane.waits_in() {
+            Lane::Scattered => SCATTERED_INSERTS_MAX,
+            Lane::Main | Lane::Unknown => self.settings.inserts_in_flight_max,
+        };
+        self.segments.backlog_of(self.lane) < inserts_max
+    }
+
+    fn holds_up_readers(&self, open: &OpenSegment) -> bool {
+        self.opener.has_opened_since(open.ordinal) && self.capacity.readers.is_read()
     }
 
     /// Makes the next group of waiting frames durable, and answers them.
@@ -305,18 +352,21 @@ impl Writer {
         self.open.as_mut().ok_or_else(|| io::Error::other("no open segment"))
     }
 
-    fn create_segment(&mut self) -> io::Result<OpenSegment> {
-        let SpareFile { file, id, path } = self.spares.take()?;
+    fn create_segment(&self) -> io::Result<OpenSegment> {
+        self.opener.open(|spare, ordinal| self.list_segment(spare, ordinal))
+    }
+
+    fn list_segment(&self, spare: SpareFile, ordinal: Ordinal) -> OpenSegment {
+        let SpareFile { file, id, path } = spare;
         let opened_at_micros = self.clock.order_micros();
         let dedup_window = self.dedup_window.get();
         let header =
             SegmentHeader { id, opened_at_micros, dedup_window, columns: event_row::COLUMNS.to_owned() }.encode();
-        let ordinal = self.next_ordinal;
-        self.next_ordinal += 1;
         self.segments.put(Segment {
             id,
             ordinal,
             state: SegmentState::Open,
+            lane: self.lane,
             rows: 0,
             rows_written: 0,
             bytes: 0,
@@ -329,7 +379,32 @@ impl Writer {
             calls: Calls::default(),
             source: SegmentFile::new(&self.capacity.disk, path),
         });
-        Ok(OpenSegment { file, id, ordinal, header, rows: 0, durable_bytes: 0 })
+        OpenSegment { file, id, ordinal, header, rows: 0, durable_bytes: 0 }
+    }
+
+    /// Gives up a segment whose first write has failed, when another has been opened since: it is never sealed while
+    /// nothing more comes, and readers do not get past it.
+    fn give_up_empty(&mut self) {
+        let is_in_the_way = |open: &OpenSegment| open.rows == 0 && self.opener.has_opened_since(open.ordinal);
+        // What was written must have been cut off, as it is refused.
+        if !self.open.as_ref().is_some_and(is_in_the_way) || self.mend().is_err() {
+            return;
+        }
+        if let Some(open) = self.open.take() {
+            self.segments.discard(open.ordinal);
+            let path = segment_path(&self.settings.dir, open.id, SegmentState::Open);
+            let _ = self.capacity.disk.remove(&path); // The next start removes it too.
+        }
+    }
+
+    /// The old days of what waits, which the next segment will have.
+    fn old_days_of_waiting(&self) -> Option<OldDays> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let mut old_days = OldDays::of_segment(self.clock.order_micros());
+        self.waiting.iter().for_each(|(frame, _)| _ = old_days.admit(frame.days()));
+        Some(old_days)
     }
 
     /// Freezes the open segment and hands it to the forwarder.
@@ -339,6 +414,7 @@ impl Writer {
         }
         let Some(open) = self.open.take() else { return };
         self.last_seal = Some(Instant::now());
+        self.old_days = self.old_days_of_waiting();
         let from = segment_path(&self.settings.dir, open.id, SegmentState::Open);
         let to = segment_path(&self.settings.dir, open.id, SegmentState::Sealed);
         // Were the new name lost in a power failure, the file would be sealed

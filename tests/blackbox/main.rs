@@ -11,6 +11,7 @@ mod audit;
 mod audit_due;
 mod audit_repair;
 mod auth;
+mod backfill;
 mod backup;
 mod bounds;
 mod calls;

@@ -139,7 +139,7 @@ impl Subscriptions {
         let _creating = self.creating.lock().await;
         let key = (org_id.as_str().to_owned(), name.to_owned());
         self.check_room(&key)?;
-        let (reader, position) = self.reader_from(start);
+        let (reader, position) = self.reader_from(start).await;
         let record = SubscriptionRecord {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             org_id: key.0.clone(),
@@ -191,13 +191,13 @@ impl Subscriptions {
     }
 
     /// A reader for a new subscription, and where it begins.
-    fn reader_from(&self, start: Start) -> (Arc<dyn LogReader>, Position) {
+    async fn reader_from(&self, start: Start) -> (Arc<dyn LogReader>, Position) {
         // It holds everything before the end is looked up, so that nothing goes meanwhile.
         let reader = self.log.add_bounded_reader(0);
         if start != Start::Now {
             return (reader, EARLIEST);
         }
-        let LogPosition { segment, row } = self.log.end();
+        let LogPosition { segment, row } = self.log.end().await;
         reader.release(segment);
         (reader, Position { segment, row })
     }

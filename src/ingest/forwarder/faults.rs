@@ -1,7 +1,6 @@
 //! Tests the forwarder against an event store that fails in every way that a database can.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -201,56 +200,85 @@ struct ForwarderTest {
     store: Arc<FaultyStore>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Every batch, and in the order of the log.
+    /// Every batch, in the order in which it was appended.
     batches: Vec<Vec<u8>>,
-    _dir: TempDir,
+    _place: LogPlace,
 }
 
-/// The log on the disk, or the one in memory: the forwarder must not care.
-fn log_in(dir: &Path, dedup_window: &Arc<CurrentDedupWindow>, is_on_disk: bool) -> Arc<dyn EventLog> {
-    if !is_on_disk {
-        return Arc::new(MemoryLog::open(&MemoryStorage::default(), 3, Holders::NONE, 0, dedup_window.get()));
-    }
-    let settings = LogSettings {
-        dir: dir.to_owned(),
-        bytes_max: 1 << 30,
-        free_bytes_min: 0,
-        kept_bytes_max: 1 << 20,
-        segment_rows_max: 3,
-        segment_bytes_max: 2 << 20,
-        segment_linger: Duration::from_millis(1),
-        inserts_in_flight_max: INSERTS_IN_FLIGHT,
-        holders: Holders::NONE,
-        ids_above: 0,
-        reader_bounds: Default::default(),
-    };
-    Arc::new(DiskLog::open(settings, Arc::default(), Arc::clone(dedup_window)).unwrap())
+/// Where logs are, one after the other: on the disk or in memory. The forwarder must not care.
+struct LogPlace {
+    dir: TempDir,
+    memory: Option<MemoryStorage>,
 }
+
+impl LogPlace {
+    fn on_disk() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), memory: None }
+    }
+
+    fn in_memory() -> Self {
+        Self { memory: Some(MemoryStorage::default()), ..Self::on_disk() }
+    }
+
+    fn open(&self, dedup_window: &Arc<CurrentDedupWindow>) -> Arc<dyn EventLog> {
+        if let Some(memory) = &self.memory {
+            return Arc::new(MemoryLog::open(memory, 3, Holders::NONE, 0, dedup_window.get()));
+        }
+        let settings = LogSettings {
+            dir: self.dir.path().to_owned(),
+            bytes_max: 1 << 30,
+            free_bytes_min: 0,
+            kept_bytes_max: 1 << 20,
+            segment_rows_max: 3,
+            segment_bytes_max: 2 << 20,
+            segment_linger: Duration::from_millis(1),
+            inserts_in_flight_max: INSERTS_IN_FLIGHT,
+            holders: Holders::NONE,
+            ids_above: 0,
+            reader_bounds: Default::default(),
+        };
+        Arc::new(DiskLog::open(settings, Arc::default(), Arc::clone(dedup_window)).unwrap())
+    }
+}
+
+const NOW: Timestamp = Timestamp::from_millis(1_770_757_800_000);
 
 fn row_of(number: usize, bytes: usize) -> Vec<u8> {
+    row_at(number, bytes, NOW)
+}
+
+fn row_at(number: usize, bytes: usize, occurred_at: Timestamp) -> Vec<u8> {
     let org = OrgId::default_org();
     let limits = crate::config::Config::default().event_limits();
     let limits = crate::domain::EventLimits { text_bytes_max: usize::MAX, ..limits };
-    let now = Timestamp::from_millis(1_770_757_800_000);
     let (event_id, source) = (number.to_string(), "x".repeat(bytes));
     let draft = EventDraft {
         event_id: &event_id,
         event_type: "click",
         source: &source,
-        occurred_at: Some(now),
+        occurred_at: Some(occurred_at),
         ..EventDraft::default()
     };
     let mut row = Vec::new();
-    event_row::encode(&Event::parse(&org, draft, &limits, now).unwrap(), 1, &mut row);
+    event_row::encode(&Event::parse(&org, draft, &limits, NOW).unwrap(), 1, &mut row);
     row
+}
+
+/// Whether a batch has events of many days, as far as the log knows.
+const fn is_of_many_days(number: usize) -> bool {
+    number % 4 == 2
 }
 
 impl ForwarderTest {
     fn new(store: Arc<FaultyStore>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let is_on_disk = store.seed.is_multiple_of(2);
+        Self::at(if is_on_disk { LogPlace::on_disk() } else { LogPlace::in_memory() }, store)
+    }
+
+    fn at(place: LogPlace, store: Arc<FaultyStore>) -> Self {
         let dedup_window = Arc::new(CurrentDedupWindow::default());
         dedup_window.set(DEDUP_WINDOW);
-        let log = log_in(dir.path(), &dedup_window, store.seed.is_multiple_of(2));
+        let log = place.open(&dedup_window);
         let settings = ForwarderSettings {
             inserts_in_flight_max: INSERTS_IN_FLIGHT,
             insert_wait_max: Duration::from_secs(60),
@@ -270,7 +298,7 @@ impl ForwarderTest {
             dedup_window,
         );
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { log, forwarder, store, tasks, stop, batches: Vec::new(), _dir: dir }
+        Self { log, forwarder, store, tasks, stop, batches: Vec::new(), _place: place }
     }
 
     /// So many batches, of which some are large.
@@ -280,7 +308,8 @@ impl ForwarderTest {
             let rows = row_of(number, if number % 7 == 3 { CHUNK_BYTES * 3 / 2 } else { 10 });
             let mut buffer = Frame::buffer(rows.len());
             buffer.extend_from_slice(&rows);
-            self.log.append(Frame::seal(buffer, 1)).await.unwrap().unwrap();
+            let days = if is_of_many_days(number) { (0..100).collect() } else { Vec::new() };
+            self.log.append(Frame::seal(buffer, 1).on_days(days)).await.unwrap().unwrap();
             self.batches.push(rows);
         }
         self.log.seal().await;
@@ -290,15 +319,28 @@ impl ForwarderTest {
         self.forwarder.start(&self.tasks, &self.stop);
     }
 
-    /// Everything is written, once: the segments' bytes are the batches'.
+    /// Everything is written, once: the segments' bytes are the batches', of each lane in its order.
     fn check_all_written(&self) {
         let inserted = self.store.inserted.lock();
+        let of_lane = |is_scattered| {
+            let batches =
+                self.batches.iter().enumerate().filter(|(number, _)| is_of_many_days(*number) == is_scattered);
+            batches.flat_map(|(_, batch)| batch.clone()).collect::<Vec<u8>>()
+        };
+        let (main, scattered) = (of_lane(false), of_lane(true));
+        let (mut main, mut scattered) = (main.as_slice(), scattered.as_slice());
         // Tokens are in the order in which their segments were begun.
         let mut written: Vec<_> = inserted.written.iter().collect();
         written.sort_by_key(|(token, _)| **token);
-        let bytes: Vec<u8> = written.into_iter().flat_map(|(_, bytes)| bytes.clone()).collect();
-        assert!(bytes == self.batches.concat(), "every row is written once, under one token");
-        assert!(inserted.under_way_most <= INSERTS_IN_FLIGHT);
+        for (_, bytes) in written {
+            if let Some(rest) = main.strip_prefix(bytes.as_slice()) {
+                main = rest;
+            } else {
+                scattered = scattered.strip_prefix(bytes.as_slice()).expect("the next of a lane, under one token");
+            }
+        }
+        assert!(main.is_empty() && scattered.is_empty(), "every row is written once");
+        assert!(inserted.under_way_most <= INSERTS_IN_FLIGHT + SCATTERED_INSERTS_MAX);
     }
 
     async fn end(self) {
@@ -427,5 +469,37 @@ async fn it_ends_when_it_is_stopped_and_what_was_under_way_stays() {
         assert_eq!(before.iter().map(|segment| segment.rows).sum::<u64>(), 9);
         assert!(before.iter().all(|segment| segment.state != SegmentState::Parked && segment.source.open().is_ok()));
         bench.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_of_a_former_run_are_inserted_in_the_lane_of_their_days() {
+    const DAY_MILLIS: i64 = 24 * 3_600_000;
+    for place in [LogPlace::on_disk(), LogPlace::in_memory()] {
+        let log = place.open(&Arc::default());
+        // More scattered segments than there are tasks for the main lane, then one of a day.
+        let days_of_segments: [std::ops::Range<i64>; 4] = [0..100, 0..100, 0..100, 0..1];
+        for days in days_of_segments {
+            let mut rows = Frame::buffer(0);
+            let count = u32::try_from(days.end).unwrap();
+            days.for_each(|day| rows.extend(row_at(0, 1, NOW.plus_millis(-day * DAY_MILLIS))));
+            log.append(Frame::seal(rows, count)).await.unwrap().unwrap();
+            log.seal().await;
+        }
+        log.shut().await;
+        drop(log);
+        let test = ForwarderTest::at(place, FaultyStore::new(1, &[Fault::Hang { writes: false }]));
+        test.start();
+        let mut changes = test.log.segments().changes();
+        let under_way = || {
+            let segments = test.log.segments().list().into_iter();
+            segments.map(|segment| (segment.lane, segment.state == SegmentState::Inserting)).collect::<Vec<_>>()
+        };
+        let scattered = [true, false, false].map(|is_under_way| (Lane::Scattered, is_under_way));
+        let expected = [&scattered[..], &[(Lane::Unknown, true)]].concat();
+        while under_way() != expected {
+            tokio::time::timeout(Duration::from_secs(30), changes.changed()).await.expect("each in its lane").unwrap();
+        }
+        test.end().await;
     }
 }

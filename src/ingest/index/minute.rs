@@ -3,6 +3,9 @@
 use tallyhouse_ledger::Day;
 
 use crate::domain::{MILLIS_PER_MINUTE, Timestamp};
+use crate::log::DayNumber;
+
+const MINUTES_PER_DAY: u32 = 24 * 60;
 
 /// The minute of an event: minutes since 1970, at least 1. Earlier times all fall into the first minute, and times
 /// after 2097 into the last.
@@ -30,6 +33,11 @@ impl Minute {
         self.0
     }
 
+    /// The number of its day, as days since 1970.
+    pub const fn day_number(self) -> DayNumber {
+        self.0 / MINUTES_PER_DAY
+    }
+
     /// Its first moment.
     pub fn start(self) -> Timestamp {
         Timestamp::from_millis(i64::from(self.0) * MILLIS_PER_MINUTE)
@@ -52,6 +60,7 @@ mod tests {
         let minute = Minute::of(Timestamp::from_millis(1_770_757_830_000));
         assert_eq!(minute.start(), Timestamp::from_millis(1_770_757_800_000));
         assert_eq!(minute.day(), Day::of_millis(1_770_757_800_000));
+        assert_eq!(minute.day_number(), 20_494);
         assert_eq!(Minute::of_bits(minute.bits()), minute);
     }
 }

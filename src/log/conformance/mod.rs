@@ -2,10 +2,11 @@
 //!
 //! An implementation comes with a [`LogFactory`] that opens it, opens it again, and lets power fail beneath it.
 
+mod lanes;
 mod model;
 mod readers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -37,6 +38,8 @@ pub(super) struct Options {
     pub(super) ids_above: u128,
     /// How much is held for readers.
     pub(super) reader_bounds: ReaderBounds,
+    /// Time between two segments, where they are sealed by time.
+    pub(super) segment_linger: Duration,
 }
 
 impl Options {
@@ -44,6 +47,7 @@ impl Options {
         holders: Holders::NONE,
         ids_above: 0,
         reader_bounds: ReaderBounds { bounded_bytes_max: u64::MAX, history_bytes_max: 0 },
+        segment_linger: Duration::from_secs(3_600),
     };
 
     fn settings(self, dir: &Path) -> LogSettings {
@@ -54,7 +58,7 @@ impl Options {
             kept_bytes_max: 1 << 20,
             segment_rows_max: SEGMENT_ROWS_MAX,
             segment_bytes_max: 1 << 20,
-            segment_linger: Duration::from_secs(3_600),
+            segment_linger: self.segment_linger,
             inserts_in_flight_max: 2,
             holders: self.holders,
             ids_above: self.ids_above,
@@ -74,9 +78,9 @@ pub(super) trait LogFactory {
     /// Opens the log. The last one has been dropped.
     fn open(&self, options: Options) -> Self::Log;
 
-    /// Power fails while a log works, of which it is known up to where the open segment is durable, if there is one.
-    /// The seed chooses what is left.
-    fn fail_power(&mut self, log: Self::Log, durable: Option<(Uuid, u64)>, seed: u64);
+    /// Power fails while a log works, of which it is known up to where each open segment is durable. The seed chooses
+    /// what is left.
+    fn fail_power(&mut self, log: Self::Log, durable: &HashMap<Uuid, u64>, seed: u64);
 
     /// Files of segments that nobody needs any more, where they can be counted.
     fn left_behind(&self) -> usize {
@@ -99,7 +103,7 @@ impl LogFactory for InDirectory {
     }
 
     /// What was written is there, as after a kill, and behind the last durable byte may be anything.
-    fn fail_power(&mut self, log: DiskLog, durable: Option<(Uuid, u64)>, seed: u64) {
+    fn fail_power(&mut self, log: DiskLog, durable: &HashMap<Uuid, u64>, seed: u64) {
         let copy = loop {
             if let Ok(copy) = snapshot(self.0.path()) {
                 break copy;
@@ -107,7 +111,7 @@ impl LogFactory for InDirectory {
         };
         drop(log);
         self.0 = copy;
-        damage_tail(self.0.path(), durable, &mut StdRng::seed_from_u64(seed));
+        damage_tails(self.0.path(), durable, &mut StdRng::seed_from_u64(seed));
     }
 
     fn left_behind(&self) -> usize {
@@ -115,16 +119,20 @@ impl LogFactory for InDirectory {
     }
 }
 
-/// Spoils what lies behind the last durable byte of the open segment.
-fn damage_tail(dir: &Path, durable: Option<(Uuid, u64)>, random: &mut StdRng) {
+/// Spoils what lies behind the last durable byte of each open segment.
+fn damage_tails(dir: &Path, durable: &HashMap<Uuid, u64>, random: &mut StdRng) {
     let files = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
     let mut open: Vec<_> = files.filter(|path| path.extension().is_some_and(|found| found == "open")).collect();
-    // Behind the one that is written to may be one that was made ahead.
     open.sort();
-    let Some(path) = open.into_iter().next() else { return };
-    let mut bytes = std::fs::read(&path).unwrap();
-    let name = path.file_stem().unwrap().to_str().unwrap();
-    let safe = durable.filter(|(id, _)| id.to_string() == name).map_or(0, |(_, bytes)| usize::try_from(bytes).unwrap());
+    for path in open {
+        let id = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let safe = durable.get(&id).map_or(0, |bytes| usize::try_from(*bytes).unwrap());
+        damage_tail(&path, safe, random);
+    }
+}
+
+fn damage_tail(path: &Path, safe: usize, random: &mut StdRng) {
+    let mut bytes = std::fs::read(path).unwrap();
     assert!(safe <= bytes.len(), "what is acknowledged is in the file");
     match random.random_range(0..4) {
         0 => {}
@@ -136,7 +144,7 @@ fn damage_tail(dir: &Path, durable: Option<(Uuid, u64)>, random: &mut StdRng) {
         }
         _ => bytes.extend((0..random.random_range(1..40)).map(|_| random.random::<u8>())),
     }
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(path, bytes).unwrap();
 }
 
 /// A copy of a directory's files as they are at one moment: fails when any of
@@ -181,7 +189,7 @@ impl LogFactory for OnSimulatedDisk {
         recovered.start(Arc::default(), Arc::default(), spares, WriterHandle::start, None).unwrap()
     }
 
-    fn fail_power(&mut self, log: DiskLog, _: Option<(Uuid, u64)>, seed: u64) {
+    fn fail_power(&mut self, log: DiskLog, _: &HashMap<Uuid, u64>, seed: u64) {
         let left = self.0.after_power_failure(seed);
         drop(log);
         self.0 = left;
@@ -207,9 +215,14 @@ impl LogFactory for InMemory {
         MemoryLog::open(&self.0, SEGMENT_ROWS_MAX.into(), holders, ids_above, Default::default())
     }
 
-    fn fail_power(&mut self, log: MemoryLog, _: Option<(Uuid, u64)>, _: u64) {
+    fn fail_power(&mut self, log: MemoryLog, _: &HashMap<Uuid, u64>, _: u64) {
         drop(log); // Whatever it has is durable.
     }
+}
+
+/// Days of events that a segment of the lane has room for, when it is new.
+fn days_of(lane: Lane) -> Vec<DayNumber> {
+    if lane == Lane::Scattered { (0..100).collect() } else { vec![0] }
 }
 
 macro_rules! suite {
@@ -258,14 +271,54 @@ macro_rules! suite {
             async fn a_reader_for_everything_and_one_from_the_end_meet() {
                 readers::a_reader_for_everything_and_one_from_the_end_meet(&<$factory>::new()).await;
             }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn nothing_is_missed_behind_the_end_of_either_lane() {
+                readers::nothing_is_missed_behind_the_end_of_either_lane::<$factory>().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn the_end_is_behind_what_was_stored_before_an_older_segment() {
+                readers::the_end_is_behind_what_was_stored_before_an_older_segment(&<$factory>::new()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn readers_get_past_an_open_segment_of_either_lane() {
+                lanes::readers_get_past_an_open_segment_of_either_lane(&<$factory>::new()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn frames_of_many_days_have_segments_of_their_own() {
+                lanes::frames_of_many_days_have_segments_of_their_own(&<$factory>::new()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn what_a_former_run_left_is_of_the_main_lane_until_it_is_moved() {
+                lanes::what_a_former_run_left_is_of_the_main_lane_until_it_is_moved(&<$factory>::new()).await;
+            }
         }
     };
 }
 
-/// Memory does not bound what readers keep.
+/// Memory does not bound what readers keep, nor what waits for the forwarder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bounded_reader_misses_the_oldest_and_holds_up_nobody() {
     readers::a_bounded_reader_misses_the_oldest_and_holds_up_nobody::<InDirectory>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_reader_reads_or_misses_what_is_stored_after_younger_segments() {
+    readers::a_bounded_reader_reads_or_misses_what_is_stored_after_younger_segments(&InDirectory::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scattered_insert_under_way_stops_no_other() {
+    lanes::a_scattered_insert_under_way_stops_no_other(&InDirectory::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_waits_at_the_oldest_open_segment() {
+    lanes::a_reader_waits_at_the_oldest_open_segment(&InDirectory::new()).await;
 }
 
 suite!(disk_log, InDirectory);

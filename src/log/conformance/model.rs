@@ -12,13 +12,14 @@ use super::*;
 /// What callers, the forwarder and chance do.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Frames of this many bytes; answered before the next step, or not.
+    /// Frames of this many bytes, of a lane; answered before the next step, or not.
     Append {
         sizes: Vec<usize>,
+        lane: Lane,
         wait: bool,
     },
     Seal,
-    Take,
+    Take(Lane),
     /// One of those taken is stored, parked, or has failed for now.
     Store(prop::sample::Index),
     Park(prop::sample::Index),
@@ -32,11 +33,12 @@ pub(super) enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
+    let lane = || prop_oneof![3 => Just(Lane::Main), 1 => Just(Lane::Scattered)];
     let sizes = || prop::collection::vec(0..60_usize, 1..5);
     prop_oneof![
-        6 => (sizes(), any::<bool>()).prop_map(|(sizes, wait)| Step::Append { sizes, wait }),
+        6 => (sizes(), lane(), any::<bool>()).prop_map(|(sizes, lane, wait)| Step::Append { sizes, lane, wait }),
         1 => Just(Step::Seal),
-        3 => Just(Step::Take),
+        3 => lane().prop_map(Step::Take),
         2 => index().prop_map(Step::Store),
         1 => index().prop_map(Step::Park),
         1 => index().prop_map(Step::Fail),
@@ -62,8 +64,8 @@ struct World<F: LogFactory> {
     stored: HashSet<Uuid>,
     /// Of this run: what each ordinal stands for.
     ordinals: HashMap<Ordinal, Uuid>,
-    /// Acknowledged bytes of the segment that was open when last looked at.
-    open: Option<(Uuid, u64)>,
+    /// Acknowledged bytes of the segments that were open when last looked at.
+    open: HashMap<Uuid, u64>,
 }
 
 /// The frames of a segment, which may just be being sealed.
@@ -99,6 +101,15 @@ fn frame(rows: &[u8]) -> Frame {
     Frame::seal(buffer, 1)
 }
 
+/// The frames of each lane.
+fn by_lane(frames: &[Vec<u8>]) -> [Vec<&Vec<u8>>; 2] {
+    [false, true].map(|is_scattered| frames.iter().filter(|frame| is_of_scattered(frame) == is_scattered).collect())
+}
+
+fn is_of_scattered(frame: &[u8]) -> bool {
+    frame[size_of::<u64>()] == 1
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
@@ -117,7 +128,7 @@ impl<F: LogFactory> World<F> {
             frozen: HashMap::new(),
             stored: HashSet::new(),
             ordinals: HashMap::new(),
-            open: None,
+            open: HashMap::new(),
         }
     }
 
@@ -127,14 +138,14 @@ impl<F: LogFactory> World<F> {
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Append { sizes, wait } => {
-                sizes.iter().for_each(|size| self.append(*size));
+            Step::Append { sizes, lane, wait } => {
+                sizes.iter().for_each(|size| self.append(*size, *lane));
                 if *wait {
                     self.answered();
                 }
             }
             Step::Seal => self.runtime.block_on(self.log().seal()),
-            Step::Take => self.taken.extend(self.log().take_sealed()),
+            Step::Take(lane) => self.take(*lane),
             Step::Store(index) => self.store(*index),
             Step::Park(index) => {
                 if let Some(segment) = self.give_back(*index) {
@@ -156,12 +167,24 @@ impl<F: LogFactory> World<F> {
         }
     }
 
-    fn append(&mut self, size: usize) {
+    fn append(&mut self, size: usize, lane: Lane) {
+        let is_scattered = lane == Lane::Scattered;
         let mut rows = self.next_frame.to_le_bytes().to_vec();
+        rows.push(is_scattered.into());
         rows.resize(rows.len() + size, 7);
         self.next_frame += 1;
-        let answer = self.log().append(frame(&rows));
+        let answer = self.log().append(frame(&rows).on_days(days_of(lane)));
         self.waiting.push((rows, answer));
+    }
+
+    /// A segment of a former run is found to be of one lane or the other, as the forwarder does.
+    fn take(&mut self, lane: Lane) {
+        let Some(segment) = self.log().take_sealed(lane) else { return };
+        if segment.lane == Lane::Unknown && is_of_scattered(&frames(self.log(), &segment)[0]) {
+            self.log().move_to_scattered(&segment);
+        } else {
+            self.taken.push(segment);
+        }
     }
 
     /// Waits for every answer.
@@ -170,8 +193,8 @@ impl<F: LogFactory> World<F> {
             answer.blocking_recv().unwrap().unwrap();
             self.acknowledged.push(rows);
         }
-        let open = self.log().segments().list().into_iter().find(|segment| segment.state == SegmentState::Open);
-        self.open = open.map(|segment| (segment.id, segment.bytes));
+        let open = self.log().segments().list().into_iter().filter(|segment| segment.state == SegmentState::Open);
+        self.open = open.map(|segment| (segment.id, segment.bytes)).collect();
     }
 
     fn give_back(&mut self, index: prop::sample::Index) -> Option<Segment> {
@@ -191,12 +214,16 @@ impl<F: LogFactory> World<F> {
     }
 
     /// With all answers in: exactly the acknowledged frames are there, once
-    /// and in order, and what was frozen is as it was.
+    /// and in the order of their lane, and what was frozen is as it was.
     fn check(&mut self) {
         assert!(self.waiting.is_empty());
         let segments = self.log().segments().list();
         let found: Vec<Vec<u8>> = segments.iter().flat_map(|segment| frames(self.log(), segment)).collect();
-        assert_eq!(found, self.acknowledged);
+        assert_eq!(by_lane(&found), by_lane(&self.acknowledged));
+        for segment in segments.iter().filter(|segment| segment.lane != Lane::Unknown) {
+            let is_scattered = segment.lane == Lane::Scattered;
+            assert!(frames(self.log(), segment).iter().all(|frame| is_of_scattered(frame) == is_scattered));
+        }
         for segment in segments {
             assert!(!self.stored.contains(&segment.id), "an id is used once");
             let before = self.ordinals.insert(segment.ordinal, segment.id);
@@ -222,17 +249,20 @@ impl<F: LogFactory> World<F> {
 
     fn crash(&mut self, seed: u64) {
         let unanswered: Vec<Vec<u8>> = std::mem::take(&mut self.waiting).into_iter().map(|(rows, _)| rows).collect();
-        self.factory.fail_power(self.log.take().unwrap(), self.open, seed);
+        self.factory.fail_power(self.log.take().unwrap(), &self.open, seed);
         let log = self.factory.open(Options::PLAIN);
         // That a stored segment was deleted may be forgotten. `check` says whether its bytes are the same.
         let segments = log.segments().list();
         let (back, others): (Vec<_>, Vec<_>) = segments.iter().partition(|segment| self.stored.contains(&segment.id));
         let found: Vec<Vec<u8>> = others.into_iter().flat_map(|segment| frames(&log, segment)).collect();
         // What nobody was told of may be there or not, but in order: behind a damaged frame may be good ones.
-        assert!(found.starts_with(&self.acknowledged), "nothing acknowledged is lost");
-        let survived = &found[self.acknowledged.len()..];
-        let mut unanswered = unanswered.iter();
-        assert!(survived.iter().all(|frame| unanswered.any(|sent| sent == frame)), "and nothing is made up");
+        let of_lanes = by_lane(&found).into_iter().zip(by_lane(&self.acknowledged)).zip(by_lane(&unanswered));
+        for ((found, acknowledged), unanswered) in of_lanes {
+            assert!(found.starts_with(&acknowledged), "nothing acknowledged is lost");
+            let mut unanswered = unanswered.iter();
+            let survived = &found[acknowledged.len()..];
+            assert!(survived.iter().all(|frame| unanswered.any(|sent| sent == frame)), "and nothing is made up");
+        }
         back.iter().for_each(|segment| _ = self.stored.remove(&segment.id));
         self.acknowledged = segments.iter().flat_map(|segment| frames(&log, segment)).collect();
         drop(log);
@@ -260,8 +290,16 @@ pub(super) fn nothing_acknowledged_is_lost_doubled_reordered_or_changed<F: LogFa
 
 pub(super) fn whatever_lies_behind_the_last_acknowledged_byte_costs_nothing<F: LogFactory>() {
     for seed in 0..40 {
-        let append = |sizes: &[usize], wait| Step::Append { sizes: sizes.to_vec(), wait };
-        let steps = [append(&[14, 58], true), Step::Seal, append(&[1, 5, 41], true), append(&[9], false)];
+        let append = |sizes: &[usize], lane, wait| Step::Append { sizes: sizes.to_vec(), lane, wait };
+        let steps = [
+            append(&[14, 58], Lane::Main, true),
+            append(&[7], Lane::Scattered, true),
+            Step::Seal,
+            append(&[3, 40], Lane::Scattered, true),
+            append(&[1, 5, 41], Lane::Main, true),
+            append(&[9], Lane::Main, false),
+            append(&[2], Lane::Scattered, false),
+        ];
         nothing_acknowledged_is_lost_doubled_reordered_or_changed::<F>(&[&steps[..], &[Step::Crash(seed)]].concat());
     }
 }
@@ -274,7 +312,7 @@ fn log_with_segment<F: LogFactory>(factory: &F, holders: Holders) -> (F::Log, Se
         append.await.unwrap().unwrap();
         log.seal().await;
     });
-    let segment = log.take_sealed().unwrap();
+    let segment = log.take_sealed(Lane::Main).unwrap();
     (log, segment)
 }
 
@@ -289,9 +327,9 @@ pub(super) fn what_was_decided_about_a_segment_survives_a_restart<F: LogFactory>
     let parked = log.segments().list().remove(0);
     assert_eq!((parked.id, parked.state, parked.rows), (segment.id, SegmentState::Parked, 1));
     assert!(log.is_token_distrusted(&parked).unwrap());
-    assert!(log.take_sealed().is_none(), "it waits for a command");
+    assert!(log.take_sealed(Lane::Main).is_none(), "it waits for a command");
     assert_eq!(log.retry_parked(), 1);
-    let segment = log.take_sealed().unwrap();
+    let segment = log.take_sealed(Lane::Main).unwrap();
     log.stored(&segment);
     assert!(log.segments().list().is_empty());
     drop(log);

@@ -31,14 +31,25 @@ fn read_all(reader: &Arc<dyn LogReader>, position: &mut LogPosition, rows_max: u
     numbers
 }
 
-/// The forwarder stores so many segments.
+/// The forwarder stores so many segments of each lane.
 fn store(log: &impl EventLog, count: usize) {
+    Lane::WRITTEN.into_iter().for_each(|lane| store_of(log, lane, count));
+}
+
+fn store_of(log: &impl EventLog, lane: Lane, count: usize) {
     for _ in 0..count {
-        let Some(segment) = log.take_sealed() else { return };
+        let Some(segment) = log.take_sealed(lane) else { return };
         log.stored(&segment);
     }
 }
 
+/// The numbers of each lane, of whose rows these first numbers of frames are in the scattered one.
+fn by_lane(numbers: &[u32], is_scattered: &[bool]) -> [Vec<u32>; 2] {
+    let of = |lane| numbers.iter().copied().filter(|number| is_scattered[*number as usize] == lane).collect();
+    [false, true].map(of)
+}
+
+/// In the order of its lane.
 pub(super) async fn every_reader_reads_every_row_once_and_in_order<F: LogFactory>() {
     for seed in 0..8 {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -46,18 +57,22 @@ pub(super) async fn every_reader_reads_every_row_once_and_in_order<F: LogFactory
         let mut log = factory.open(above(0));
         let mut positions = [LogPosition::default(); 2];
         let mut seen = [Vec::new(), Vec::new()];
-        let mut sent = 0;
+        let (mut sent, mut is_scattered) = (0, Vec::new());
         for _ in 0..30 {
             let readers = positions.map(|position| log.add_reader(position.segment));
             log.readers_added();
             for _ in 0..rng.random_range(0..6) {
                 let count = rng.random_range(1..5);
-                log.append(frame(sent..sent + count)).await.unwrap().unwrap();
+                let lane = Lane::WRITTEN[usize::from(rng.random_bool(0.4))];
+                log.append(frame(sent..sent + count).on_days(days_of(lane))).await.unwrap().unwrap();
+                is_scattered.resize((sent + count) as usize, lane == Lane::Scattered);
                 sent += count;
                 if rng.random_bool(0.2) {
                     log.seal().await;
                 }
-                store(&log, rng.random_range(0..3));
+                for lane in Lane::WRITTEN {
+                    store_of(&log, lane, rng.random_range(0..3));
+                }
                 for (number, reader) in readers.iter().enumerate() {
                     if rng.random_bool(0.4) {
                         let rows = read_all(reader, &mut positions[number], rng.random_range(1..9));
@@ -77,7 +92,9 @@ pub(super) async fn every_reader_reads_every_row_once_and_in_order<F: LogFactory
         store(&log, usize::MAX);
         for (number, reader) in readers.iter().enumerate() {
             seen[number].extend(read_all(reader, &mut positions[number], 100));
-            assert_eq!(seen[number], (0..sent).collect::<Vec<u32>>(), "seed {seed}, reader {number}");
+            let all: Vec<u32> = (0..sent).collect();
+            let (seen, all) = (by_lane(&seen[number], &is_scattered), by_lane(&all, &is_scattered));
+            assert_eq!(seen, all, "seed {seed}, reader {number}");
         }
         readers.iter().for_each(|reader| reader.give_up());
         assert_eq!(log.held_bytes(), 0);
@@ -120,16 +137,79 @@ pub(super) async fn a_reader_for_everything_and_one_from_the_end_meet(factory: &
         ..Options::PLAIN
     });
     log.readers_added();
-    assert_eq!(log.end(), LogPosition::default());
+    assert_eq!(log.end().await, LogPosition::default());
     let earliest = log.add_bounded_reader(0);
     log.append(frame(0..6)).await.unwrap().unwrap();
     log.append(frame(6..9)).await.unwrap().unwrap();
-    let mut position = log.end();
+    let mut position = log.end().await;
     let now = log.add_bounded_reader(position.segment);
     assert_eq!(read_all(&earliest, &mut LogPosition::default(), 100), (0..9).collect::<Vec<u32>>());
     log.append(frame(9..11)).await.unwrap().unwrap();
     assert_eq!(read_all(&now, &mut position, 100), [9, 10]);
-    assert_eq!(log.end(), position);
+    assert_eq!(log.end().await, position);
+}
+
+/// Rows come to open segments of both lanes before the end is looked up, and after.
+pub(super) async fn nothing_is_missed_behind_the_end_of_either_lane<F: LogFactory>() {
+    for seed in 0..30 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let factory = F::new();
+        let log = factory.open(Options::PLAIN);
+        let mut sent = 0;
+        for _ in 0..6 {
+            let mut send = async |log: &F::Log, count: u32| {
+                for _ in 0..count {
+                    let lane = Lane::WRITTEN[usize::from(rng.random_bool(0.5))];
+                    log.append(frame(sent..sent + 1).on_days(days_of(lane))).await.unwrap().unwrap();
+                    sent += 1;
+                }
+                sent
+            };
+            let first = send(&log, 5).await;
+            let mut position = log.end().await;
+            let last = send(&log, 5).await;
+            let reader = log.add_reader(position.segment);
+            let mut seen = read_all(&reader, &mut position, 3);
+            log.seal().await;
+            seen.extend(read_all(&reader, &mut position, 3));
+            seen.sort_unstable();
+            assert_eq!(seen, (first..last).collect::<Vec<u32>>(), "seed {seed}");
+            assert_eq!(position, log.end().await);
+        }
+    }
+}
+
+/// A scattered insert takes long, and the main lane goes on.
+pub(super) async fn the_end_is_behind_what_was_stored_before_an_older_segment(factory: &impl LogFactory) {
+    let log = factory.open(Options::PLAIN);
+    let earliest = log.add_reader(0);
+    log.readers_added();
+    log.append(frame(0..2).on_days(days_of(Lane::Scattered))).await.unwrap().unwrap();
+    log.append(frame(2..4)).await.unwrap().unwrap();
+    log.seal().await;
+    store_of(&log, Lane::Main, 1);
+    let mut position = log.end().await;
+    let now = log.add_reader(position.segment);
+    assert!(read_all(&now, &mut position, 100).is_empty(), "all is older");
+    assert_eq!(read_all(&earliest, &mut LogPosition::default(), 100), [0, 1, 2, 3]);
+    log.append(frame(4..5)).await.unwrap().unwrap();
+    assert_eq!(read_all(&now, &mut position, 100), [4]);
+}
+
+/// Younger segments of the main lane are stored, and go, before an older scattered one is.
+pub(super) async fn a_bounded_reader_reads_or_misses_what_is_stored_after_younger_segments(factory: &impl LogFactory) {
+    let reader_bounds = ReaderBounds { bounded_bytes_max: 0, history_bytes_max: 0 };
+    let log = factory.open(Options { reader_bounds, ..Options::PLAIN });
+    let slow = log.add_bounded_reader(0);
+    log.readers_added();
+    log.append(frame(0..2).on_days(days_of(Lane::Scattered))).await.unwrap().unwrap();
+    log.append(frame(2..4)).await.unwrap().unwrap();
+    log.seal().await;
+    store_of(&log, Lane::Main, 1);
+    assert_eq!(slow.missed(), 1);
+    assert_eq!(read_all(&slow, &mut LogPosition::default(), 100), [0, 1], "the older one is there");
+    store_of(&log, Lane::Scattered, 1);
+    assert_eq!(slow.missed(), 2, "it had not released it");
 }
 
 pub(super) async fn a_bounded_reader_misses_the_oldest_and_holds_up_nobody<F: LogFactory>() {

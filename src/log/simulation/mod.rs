@@ -1,8 +1,8 @@
 //! The log on a disk that loses power, judged by an oracle.
 //!
-//! From a seed: processes append, seal, store, park and read; each is shut, or killed before any operation of the
+//! From a seed: processes append to both lanes, seal, store, park and read; each is shut, or killed before any operation of the
 //! disk, or power fails; the next one recovers what is left. The oracle knows what producers, ClickHouse and readers
-//! have been told, and what must therefore be found. The writer and the maker of spare files work when the simulation
+//! have been told, and what must therefore be found. The writers and the maker of spare files work when the simulation
 //! tells them to, so a seed always means the same.
 
 mod oracle;
@@ -17,9 +17,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use tallyhouse_disk::{CrashPoint, Seeds, SimulatedDisk};
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::spare::Spares;
+use super::writer::Writer;
 use super::*;
-use oracle::{Fate, Oracle, frame, frames_of, number, padding};
+use oracle::{Fate, Oracle, frame, frames_of, lane_of, number, padding};
 
 const DIR: &str = "/log";
 /// Most processes of one life, and most steps of one process.
@@ -39,7 +39,12 @@ struct Simulation {
     disk: SimulatedDisk,
     oracle: Oracle,
     next_frame: u32,
+    /// Nothing, in half of the lives: segments are sealed as soon as the forwarder is free or the reader waits.
+    segment_linger: Duration,
 }
+
+/// Longer than any life.
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// One process, from its start to its end.
 struct Process<'a> {
@@ -50,7 +55,7 @@ struct Process<'a> {
     taken: Vec<Segment>,
 }
 
-fn settings() -> LogSettings {
+fn settings(segment_linger: Duration) -> LogSettings {
     LogSettings {
         dir: DIR.into(),
         bytes_max: 1 << 30,
@@ -58,7 +63,7 @@ fn settings() -> LogSettings {
         kept_bytes_max: 1 << 20,
         segment_rows_max: 6,
         segment_bytes_max: 1 << 20,
-        segment_linger: Duration::from_secs(3_600),
+        segment_linger,
         inserts_in_flight_max: 2,
         holders: Holders::LEDGER,
         ids_above: 0,
@@ -69,11 +74,16 @@ fn settings() -> LogSettings {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let random = SmallRng::seed_from_u64(seed);
-        Self { random, disk: SimulatedDisk::new(), oracle: Oracle::default(), next_frame: 0 }
+        let segment_linger = if seed.is_multiple_of(2) { Duration::ZERO } else { LONG };
+        Self { random, disk: SimulatedDisk::new(), oracle: Oracle::default(), next_frame: 0, segment_linger }
+    }
+
+    fn lane(&mut self) -> Lane {
+        Lane::WRITTEN[self.random.random_range(0..2)]
     }
 
     fn open(&self) -> io::Result<DiskLog> {
-        DiskLog::open_stepped(Arc::new(self.disk.clone()), settings())
+        DiskLog::open_stepped(Arc::new(self.disk.clone()), settings(self.segment_linger))
     }
 
     /// Lives through one process.
@@ -100,8 +110,14 @@ impl Simulation {
         let log = self.open().unwrap();
         let mut process = Process::begin(self, log);
         process.log.retry_parked();
-        while let Some(segment) = process.log.take_sealed() {
-            process.store(&segment);
+        for lane in Lane::WRITTEN {
+            while let Some(segment) = process.log.take_sealed(lane) {
+                if lane_of_segment(&segment) == lane {
+                    process.store(&segment);
+                } else {
+                    process.log.move_to_scattered(&segment);
+                }
+            }
         }
         assert!(process.log.segments().list().is_empty());
         while process.read(u64::MAX) {}
@@ -131,7 +147,7 @@ impl<'a> Process<'a> {
             self.take_answers();
         }
         if end == End::Shut {
-            self.log.step(writer::Writer::finish);
+            Lane::WRITTEN.into_iter().for_each(|lane| self.log.step(lane, Writer::finish));
             self.take_answers();
             self.log.shut_stepped();
         }
@@ -144,14 +160,10 @@ impl<'a> Process<'a> {
                     self.append();
                 }
             }
-            6..10 => self.log.step(writer::Writer::turn),
-            10 => self.log.step(writer::Writer::finish),
-            11 => self.log.step(|writer| {
-                if let Spares::Stepped(spares) = &mut writer.spares {
-                    spares.make();
-                }
-            }),
-            12..14 => self.taken.extend(self.log.take_sealed()),
+            6..10 => self.log.step(self.simulation.lane(), Writer::turn),
+            10 => self.log.step(self.simulation.lane(), Writer::finish),
+            11 => self.log.step(Lane::Main, |writer| writer.opener.make_ahead()),
+            12..14 => self.take_sealed(),
             14 | 15 => {
                 if let Some(segment) = self.give_back() {
                     self.store(&segment);
@@ -167,6 +179,23 @@ impl<'a> Process<'a> {
             _ => {
                 let rows_max = self.simulation.random.random_range(1..9);
                 self.read(rows_max);
+            }
+        }
+    }
+
+    fn take_sealed(&mut self) {
+        let lane = self.simulation.lane();
+        let Some(segment) = self.log.take_sealed(lane) else { return };
+        let of_frames = self.simulation.disk.observe(|| lane_of_segment(&segment));
+        match segment.lane {
+            // The forwarder may have looked into it, or not.
+            Lane::Unknown if of_frames == Lane::Scattered && self.simulation.random.random_bool(0.5) => {
+                self.log.move_to_scattered(&segment);
+            }
+            Lane::Unknown => self.taken.push(segment),
+            lane => {
+                assert_eq!(lane, of_frames);
+                self.taken.push(segment);
             }
         }
     }
@@ -262,6 +291,14 @@ impl<'a> Process<'a> {
         self.reader.release(rows.next.segment);
         true
     }
+}
+
+/// The lane of all of a segment's frames.
+fn lane_of_segment(segment: &Segment) -> Lane {
+    let mut lanes = frames_of(segment).into_iter().map(lane_of);
+    let first = lanes.next().unwrap();
+    assert!(lanes.all(|lane| lane == first), "a segment has frames of both lanes");
+    first
 }
 
 /// One life of a log. Returns whether anything but a shut ended a process.

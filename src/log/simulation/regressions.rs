@@ -7,7 +7,7 @@ use tallyhouse_disk::Disk as _;
 use super::*;
 
 fn open(disk: &SimulatedDisk) -> DiskLog {
-    DiskLog::open_stepped(Arc::new(disk.clone()), settings()).unwrap()
+    DiskLog::open_stepped(Arc::new(disk.clone()), settings(LONG)).unwrap()
 }
 
 /// Frames of all segments that are not stored.
@@ -24,7 +24,7 @@ fn with_frames(disk: &SimulatedDisk, numbers: std::ops::Range<u32>) -> DiskLog {
     let log = open(disk);
     let answers: Vec<_> = numbers.map(|number| log.append(frame(number))).collect();
     // The first segment would be sealed at once.
-    log.step(|writer| writer.turn());
+    log.step(Lane::Main, Writer::turn);
     drop(answers);
     log
 }
@@ -36,14 +36,10 @@ fn what_a_start_has_found_after_a_kill_survives_a_power_failure() {
         let disk = SimulatedDisk::new();
         drop(open(&disk));
         let log = open(&disk);
-        log.step(|writer| {
-            if let Spares::Stepped(spares) = &mut writer.spares {
-                spares.make();
-            }
-        });
+        log.step(Lane::Main, |writer| writer.opener.make_ahead());
         let answers: Vec<_> = (0..3).map(|number| log.append(frame(number))).collect();
         disk.crash_at(CrashPoint(disk.operations() + left));
-        log.step(|writer| writer.turn());
+        log.step(Lane::Main, Writer::turn);
         drop((log, answers));
         disk.restart();
         let known = found(&open(&disk));
@@ -61,7 +57,7 @@ fn a_reader_keeps_a_segment_whose_deletion_outlives_its_second_name() {
     let log = with_frames(&disk, 0..3);
     let _reader = log.add_reader(0);
     log.readers_added();
-    let segment = log.take_sealed().unwrap();
+    let segment = log.take_sealed(Lane::Main).unwrap();
     log.stored(&segment);
     log.release(&[segment.ordinal], Holders::LEDGER);
     for seed in 0..100 {
@@ -75,7 +71,7 @@ fn a_reader_keeps_a_segment_whose_deletion_outlives_its_second_name() {
 fn a_file_with_its_first_and_its_last_name_is_one_segment() {
     let disk = SimulatedDisk::new();
     let log = with_frames(&disk, 0..3);
-    let segment = log.take_sealed().unwrap();
+    let segment = log.take_sealed(Lane::Main).unwrap();
     log.stored(&segment);
     let mut twice = 0;
     for seed in 0..200 {
@@ -93,7 +89,7 @@ fn a_file_with_its_first_and_its_last_name_is_one_segment() {
 fn of_two_files_of_one_segment_that_differ_one_is_kept_for_a_person_to_look_at() {
     let disk = SimulatedDisk::new();
     let log = with_frames(&disk, 0..3);
-    let sealed = file_of(&log.take_sealed().unwrap());
+    let sealed = file_of(&log.take_sealed(Lane::Main).unwrap());
     drop(log);
     let bytes = tallyhouse_disk::read_file(&disk, &sealed).unwrap();
     let other = disk.create(&sealed.with_extension("open")).unwrap();
@@ -106,7 +102,7 @@ fn of_two_files_of_one_segment_that_differ_one_is_kept_for_a_person_to_look_at()
 fn a_reader_reads_what_is_good_of_a_damaged_segment_that_is_stored() {
     let disk = SimulatedDisk::new();
     let log = with_frames(&disk, 0..3);
-    let sealed = file_of(&log.take_sealed().unwrap());
+    let sealed = file_of(&log.take_sealed(Lane::Main).unwrap());
     drop(log);
     disk.corrupt(&sealed, |bytes| {
         let end = bytes.len() - frame(2).bytes().len();
@@ -116,7 +112,7 @@ fn a_reader_reads_what_is_good_of_a_damaged_segment_that_is_stored() {
     let log = open(&disk);
     let reader = log.add_reader(0);
     log.readers_added();
-    let segment = log.take_sealed().unwrap();
+    let segment = log.take_sealed(Lane::Main).unwrap();
     assert_eq!(frames_of(&segment), [0, 2]);
     log.stored(&segment);
     log.release(&[segment.ordinal], Holders::LEDGER);

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::events::Generator;
 use crate::ingest::{BATCH, stream};
 use crate::report::Report;
+use crate::scattered;
 use crate::service::BenchService;
 
 /// Ids that may be in memory in this measurement. More are stored.
@@ -50,7 +51,7 @@ pub(crate) async fn measure(program: &Path, dir: &Path, events: usize, report: &
     );
     report.add("late.stored_day_events_per_second", rate, "events/s");
     report.add_times("late.stored_day_ack", &acks);
-    Ok(())
+    scattered::measure(&service, report).await
 }
 
 fn batches(events: Vec<tallyhouse::transport::proto::Event>) -> Vec<Vec<tallyhouse::transport::proto::Event>> {

@@ -7,12 +7,14 @@
 
 mod connection;
 mod events;
+mod freshness;
 mod ingest;
 mod late;
 mod load;
 mod outage;
 mod questions;
 mod report;
+mod scattered;
 mod service;
 mod single;
 

@@ -1,28 +1,20 @@
 //! How fast questions are answered, cached and not, against the same question
 //! grouped from the raw events; and how soon an event counts.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tonic::transport::Channel;
 
-use crate::events::Generator;
+use crate::freshness::{FreshnessProbe, minute_end, proto_window};
 use crate::load::Load;
 use crate::report::{Report, Times};
 use crate::service::BenchService;
-use tallyhouse::transport::proto::ingest_service_client::IngestServiceClient;
 use tallyhouse::transport::proto::query_service_client::QueryServiceClient;
-use tallyhouse::transport::proto::{
-    GetCampaignStatsRequest, GetTopUsersRequest, Granularity, IngestBatchRequest, Window,
-};
+use tallyhouse::transport::proto::{GetCampaignStatsRequest, GetTopUsersRequest, Granularity};
 
 const MINUTE_SECONDS: i64 = 60;
 const HOUR_SECONDS: i64 = 60 * MINUTE_SECONDS;
 const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
-/// Pause between two looks whether an event counts.
-const LOOK_PAUSE: Duration = Duration::from_millis(5);
-/// Longest wait for an event to count.
-const LOOK_MAX: Duration = Duration::from_secs(30);
-
 /// Of each round: questions for top users at least (so that the p99 of three
 /// rounds is not one or two answers), and questions for the raw events, which
 /// take far longer.
@@ -99,19 +91,6 @@ struct Asker<'a> {
     service: &'a BenchService,
     /// The end of the minute in which it began.
     end: i64,
-}
-
-/// The end of this minute, in seconds since 1970.
-fn minute_end() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    (i64::try_from(now).unwrap_or_default() / MINUTE_SECONDS + 1) * MINUTE_SECONDS
-}
-
-const fn proto_window((from, to): (i64, i64)) -> Option<Window> {
-    Some(Window {
-        from: Some(prost_types::Timestamp { seconds: from, nanos: 0 }),
-        to: Some(prost_types::Timestamp { seconds: to, nanos: 0 }),
-    })
 }
 
 impl<'a> Asker<'a> {
@@ -193,28 +172,11 @@ pub(crate) async fn measure_freshness(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let load = Load::begin(service, 9_000_000).await?;
-    let mut ingest = IngestServiceClient::new(service.channel().await?);
-    let mut query = QueryServiceClient::new(service.channel().await?);
-    let mut events = Generator::new(u64::MAX);
+    let mut probe = FreshnessProbe::new(service, "freshness").await?;
     let mut times = Times::new();
     let begun = Instant::now();
     while begun.elapsed() < share {
-        let mut event = events.event(SystemTime::now(), Duration::ZERO);
-        "impression".clone_into(&mut event.r#type);
-        event.campaign_id = format!("freshness_{}", times.len());
-        let end = minute_end();
-        let request = GetCampaignStatsRequest {
-            campaign_id: event.campaign_id.clone(),
-            window: proto_window((end - HOUR_SECONDS, end)),
-            granularity: Granularity::Hour.into(),
-        };
-        ingest.ingest_batch(IngestBatchRequest { events: vec![event], durability: 0, ..Default::default() }).await?;
-        let acknowledged = Instant::now();
-        while query.get_campaign_stats(request.clone()).await?.into_inner().series.is_empty() {
-            anyhow::ensure!(acknowledged.elapsed() < LOOK_MAX, "an acknowledged event does not count");
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
-        times.add(acknowledged.elapsed());
+        times.add(probe.time().await?);
     }
     let acks = load.end().await?;
     report.add_times("freshness", &times);
