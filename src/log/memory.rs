@@ -3,7 +3,9 @@
 //! What it keeps survives the log, as files survive a process, in a [`MemoryStorage`] that the next log can be
 //! opened on. Frames are durable at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod readers;
+
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,16 +14,17 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::dedup_window::DedupWindow;
-use super::frame::{SegmentHeader, SegmentReader};
+use super::frame::SegmentHeader;
 use super::lanes::{Lane, OldDays};
 use super::port::{Appended, EventLog, LogReader, SegmentBytes, SegmentSource, parked};
-use super::{AppendError, Frame, Holders, Kept, LogPosition, LogRows, Ordinal, Segment, SegmentState, Segments};
+use super::{AppendError, Frame, Holders, Kept, LogPosition, Ordinal, Segment, SegmentState, Segments};
 use crate::event_row;
 use crate::trace::Calls;
+use readers::{MemoryReader, Readers};
 
 /// What survives a log.
 #[derive(Clone, Debug, Default)]
@@ -78,14 +81,6 @@ impl Writer {
             Lane::Main | Lane::Unknown => &mut self.main,
         }
     }
-}
-
-#[derive(Default)]
-struct Readers {
-    /// The first segment that each reader needs, by its name.
-    needs: HashMap<usize, u128>,
-    added: usize,
-    is_complete: bool,
 }
 
 impl MemoryLog {
@@ -355,79 +350,5 @@ impl EventLog for MemoryLog {
 
     fn kept(&self) -> Kept {
         Kept::default()
-    }
-}
-
-impl Readers {
-    fn need(&self, id: u128) -> bool {
-        !self.is_complete || self.needs.values().any(|from| *from <= id)
-    }
-
-    fn delete_passed(&self, storage: &MemoryStorage) {
-        storage.0.lock().held.retain(|id, _| self.need(*id));
-    }
-}
-
-struct MemoryReader {
-    storage: MemoryStorage,
-    segments: Arc<Segments>,
-    readers: Arc<Mutex<Readers>>,
-    name: usize,
-}
-
-impl LogReader for MemoryReader {
-    fn read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
-        let live: BTreeSet<u128> = self.segments.list().iter().map(|segment| segment.id.as_u128()).collect();
-        let contents = self.storage.0.lock();
-        let held = contents.held.range(from.segment..).next().map(|(id, _)| *id);
-        let Some(id) = live.range(from.segment..).next().copied().into_iter().chain(held).min() else {
-            return Ok(None);
-        };
-        let (bytes, is_open) = match contents.held.get(&id) {
-            Some(bytes) => (bytes, false),
-            None => (&contents.segments[&id].bytes, contents.segments[&id].state == SegmentState::Open),
-        };
-        let from_row = if id == from.segment { from.row } else { 0 };
-        let mut reader = SegmentReader::new(bytes.as_slice()).map_err(io::Error::other)?;
-        let mut rows = LogRows { columns: reader.header().columns.clone(), ..LogRows::default() };
-        let (mut frame, mut first, mut is_at_end) = (Vec::new(), 0, false);
-        while rows.count.saturating_sub(rows.skip) < rows_max {
-            frame.clear();
-            let Some(count) = reader.next_frame(&mut frame).map_err(io::Error::other)? else {
-                is_at_end = true;
-                break;
-            };
-            if first + rows.count + u64::from(count) <= from_row {
-                first += u64::from(count);
-                continue;
-            }
-            rows.count += u64::from(count);
-            rows.skip = from_row.saturating_sub(first);
-            rows.bytes.extend_from_slice(&frame);
-        }
-        rows.first = LogPosition { segment: id, row: first.max(from_row) };
-        rows.next = match is_at_end && !is_open {
-            true => LogPosition { segment: id + 1, row: 0 },
-            false => LogPosition { segment: id, row: first + rows.count },
-        };
-        Ok((rows.next > from).then_some(rows))
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.segments.changes()
-    }
-
-    fn release(&self, segment: u128) {
-        self.readers.lock().needs.insert(self.name, segment);
-        self.readers.lock().delete_passed(&self.storage);
-    }
-
-    fn missed(&self) -> u64 {
-        0
-    }
-
-    fn give_up(&self) {
-        self.readers.lock().needs.remove(&self.name);
-        self.readers.lock().delete_passed(&self.storage);
     }
 }

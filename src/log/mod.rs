@@ -23,6 +23,7 @@ mod kept;
 mod lanes;
 #[cfg(test)]
 mod memory;
+mod open_segment;
 mod port;
 mod readers;
 mod recovery;

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use tallyhouse_disk::DiskFile;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::capacity::Capacity;
 use super::frame::{Frame, FrameCall, SegmentHeader};
 use super::lanes::{Lane, OldDays, SCATTERED_INSERTS_MAX};
+use super::open_segment::OpenSegment;
 use super::segment::{Ordinal, Segment, SegmentState, Segments};
 use super::segment_file::{SegmentFile, segment_path};
 use super::segment_opener::SegmentOpener;
@@ -44,33 +44,6 @@ pub(super) enum Command {
     Look,
     /// Seal the open segment now. One without events that is older than another lane's is given up.
     Seal(oneshot::Sender<()>),
-}
-
-/// The segment that is written to.
-struct OpenSegment {
-    file: Arc<dyn DiskFile>,
-    id: Uuid,
-    ordinal: Ordinal,
-    header: Vec<u8>,
-    rows: u64,
-    /// Bytes that are known to be on disk. The file may be longer after a
-    /// failed write.
-    durable_bytes: u64,
-}
-
-impl OpenSegment {
-    /// Makes a group of frames durable, and the header with the first.
-    fn append(&mut self, group: &[u8], rows: u64) -> io::Result<()> {
-        let header = if self.durable_bytes == 0 { self.header.as_slice() } else { &[] };
-        if !header.is_empty() {
-            self.file.write_all_at(header, 0)?;
-        }
-        self.file.write_all_at(group, self.durable_bytes + header.len() as u64)?;
-        self.file.sync()?;
-        self.rows += rows;
-        self.durable_bytes += (header.len() + group.len()) as u64;
-        Ok(())
-    }
 }
 
 /// Writes the open segment of a lane. Owned by one thread, which receives commands through a channel.
@@ -328,12 +301,8 @@ impl Writer {
         if !self.broken {
             return Ok(());
         }
-        let cut = |open: &OpenSegment| {
-            open.file.set_len(open.durable_bytes)?;
-            open.file.sync_all()
-        };
         if let Some(open) = &self.open {
-            cut(open).map_err(|error| {
+            open.cut().map_err(|error| {
                 let error = AppendError::io(&error);
                 self.capacity.failed(error.clone(), 1);
                 error

@@ -258,6 +258,11 @@ macro_rules! suite {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn every_row_is_read_once_while_both_lanes_are_written() {
+                readers::every_row_is_read_once_while_both_lanes_are_written::<$factory>().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn a_row_within_a_frame_can_be_read_from() {
                 readers::a_row_within_a_frame_can_be_read_from(&<$factory>::new()).await;
             }

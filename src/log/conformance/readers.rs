@@ -102,6 +102,35 @@ pub(super) async fn every_reader_reads_every_row_once_and_in_order<F: LogFactory
     }
 }
 
+/// While both lanes open, seal and store segments.
+pub(super) async fn every_row_is_read_once_while_both_lanes_are_written<F: LogFactory>() {
+    const ROWS: u32 = 120;
+    let factory = F::new();
+    let log = Arc::new(factory.open(Options { segment_linger: Duration::ZERO, ..Options::PLAIN }));
+    let reader = log.add_reader(0);
+    log.readers_added();
+    let writes = [0, 1].map(|lane| {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move {
+            for number in (lane..2 * ROWS).step_by(2) {
+                let lane = Lane::WRITTEN[lane as usize];
+                log.append(frame(number..number + 1).on_days(days_of(lane))).await.unwrap().unwrap();
+                store_of(&*log, lane, 1);
+            }
+        })
+    });
+    let (mut position, mut seen) = (LogPosition::default(), Vec::new());
+    while !writes.iter().all(tokio::task::JoinHandle::is_finished) {
+        seen.extend(read_all(&reader, &mut position, 3));
+        tokio::task::yield_now().await;
+    }
+    log.seal().await;
+    seen.extend(read_all(&reader, &mut position, 3));
+    let is_scattered: Vec<bool> = (0..2 * ROWS).map(|number| number % 2 == 1).collect();
+    let all: Vec<u32> = (0..2 * ROWS).collect();
+    assert_eq!(by_lane(&seen, &is_scattered), by_lane(&all, &is_scattered));
+}
+
 pub(super) async fn a_row_within_a_frame_can_be_read_from(factory: &impl LogFactory) {
     let log = factory.open(above(0));
     let reader = log.add_reader(0);
@@ -112,7 +141,8 @@ pub(super) async fn a_row_within_a_frame_can_be_read_from(factory: &impl LogFact
         let mut position = LogPosition { row, ..all.first };
         assert_eq!(read_all(&reader, &mut position, 100), (u32::try_from(row).unwrap()..4).collect::<Vec<u32>>());
     }
-    assert!(reader.read(all.next, 1).unwrap().is_none());
+    let mut behind = all.next;
+    assert!(read_all(&reader, &mut behind, 1).is_empty());
 }
 
 pub(super) async fn ids_rise_whatever_the_clock_says_and_readers_hold_what_they_need(factory: &impl LogFactory) {

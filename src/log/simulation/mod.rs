@@ -5,6 +5,7 @@
 //! have been told, and what must therefore be found. The writers and the maker of spare files work when the simulation
 //! tells them to, so a seed always means the same.
 
+mod failed_write;
 mod oracle;
 mod regressions;
 
@@ -19,7 +20,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::writer::Writer;
 use super::*;
-use oracle::{Fate, Oracle, frame, frames_of, lane_of, number, padding};
+use oracle::{Fate, Oracle, frame, frames_of, lane_of, numbers_of, padding};
 
 const DIR: &str = "/log";
 /// Most processes of one life, and most steps of one process.
@@ -278,13 +279,7 @@ impl<'a> Process<'a> {
             Err(error) if !disk.has_crashed() => panic!("{error}"),
             _ => return false,
         };
-        let mut rest = rows.bytes.as_slice();
-        let numbers = std::iter::from_fn(|| {
-            let number = (!rest.is_empty()).then(|| number(rest))?;
-            rest = &rest[4 + padding(number)..];
-            Some(number)
-        });
-        let numbers: Vec<u32> = numbers.collect();
+        let numbers = numbers_of(&rows.bytes);
         assert_eq!(numbers.len() as u64, rows.count);
         oracle.read.extend(numbers.into_iter().skip(usize::try_from(rows.skip).unwrap()));
         oracle.position = rows.next;

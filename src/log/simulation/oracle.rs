@@ -63,8 +63,19 @@ fn by_lane(frames: impl Iterator<Item = u32> + Clone) -> [Vec<u32>; 2] {
     Lane::WRITTEN.map(|lane| frames.clone().filter(|frame| lane_of(*frame) == lane).collect())
 }
 
-pub(super) fn number(rows: &[u8]) -> u32 {
+fn number(rows: &[u8]) -> u32 {
     u32::from_le_bytes(rows[..4].try_into().unwrap())
+}
+
+/// The frames of some rows.
+pub(super) fn numbers_of(mut rows: &[u8]) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    while !rows.is_empty() {
+        let number = number(rows);
+        rows = &rows[4 + padding(number)..];
+        numbers.push(number);
+    }
+    numbers
 }
 
 pub(super) fn frames_of(segment: &Segment) -> Vec<u32> {
