@@ -11,7 +11,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tallyhouse_ledger::{Fingerprint, Ledger, LedgerError, SegmentNote};
+use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
@@ -36,8 +38,8 @@ pub struct LostIds {
     log: Arc<dyn EventLog>,
     store: Arc<dyn EventStore>,
     fingerprinter: Fingerprinter,
-    /// Segments that were noted by this run and are not stored. Held while a note is written.
-    noted: tokio::sync::Mutex<HashSet<Uuid>>,
+    /// The notes that this run has written or is writing, of segments that are not stored.
+    notes: Mutex<HashMap<Uuid, Arc<OnceCell<()>>>>,
 }
 
 impl LostIds {
@@ -48,7 +50,7 @@ impl LostIds {
         store: Arc<dyn EventStore>,
         fingerprinter: Fingerprinter,
     ) -> Arc<Self> {
-        Arc::new(Self { index, log, store, fingerprinter, noted: tokio::sync::Mutex::default() })
+        Arc::new(Self { index, log, store, fingerprinter, notes: Mutex::default() })
     }
 
     /// Writes the ids of a segment to a note, durably. Must be called before its events are in ClickHouse or its ids in the
@@ -57,10 +59,15 @@ impl LostIds {
     /// # Errors
     /// When the segment cannot be read to its end, or the note cannot be written.
     pub async fn note_ids(&self, segment: &Segment) -> Result<(), String> {
-        let mut noted = self.noted.lock().await;
-        if noted.contains(&segment.id) {
-            return Ok(());
+        let note = Arc::clone(self.notes.lock().entry(segment.id).or_default());
+        let noted = note.get_or_try_init(|| self.write_note(segment)).await.copied();
+        if noted.is_err() {
+            self.notes.lock().remove(&segment.id);
         }
+        noted
+    }
+
+    async fn write_note(&self, segment: &Segment) -> Result<(), String> {
         let (ledger, fingerprinter, of) = (Arc::clone(self.index.ledger()), self.fingerprinter, segment.clone());
         let note = move || -> Result<(), String> {
             let mut ids: Vec<(Fingerprint, u32)> = Vec::new();
@@ -70,9 +77,7 @@ impl LostIds {
             read.map_err(|error| error.to_string())?;
             ledger.note_segment(&SegmentNote { segment: of.id, ids }).map_err(|error| error.to_string())
         };
-        spawn_blocking(note).await.unwrap_or_else(|error| Err(error.to_string()))?;
-        noted.insert(segment.id);
-        Ok(())
+        spawn_blocking(note).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Forgets the ids that were lost with this segment, and returns how many they were. Ids of its damaged part whose
@@ -127,7 +132,7 @@ impl LostIds {
 
     /// A segment is stored, so that nothing of it can be lost any more.
     pub async fn forget_note(&self, segment: Uuid) {
-        self.noted.lock().await.remove(&segment);
+        self.notes.lock().remove(&segment);
         if let Err(error) = self.in_ledger(move |ledger| ledger.forget_segment(segment)).await {
             // The next start finds all of its ids in ClickHouse.
             tracing::warn!(%error, %segment, "a note of the id ledger could not be removed");
