@@ -37,7 +37,7 @@ samples: ## Load samples/ into a running Tallyhouse that has TALLYHOUSE_AUTH_HS2
 
 bench: ## Measure speed and memory against ClickHouse alone: make bench ARGS="--only single"
 	cargo build --release --bin tallyhouse
-	cargo run --profile local --package tallyhouse-bench -- --service target/release/tallyhouse $(ARGS)
+	cargo run --release --package tallyhouse-bench -- --service target/release/tallyhouse $(ARGS)
 
 pipeline-figure: ## Measure 50,000 events through the event pipeline, across a restart (needs redis-server)
 	cargo test --release --test blackbox fifty_thousand -- --ignored --nocapture
@@ -54,7 +54,7 @@ chaos: ## Live through many seeded fault scenarios: make chaos SEEDS=1000 FROM=1
 LIVES ?= 20000
 
 power-failures: ## Simulate power failures below log, ledger and keys: make power-failures LIVES=100000
-	LOG_SEEDS=$(LIVES) LEDGER_SEEDS=$(LIVES) KEYS_SEEDS=$(LIVES) cargo test --profile local --workspace --lib power_fails
+	LOG_SEEDS=$(LIVES) LEDGER_SEEDS=$(LIVES) KEYS_SEEDS=$(LIVES) cargo test --release --workspace --lib power_fails
 
 lint: ## Formatting, lints, documentation, protocol, licences
 	scripts/lint

@@ -22,7 +22,7 @@
 //! `clickhouse/audit/differences.rs`), or if the caller allows it.
 
 use std::array::from_fn;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::proof::{mark_proven, repairable};
@@ -44,9 +44,8 @@ const REPAIRS_MAX: u32 = 200;
 const REPAIR_KEYS_MAX: u32 = 200_000;
 /// Keys that a report lists for each rollup.
 const LISTED_MAX: u32 = 100;
-/// Longest wait for inserts of others, and the interval of checks.
+/// Longest wait for inserts of others.
 const INSERTS_WAIT_MAX: Duration = Duration::from_secs(10);
-const INSERTS_PAUSE: Duration = Duration::from_millis(20);
 /// Pause before a reading is repeated.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -250,17 +249,7 @@ impl Auditor {
     /// Waits until the currently running inserts have ended. Returns whether they have.
     async fn inserts_have_ended(&self, effort: Effort<'_>) -> Result<bool, QueryError> {
         // The rest of the time is for reading.
-        let deadline = tokio::time::Instant::now() + INSERTS_WAIT_MAX.min(effort.wait_max / 2);
-        let mut waited_for: BTreeSet<String> = self.store.inserts_running().await?;
-        while !waited_for.is_empty() {
-            if tokio::time::Instant::now() > deadline {
-                return Ok(false);
-            }
-            tokio::time::sleep(INSERTS_PAUSE).await;
-            let running = self.store.inserts_running().await?;
-            waited_for.retain(|id| running.contains(id));
-        }
-        Ok(true)
+        self.store.inserts_have_ended(INSERTS_WAIT_MAX.min(effort.wait_max / 2)).await
     }
 
     /// Records and inserts a repair. Returns false if the hour changed in between.

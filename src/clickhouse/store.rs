@@ -72,9 +72,8 @@ pub(crate) const TOKENS_REMEMBERED: u64 = 10_000;
 /// Blocks after which a token may have been forgotten: what is counted is the
 /// blocks of all tables together.
 const TOKEN_BLOCKS_MAX: u64 = 9_000;
-/// Pause between two looks whether inserts have ended, and how many looks there are.
-const INSERT_LOOK_PAUSE: Duration = Duration::from_millis(50);
-const INSERT_LOOKS_MAX: u32 = 400;
+/// Longest wait for the inserts that run when a segment turns out to be damaged.
+const INSERTS_WAIT_MAX: Duration = Duration::from_secs(20);
 /// Time for which a table that forgets tokens by time must remember them, in
 /// seconds: replicated and shared ones do.
 pub(crate) const TOKEN_SECONDS_REMEMBERED: u64 = 7 * 24 * 60 * 60;
@@ -156,12 +155,8 @@ impl ClickHouseStore {
     }
 
     async fn wait_for_inserts(&self) -> Result<(), StoreError> {
-        let running = self.repairs.inserts_running().await?;
-        for _ in 0..INSERT_LOOKS_MAX {
-            if self.repairs.inserts_running().await?.is_disjoint(&running) {
-                return Ok(());
-            }
-            tokio::time::sleep(INSERT_LOOK_PAUSE).await;
+        if self.repairs.inserts_have_ended(INSERTS_WAIT_MAX).await? {
+            return Ok(());
         }
         Err(StoreError::Retry("an insert that runs does not end".to_owned()))
     }

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tallyhouse_disk::Disk;
 use uuid::Uuid;
 
+use super::candidates::{CandidatePage, Candidates};
 use super::entry::{Asked, Day, Entry, Fingerprint};
 use super::error::LedgerError;
 use super::id_time::IdTimes;
@@ -64,63 +65,6 @@ pub struct LedgerStatus {
     pub damaged_runs: usize,
 }
 
-/// Ids that may be there, and where. One in 250 ids that are not there is among them, for each run.
-pub struct Candidates {
-    /// By run, newest first.
-    pages: Vec<CandidatePage>,
-    complete_from: Option<Day>,
-}
-
-struct CandidatePage {
-    position: usize,
-    id: Fingerprint,
-    run: Arc<Run>,
-}
-
-impl Candidates {
-    /// Whether an id of this day that is not found has not been taken.
-    pub fn is_complete_from(&self, day: Day) -> bool {
-        self.complete_from.is_some_and(|first| day >= first)
-    }
-
-    /// Whether the ids of all events from some day on are there.
-    pub const fn is_complete(&self) -> bool {
-        self.complete_from.is_some()
-    }
-
-    /// How many pages have to be read from the disk.
-    pub const fn pages(&self) -> usize {
-        self.pages.len()
-    }
-
-    /// Reads those that are there. Blocks on the disk.
-    pub fn read(&self) -> Read {
-        let mut read = Read::default();
-        for CandidatePage { position, id, run } in &self.pages {
-            match run.get(*id) {
-                Ok(entry) => read.found.extend(entry.map(|entry| (*position, entry))),
-                Err(error) => {
-                    read.unread.push(*position);
-                    read.error = Some(error);
-                }
-            }
-        }
-        read
-    }
-}
-
-/// What was read of [`Candidates`].
-#[derive(Debug, Default)]
-pub struct Read {
-    /// The position of each id that is there among those that were asked for, and its entry. Should runs hold an id
-    /// more than once, the entry that was taken first comes last.
-    pub found: Vec<(usize, Entry)>,
-    /// The positions of ids that may be in a page that could not be read.
-    pub unread: Vec<usize>,
-    /// Why not.
-    pub error: Option<LedgerError>,
-}
-
 /// Damaged runs on their way to be replaced.
 pub struct Repair {
     damaged: Vec<Arc<Run>>,
@@ -139,9 +83,9 @@ impl Repair {
 }
 
 /// What is asked: it does not change, another takes its place.
-struct View {
+pub(super) struct View {
     /// Newest first.
-    runs: Vec<Arc<Run>>,
+    pub(super) runs: Vec<Arc<Run>>,
     /// The first day from which on the ids of all events are there; none while they are not.
     complete_from: Option<Day>,
 }
@@ -156,14 +100,14 @@ impl View {
 pub struct Ledger {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    settings: LedgerSettings,
-    view: RwLock<Arc<View>>,
+    pub(super) settings: LedgerSettings,
+    pub(super) view: RwLock<Arc<View>>,
     /// What is on disk. Locked while that is changed.
-    manifest: Mutex<Manifest>,
+    pub(super) manifest: Mutex<Manifest>,
     /// Locked while runs are merged, which may take long: one merge at a time.
-    merging: Mutex<()>,
+    pub(super) merging: Mutex<()>,
     /// Entries of events before this day need not be kept.
-    keep_from: Mutex<Day>,
+    pub(super) keep_from: Mutex<Day>,
 }
 
 impl Ledger {
@@ -313,111 +257,7 @@ impl Ledger {
         self.change(&mut manifest, changed, |_| {})
     }
 
-    /// Events before this day have expired: their ids may go, and the floor rises. Those of runs that hold nothing
-    /// else go at once, others when their run is merged.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn expire(&self, keep_from: Day) -> Result<(), LedgerError> {
-        // First what is said of them, then the ids.
-        self.set_floor(keep_from)?;
-        *self.keep_from.lock() = keep_from;
-        let _merging = self.merging.lock();
-        let gone: Vec<Arc<Run>> = {
-            let view = self.view.read();
-            view.runs.iter().filter(|run| run.last_day().is_none_or(|day| day < keep_from)).cloned().collect()
-        };
-        self.swap(&gone, None)
-    }
-
-    /// Does the next piece of background work: merges what is due, rewrites a run most of whose ids
-    /// have expired, or lets the oldest days go when there are too many ids. Returns whether there was
-    /// anything to do. It may take minutes; looking up and adding go on meanwhile.
-    ///
-    /// # Errors
-    /// `Io` and `Damaged`. All is as it was before.
-    pub fn maintain(&self) -> Result<bool, LedgerError> {
-        let _merging = self.merging.lock();
-        let keep_from = *self.keep_from.lock();
-        let runs = &Arc::clone(&self.view.read()).runs;
-        if runs.iter().any(|run| run.is_damaged()) {
-            return Ok(false); // It can be neither merged nor rewritten before it is repaired.
-        }
-        let sizes: Vec<u64> = runs.iter().map(|run| run.tail.entries).collect();
-        if let Some(count) = merge::due(&sizes, self.settings.run_ids) {
-            return self.rewrite(&runs[..count], |entry| entry.day >= keep_from).map(|()| true);
-        }
-        if let Some(floor) = self.floor_due(runs, keep_from) {
-            return self.raise_floor(runs, floor).map(|()| true);
-        }
-        if self.drop_what_was_noted(runs)? {
-            return Ok(true);
-        }
-        let is_mostly_expired = |run: &&Arc<Run>| run.entries_before(keep_from) * 2 > run.tail.entries;
-        match runs.iter().find(is_mostly_expired) {
-            Some(run) => self.rewrite(std::slice::from_ref(run), |entry| entry.day >= keep_from).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// The day before which ids must be let go, when there are too many: a tenth more than that.
-    fn floor_due(&self, runs: &[Arc<Run>], keep_from: Day) -> Option<Day> {
-        let ids: u64 = runs.iter().map(|run| run.tail.entries).sum();
-        let excess = ids.checked_sub(self.settings.ids_max).filter(|excess| *excess > 0)? + self.settings.ids_max / 10;
-        let mut days = std::collections::BTreeMap::<Day, u64>::new();
-        for (day, entries) in runs.iter().flat_map(|run| &run.tail.days) {
-            *days.entry(*day).or_default() += entries;
-        }
-        let mut going = 0;
-        // The newest day stays whatever it holds: else every new event would have to be looked up.
-        let newest = days.last_key_value().map(|(day, _)| *day)?;
-        for (day, entries) in days {
-            going += entries;
-            if going >= excess || day == newest {
-                let floor = keep_from.max(Day(day.0.saturating_add(1)).min(newest));
-                return (floor > self.manifest.lock().floor).then_some(floor);
-            }
-        }
-        None
-    }
-
-    fn raise_floor(&self, runs: &[Arc<Run>], floor: Day) -> Result<(), LedgerError> {
-        tracing::warn!(floor_day = floor.0, "the id ledger is full: ids of the oldest days are dropped");
-        // First what is said of them, then the ids.
-        self.set_floor(floor)?;
-        // Below the floor ClickHouse is asked. It does not know these yet.
-        let noted = self.noted_ids()?;
-        for run in runs.iter().filter(|run| run.entries_before(floor) > 0) {
-            self.rewrite(std::slice::from_ref(run), |entry| entry.day >= floor || noted.contains(&entry.id))?;
-        }
-        Ok(())
-    }
-
-    /// Drops ids below the floor that stayed because their segments had notes, once no segment has any.
-    fn drop_what_was_noted(&self, runs: &[Arc<Run>]) -> Result<bool, LedgerError> {
-        let floor = self.manifest.lock().floor;
-        let ids: u64 = runs.iter().map(|run| run.tail.entries).sum();
-        let is_below = |run: &&Arc<Run>| run.entries_before(floor) > 0;
-        if ids <= self.settings.ids_max || !runs.iter().any(|run| is_below(&run)) || !self.noted_segments()?.is_empty()
-        {
-            return Ok(false);
-        }
-        for run in runs.iter().filter(is_below) {
-            self.rewrite(std::slice::from_ref(run), |entry| entry.day >= floor)?;
-        }
-        Ok(true)
-    }
-
-    /// The ids of all segments that have notes.
-    fn noted_ids(&self) -> Result<HashSet<Fingerprint>, LedgerError> {
-        let mut ids = HashSet::new();
-        for segment in self.noted_segments()? {
-            ids.extend(self.segment_note(segment)?.into_iter().flat_map(|note| note.ids).map(|(id, _)| id));
-        }
-        Ok(ids)
-    }
-
-    fn set_floor(&self, floor: Day) -> Result<(), LedgerError> {
+    pub(super) fn set_floor(&self, floor: Day) -> Result<(), LedgerError> {
         let mut manifest = self.manifest.lock();
         if floor <= manifest.floor {
             return Ok(());
@@ -427,13 +267,13 @@ impl Ledger {
     }
 
     /// Puts one run in the place of neighbours.
-    fn rewrite(&self, runs: &[Arc<Run>], keep: impl Fn(&Entry) -> bool) -> Result<(), LedgerError> {
+    pub(super) fn rewrite(&self, runs: &[Arc<Run>], keep: impl Fn(&Entry) -> bool) -> Result<(), LedgerError> {
         let merged = merge::merge(&*self.disk, &self.dir, runs, keep, self.settings.key_check)?;
         self.swap(runs, Some(Arc::new(merged)))
     }
 
     /// Takes runs away, and puts another in the place of the first.
-    fn swap(&self, gone: &[Arc<Run>], merged: Option<Arc<Run>>) -> Result<(), LedgerError> {
+    pub(super) fn swap(&self, gone: &[Arc<Run>], merged: Option<Arc<Run>>) -> Result<(), LedgerError> {
         if gone.is_empty() {
             return Ok(());
         }

@@ -24,12 +24,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a failed test is the point"))]
 
+mod candidates;
 mod codec;
 mod entry;
 mod error;
 mod filter;
 mod id_time;
 mod ledger;
+mod maintenance;
 mod manifest;
 mod merge;
 #[cfg(test)]
@@ -41,9 +43,10 @@ mod run;
 mod run_writer;
 mod segment_note;
 
+pub use candidates::{Candidates, Read};
 pub use entry::{Asked, Day, Entry, Fingerprint};
 pub use error::LedgerError;
 pub use id_time::{IdTimes, time_in_id};
-pub use ledger::{Candidates, Ledger, LedgerSettings, LedgerStatus, NewRun, Read, Repair};
+pub use ledger::{Ledger, LedgerSettings, LedgerStatus, NewRun, Repair};
 pub use run::KeyCheck;
 pub use segment_note::SegmentNote;

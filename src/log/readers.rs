@@ -252,9 +252,13 @@ impl LogReaders {
 
     /// The first segment at or after an id, in the log or held.
     fn segment_from(&self, from: u128) -> Option<Source> {
+        // Locked while the log is listed: a segment is held before it leaves the list, so that each is in one of them. Were
+        // the list older than what is held, a segment that was opened and held in between would hide an older one.
+        let state = self.state.lock();
         let live = self.segments.list().into_iter().filter(|segment| segment.id.as_u128() >= from);
         let live = live.min_by_key(|segment| segment.id);
-        let held = self.state.lock().held.range(from..).next().map(|(id, bytes)| (*id, *bytes));
+        let held = state.held.range(from..).next().map(|(id, bytes)| (*id, *bytes));
+        drop(state);
         match (live, held) {
             (Some(live), Some((id, bytes))) if id <= live.id.as_u128() => Some(self.held(id, bytes)),
             (Some(live), _) => Some(Source {

@@ -38,8 +38,9 @@ pub(super) struct MemoryReader {
 
 impl LogReader for MemoryReader {
     fn read(&self, from: LogPosition, rows_max: u64) -> io::Result<Option<LogRows>> {
-        let live: BTreeSet<u128> = self.segments.list().iter().map(|segment| segment.id.as_u128()).collect();
+        // In this order: a segment is held before it leaves the list.
         let contents = self.storage.0.lock();
+        let live: BTreeSet<u128> = self.segments.list().iter().map(|segment| segment.id.as_u128()).collect();
         let held = contents.held.range(from.segment..).next().map(|(id, _)| *id);
         let Some(id) = live.range(from.segment..).next().copied().into_iter().chain(held).min() else {
             return Ok(None);
