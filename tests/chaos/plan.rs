@@ -36,9 +36,20 @@ impl Plan {
         let own_disk = random.random_bool(0.15);
         let small_index = random.random_bool(0.3);
         let small_log = !own_disk && random.random_bool(0.1);
-        let (drafts, scripts) = workload::make(&mut random, begins_at, small_index);
+        let made = workload::make(&mut random, begins_at, small_index, 0);
+        // Drawn apart: the faults of a seed are what they were before there were scattered events.
+        let mut apart = StdRng::seed_from_u64(seed ^ 0xDA15);
+        let scattered_days = if apart.random_bool(0.12) { apart.random_range(20..60) } else { 0 };
+        let (drafts, scripts) = match scattered_days {
+            0 => made,
+            days => workload::make(&mut apart, begins_at, small_index, days),
+        };
         let sends = scripts.iter().map(Script::sends).sum::<usize>() as u64;
         let mut settings = settings(&mut random, small_index, small_log);
+        if scattered_days > 0 {
+            // An insert writes a part for each day.
+            settings.push(("TALLYHOUSE_INSERT_WAIT_MS_MAX", "5000".to_owned()));
+        }
         let mut faults = faults(&mut random, sends, own_disk, small_index);
         // Drawn apart: the other faults of a seed are what they were before there was this one.
         let mut apart = StdRng::seed_from_u64(seed ^ 0xFA11);

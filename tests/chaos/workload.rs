@@ -60,10 +60,16 @@ pub(crate) struct Batch {
 }
 
 /// Makes the events and who sends them when.
-pub(crate) fn make(random: &mut StdRng, begins_at: i64, small_index: bool) -> (Vec<Draft>, Vec<Script>) {
+/// Late events are scattered over so many days, besides the few that they always lie around.
+pub(crate) fn make(
+    random: &mut StdRng,
+    begins_at: i64,
+    small_index: bool,
+    scattered_days: i64,
+) -> (Vec<Draft>, Vec<Script>) {
     let mut doors = vec![Door::Stream, Door::Unary, Door::Rest];
     doors.extend((0..random.random_range(0..=2)).map(|_| Door::Stream));
-    let mut maker = Maker::new(random, begins_at, small_index);
+    let mut maker = Maker::new(random, begins_at, small_index, scattered_days);
     let mut own: Vec<Vec<usize>> = Vec::new();
     for (producer, door) in doors.iter().enumerate() {
         let events = match door {
@@ -91,7 +97,7 @@ struct Maker<'r> {
 }
 
 impl<'r> Maker<'r> {
-    fn new(random: &'r mut StdRng, begins_at: i64, small_index: bool) -> Self {
+    fn new(random: &'r mut StdRng, begins_at: i64, small_index: bool, scattered_days: i64) -> Self {
         let length = if small_index { 90 } else { [1, 10, 90][random.random_range(0..3)] } * MINUTE;
         // Two ends of a month, one of them an end of a year, and any day: few,
         // since each day is a partition.
@@ -107,8 +113,10 @@ impl<'r> Maker<'r> {
         let long_past =
             vec![year.unix_timestamp() * 1_000, boundary.unix_timestamp() * 1_000, any_day - any_day % DAY + 9 * HOUR];
         // None may be younger than the youngest.
-        let long_past = long_past.into_iter().filter(|at| *at < begins_at - YOUNGEST - HOUR).collect();
+        let scattered = (1..=scattered_days).map(|n| begins_at - n * 7 * DAY);
+        let long_past = long_past.into_iter().chain(scattered).filter(|at| *at < begins_at - YOUNGEST - HOUR).collect();
         let late = [0.0, 0.02, 0.15][random.random_range(0..3)];
+        let late = if scattered_days > 0 { 0.3 } else { late };
         let repeats = [0.05, 0.2, 0.5][random.random_range(0..3)];
         let from = begins_at - YOUNGEST - 2 * MINUTE - length;
         Self { random, drafts: Vec::new(), from, length, long_past, late, repeats }
