@@ -4,7 +4,18 @@ import { createContext, type ReactNode, useContext, useEffect, useMemo, useState
 
 interface Analytics {
   client: AnalyticsClient;
+  /** Tells the answers to this client from those to others in the same cache. */
+  clientId: number;
   queries: QueryClient;
+}
+
+const clientIds = new WeakMap<AnalyticsClient, number>();
+let clients = 0;
+
+function idOf(client: AnalyticsClient): number {
+  const id = clientIds.get(client) ?? ++clients;
+  clientIds.set(client, id);
+  return id;
 }
 
 const AnalyticsContext = createContext<Analytics | undefined>(undefined);
@@ -48,7 +59,7 @@ export function AnalyticsProvider({ children, client, config, queryClient }: Ana
   }, [cache, queryClient]);
 
   const queries = queryClient ?? cache;
-  const value = useMemo(() => ({ client: used, queries }), [used, queries]);
+  const value = useMemo(() => ({ client: used, clientId: idOf(used), queries }), [used, queries]);
   return <AnalyticsContext.Provider value={value}>{children}</AnalyticsContext.Provider>;
 }
 
