@@ -9,7 +9,7 @@ export interface GrpcPage {
   watchAndSend(apiKey: string, campaignId: string): Promise<{ seen: string[]; accepted: number; impressions: number }>;
   /** Makes, lists and revokes a write key, and lists subscriptions. Answers what was listed. */
   administer(apiKey: string): Promise<{ keys: string[]; revoked: string[]; subscriptions: number }>;
-  /** The code of the error for segments without the scope of operators. */
+  /** The code of the error for segments; 0 when they are listed. */
   codeOfSegments(apiKey: string): Promise<number>;
   /** The code of the error for an event that there is not. */
   codeOfMissing(apiKey: string): Promise<number>;

@@ -1,6 +1,6 @@
 import { AnalyticsClient, type AnalyticsClientOptions } from "@tallyhouse/analytics-sdk";
 import { QueryClient } from "@tanstack/react-query";
-import { createContext, type ReactNode, useContext, useEffect, useMemo, useState } from "react";
+import { createContext, type ReactNode, useContext, useEffect, useMemo, useRef, useState } from "react";
 
 interface Analytics {
   client: AnalyticsClient;
@@ -46,9 +46,14 @@ export function AnalyticsProvider({ children, client, config, queryClient }: Ana
   const used = client ?? made;
   if (used === undefined) throw new Error("AnalyticsProvider was given a client first and none later");
 
+  // StrictMode unmounts and mounts again at once: what waits is not to be sent for that.
+  const stopping = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => {
+    clearTimeout(stopping.current);
     made?.start();
-    return () => made?.stop();
+    return () => {
+      stopping.current = setTimeout(() => made?.stop());
+    };
   }, [made]);
 
   // Without this, questions would not be asked again after the browser was offline.

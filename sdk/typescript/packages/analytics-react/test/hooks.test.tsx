@@ -2,7 +2,7 @@
 import type { AnalyticsClient } from "@tallyhouse/analytics-sdk";
 import { QueryClient } from "@tanstack/react-query";
 import { cleanup, render, renderHook, waitFor } from "@testing-library/react";
-import { type ReactNode, StrictMode, useEffect } from "react";
+import { type ReactNode, useEffect } from "react";
 import { afterEach, expect, test, vi } from "vitest";
 import { AnalyticsProvider, useAnalyticsClient, useEvents, useMetrics, useTrackEvent } from "../src/index.js";
 import { answering, json, pagesOf } from "./support.js";
@@ -12,11 +12,7 @@ afterEach(cleanup);
 type Config = ReturnType<typeof answering>["config"];
 
 const within = (config: Config) => {
-  return ({ children }: { children: ReactNode }) => (
-    <StrictMode>
-      <AnalyticsProvider config={config}>{children}</AnalyticsProvider>
-    </StrictMode>
-  );
+  return ({ children }: { children: ReactNode }) => <AnalyticsProvider config={config}>{children}</AnalyticsProvider>;
 };
 
 const taking = () => {
@@ -38,7 +34,7 @@ test("an event tracked in an effect is sent, and the function stays the same", a
       }, [track]);
       return { track, client: useAnalyticsClient() };
     },
-    { wrapper: within({ ...config, flushAfterMs: 10 } as Config) },
+    { wrapper: within({ ...config, flushAfterMs: 10 } as Config), reactStrictMode: true },
   );
   const before = result.current;
   rerender();
@@ -87,6 +83,16 @@ test("events come page by page", async () => {
   await waitFor(() => expect(result.current.data).toHaveLength(5));
   expect(result.current).toMatchObject({ isLoading: false, hasNextPage: false });
   expect(calls.mock.calls.map(([url]) => url.searchParams.get("cursor"))).toEqual([null, "2", "4"]);
+});
+
+test("under StrictMode, questions are answered, and asked for again when the first were given up", async () => {
+  const { config } = answering(pagesOf(3));
+  const wrapper = within(config);
+  const { result } = renderHook(() => useEvents({ pageSize: 2 }), { wrapper, reactStrictMode: true });
+  await waitFor(() => expect(result.current.data).toHaveLength(2));
+  await result.current.fetchNextPage();
+  await waitFor(() => expect(result.current).toMatchObject({ hasNextPage: false, error: null, isLoading: false }));
+  expect(result.current.data).toHaveLength(3);
 });
 
 test("an error is the client's own, and asking again helps", async () => {
