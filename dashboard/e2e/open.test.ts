@@ -323,7 +323,10 @@ describe("without events", () => {
     await send(service, [{ eventType: "signup", userId: "ann" }]);
     await page.getByText("There are no events in this range.").waitFor({ state: "detached" });
     expect(await page.getByRole("region", { name: "Totals" }).locator("dd").first().textContent()).toBe("1");
-    await page.getByRole("region", { name: "Recent events" }).getByRole("row", { name: /signup/ }).waitFor();
+    await page
+      .getByRole("region", { name: "Recent events" })
+      .getByRole("row", { name: /signup/ })
+      .waitFor();
     await send(service, [{ eventType: "click", campaignId: "camp_new" }]);
     await page.getByRole("img", { name: "Impressions and clicks of camp_new by minute" }).waitFor();
   });

@@ -47,7 +47,18 @@ test("times begin a week ago", () => {
 
 test("CSV does not let events run as formulas in a spreadsheet, and leaves numbers as they are", () => {
   const columns = [{ name: "=name", type: "String" }];
-  const texts = ['=HYPERLINK("x")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "-5", "+5.25", "-1e-7", "a=b", ""];
+  const texts = [
+    '=HYPERLINK("x")',
+    "+1+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "\tx",
+    "-5",
+    "+5.25",
+    "-1e-7",
+    "a=b",
+    "",
+  ];
   const csv = csvOf({ columns, rows: [...texts.map((text) => [text]), [-7]] });
   expect(csv.split("\r\n")).toEqual([
     "'=name",

@@ -31,7 +31,8 @@ export function questionOf(fileName: string, text: string): Question {
 }
 
 /** Texts, quoted names and comments: what looks like a parameter in them is none. */
-const NOT_CODE = /'(?:[^'\\]|\\[\s\S])*'|"(?:[^"\\]|\\[\s\S])*"|`(?:[^`\\]|\\[\s\S])*`|(?:--|# |#!)[^\n]*|\/\*[\s\S]*?\*\//g;
+const NOT_CODE =
+  /'(?:[^'\\]|\\[\s\S])*'|"(?:[^"\\]|\\[\s\S])*"|`(?:[^`\\]|\\[\s\S])*`|(?:--|# |#!)[^\n]*|\/\*[\s\S]*?\*\//g;
 
 /** The parameters of a statement, each once, in order. */
 export function parametersOf(statement: string): Parameter[] {
