@@ -53,6 +53,25 @@ describe("where tokens are required", () => {
     await expectFits(page);
   });
 
+  test("a browser that blocks storage keeps the token while the page is open", async () => {
+    await pages.context().addInitScript(() => {
+      const block = {
+        get: () => {
+          throw new DOMException("denied", "SecurityError");
+        },
+      };
+      for (const name of ["sessionStorage", "localStorage"]) Object.defineProperty(window, name, block);
+    });
+    const page = await openPage(service, "/dashboard/");
+    await page.getByLabel("Token").waitFor();
+    await signIn(page, service.token("acme", "read"));
+    await page.getByRole("region", { name: "Totals" }).locator("dd").first().getByText("40").waitFor();
+    await page.getByRole("navigation").getByRole("link", { name: "SQL" }).click();
+    await page.getByRole("heading", { level: 1, name: "SQL" }).waitFor();
+    await page.getByRole("navigation").getByRole("link", { name: "Dashboard" }).click();
+    await page.getByRole("region", { name: "Totals" }).locator("dd").first().getByText("40").waitFor();
+  });
+
   test("the live tail follows the organization of the token", async () => {
     const page = await openPage(service, "/dashboard/");
     await signIn(page, service.token("acme", "read"));

@@ -147,6 +147,67 @@ describe("with events and without tokens", () => {
     await expectAccessible(page);
   });
 
+  test("large integers are exact, in the table and in the file", async () => {
+    const page = await openPage(service, "/sql/");
+    await page.getByLabel("SQL statement").fill("SELECT 18446744073709551615 AS large, [1, 2] AS list, 5 AS small");
+    await page.keyboard.press("Control+Enter");
+    const result = page.getByRole("region", { name: "Result" });
+    await result.getByText("18446744073709551615").waitFor();
+    const [download] = await Promise.all([
+      page.waitForEvent("download"),
+      result.getByRole("button", { name: "Download CSV" }).click(),
+    ]);
+    const file = readFileSync((await download.path()) as string, "utf8");
+    expect(file).toBe('large,list,small\r\n18446744073709551615,"[1,2]",5\r\n');
+  });
+
+  test("a statement that runs can be cancelled, and does not answer another question", async () => {
+    const page = await openPage(service, "/sql/");
+    await page.route("**/api/v1/sql?*", () => {});
+    const result = page.getByRole("region", { name: "Result" });
+    await page.getByRole("button", { name: "Run" }).click();
+    await result.getByText("Running…").waitFor();
+    await expectAccessible(page);
+    const cancelled = page.waitForEvent("requestfailed");
+    await result.getByRole("button", { name: "Cancel" }).click();
+    expect((await cancelled).url()).toContain("/api/v1/sql");
+    await result.getByText("Run the statement to see its result here.").waitFor();
+    await page.getByRole("button", { name: "Run" }).click();
+    const ended = page.waitForEvent("requestfailed");
+    await page.getByLabel("Question").selectOption("Top users");
+    await ended;
+    await result.getByText("Run the statement to see its result here.").waitFor();
+  });
+
+  test("without a clipboard, as on pages without HTTPS, snippets are copied all the same", async () => {
+    await pages.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+    await pages.context().addInitScript(() => {
+      const { clipboard } = navigator;
+      Object.assign(window, { clipboard });
+      Object.defineProperty(Navigator.prototype, "clipboard", { value: undefined });
+    });
+    const page = await openPage(service, "/snippets/");
+    const first = page.getByRole("region", { name: "curl" }).locator(".code").first();
+    await first.getByRole("button", { name: "Copy" }).click();
+    await first.getByRole("button", { name: "Copied" }).waitFor();
+    const copied = await page.evaluate(() => (window as unknown as { clipboard: Clipboard }).clipboard.readText());
+    expect(copied.trim()).toBe(await first.locator("pre").textContent());
+  });
+
+  test("a page that is open at midnight shows the new day", async () => {
+    const page = await pages.context().newPage();
+    await page.clock.install();
+    await page.goto(`${service.url}/dashboard/`);
+    await page.getByLabel("Range").first().selectOption("1");
+    const daily = page.getByRole("region", { name: "By day", exact: true });
+    await daily.getByText("Show as a table").click();
+    const day = daily.locator('details th[scope="row"]');
+    const today = (await day.allTextContents()).join();
+    const tomorrow = new Date(Date.parse(today) + 86_400_000).toISOString().slice(0, 10);
+    await page.clock.fastForward(86_400_000);
+    await expect.poll(() => day.allTextContents(), { timeout: 20_000 }).toEqual([tomorrow]);
+  });
+
   test("snippets have this service's address and can be copied", async () => {
     await pages.context().grantPermissions(["clipboard-read", "clipboard-write"]);
     const page = await openPage(service, "/snippets/");
@@ -262,6 +323,12 @@ describe("without events", () => {
     await send(service, [{ eventType: "signup", userId: "ann" }]);
     await page.getByText("There are no events in this range.").waitFor({ state: "detached" });
     expect(await page.getByRole("region", { name: "Totals" }).locator("dd").first().textContent()).toBe("1");
+    await page
+      .getByRole("region", { name: "Recent events" })
+      .getByRole("row", { name: /signup/ })
+      .waitFor();
+    await send(service, [{ eventType: "click", campaignId: "camp_new" }]);
+    await page.getByRole("img", { name: "Impressions and clicks of camp_new by minute" }).waitFor();
   });
 
   test("a service that goes away is said to be away, and found again", async () => {

@@ -12,6 +12,11 @@ test("comments at the beginning of a file describe its statement", () => {
   });
 });
 
+test("each parameter is found once, but not in texts", () => {
+  const statement = "SELECT '{no:String} -- ', 'it''s', 'a\\'{no:Date}', `{no:Int8}`, {n:UInt8} # {no:UInt8}";
+  expect(parametersOf(statement)).toEqual([{ name: "n", type: "UInt8" }]);
+});
+
 test("each parameter is found once, but not in comments", () => {
   const statement = "SELECT {n:UInt8}, {n:UInt8} -- {no:String}\n/* {not:Date} */ WHERE t < {to: DateTime('UTC')}";
   expect(parametersOf(statement)).toEqual([
@@ -38,6 +43,38 @@ test("times begin a week ago", () => {
   expect(defaultOf({ name: "from", type: "DateTime('UTC')" }, "acme", now)).toBe("2026-02-03 12:00:00");
   expect(defaultOf({ name: "to", type: "Date" }, "acme", now)).toBe("2026-02-10");
   expect(defaultOf({ name: "org", type: "String" }, "acme", now)).toBe("acme");
+});
+
+test("CSV does not let events run as formulas in a spreadsheet, and leaves numbers as they are", () => {
+  const columns = [{ name: "=name", type: "String" }];
+  const texts = [
+    '=HYPERLINK("x")',
+    "+1+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "\tx",
+    "-5",
+    "+5.25",
+    "-1e-7",
+    "a=b",
+    "",
+  ];
+  const csv = csvOf({ columns, rows: [...texts.map((text) => [text]), [-7]] });
+  expect(csv.split("\r\n")).toEqual([
+    "'=name",
+    `"'=HYPERLINK(""x"")"`,
+    "'+1+cmd|' /C calc'!A0",
+    "'-2+3",
+    "'@SUM(A1)",
+    "'\tx",
+    "-5",
+    "+5.25",
+    "-1e-7",
+    "a=b",
+    "",
+    "-7",
+    "",
+  ]);
 });
 
 test("CSV quotes what would be read otherwise", () => {

@@ -154,5 +154,10 @@ async fn the_description_has_two_pages() {
         let answer = service.http.get(format!("{}{path}", service.url)).send().await.unwrap();
         let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!((answer.status().as_u16(), content_type.starts_with("text/html")), (200, true), "{path}");
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        for (name, value) in [("x-content-type-options", "nosniff"), ("cache-control", "no-cache")] {
+            assert_eq!(answer.headers()[name], value, "{path}");
+        }
     }
 }

@@ -120,8 +120,9 @@ export function TimeChart(props: TimeChartProps): ReactNode {
             <thead>
               <tr>
                 <th scope="col">Time (UTC)</th>
-                {series.map(({ name }) => (
-                  <th key={name} scope="col" className="number">
+                {series.map(({ name }, n) => (
+                  // biome-ignore lint/suspicious/noArrayIndexKey: two series may have one name
+                  <th key={n} scope="col" className="number">
                     {name}
                   </th>
                 ))}
@@ -131,8 +132,9 @@ export function TimeChart(props: TimeChartProps): ReactNode {
               {times.slice(-TABLE_ROWS_MAX).map((time, row, shown) => (
                 <tr key={time}>
                   <th scope="row">{formatTime(time, unit)}</th>
-                  {series.map(({ name, values }) => (
-                    <td key={name} className="number">
+                  {series.map(({ values }, n) => (
+                    // biome-ignore lint/suspicious/noArrayIndexKey: two series may have one name
+                    <td key={n} className="number">
                       {formatNumber(values[times.length - shown.length + row] ?? 0)}
                     </td>
                   ))}

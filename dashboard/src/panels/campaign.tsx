@@ -23,8 +23,10 @@ export function Campaign(): ReactNode {
   const field = useId();
   const [hours, setHours] = useState<(typeof RANGES)[number]["value"]>("6");
   const [typed, setTyped] = useState("");
-  const known = useQuestion(["campaigns"], (client, signal) =>
-    client.getTopCampaigns({ window: "24h", limit: CAMPAIGNS_MAX, signal }),
+  const known = useQuestion(
+    ["campaigns"],
+    (client, signal) => client.getTopCampaigns({ window: "24h", limit: CAMPAIGNS_MAX, signal }),
+    { refetchIntervalMs: REFRESH_MS },
   );
   const campaignId = typed.trim() || (known.data?.campaigns[0]?.campaignId ?? "");
   const stats = useQuestion(

@@ -7,6 +7,8 @@ import { Panel } from "./panel";
 
 /** Events fetched at a time. */
 const PAGE_SIZE = 50;
+/** How often the first events are looked for, in milliseconds. What one reads does not move by itself. */
+const FIRST_MS = 5_000;
 
 /** Stored events, newest first, as far as one scrolls. */
 export function Events(): ReactNode {
@@ -17,7 +19,9 @@ export function Events(): ReactNode {
   const [shown, setShown] = useState<StoredEvent>();
   // The table's own question, asked once for both.
   const filters = { eventType, pageSize: PAGE_SIZE };
-  const { refetch } = useEvents(filters);
+  const [isEmpty, setIsEmpty] = useState(false);
+  const { data: listed, refetch } = useEvents(filters, isEmpty ? { refetchIntervalMs: FIRST_MS } : {});
+  useEffect(() => setIsEmpty(listed?.length === 0), [listed]);
   const { data } = useEvents({ pageSize: PAGE_SIZE });
   const types = [...new Set(data?.map((event) => event.eventType))].sort();
   const filter = (event: FormEvent) => {

@@ -27,7 +27,9 @@ const RANGES = [
 /** What was counted, and what is arriving now. */
 export function Overview(): ReactNode {
   const [range, setRange] = useState<(typeof RANGES)[number]["value"]>("7");
-  const days = useMemo(() => lastDays(Number(range), Date.now()), [range]);
+  // The page may be open for days: each answer draws it again.
+  const { endDate: today } = lastDays(1, Date.now());
+  const days = useMemo(() => lastDays(Number(range), Date.parse(today)), [range, today]);
   const metrics = useMetrics(days, { refetchIntervalMs: REFRESH_MS });
   const isEmpty = metrics.data?.metrics.find(({ name }) => name === "events")?.total === 0;
   return (

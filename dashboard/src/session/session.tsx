@@ -28,6 +28,28 @@ const SessionContext = createContext<Session | undefined>(undefined);
 /** Where the token is kept: in this tab, until it is closed. */
 const TOKEN_KEY = "tallyhouse-token";
 
+/** Where browsers block storage, the token is kept until the page is left. */
+let unstoredToken: string | undefined;
+
+function keptToken(): string | undefined {
+  try {
+    return sessionStorage.getItem(TOKEN_KEY) ?? undefined;
+  } catch {
+    return unstoredToken;
+  }
+}
+
+/** Keeps a token; none with undefined. */
+function keepToken(token: string | undefined): void {
+  unstoredToken = token;
+  try {
+    if (token === undefined) sessionStorage.removeItem(TOKEN_KEY);
+    else sessionStorage.setItem(TOKEN_KEY, token);
+  } catch {
+    // It is in memory.
+  }
+}
+
 function clientOf(token: string | undefined): AnalyticsClient {
   // Nothing is tracked here: there is no queue to keep.
   return new AnalyticsClient({ baseUrl: "", apiKey: token, storage: "memory", autoStart: false });
@@ -55,13 +77,13 @@ export function SessionProvider({ children }: { children: ReactNode }): ReactNod
   const begin = useCallback(async (token: string | undefined) => {
     setState({ status: "checking" });
     const next = await check(token);
-    if (next.status === "ready" && token !== undefined) sessionStorage.setItem(TOKEN_KEY, token);
-    if (next.status === "token-needed") sessionStorage.removeItem(TOKEN_KEY);
+    if (next.status === "ready" && token !== undefined) keepToken(token);
+    if (next.status === "token-needed") keepToken(undefined);
     setState(next);
   }, []);
 
   useEffect(() => {
-    void begin(sessionStorage.getItem(TOKEN_KEY) ?? undefined);
+    void begin(keptToken());
   }, [begin]);
 
   const session = useMemo<Session>(
@@ -69,10 +91,10 @@ export function SessionProvider({ children }: { children: ReactNode }): ReactNod
       state,
       signIn: (token) => void begin(token),
       signOut: () => {
-        sessionStorage.removeItem(TOKEN_KEY);
+        keepToken(undefined);
         setState({ status: "token-needed" });
       },
-      retry: () => void begin(sessionStorage.getItem(TOKEN_KEY) ?? undefined),
+      retry: () => void begin(keptToken()),
     }),
     [state, begin],
   );

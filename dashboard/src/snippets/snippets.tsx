@@ -1,6 +1,6 @@
 "use client";
 
-import { type ReactNode, useEffect, useState } from "react";
+import { type ReactNode, useEffect, useRef, useState } from "react";
 import { MarkedText } from "../marked-text";
 import { Panel } from "../panels/panel";
 import { useSession } from "../session/session";
@@ -53,20 +53,30 @@ export function Snippets({ quickstarts }: { quickstarts: Quickstart[] }): ReactN
 }
 
 function Code({ code }: { code: string }): ReactNode {
+  const text = useRef<HTMLElement>(null);
   const [isCopied, setIsCopied] = useState(false);
-  const copy = async () => {
-    await navigator.clipboard.writeText(code);
-    setIsCopied(true);
-  };
+  const copy = async () => setIsCopied(await isWritten(code, text.current));
   return (
     <div className="code">
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard */}
       <pre tabIndex={0}>
-        <code>{code}</code>
+        <code ref={text}>{code}</code>
       </pre>
       <button type="button" onClick={() => void copy()}>
         {isCopied ? "Copied" : "Copy"}
       </button>
     </div>
   );
+}
+
+/** Whether a code is in the clipboard. Where it cannot be put there, it is selected: the keyboard can copy it. */
+async function isWritten(code: string, element: HTMLElement | null): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(code);
+    return true;
+  } catch {
+    // Pages without HTTPS have no clipboard, but may copy what is selected.
+    if (element !== null) getSelection()?.selectAllChildren(element);
+    return document.execCommand("copy");
+  }
 }

@@ -30,11 +30,17 @@ export function questionOf(fileName: string, text: string): Question {
   };
 }
 
-/** The parameters of a statement, each once, in order. Comments are not looked into. */
+/** Texts, quoted names and comments: what looks like a parameter in them is none. */
+const NOT_CODE =
+  /'(?:[^'\\]|\\[\s\S])*'|"(?:[^"\\]|\\[\s\S])*"|`(?:[^`\\]|\\[\s\S])*`|(?:--|# |#!)[^\n]*|\/\*[\s\S]*?\*\//;
+const PARAMETER = /\{\s*([A-Za-z_]\w*)\s*:\s*([^{}]+?)\s*\}/;
+/** A parameter's type may have texts itself, such as the name of a time zone. */
+const TOKEN = new RegExp(`${NOT_CODE.source}|${PARAMETER.source}`, "g");
+
+/** The parameters of a statement, each once, in order. */
 export function parametersOf(statement: string): Parameter[] {
-  const code = statement.replaceAll(/--[^\n]*|\/\*[\s\S]*?\*\//g, " ");
   const found = new Map<string, Parameter>();
-  for (const [, name, type] of code.matchAll(/\{\s*([A-Za-z_]\w*)\s*:\s*([^{}]+?)\s*\}/g)) {
+  for (const [, name, type] of statement.matchAll(TOKEN)) {
     if (name !== undefined && type !== undefined && !found.has(name)) found.set(name, { name, type });
   }
   return [...found.values()];

@@ -50,7 +50,8 @@ export function Result({ result, name }: ResultProps): ReactNode {
             <thead>
               <tr>
                 {columns.map(({ name, type }, n) => (
-                  <th key={name} scope="col" title={type} className={isNumeric[n] ? "number" : undefined}>
+                  // biome-ignore lint/suspicious/noArrayIndexKey: two columns may have one name
+                  <th key={n} scope="col" title={type} className={isNumeric[n] ? "number" : undefined}>
                     {name}
                   </th>
                 ))}
@@ -60,8 +61,9 @@ export function Result({ result, name }: ResultProps): ReactNode {
               {rows.slice(0, ROWS_SHOWN_MAX).map((row, r) => (
                 // biome-ignore lint/suspicious/noArrayIndexKey: rows have no identity and do not move
                 <tr key={r}>
-                  {columns.map(({ name }, n) => (
-                    <td key={name} className={isNumeric[n] ? "number" : undefined}>
+                  {columns.map((_, n) => (
+                    // biome-ignore lint/suspicious/noArrayIndexKey: two columns may have one name
+                    <td key={n} className={isNumeric[n] ? "number" : undefined}>
                       {textOf(row[n])}
                     </td>
                   ))}

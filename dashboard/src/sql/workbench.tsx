@@ -36,10 +36,16 @@ export function Workbench({ questions }: { questions: Question[] }): ReactNode {
   const givenOrDefault = (parameter: (typeof parameters)[number]): string =>
     values[parameter.name] ?? defaultOf(parameter, orgId, Date.now());
 
+  /** Ends the statement that runs, also in ClickHouse. */
+  const cancel = () => {
+    running.current?.abort();
+    setRun({ state: "none" });
+  };
+
   const choose = (title: string) => {
+    cancel();
     setChosen(title);
     setStatement(all.find((question) => question.title === title)?.statement ?? "");
-    setRun({ state: "none" });
   };
 
   const submit = async (event?: FormEvent) => {
@@ -52,7 +58,7 @@ export function Workbench({ questions }: { questions: Question[] }): ReactNode {
     const client = createSqlClient({ baseUrl: "", user, password });
     try {
       const result = await client.query(statement, { params, signal: controller.signal });
-      setRun({ state: "done", result });
+      if (!controller.signal.aborted) setRun({ state: "done", result });
     } catch (cause) {
       if (!controller.signal.aborted) setRun({ state: "failed", error: messageOf(cause) });
     }
@@ -130,7 +136,14 @@ export function Workbench({ questions }: { questions: Question[] }): ReactNode {
       </Panel>
       <Panel title="Result">
         {run.state === "none" && <p className="empty">Run the statement to see its result here.</p>}
-        {run.state === "running" && <p role="status">Running…</p>}
+        {run.state === "running" && (
+          <div className="toolbar">
+            <p role="status">Running…</p>
+            <button type="button" onClick={cancel}>
+              Cancel
+            </button>
+          </div>
+        )}
         {run.state === "failed" && (
           <div role="alert" className="notice bad">
             <p>{run.error}</p>

@@ -6,6 +6,8 @@ import { launch, open } from "./support/browser.js";
 import { Service } from "./support/service.js";
 import { errorBody, Site } from "./support/site.js";
 
+type Options = Partial<AnalyticsClientOptions> & { beacon?: string };
+
 let browser: Browser;
 let context: BrowserContext;
 let service: Service;
@@ -35,13 +37,13 @@ beforeEach(async () => {
 afterEach(() => context.close());
 
 /** A page with a client of the test's organization. */
-async function tab(options: Partial<AnalyticsClientOptions> = {}, from = service): Promise<Page> {
+async function tab(options: Options = {}, from = service): Promise<Page> {
   const page = await open(context, `${site.url}/page/tracker`);
   await make(page, options, from);
   return page;
 }
 
-async function make(page: Page, options: Partial<AnalyticsClientOptions> = {}, from = service): Promise<void> {
+async function make(page: Page, options: Options = {}, from = service): Promise<void> {
   const given = { apiKey: from.token(org, "ingest"), ...options };
   await page.evaluate((given) => (window as unknown as TrackerPage).make(given as never), given);
 }
@@ -160,6 +162,21 @@ test("a page that is left at once has sent its events", async () => {
   await page.goto("about:blank");
   await site.called(1);
   await expectCounted(5);
+});
+
+test("a page of another origin that is left sends its events by a beacon, with a write key", async () => {
+  const { text } = await service.createWriteKey(org);
+  const beacon = `${service.url}/beacon?write_key=${text}`;
+  const page = await tab({ baseUrl: service.url, apiKey: text, orgId: org, beacon });
+  await track(page, 3);
+  await flush(page);
+  await page.evaluate(() => void (window as unknown as TrackerPage).track(5, 3));
+  await page.goto("about:blank");
+  await expect.poll(async () => (await service.counted(org)).total).toBe(8);
+  const next = await tab({ baseUrl: service.url, apiKey: text, orgId: org });
+  await flush(next);
+  expect(await told(next)).toMatchObject({ accepted: 0, errors: [] });
+  await expectCounted(8);
 });
 
 test("a page that closes in the middle of a flush, and its successor, count each event once", async () => {

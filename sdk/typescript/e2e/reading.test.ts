@@ -11,6 +11,7 @@ import { Site } from "./support/site.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const NOT_FOUND = 5;
+const PERMISSION_DENIED = 7;
 
 let browser: Browser;
 let context: BrowserContext;
@@ -108,6 +109,20 @@ describe("grpc-web in the browser", () => {
     const answer = await page.evaluate(([token, id]) => (window as unknown as GrpcPage).watchAndSend(token, id), call);
     expect(answer.seen).toContain("last ACCEPTED");
     expect(answer).toMatchObject({ accepted: 2, impressions: 2 });
+  });
+
+  test("write keys, subscriptions and segments", async () => {
+    const page = await open(context, `${site.url}/page/grpc`);
+    const token = service.token("grpc-admin", "admin read");
+    expect(await page.evaluate((token) => (window as unknown as GrpcPage).administer(token), token)).toEqual({
+      keys: ["page"],
+      revoked: ["page"],
+      subscriptions: 0,
+    });
+    const codeFor = (token: string) =>
+      page.evaluate((token) => (window as unknown as GrpcPage).codeOfSegments(token), token);
+    expect(await codeFor(token)).toBe(0);
+    expect(await codeFor(service.token("grpc-admin", "read"))).toBe(PERMISSION_DENIED);
   });
 
   test("an error has its code", async () => {

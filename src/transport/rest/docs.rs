@@ -8,7 +8,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -16,12 +16,16 @@ use parking_lot::RwLock;
 use utoipa_swagger_ui::Config;
 
 use super::auth_layer::Routes;
-use super::openapi;
+use super::{openapi, web};
 use crate::config::Config as Settings;
 use crate::domain::Error;
 use crate::transport::auth::RequiredAccess;
 use crate::transport::call::SharedBody;
 use crate::transport::error::failure::Failure;
+
+/// What the page may load: its own files. It writes style attributes, and has pictures within its style sheet.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Adds the routes, which require no token. The description is that of a service with these
 /// settings.
@@ -86,11 +90,15 @@ fn page(name: &str, config: Arc<Config<'static>>) -> Response {
         Ok(Some(file)) => {
             let mut response = Response::new(Body::from(shared(name, file.bytes)));
             response.extensions_mut().insert(SharedBody);
+            let headers = response.headers_mut();
+            web::add_common(headers);
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
             if let Ok(content_type) = HeaderValue::try_from(file.content_type) {
-                response.headers_mut().insert(CONTENT_TYPE, content_type);
+                headers.insert(CONTENT_TYPE, content_type);
             }
             if file.gzpipped {
-                response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
             response
         }

@@ -7,6 +7,10 @@ export interface GrpcPage {
   isReady: true;
   /** Watches a campaign, sends two events of it, one of them twice, and answers what it saw. */
   watchAndSend(apiKey: string, campaignId: string): Promise<{ seen: string[]; accepted: number; impressions: number }>;
+  /** Makes, lists and revokes a write key, and lists subscriptions. Answers what was listed. */
+  administer(apiKey: string): Promise<{ keys: string[]; revoked: string[]; subscriptions: number }>;
+  /** The code of the error for segments; 0 when they are listed. */
+  codeOfSegments(apiKey: string): Promise<number>;
   /** The code of the error for an event that there is not. */
   codeOfMissing(apiKey: string): Promise<number>;
 }
@@ -42,6 +46,27 @@ page.watchAndSend = async (apiKey, campaignId) => {
   const stats = await query.getCampaignStats({ campaignId, window });
   const impressions = stats.series.reduce((sum, bucket) => sum + Number(bucket.impressions), 0);
   return { seen: [...new Set(seen)], accepted: accepted + (counts?.accepted ?? 0), impressions };
+};
+
+page.administer = async (apiKey) => {
+  const { writeKeys: client, deliveries } = createGrpcClients({ baseUrl: location.origin, apiKey });
+  const { writeKey } = await client.createWriteKey({ name: "page" });
+  const names = async (isRevoked: boolean) => {
+    const { writeKeys } = await client.listWriteKeys({});
+    return writeKeys.filter(({ revokedAt }) => (revokedAt !== undefined) === isRevoked).map(({ name }) => name);
+  };
+  const keys = await names(false);
+  await client.revokeWriteKey({ keyId: writeKey?.keyId ?? "" });
+  const { subscriptions } = await deliveries.listSubscriptions({});
+  return { keys, revoked: await names(true), subscriptions: subscriptions.length };
+};
+
+page.codeOfSegments = async (apiKey) => {
+  const { segments } = createGrpcClients({ baseUrl: location.origin, apiKey });
+  return segments.listSegments({}).then(
+    () => 0,
+    (error) => ConnectError.from(error).code,
+  );
 };
 
 page.codeOfMissing = async (apiKey) => {

@@ -14,7 +14,8 @@ export interface TrackerPage {
   verdicts: VerdictReport[];
   drops: DropReport[];
   client: AnalyticsClient;
-  make(options: Partial<AnalyticsClientOptions>): void;
+  /** Makes the client. With `beacon`, what waits when the page closes is sent to this address by a beacon. */
+  make(options: Partial<AnalyticsClientOptions> & { beacon?: string }): void;
   /** Tracks `count` events with numbers from `from`, one by one. */
   track(count: number, from: number): Promise<void>;
   trackMany(count: number, from: number): Promise<void>;
@@ -28,8 +29,9 @@ const numbered = (count: number, from: number) => {
 page.errors = [];
 page.verdicts = [];
 page.drops = [];
-page.make = (options) => {
+page.make = ({ beacon, ...options }) => {
   page.client = new AnalyticsClient({
+    closeTransport: beacon === undefined ? undefined : (body) => navigator.sendBeacon(beacon, body),
     baseUrl: "",
     backoffMsMax: 1_000,
     onError: ({ code, status }) => page.errors.push({ code, status }),

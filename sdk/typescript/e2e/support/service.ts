@@ -81,6 +81,16 @@ export class Service {
     return execFileSync(this.#binary, args, { env: this.#environment }).toString().trim();
   }
 
+  /** A new write key of an organization. */
+  async createWriteKey(org: string): Promise<{ key_id: string; text: string }> {
+    const answer = await fetch(`${this.url}/api/v1/write-keys`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${this.token(org, "admin")}`, "content-type": "application/json" },
+      body: JSON.stringify({ name: "page" }),
+    });
+    return (await answer.json()) as { key_id: string; text: string };
+  }
+
   /** The password of an organization's analyst. */
   analystPassword(org: string): string {
     const args = ["analyst", org, "--data-dir", this.#dataDir];

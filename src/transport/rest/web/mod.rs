@@ -86,7 +86,7 @@ fn answer(file: &File, asked: &HeaderMap) -> Response {
 }
 
 /// What every file and page is sent with.
-fn add_common(headers: &mut HeaderMap) {
+pub(super) fn add_common(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));

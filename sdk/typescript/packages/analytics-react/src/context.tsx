@@ -1,10 +1,21 @@
 import { AnalyticsClient, type AnalyticsClientOptions } from "@tallyhouse/analytics-sdk";
 import { QueryClient } from "@tanstack/react-query";
-import { createContext, type ReactNode, useContext, useEffect, useMemo, useState } from "react";
+import { createContext, type ReactNode, useContext, useEffect, useMemo, useRef, useState } from "react";
 
 interface Analytics {
   client: AnalyticsClient;
+  /** Tells the answers to this client from those to others in the same cache. */
+  clientId: number;
   queries: QueryClient;
+}
+
+const clientIds = new WeakMap<AnalyticsClient, number>();
+let clients = 0;
+
+function idOf(client: AnalyticsClient): number {
+  const id = clientIds.get(client) ?? ++clients;
+  clientIds.set(client, id);
+  return id;
 }
 
 const AnalyticsContext = createContext<Analytics | undefined>(undefined);
@@ -35,9 +46,14 @@ export function AnalyticsProvider({ children, client, config, queryClient }: Ana
   const used = client ?? made;
   if (used === undefined) throw new Error("AnalyticsProvider was given a client first and none later");
 
+  // StrictMode unmounts and mounts again at once: what waits is not to be sent for that.
+  const stopping = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => {
+    clearTimeout(stopping.current);
     made?.start();
-    return () => made?.stop();
+    return () => {
+      stopping.current = setTimeout(() => made?.stop());
+    };
   }, [made]);
 
   // Without this, questions would not be asked again after the browser was offline.
@@ -48,7 +64,7 @@ export function AnalyticsProvider({ children, client, config, queryClient }: Ana
   }, [cache, queryClient]);
 
   const queries = queryClient ?? cache;
-  const value = useMemo(() => ({ client: used, queries }), [used, queries]);
+  const value = useMemo(() => ({ client: used, clientId: idOf(used), queries }), [used, queries]);
   return <AnalyticsContext.Provider value={value}>{children}</AnalyticsContext.Provider>;
 }
 

@@ -31,14 +31,20 @@ export interface EventsTableProps {
 }
 
 const COLUMNS: { title: string; text: (event: StoredEvent) => string }[] = [
-  { title: "Time", text: (event) => event.timestamp.replace("T", " ").replace("Z", "") },
+  {
+    title: "Time",
+    text: ({ timestamp }) =>
+      String(timestamp ?? "")
+        .replace("T", " ")
+        .replace("Z", ""),
+  },
   { title: "Type", text: (event) => event.eventType },
   { title: "User", text: (event) => event.userId ?? "" },
   { title: "Campaign", text: (event) => event.campaignId ?? "" },
   { title: "Properties", text: ({ properties }) => (isEmpty(properties) ? "" : JSON.stringify(properties)) },
 ];
 
-const isEmpty = (object: object): boolean => Object.keys(object).length === 0;
+const isEmpty = (object: object | null | undefined): boolean => Object.keys(object ?? {}).length === 0;
 
 const GRID: CSSProperties = { display: "grid", gridTemplateColumns: "15em 10em 10em 10em minmax(10em, 1fr)" };
 const CELL: CSSProperties = { overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap", padding: "0 0.5em" };
@@ -72,7 +78,9 @@ export function EventsTable(props: EventsTableProps): ReactNode {
         </div>
       )}
       {data?.length === 0 && <p data-part="empty">There are no events yet.</p>}
-      {data !== undefined && data.length > 0 && <Rows {...props} label={label} events={events} rows={data} />}
+      {data !== undefined && data.length > 0 && (
+        <Rows key={JSON.stringify([orgId, eventType])} {...props} label={label} events={events} rows={data} />
+      )}
     </section>
   );
 }
@@ -90,7 +98,9 @@ interface RowsProps extends EventsTableProps {
 
 function Rows({ label, events, rows, onRowClick }: RowsProps): ReactNode {
   const scrolled = useRef<HTMLDivElement>(null);
-  const [current, setCurrent] = useState(0);
+  const [chosen, setCurrent] = useState(0);
+  // There may be fewer rows than before when they were fetched again.
+  const current = Math.min(chosen, rows.length - 1);
   const [isMoving, setIsMoving] = useState(false);
   const virtualizer = useVirtualizer({
     count: rows.length,

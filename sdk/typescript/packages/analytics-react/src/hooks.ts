@@ -1,5 +1,6 @@
 import type {
   AnalyticsError,
+  DateLike,
   EventFilters,
   EventPage,
   EventPayload,
@@ -46,10 +47,10 @@ export interface EventsResult {
 
 /** Lists stored events, newest first, a page at a time. */
 export function useEvents(filters: Omit<EventFilters, "signal"> = {}, options: QuestionOptions = {}): EventsResult {
-  const { client, queries } = useAnalytics();
+  const { client, clientId, queries } = useAnalytics();
   const query = useInfiniteQuery<EventPage, AnalyticsError, { pages: EventPage[] }, unknown[], string | null>(
     {
-      queryKey: ["tallyhouse", "events", filters],
+      queryKey: ["tallyhouse", "events", filters, clientId],
       queryFn: ({ pageParam, signal }) => client.getEventsPage({ ...filters, signal }, pageParam),
       initialPageParam: null,
       getNextPageParam: (page) => page.nextCursor,
@@ -71,12 +72,20 @@ export function useEvents(filters: Omit<EventFilters, "signal"> = {}, options: Q
   };
 }
 
-/** Metrics by day, and their totals. Cached: equal queries of all components are sent once. */
+/**
+ * Metrics by day, and their totals. Cached: equal queries of all components are sent once. Dates of the same day are
+ * equal, so that `new Date()` may be written where the component is rendered.
+ */
 export function useMetrics(
   params: Omit<MetricsParams, "signal">,
   options: QuestionOptions = {},
 ): UseQueryResult<MetricsSummary, AnalyticsError> {
-  return useQuestion(["metrics", params], (client, signal) => client.getMetricsSummary({ ...params, signal }), options);
+  const days = { ...params, startDate: dayOf(params.startDate), endDate: dayOf(params.endDate) };
+  return useQuestion(["metrics", days], (client, signal) => client.getMetricsSummary({ ...days, signal }), options);
+}
+
+function dayOf(time: DateLike): DateLike {
+  return time instanceof Date ? String(time.toJSON()).slice(0, 10) : time;
 }
 
 /** Any other query of the client, cached under this key. */
@@ -85,10 +94,10 @@ export function useQuestion<T>(
   ask: (client: ReturnType<typeof useAnalyticsClient>, signal: AbortSignal) => Promise<T>,
   options: QuestionOptions = {},
 ): UseQueryResult<T, AnalyticsError> {
-  const { client, queries } = useAnalytics();
+  const { client, clientId, queries } = useAnalytics();
   return useQuery<T, AnalyticsError>(
     {
-      queryKey: ["tallyhouse", ...key],
+      queryKey: ["tallyhouse", ...key, clientId],
       queryFn: ({ signal }) => ask(client, signal),
       ...settingsOf(options),
     },

@@ -1,4 +1,6 @@
 // @vitest-environment jsdom
+
+import { QueryClient } from "@tanstack/react-query";
 import { cleanup, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import axe from "axe-core";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -55,6 +57,49 @@ test("says that there is nothing", async () => {
   const { container } = show(answering(pagesOf(0)));
   await screen.findByText("There are no events yet.");
   await expectAccessible(container);
+});
+
+test("shows events without properties and without a time", async () => {
+  const answer = answering(() => json(200, { events: [{ event_id: "e", event_type: "click" }], next_cursor: null }));
+  show(answer);
+  await waitFor(() => expect(rowOf(0)?.textContent).toBe("click"));
+});
+
+test("goes on from the first row when a shorter list takes the place of a longer one", async () => {
+  const answer = answering((url, init) => pagesOf(url.searchParams.get("event_type") === "rare" ? 2 : 60)(url, init));
+  const table = (eventType: string) => (
+    <AnalyticsProvider config={answer.config}>
+      <EventsTable eventType={eventType} pageSize={100} />
+    </AnalyticsProvider>
+  );
+  const { rerender } = render(table("rare"));
+  await waitFor(() => expect(screen.getAllByRole("row")).toHaveLength(3));
+  rerender(table("common"));
+  await waitFor(() => expect(rowOf(5)).not.toBeNull());
+  fireEvent.keyDown(rowOf(0) as HTMLElement, { key: "End" });
+  await waitFor(() => expect(rowOf(59)).not.toBeNull());
+  // From the cache, without a moment in which it is loaded.
+  rerender(table("rare"));
+  await waitFor(() => expect(screen.getAllByRole("row")).toHaveLength(3));
+  expect(rowOf(0)?.tabIndex).toBe(0);
+});
+
+test("keeps a row in the tab order when fewer events are left", async () => {
+  let count = 60;
+  const answer = answering((url, init) => pagesOf(count)(url, init));
+  const queryClient = new QueryClient();
+  render(
+    <AnalyticsProvider config={answer.config} queryClient={queryClient}>
+      <EventsTable pageSize={100} />
+    </AnalyticsProvider>,
+  );
+  await waitFor(() => expect(rowOf(0)).not.toBeNull());
+  fireEvent.keyDown(rowOf(0) as HTMLElement, { key: "End" });
+  await waitFor(() => expect(rowOf(59)).not.toBeNull());
+  count = 2;
+  await queryClient.refetchQueries({ queryKey: ["tallyhouse", "events"] });
+  await waitFor(() => expect(screen.getAllByRole("row")).toHaveLength(3));
+  expect(rowOf(1)?.tabIndex).toBe(0);
 });
 
 test("says what went wrong, and tries again", async () => {

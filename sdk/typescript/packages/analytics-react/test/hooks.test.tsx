@@ -1,6 +1,8 @@
 // @vitest-environment jsdom
-import { cleanup, renderHook, waitFor } from "@testing-library/react";
-import { type ReactNode, StrictMode, useEffect } from "react";
+import type { AnalyticsClient } from "@tallyhouse/analytics-sdk";
+import { QueryClient } from "@tanstack/react-query";
+import { cleanup, render, renderHook, waitFor } from "@testing-library/react";
+import { type ReactNode, useEffect } from "react";
 import { afterEach, expect, test, vi } from "vitest";
 import { AnalyticsProvider, useAnalyticsClient, useEvents, useMetrics, useTrackEvent } from "../src/index.js";
 import { answering, json, pagesOf } from "./support.js";
@@ -10,11 +12,7 @@ afterEach(cleanup);
 type Config = ReturnType<typeof answering>["config"];
 
 const within = (config: Config) => {
-  return ({ children }: { children: ReactNode }) => (
-    <StrictMode>
-      <AnalyticsProvider config={config}>{children}</AnalyticsProvider>
-    </StrictMode>
-  );
+  return ({ children }: { children: ReactNode }) => <AnalyticsProvider config={config}>{children}</AnalyticsProvider>;
 };
 
 const taking = () => {
@@ -36,7 +34,7 @@ test("an event tracked in an effect is sent, and the function stays the same", a
       }, [track]);
       return { track, client: useAnalyticsClient() };
     },
-    { wrapper: within({ ...config, flushAfterMs: 10 } as Config) },
+    { wrapper: within({ ...config, flushAfterMs: 10 } as Config), reactStrictMode: true },
   );
   const before = result.current;
   rerender();
@@ -87,6 +85,16 @@ test("events come page by page", async () => {
   expect(calls.mock.calls.map(([url]) => url.searchParams.get("cursor"))).toEqual([null, "2", "4"]);
 });
 
+test("under StrictMode, questions are answered, and asked for again when the first were given up", async () => {
+  const { config } = answering(pagesOf(3));
+  const wrapper = within(config);
+  const { result } = renderHook(() => useEvents({ pageSize: 2 }), { wrapper, reactStrictMode: true });
+  await waitFor(() => expect(result.current.data).toHaveLength(2));
+  await result.current.fetchNextPage();
+  await waitFor(() => expect(result.current).toMatchObject({ hasNextPage: false, error: null, isLoading: false }));
+  expect(result.current.data).toHaveLength(3);
+});
+
 test("an error is the client's own, and asking again helps", async () => {
   const { config, calls } = answering(pagesOf(1));
   calls.mockImplementationOnce(() => json(403, { error: { code: "PERMISSION_DENIED", message: "no" } }));
@@ -109,6 +117,52 @@ test("the same metrics are asked for once, other metrics by themselves", async (
   await waitFor(() => expect(result.current.every((query) => query.isSuccess)).toBe(true));
   expect(result.current[0]?.data?.metrics[0]).toMatchObject({ name: "events", total: 3 });
   expect(calls).toHaveBeenCalledTimes(2);
+});
+
+test("dates that are made anew at each rendering are the same question all day", async () => {
+  const { config, calls } = answering(() => json(200, { org_id: "a", metrics: [] }));
+  const { result } = renderHook(
+    () => useMetrics({ startDate: new Date(Date.now() - 86_400_000), endDate: new Date(Date.now()) }),
+    { wrapper: within(config) },
+  );
+  await waitFor(() => expect(result.current.isSuccess).toBe(true));
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  expect(result.current.isSuccess).toBe(true);
+  expect(calls).toHaveBeenCalledTimes(1);
+  expect(calls.mock.calls[0]?.[0].searchParams.get("end_date")).toMatch(/^\d{4}-\d\d-\d\d$/);
+});
+
+function Count({ shown }: { shown: (number | undefined)[] }) {
+  const { data } = useEvents();
+  shown.push(data?.length);
+  return null;
+}
+
+test("answers to one client are not shown to another, also where they share a cache", async () => {
+  const queryClient = new QueryClient();
+  const [one, other] = [1, 3].map((count) => answering(pagesOf(count)).client());
+  const shown: (number | undefined)[] = [];
+  const app = (client: AnalyticsClient | undefined) => (
+    <AnalyticsProvider client={client as AnalyticsClient} queryClient={queryClient}>
+      <Count shown={shown} />
+    </AnalyticsProvider>
+  );
+  const { rerender } = render(app(one));
+  await waitFor(() => expect(shown.at(-1)).toBe(1));
+  shown.length = 0;
+  rerender(app(other));
+  await waitFor(() => expect(shown.at(-1)).toBe(3));
+  expect(shown).not.toContain(1);
+});
+
+test("a question is given up when nobody waits for it any more", async () => {
+  const { config, calls } = answering(() => new Promise<Response>(() => {}));
+  const { unmount } = renderHook(() => useEvents(), {
+    wrapper: ({ children }) => <AnalyticsProvider config={config}>{children}</AnalyticsProvider>,
+  });
+  await waitFor(() => expect(calls).toHaveBeenCalledTimes(1));
+  unmount();
+  expect(calls.mock.calls[0]?.[1]?.signal?.aborted).toBe(true);
 });
 
 test("a hook without a provider says so", () => {

@@ -50,9 +50,11 @@ export class AnalyticsClient extends EventTracker {
   async *getEvents(filters: EventFilters = {}): AsyncGenerator<StoredEvent, void, void> {
     let cursor: string | null = null;
     do {
-      const page: EventPage = await this.getEventsPage(filters, cursor);
-      yield* page.events;
-      cursor = page.nextCursor;
+      const { events, nextCursor }: EventPage = await this.getEventsPage(filters, cursor);
+      yield* events;
+      // It would never end.
+      if (nextCursor !== null && nextCursor === cursor) throw badResponse(200);
+      cursor = nextCursor;
     } while (cursor !== null);
   }
 
@@ -69,7 +71,8 @@ export class AnalyticsClient extends EventTracker {
       limit: pageSize,
       cursor: cursor ?? undefined,
     };
-    return this.#list("/api/v1/events", query, "events", signal);
+    const page = await this.#list<EventPage>("/api/v1/events", query, "events", signal);
+    return { ...page, nextCursor: page.nextCursor || null };
   }
 
   /** One stored event. Rejects with `NOT_FOUND` if there is no event with this id. */
@@ -126,8 +129,13 @@ export class AnalyticsClient extends EventTracker {
 }
 
 const rangeOf = ({ orgId, startDate, endDate }: DayRange): Record<string, QueryValue> => {
-  return { org_id: orgId, start_date: startDate, end_date: endDate };
+  return { org_id: orgId, start_date: dayOf(startDate), end_date: dayOf(endDate) };
 };
+
+/** The day of a Date, in UTC: as a time, the last day of a range would not be included. */
+function dayOf(time: DateLike): DateLike {
+  return time instanceof Date ? String(time.toJSON()).slice(0, 10) : time;
+}
 
 const rankingOf = ({ window, from, to, limit }: RankingParams): Record<string, QueryValue> => {
   return { window, from: timeOf(from), to: timeOf(to), limit };

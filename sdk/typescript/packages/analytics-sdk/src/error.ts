@@ -10,7 +10,7 @@ export interface ErrorDetail {
 
 /** Facts about an error that not every error has. */
 export interface ErrorFacts {
-  status?: number | undefined;
+  status?: number;
   retryable?: boolean;
   details?: ErrorDetail[];
   retryAfterMs?: number | undefined;
@@ -28,22 +28,18 @@ export interface ErrorFacts {
 export class AnalyticsError extends Error {
   override readonly name = "AnalyticsError";
   /** A stable code for programs. */
-  readonly code: string;
+  declare readonly code: string;
   /** The HTTP status; 0 if there was no answer. */
-  readonly status: number;
+  declare readonly status: number;
   /** Whether the same request may succeed later. */
-  readonly retryable: boolean;
+  declare readonly retryable: boolean;
   /** Every invalid field; often none. */
-  readonly details: readonly ErrorDetail[];
+  declare readonly details: readonly ErrorDetail[];
   /** How long the service requested to wait, in milliseconds; undefined if it did not. */
-  readonly retryAfterMs: number | undefined;
+  declare readonly retryAfterMs: number | undefined;
 
-  constructor(code: string, message: string, facts: ErrorFacts = {}) {
-    super(message, facts.cause === undefined ? undefined : { cause: facts.cause });
-    this.code = code;
-    this.status = facts.status ?? 0;
-    this.retryable = facts.retryable ?? false;
-    this.details = facts.details ?? [];
-    this.retryAfterMs = facts.retryAfterMs;
+  constructor(code: string, message: string, { cause, ...facts }: ErrorFacts = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    Object.assign(this, { code, status: 0, retryable: false, details: [], ...facts });
   }
 }

@@ -73,9 +73,14 @@ export function writeEvent(payload: EventPayload, now: number): string {
   }
 }
 
-/** The event that a line of JSON stands for. */
+/** The event that a line of JSON stands for; one without members if it is no JSON. */
 export function readEvent(json: string): TrackedEvent {
-  const wire = JSON.parse(json) as WireEvent;
+  let wire = {} as WireEvent;
+  try {
+    wire = JSON.parse(json) ?? wire;
+  } catch {
+    // It is not what was stored.
+  }
   return {
     eventId: wire.event_id,
     eventType: wire.event_type,

@@ -2,22 +2,27 @@
  * The service's gRPC interface for browsers: grpc-web through fetch, made from the protocol's files.
  *
  * A separate entry point, since it brings connect and protobuf with it. Browsers cannot stream requests: send events by
- * `IngestService.IngestBatch`, or by the core SDK, which also keeps them through failures and reloads.
+ * `IngestService.IngestBatch`, or by the core SDK, which also keeps them through failures and reloads; a consumer of
+ * `DeliveryService.Consume` runs elsewhere.
  *
  * @packageDocumentation
  */
 import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { AuditService } from "./gen/tallyhouse/v1/audit_pb.js";
+import { DeliveryService } from "./gen/tallyhouse/v1/delivery_pb.js";
 import { EventTypeService } from "./gen/tallyhouse/v1/event_type_pb.js";
 import { IngestService } from "./gen/tallyhouse/v1/ingest_pb.js";
 import { MetricsService } from "./gen/tallyhouse/v1/metrics_pb.js";
 import { OrganizationService } from "./gen/tallyhouse/v1/organization_pb.js";
 import { OutcomeService } from "./gen/tallyhouse/v1/outcome_pb.js";
 import { QueryService } from "./gen/tallyhouse/v1/query_pb.js";
+import { SegmentService } from "./gen/tallyhouse/v1/segment_pb.js";
+import { WriteKeyService } from "./gen/tallyhouse/v1/write_key_pb.js";
 import type { ApiKey } from "./token.js";
 
 export * from "./gen/tallyhouse/v1/audit_pb.js";
+export * from "./gen/tallyhouse/v1/delivery_pb.js";
 export * from "./gen/tallyhouse/v1/event_pb.js";
 export * from "./gen/tallyhouse/v1/event_type_pb.js";
 export * from "./gen/tallyhouse/v1/ingest_pb.js";
@@ -25,6 +30,8 @@ export * from "./gen/tallyhouse/v1/metrics_pb.js";
 export * from "./gen/tallyhouse/v1/organization_pb.js";
 export * from "./gen/tallyhouse/v1/outcome_pb.js";
 export * from "./gen/tallyhouse/v1/query_pb.js";
+export * from "./gen/tallyhouse/v1/segment_pb.js";
+export * from "./gen/tallyhouse/v1/write_key_pb.js";
 
 /** Where the service is. */
 export interface GrpcOptions {
@@ -45,6 +52,9 @@ export interface GrpcClients {
   organizations: Client<typeof OrganizationService>;
   eventTypes: Client<typeof EventTypeService>;
   audit: Client<typeof AuditService>;
+  deliveries: Client<typeof DeliveryService>;
+  writeKeys: Client<typeof WriteKeyService>;
+  segments: Client<typeof SegmentService>;
 }
 
 /** A grpc-web transport that sends the token, for `createClient` of `@connectrpc/connect`. */
@@ -68,5 +78,8 @@ export function createGrpcClients(options: GrpcOptions): GrpcClients {
     organizations: createClient(OrganizationService, transport),
     eventTypes: createClient(EventTypeService, transport),
     audit: createClient(AuditService, transport),
+    deliveries: createClient(DeliveryService, transport),
+    writeKeys: createClient(WriteKeyService, transport),
+    segments: createClient(SegmentService, transport),
   };
 }

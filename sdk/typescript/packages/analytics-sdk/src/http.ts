@@ -1,12 +1,14 @@
+import { type ServiceClock, setClock } from "./clock.js";
 import { AnalyticsError, type ErrorDetail } from "./error.js";
+import { TIMER_MS_MAX } from "./wait.js";
 
 /** Where the service is and how it is asked. */
 export interface Endpoint {
   baseUrl: string;
   fetch: typeof fetch;
   timeoutMs: number;
-  /** Called with the headers of each answer, and with when the request was made. */
-  observe?: (headers: Headers, askedAt: number) => void;
+  /** Set by each answer. */
+  clock?: ServiceClock;
 }
 
 /** One request. */
@@ -46,7 +48,7 @@ interface ServiceError {
 function serviceError(json: unknown): ServiceError | undefined {
   const error = (json as { error?: Partial<ServiceError> } | null | undefined)?.error;
   if (typeof error?.code !== "string") return undefined;
-  const details = Array.isArray(error.details) ? error.details : [];
+  const details = Array.isArray(error.details) ? error.details.filter((detail) => detail?.field) : [];
   return { code: error.code, message: String(error.message ?? error.code), details };
 }
 
@@ -70,15 +72,27 @@ export function badResponse(status: number, wait?: number): AnalyticsError {
   return new AnalyticsError("BAD_RESPONSE", message, { status, retryable: true, retryAfterMs: wait });
 }
 
-/** A signal that fires with the caller's or after `timeoutMs`. `end` must be called once the request is over. */
-function deadline(signal: AbortSignal | undefined, timeoutMs: number): { signal: AbortSignal; end: () => void } {
+interface Deadline {
+  signal: AbortSignal;
+  /** Rejects when the signal fires: a `fetch` of the page's own may not heed it. */
+  over: Promise<never>;
+  /** Must be called once the request is over. */
+  end: () => void;
+}
+
+/** A signal that fires with the caller's or after `timeoutMs`. */
+function deadline(signal: AbortSignal | undefined, timeoutMs: number): Deadline {
   const controller = new AbortController();
+  const over = new Promise<never>((_, reject) => {
+    controller.signal.addEventListener("abort", () => reject(controller.signal.reason));
+  });
   const abort = (): void => controller.abort();
-  const timer = setTimeout(abort, timeoutMs);
+  const timer = setTimeout(abort, Math.min(timeoutMs, TIMER_MS_MAX));
   if (signal?.aborted) abort();
   signal?.addEventListener("abort", abort);
   return {
     signal: controller.signal,
+    over,
     end: () => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
@@ -92,9 +106,9 @@ function deadline(signal: AbortSignal | undefined, timeoutMs: number): { signal:
  * @throws AnalyticsError always, whatever went wrong.
  */
 export async function ask(endpoint: Endpoint, request: HttpRequest): Promise<HttpAnswer> {
-  const { signal, end } = deadline(request.signal, endpoint.timeoutMs);
+  const { signal, over, end } = deadline(request.signal, endpoint.timeoutMs);
   const askedAt = Date.now();
-  try {
+  const exchange = async (): Promise<[Response, string]> => {
     const response = await endpoint.fetch(endpoint.baseUrl + request.path, {
       method: request.method,
       headers: {
@@ -109,8 +123,12 @@ export async function ask(endpoint: Endpoint, request: HttpRequest): Promise<Htt
       cache: "no-store",
       signal,
     });
-    endpoint.observe?.(response.headers, askedAt);
-    const json = parse(await response.text());
+    if (endpoint.clock) setClock(endpoint.clock, response.headers.get("date"), askedAt);
+    return [response, await response.text()];
+  };
+  try {
+    const [response, text] = await Promise.race([exchange(), over]);
+    const json = parse(text);
     if (!response.ok) throw failure(response.status, response.headers, json);
     if (json === undefined) throw badResponse(response.status);
     return { status: response.status, headers: response.headers, json };

@@ -62,7 +62,10 @@ export interface DropReport {
  */
 export type CloseTransport = (body: string, idempotencyKey: string) => boolean;
 
-/** Settings of an {@link EventTracker}. All but `baseUrl` have defaults. */
+/**
+ * Settings of an {@link EventTracker}. All but `baseUrl` have defaults, which also take the place of null and of
+ * numbers that are negative or not a number.
+ */
 export interface TrackerOptions {
   /** The service's URL, such as `https://analytics.example`. Empty: the page's own origin. */
   baseUrl: string;
@@ -125,7 +128,8 @@ const BATCH_EVENTS_MAX = 100;
 
 /** Fills in the defaults. */
 export function settingsOf(options: TrackerOptions): Settings {
-  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const isUsable = (value: unknown): boolean => value != null && !((value as number) < 0) && !Number.isNaN(value);
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => isUsable(value)));
   const settings = {
     flushAtEvents: 20,
     flushAfterMs: 2_000,
@@ -147,7 +151,7 @@ export function settingsOf(options: TrackerOptions): Settings {
     fetch: (input, init) => globalThis.fetch(input, init),
     ...given,
   } as Settings;
-  settings.baseUrl = settings.baseUrl.replace(/\/+$/, "");
-  settings.batchEventsMax = Math.min(Math.max(1, settings.batchEventsMax), BATCH_EVENTS_MAX);
+  settings.baseUrl = String(settings.baseUrl ?? "").replace(/\/+$/, "");
+  settings.batchEventsMax = Math.min(Math.max(1, Math.floor(settings.batchEventsMax)), BATCH_EVENTS_MAX);
   return settings;
 }

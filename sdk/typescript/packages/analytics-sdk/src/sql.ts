@@ -39,8 +39,24 @@ export interface SqlColumn {
 /** What a statement has answered. */
 export interface SqlResult {
   columns: SqlColumn[];
-  /** Values in the order of the columns. Integers above 2^53 - 1 are rounded. */
+  /** Values in the order of the columns. An integer above 2^53 - 1 is a text, so that it is exact. */
   rows: unknown[][];
+}
+
+/** Types whose values are written as text, since JSON's numbers may be rounded. */
+const WIDE = /U?Int(?:64|128|256)/;
+/** Types whose texts may look like numbers, and the place where they do not matter. */
+const TEXT = /String|JSON|Dynamic|Variant/;
+const TEXT_KEY = /Map\((?:LowCardinality\()?String\)?,/g;
+
+/** A value of such a type, or a list or map of them, with numbers where they are exact. */
+function narrowed(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(narrowed);
+  if (typeof value === "object" && value !== null) {
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, narrowed(item)]));
+  }
+  const number = Number(value);
+  return typeof value === "string" && Number.isSafeInteger(number) && String(number) === value ? number : value;
 }
 
 /** Runs statements as one analyst. */
@@ -64,11 +80,14 @@ export function createSqlClient(options: SqlOptions): SqlClient {
   return {
     async query(statement, { params = {}, signal } = {}) {
       const named = Object.entries(params).map(([name, value]) => [`param_${name}`, value] as const);
-      const path = pathWith("/api/v1/sql", { default_format: "JSONCompact", ...Object.fromEntries(named) });
+      const format = { default_format: "JSONCompact", output_format_json_quote_64bit_integers: 1 };
+      const path = pathWith("/api/v1/sql", { ...format, ...Object.fromEntries(named) });
       const answer = await ask(endpoint, { method: "POST", path, headers, body: statement, signal });
       const { meta, data } = (answer.json ?? {}) as { meta?: SqlColumn[]; data?: unknown[][] };
       if (!Array.isArray(meta) || !Array.isArray(data)) throw badResponse(answer.status);
-      return { columns: meta, rows: data };
+      const isWide = meta.map(({ type }) => WIDE.test(type) && !TEXT.test(type.replace(TEXT_KEY, "")));
+      const rows = data.map((row) => row.map((value, n) => (isWide[n] ? narrowed(value) : value)));
+      return { columns: meta, rows };
     },
   };
 }

@@ -3,7 +3,7 @@ import { ConsentSwitch } from "./consent.js";
 import { bodyOf, EVENTS_PATH, KEEPALIVE_BYTES_MAX } from "./delivery/call.js";
 import { exclusively } from "./delivery/lock.js";
 import { PendingRecords } from "./delivery/pending.js";
-import type { Sender, SenderParts } from "./delivery/sender.js";
+import type { Sender } from "./delivery/sender.js";
 import { AnalyticsError } from "./error.js";
 import { byteLength, type EventPayload, type TrackedEvent, writeEvent } from "./event.js";
 import type { Endpoint } from "./http.js";
@@ -23,13 +23,13 @@ import {
 } from "./settings.js";
 import { organizationOf } from "./token.js";
 import { orderedIds, uuid7 } from "./uuid.js";
-import { limited, type WaitOptions } from "./wait.js";
+import { limited, TIMER_MS_MAX, type WaitOptions } from "./wait.js";
 
 /** How long after a page was hidden its events are sent without waiting for others, in milliseconds. */
 const CLOSING_MS = 1_000;
-/** The longest delay of a timer, in milliseconds. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 const SHUTDOWN_MS_MAX = 5_000;
+/** How long a shutdown waits for aborted calls to end, in milliseconds. */
+const ABORT_MS_MAX = 500;
 
 /**
  * Sends events so that each counts exactly once.
@@ -43,7 +43,6 @@ export class EventTracker {
   protected readonly endpoint: Endpoint;
   readonly #clock = new ServiceClock();
   readonly #reporter: Reporter;
-  readonly #senderParts: SenderParts;
   readonly #batchBounds: BatchBounds;
   #sender: Sender | undefined;
   readonly #pending = new PendingRecords();
@@ -73,10 +72,8 @@ export class EventTracker {
     this.settings = settingsOf(options);
     const { settings } = this;
     const { baseUrl, fetch, requestTimeoutMs: timeoutMs } = settings;
-    const observe = (headers: Headers, askedAt: number): void => this.#clock.learn(headers.get("date"), askedAt);
-    this.endpoint = { baseUrl, fetch, timeoutMs, observe };
+    this.endpoint = { baseUrl, fetch, timeoutMs, clock: this.#clock };
     this.#reporter = new Reporter(settings);
-    this.#senderParts = { settings, endpoint: this.endpoint, clock: this.#clock, reporter: this.#reporter };
     this.#batchBounds = { eventsMax: settings.batchEventsMax, bytesMax: settings.batchBytesMax };
     this.#consent = new ConsentSwitch(`tallyhouse-consent:${baseUrl}`, settings.consent);
     this.#page = new PageLifecycle({
@@ -102,7 +99,7 @@ export class EventTracker {
 
   /**
    * Sends waiting events, and resolves when all events in the queue so far are answered. Without limits it waits as
-   * long as it takes. Without consent it resolves at once.
+   * long as it takes, or until the client is shut down. Without consent it resolves at once.
    *
    * @throws AnalyticsError `TIMEOUT` or `ABORTED` when the caller's limits end the wait.
    */
@@ -139,13 +136,15 @@ export class EventTracker {
     this.#page.unlisten();
     this.#clearTimer();
     this.#sender?.abort();
+    this.#reporter.dropped("shut-down", this.#held.splice(0));
     const queue = this.#queue;
     const ended = Promise.allSettled([this.#saved, this.#run, ...this.#closing]);
     // Another tab may hold the lock for long. Its own queue ends with this client.
     if (queue?.isDurable === false) {
-      await ended;
+      await limited(ended, { timeoutMs: ABORT_MS_MAX }).catch(() => {});
       this.#drop("shut-down", this.#pending.idle());
     }
+    this.#pending.clear();
     void ended.then(() => queue?.close());
   }
 
@@ -171,25 +170,40 @@ export class EventTracker {
     this.#pending.clear();
   }
 
-  /** The token for a request, if there is one. */
+  /**
+   * The token for a request, if there is one.
+   *
+   * @throws AnalyticsError `TOKEN_UNAVAILABLE` when `apiKey` fails, or takes longer than an answer may.
+   */
   protected async token(): Promise<string | undefined> {
-    const { apiKey } = this.settings;
-    this.#lastToken = typeof apiKey === "function" ? await apiKey() : apiKey;
-    return this.#lastToken;
+    const { apiKey, requestTimeoutMs: timeoutMs } = this.settings;
+    try {
+      // A page that closes needs a token that is given as a text at once.
+      this.#lastToken = typeof apiKey === "function" ? await limited(Promise.resolve(apiKey()), { timeoutMs }) : apiKey;
+      return this.#lastToken;
+    } catch (cause) {
+      throw new AnalyticsError("TOKEN_UNAVAILABLE", "apiKey failed", { cause, retryable: true });
+    }
   }
 
-  async #track(payloads: EventPayload[], isBatch: boolean): Promise<void> {
+  async #track(given: EventPayload[], isBatch: boolean): Promise<void> {
+    const payloads = Array.from(given ?? []);
     const consent = this.#consent.state;
     if (this.#isShutDown || consent === "denied") {
       this.#reporter.droppedPayloads(this.#isShutDown ? "shut-down" : "consent", payloads as Partial<TrackedEvent>[]);
       return;
     }
-    const events = Array.from(payloads ?? []).flatMap((payload) => this.#write(payload));
+    const events = payloads.flatMap((payload) => this.#write(payload));
     if (events.length > 0 && consent === "granted") return this.#append(events, isBatch);
     this.#held.push(...events);
-    const { queueEventsMax, whenFull } = this.settings;
-    const over = Math.max(0, this.#held.length - queueEventsMax);
-    this.#reporter.dropped("queue-full", this.#held.splice(whenFull === "drop-oldest" ? 0 : queueEventsMax, over));
+    const { queueEventsMax, queueBytesMax, whenFull } = this.settings;
+    const dropped: string[] = [];
+    for (let { length } = this.#held.join(""); this.#held.length > queueEventsMax || length > queueBytesMax; ) {
+      const [event = ""] = this.#held.splice(whenFull === "drop-oldest" ? 0 : -1, 1);
+      length -= event.length;
+      dropped.push(event);
+    }
+    this.#reporter.dropped("queue-full", dropped);
   }
 
   /** The event as JSON; none when it cannot be sent. */
@@ -305,7 +319,8 @@ export class EventTracker {
   /** Sends what waits, now, or again after the run under way. */
   #kick(): void {
     this.#isAskedAgain = this.#run !== undefined;
-    if (this.#isAskedAgain || this.#isShutDown) return;
+    // Without consent, not even the queue is opened: that stores something.
+    if (this.#isAskedAgain || this.#isShutDown || this.#consent.state !== "granted") return;
     const queue = this.#open();
     this.#run = Promise.all([this.#queueName, this.#loadSender()])
       .then(([name, sender]) => {
@@ -324,7 +339,8 @@ export class EventTracker {
 
   async #loadSender(): Promise<Sender> {
     const { Sender } = await import("./delivery/sender.js");
-    this.#sender ??= new Sender(this.#senderParts);
+    const { settings, endpoint } = this;
+    this.#sender ??= new Sender({ settings, endpoint, clock: this.#clock, reporter: this.#reporter });
     return this.#sender;
   }
 
@@ -367,9 +383,8 @@ export class EventTracker {
       if (organization === "" || organization === this.#organization) return token;
       const message = "the token is another organization's than the queued events";
       this.#reporter.error(new AnalyticsError("WRONG_ORGANIZATION", message));
-    } catch (cause) {
-      const message = "apiKey failed";
-      this.#reporter.error(new AnalyticsError("TOKEN_UNAVAILABLE", message, { cause, retryable: true }));
+    } catch (error) {
+      this.#reporter.error(error as AnalyticsError);
     }
     return null;
   }
@@ -401,13 +416,13 @@ export class EventTracker {
   }
 
   #sendClosing(queue: Queue, batch: Batch, singles: QueueRecord[]): void {
-    const { closeTransport = this.#sender ? undefined : this.#post } = this.settings;
-    if (closeTransport !== undefined) {
-      closeTransport(bodyOf(batch.events), batch.key);
+    if (this.#handOver(this.settings.closeTransport, batch)) return;
+    const sender = this.#sender;
+    if (sender === undefined) {
+      this.#handOver(this.#post, batch);
       return;
     }
     const frozen = singles.length > 0 ? this.#saved.then(() => queue.freeze(singles, batch)) : undefined;
-    const sender = this.#sender as Sender;
     const done: Promise<void> = sender
       .deliver(queue, batch, this.#lastToken, frozen)
       .then(
@@ -419,6 +434,16 @@ export class EventTracker {
         if (this.#isStarted) this.#kick();
       });
     this.#closing.add(done);
+  }
+
+  /** Whether a transport has taken a batch over. */
+  #handOver(transport: CloseTransport | undefined, { events, key }: Batch): boolean {
+    try {
+      return transport?.(bodyOf(events), key) === true;
+    } catch (cause) {
+      this.#failed("sending failed", cause);
+      return false;
+    }
   }
 
   /** Sends a call whose answer nobody waits for: the page may close before the sender is loaded. */
@@ -437,6 +462,7 @@ export class EventTracker {
   }
 
   async #onOnline(): Promise<void> {
+    if (this.#consent.state !== "granted") return;
     const queue = this.#open();
     const { pause } = await queue.state();
     if (!pause.isOrdered) await queue.state(NO_PAUSE);

@@ -3,8 +3,7 @@ const RANDOM_BYTES = 10;
 function randomBytes(): Uint8Array {
   const bytes = new Uint8Array(RANDOM_BYTES);
   // Available in every secure and insecure context of a browser; absent only in very old runtimes.
-  if (globalThis.crypto) return globalThis.crypto.getRandomValues(bytes);
-  return bytes.map(() => Math.random() * 256);
+  return globalThis.crypto?.getRandomValues(bytes) ?? bytes.map(() => Math.random() * 256);
 }
 
 function hex(value: number, digits: number): string {
@@ -20,12 +19,12 @@ function hex(value: number, digits: number): string {
  */
 export function uuid7(ms: number, sequence?: number): string {
   const bytes = randomBytes();
-  const at = (index: number): number => bytes[index] ?? 0;
+  const random = Array.from(bytes, (byte) => hex(byte, 2)).join("");
   const time = hex(ms, 12);
-  const afterTime = sequence ?? ((at(0) << 8) | at(1)) & 0xfff;
-  const variant = ((at(2) << 8) | at(3)) & 0x3fff;
-  const node = Array.from(bytes.subarray(4), (byte) => hex(byte, 2)).join("");
-  return `${time.slice(0, 8)}-${time.slice(8)}-7${hex(afterTime, 3)}-${hex(0x8000 | variant, 4)}-${node}`;
+  const afterTime = sequence === undefined ? random.slice(0, 3) : hex(sequence, 3);
+  // Two fixed bits and two random ones.
+  const variant = hex(8 | ((bytes[9] as number) & 3), 1);
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${afterTime}-${variant}${random.slice(3, 6)}-${random.slice(6, 18)}`;
 }
 
 /** The time in a UUIDv7, in milliseconds since 1970; undefined for any other text. */

@@ -1,5 +1,8 @@
 import { AnalyticsError } from "./error.js";
 
+/** The longest delay of a timer, in milliseconds: a longer one would fire at once. */
+export const TIMER_MS_MAX = 2 ** 31 - 1;
+
 /** How long to wait. */
 export interface WaitOptions {
   /** Longest wait, in milliseconds. Default: as long as it takes. */
@@ -13,32 +16,34 @@ export interface WaitOptions {
  *
  * @throws AnalyticsError `TIMEOUT` or `ABORTED` when a limit ends the wait; what is waited for goes on.
  */
-export async function limited(waited: Promise<void>, { timeoutMs, signal }: WaitOptions): Promise<void> {
-  if (timeoutMs === undefined && signal === undefined) return waited;
+export async function limited<T>(waited: Promise<T>, { timeoutMs, signal }: WaitOptions): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  let onAbort: (() => void) | undefined;
-  const limit = new Promise<void>((_, reject) => {
+  let onAbort = (): void => {};
+  const limit = new Promise<never>((_, reject) => {
     const end = (code: string): void => reject(new AnalyticsError(code, "not everything is answered yet"));
-    if (timeoutMs !== undefined) timer = setTimeout(end, timeoutMs, "TIMEOUT");
+    if (timeoutMs !== undefined) timer = setTimeout(end, Math.min(timeoutMs, TIMER_MS_MAX), "TIMEOUT");
     onAbort = () => end("ABORTED");
     if (signal?.aborted) onAbort();
     signal?.addEventListener("abort", onAbort);
   });
   try {
-    await Promise.race([waited, limit]);
+    return await Promise.race([waited, limit]);
   } finally {
     clearTimeout(timer);
-    if (onAbort) signal?.removeEventListener("abort", onAbort);
+    signal?.removeEventListener("abort", onAbort);
   }
 }
 
 /** Waits so many milliseconds, or until the signal fires. */
 export function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => {
+    const end = (): void => {
       clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
       resolve();
-    });
+    };
+    const timer = setTimeout(end, ms);
+    signal?.addEventListener("abort", end);
+    if (signal?.aborted) end();
   });
 }

@@ -99,6 +99,53 @@ test("a walk goes on after a failure that passes, and ends with one that does no
   expect(asksForMuch.asked).toHaveLength(1);
 });
 
+test("a walk ends where there is no cursor, and where a cursor leads to itself", async () => {
+  const without = client(() => json(200, { events: [event(0)] }));
+  expect(await all(without.analytics.getEvents(), 5)).toEqual(["e-0"]);
+  const circular = client(() => json(200, { events: [event(0)], next_cursor: "same" }));
+  await expect(all(circular.analytics.getEvents(), 5)).rejects.toMatchObject({ code: "BAD_RESPONSE" });
+  expect(circular.asked).toHaveLength(2);
+});
+
+test("whatever goes wrong with a question is an AnalyticsError", async () => {
+  const failing = () => {
+    throw new Error("signed out");
+  };
+  const { analytics } = client(pages(1), { apiKey: failing, readRetriesMax: 0 });
+  const error = await analytics.getTopUsers().catch((error) => error);
+  expect(error).toBeInstanceOf(AnalyticsError);
+  expect(error).toMatchObject({ code: "TOKEN_UNAVAILABLE", cause: { message: "signed out" } });
+  const { analytics: reading, asked } = client(() => refusal(422, "VALIDATION_ERROR", { details: [{}] }));
+  await expect(reading.getEventsPage({ startDate: new Date("nonsense") })).rejects.toMatchObject({
+    code: "VALIDATION_ERROR",
+    details: [],
+  });
+  expect(asked[0]?.searchParams.get("start_date")).toBe("null");
+});
+
+test("a filter that is null is none, and a Date means its day where days are asked for", async () => {
+  const { analytics, asked } = client((url) => json(200, { events: [], daily: [], metrics: [], path: url.pathname }));
+  await analytics.getEventsPage({ userId: null, eventType: null } as never);
+  await analytics.getDailyActiveUsers({ startDate: new Date("2026-02-10"), endDate: new Date("2026-02-11T23:00:00Z") });
+  expect(asked.map((url) => url.search)).toEqual(["", "?start_date=2026-02-10&end_date=2026-02-11"]);
+});
+
+test("a signal that fires while a question waits to be asked again ends it, and is not listened to for longer", async () => {
+  const controller = new AbortController();
+  const add = vi.spyOn(controller.signal, "addEventListener");
+  const remove = vi.spyOn(controller.signal, "removeEventListener");
+  const { analytics, asked } = client(() => refusal(503, "UNAVAILABLE"), {
+    backoffMsMin: 60_000,
+    readBackoffMsMax: 60_000,
+  });
+  vi.spyOn(Math, "random").mockReturnValue(0.999);
+  const answer = analytics.getTopUsers({ signal: controller.signal });
+  setTimeout(() => controller.abort(), 20);
+  await expect(answer).rejects.toMatchObject({ code: "ABORTED" });
+  expect(asked).toHaveLength(1);
+  expect(remove.mock.calls.length).toBe(add.mock.calls.length);
+});
+
 test("answers have names in camel case, but for what is in properties", async () => {
   const { analytics } = client(pages(1));
   const page = await analytics.getEventsPage();

@@ -28,6 +28,10 @@ test("what the caller gave stays", () => {
   expect(readEvent(writeEvent({ ...given, timestamp: 5 }, NOW)).timestamp).toBe("1970-01-01T00:00:00.005Z");
 });
 
+test("what is no JSON reads as an event without members", () => {
+  expect(readEvent("{nonsense")).toEqual({});
+});
+
 test("what cannot be written is one kind of error", () => {
   const cyclic: Record<string, unknown> = {};
   cyclic.self = cyclic;

@@ -4,7 +4,7 @@ import type { Pause } from "../src/queue/backend.js";
 import { openIndexedDb } from "../src/queue/indexed-db.js";
 import { NO_PAUSE, Queue, type QueueBounds } from "../src/queue/queue.js";
 import { type Batch, partId, type QueueRecord } from "../src/queue/record.js";
-import { orderedIds } from "../src/uuid.js";
+import { orderedIds, uuid7 } from "../src/uuid.js";
 
 const next = orderedIds();
 let opened = 0;
@@ -24,7 +24,7 @@ async function drain(store: Queue): Promise<string[]> {
     const head = await store.head(ANY, `drained-${key}`);
     if (head === undefined) return events;
     events.push(...head.events);
-    await store.replace(head.id, []);
+    await store.replace(head, []);
   }
 }
 
@@ -47,7 +47,7 @@ describe.each([
     expect(head).toMatchObject({ key: "k1", events: ["a", "b"], bytes: 20 });
     await store.add([single("c")]);
     expect(await store.head(ANY, "k2")).toEqual(head);
-    await store.replace(head?.id as string, []);
+    await store.replace(head as Batch, []);
     expect(await store.head(ANY, "k3")).toMatchObject({ key: "k3", events: ["c"] });
   });
 
@@ -107,9 +107,9 @@ describe.each([
     };
     await store.add([whole, single("i")]);
     const [first, second] = partsOf(whole);
-    await store.replace(whole.id, [first, second]);
-    await store.replace(second.id, partsOf(second));
-    await store.replace(first.id, partsOf(first));
+    await store.replace(whole, [first, second]);
+    await store.replace(second, partsOf(second));
+    await store.replace(first, partsOf(first));
     expect((await store.head(ANY, "k"))?.events).toEqual(["a", "b"]);
     expect(await drain(store)).toEqual([..."abcdefghi"]);
   });
@@ -125,10 +125,23 @@ describe.each([
     expect(await drain(store)).toEqual(["a", "b", "c"]);
   });
 
-  test("leaves a record alone that is gone", async () => {
+  test("leaves a batch alone that is gone, or that another tab has put in its place", async () => {
     const store = open();
-    await store.replace("nobody", [single("a")]);
-    expect(await drain(store)).toEqual([]);
+    await store.replace(batch("nobody"), [single("a")]);
+    const [a, b] = [single("a"), single("b")];
+    await store.add([a, b]);
+    const others = await store.head(ANY, "other tab's");
+    await store.replace({ ...a, key: "k" }, []);
+    expect(await store.head(ANY, "k")).toEqual(others);
+    expect(await drain(store)).toEqual(["a", "b"]);
+  });
+
+  test("knows the newest record also after the clock was set back", async () => {
+    const store = open();
+    const [later, earlier] = [single("a"), { ...single("b"), id: uuid7(0, 0) }];
+    await store.add([later]);
+    await store.add([earlier]);
+    expect((await store.state()).lastId).toBe(later.id);
   });
 
   test("keeps the pause, and forgets everything when it is cleared", async () => {

@@ -14,12 +14,32 @@ test("a statement is sent as the analyst, with its parameters beside it", async 
   const result = await client.query("SELECT {n:UInt8} AS n", { params: { n: 1, org: "a&b" } });
   expect(result).toEqual({ columns, rows: [[1], [2]] });
   const [url, init] = fetch.mock.calls[0] ?? [];
-  expect(url).toBe("http://x/api/v1/sql?default_format=JSONCompact&param_n=1&param_org=a%26b");
+  const format = "default_format=JSONCompact&output_format_json_quote_64bit_integers=1";
+  expect(url).toBe(`http://x/api/v1/sql?${format}&param_n=1&param_org=a%26b`);
   expect(init).toMatchObject({ method: "POST", body: "SELECT {n:UInt8} AS n" });
   const headers = new Headers(init?.headers);
   expect(headers.get("x-clickhouse-user")).toBe("analyst");
   expect(headers.get("x-clickhouse-key")).toBe("secret");
   expect(headers.get("content-type")).toBe("text/plain; charset=utf-8");
+});
+
+test("integers are numbers where those are exact, and else texts", async () => {
+  const types = [
+    "UInt64",
+    "Nullable(Int64)",
+    "Array(UInt128)",
+    "Map(String, UInt64)",
+    "String",
+    "Array(Tuple(String, Int64))",
+  ];
+  const meta = types.map((type, n) => ({ name: `c${n}`, type }));
+  const row = ["18446744073709551615", "-5", ["1", "9007199254740993"], { a: "7" }, "12", [["12", "3"]]];
+  const { client } = clientOf(() => json(200, { meta, data: [row, ["12", null, [], {}, "", []]] }));
+  const { rows } = await client.query("SELECT …");
+  expect(rows).toEqual([
+    ["18446744073709551615", -5, [1, "9007199254740993"], { a: 7 }, "12", [["12", "3"]]],
+    [12, null, [], {}, "", []],
+  ]);
 });
 
 test("what is wrong with a statement is told, and it is not sent again", async () => {

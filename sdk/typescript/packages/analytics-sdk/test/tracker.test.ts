@@ -312,6 +312,21 @@ describe("failures", () => {
   });
 });
 
+describe("nonsense", () => {
+  test("that refuses every key does not make the client call without a pause", async () => {
+    service.always = () => refusal(422, "IDEMPOTENCY_KEY_REUSED");
+    const client = tracker();
+    await client.trackEvents(numbered(1));
+    await pass(10_000);
+    expect(service.calls.length).toBeGreaterThan(1);
+    expect(service.calls.length).toBeLessThan(40);
+    expect(new Set(service.calls.map((call) => call.key)).size).toBe(service.calls.length);
+    service.always = undefined;
+    await flushed(client);
+    expect(countedNumbers()).toEqual([0]);
+  });
+});
+
 describe("the network", () => {
   test("nothing is sent while the browser is offline, and everything once it is back", async () => {
     const client = tracker();
@@ -360,6 +375,34 @@ describe("two tabs", () => {
     await one.trackEvent({ eventType: "click", properties: { n: 0 } });
     await Promise.all([other.flush(), one.flush()]);
     expect(service.sent).toBe(1);
+  });
+});
+
+describe("a tab that sends what it tracked as it is hidden", () => {
+  test("does not take away the batch that another tab has made of it and of more", async () => {
+    page = new FakePage().install({ locks: new FakeLocks() as never });
+    let fail: ((error: TypeError) => void) | undefined;
+    const failing: typeof fetch = (input, init) => {
+      if (fail !== undefined) return service.fetch(input, init);
+      return new Promise((_, reject) => {
+        fail = reject;
+      });
+    };
+    const hidden = tracker({ flushAfterMs: 60_000 });
+    const other = tracker({ flushAfterMs: 60_000, fetch: failing });
+    await Promise.all([hidden.flush(), other.flush()]);
+    await hidden.trackEvent({ eventType: "click", properties: { n: 0 } });
+    await pass(5);
+    await other.trackEvent({ eventType: "click", properties: { n: 1 } });
+    void other.flush();
+    await settle();
+    expect(fail).toBeDefined();
+    hidden.stop();
+    await settle();
+    expect(countedNumbers()).toEqual([0]);
+    fail?.(new TypeError("connection reset"));
+    await pass(5_000);
+    expect(countedNumbers()).toEqual([0, 1]);
   });
 });
 
@@ -435,6 +478,25 @@ describe("a page that closes", () => {
     expect(service.calls).toHaveLength(1);
     await pass(31_000);
     expect(countedNumbers()).toEqual([0]);
+  });
+
+  test("sends by fetch what another way of sending does not take, also when that throws", async () => {
+    const closeTransport = vi.fn<() => boolean>(() => false);
+    const client = tracker({ closeTransport });
+    await settle();
+    await client.trackEvent({ eventType: "click", properties: { n: 0 } });
+    page.close();
+    await settle();
+    expect(countedNumbers()).toEqual([0]);
+    closeTransport.mockImplementation(() => {
+      throw new TypeError("no beacon today");
+    });
+    await client.trackEvent({ eventType: "click", properties: { n: 1 } });
+    expect(() => client.stop()).not.toThrow();
+    await settle();
+    expect(closeTransport).toHaveBeenCalledTimes(2);
+    expect(countedNumbers()).toEqual([0, 1]);
+    expect(errors.map((error) => error.code)).toEqual(["INTERNAL"]);
   });
 
   test("hands its events to another way of sending, and keeps them until they are confirmed", async () => {
@@ -525,6 +587,34 @@ describe("consent", () => {
     expect(countedNumbers()).toEqual(upTo(3));
   });
 
+  test("without it, nothing is stored or asked for, not even an empty database", async () => {
+    const apiKey = vi.fn(() => TOKEN);
+    const pending = tracker({ consent: "pending", apiKey });
+    await pending.trackEvent({ eventType: "click", properties: { n: 0 } });
+    page.hide();
+    page.show();
+    page.goOnline();
+    await pass(5_000);
+    const denied = tracker({ consent: "denied", apiKey });
+    await denied.flush();
+    await pass(5_000);
+    expect(await indexedDB.databases()).toEqual([]);
+    expect(apiKey).not.toHaveBeenCalled();
+    await pending.shutdown();
+    expect(dropped("shut-down")).toMatchObject([{ properties: { n: 0 } }]);
+  });
+
+  test("granted: what earlier pages left is sent as well", async () => {
+    service.always = "unreachable";
+    await tracker().trackEvents(numbered(2));
+    await settle();
+    service.always = undefined;
+    const client = tracker({ consent: "pending" });
+    await client.setConsent("granted");
+    await flushed(client);
+    expect(countedNumbers()).toEqual(upTo(2));
+  });
+
   test("denied: everything that waits goes, nothing more is taken, and later pages know", async () => {
     page.goOffline();
     const client = tracker();
@@ -543,6 +633,16 @@ describe("consent", () => {
     await later.trackEvent({ eventType: "click", properties: { n: 5 } });
     await flushed(later);
     expect(countedNumbers()).toEqual([5]);
+  });
+
+  test("pending: what is held is bounded by bytes as well", async () => {
+    const client = tracker({ consent: "pending", queueBytesMax: 5_000 });
+    const big = (n: number) => ({ eventType: "click", properties: { n, text: "x".repeat(2_000) } });
+    for (const n of upTo(4)) await client.trackEvent(big(n));
+    expect(dropped("queue-full").map((event) => event.properties?.n)).toEqual([0, 1]);
+    await client.setConsent("granted");
+    await flushed(client);
+    expect(countedNumbers()).toEqual([2, 3]);
   });
 
   test("denied while pending: what was held goes", async () => {
@@ -577,6 +677,7 @@ describe("the page is never harmed", () => {
     await pass(10);
     await ended;
     await client.trackEvent({ eventType: "x" });
+    await client.trackEvents(null as never);
     expect(consoleError).toHaveBeenCalled();
   });
 
@@ -605,6 +706,101 @@ describe("the page is never harmed", () => {
     expect(full).toHaveBeenCalled();
     expect(countedNumbers()).toEqual(upTo(4));
     expect(errors.map((error) => error.code)).toEqual(["STORAGE_UNAVAILABLE", "STORAGE_UNAVAILABLE"]);
+  });
+
+  test.each([
+    ["a text", { "000": "nonsense" }],
+    ["nothing", { "000": null }],
+    ["a record without events", { "000": { id: "000" } }],
+    ["a batch without events", { "000": { id: "000", key: "k", bytes: 5 } }],
+    [
+      "a record of which the event is no JSON",
+      { "000": { id: "000", events: ["{nonsense"], bytes: 9, badAnswers: 0 } },
+    ],
+    ["a state without members", { state: {} }],
+    ["a state that is a text", { state: "nonsense" }],
+  ])("by %s in the database: what is tracked is sent, also by the next page", async (_, stored) => {
+    const opening = indexedDB.open("tallyhouse:https://analytics.example:acme", 1);
+    opening.onupgradeneeded = () => {
+      const store = opening.result.createObjectStore("queue");
+      for (const [key, value] of Object.entries(stored)) store.put(value, key);
+    };
+    await new Promise((resolve) => {
+      opening.onsuccess = resolve;
+    });
+    opening.result.close();
+    const real = service.fetch;
+    const fetch: typeof globalThis.fetch = async (input, init) => {
+      try {
+        return await real(input, init);
+      } catch {
+        return refusal(400, "MALFORMED_JSON");
+      }
+    };
+    const client = tracker({ fetch });
+    await client.trackEvents(numbered(2));
+    await flushed(client);
+    const next = tracker({ fetch });
+    await next.trackEvents(numbered(2, 2));
+    await flushed(next);
+    expect(countedNumbers()).toEqual(upTo(4));
+  });
+
+  test("by settings that are no numbers: the defaults take their place", async () => {
+    const nonsense = { batchEventsMax: Number.NaN, flushAfterMs: -1, backoffMsMax: Number.NaN, queueEventsMax: null };
+    const client = tracker({ ...(nonsense as object), orgId: null as never, fetch: service.fetch });
+    await client.trackEvents(numbered(150));
+    await flushed(client);
+    const fraction = tracker({ batchEventsMax: 2.5 });
+    await fraction.trackEvents(numbered(5, 150));
+    await flushed(fraction);
+    expect(service.calls.map((call) => call.ids.length)).toEqual([100, 50, 2, 2, 1]);
+    expect(errors).toEqual([]);
+    vi.stubGlobal("fetch", service.fetch);
+    const own = new EventTracker({ baseUrl: undefined as never, fetch: null as never, storage: "memory" });
+    await own.trackEvents(numbered(1, 155));
+    await flushed(own);
+    expect(service.calls.at(-1)?.url).toBe("/api/v1/events");
+  });
+
+  test("by locks that are refused, as in a sandboxed frame", async () => {
+    const refusing = { request: () => Promise.reject(new DOMException("denied", "SecurityError")) };
+    page = new FakePage().install({ locks: refusing as never });
+    const client = tracker();
+    await client.trackEvents(numbered(2));
+    await flushed(client);
+    expect(countedNumbers()).toEqual(upTo(2));
+  });
+
+  test("by a fetch that never ends and does not heed its signal", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    let calls = 0;
+    const fetch: typeof globalThis.fetch = (input, init) => {
+      calls++;
+      return calls < 3 ? new Promise(() => {}) : service.fetch(input, init);
+    };
+    const client = tracker({ fetch, requestTimeoutMs: 5_000 });
+    await client.trackEvents(numbered(1));
+    await pass(11_000);
+    expect(errors.map((error) => error.code)).toEqual(["TIMEOUT", "TIMEOUT"]);
+    expect(countedNumbers()).toEqual([0]);
+  });
+
+  test("by an apiKey that never answers: other tabs send", async () => {
+    const locks = new FakeLocks();
+    page = new FakePage().install({ locks: locks as never });
+    const orgId = "acme";
+    let isHanging = false;
+    const never = new Promise<string>(() => {});
+    const client = tracker({ orgId, apiKey: () => (isHanging ? never : TOKEN) });
+    await flushed(client);
+    isHanging = true;
+    await client.trackEvents(numbered(1));
+    await pass(1_000);
+    await tracker({ orgId }).trackEvents(numbered(1, 1));
+    await pass(16_000);
+    expect(errors.map((error) => error.code)).toEqual(["TOKEN_UNAVAILABLE"]);
+    expect(countedNumbers()).toEqual(upTo(2));
   });
 
   test("by storage that never answers", async () => {
@@ -650,6 +846,31 @@ describe("flush and shutdown", () => {
     service.always = undefined;
     await flushed(tracker());
     expect(countedNumbers()).toEqual([0, 2, 3, 4]);
+  });
+
+  test("limits beyond what timers can are no limits", async () => {
+    const client = tracker({ requestTimeoutMs: Number.POSITIVE_INFINITY });
+    service.faults.push("unreachable");
+    await client.trackEvents(numbered(1));
+    let isFlushed = false;
+    void client.flush({ timeoutMs: Number.POSITIVE_INFINITY }).then(() => {
+      isFlushed = true;
+    });
+    await pass(5_000);
+    expect(isFlushed).toBe(true);
+    expect(errors.map((error) => error.code)).toEqual(["NETWORK_ERROR"]);
+  });
+
+  test.each(["indexeddb", "memory"] as const)("a shutdown ends, and flushes end with it (%s)", async (storage) => {
+    const fetch = () => new Promise<Response>(() => {});
+    const client = tracker({ fetch, storage });
+    await client.trackEvents(numbered(2));
+    const flushing = client.flush();
+    const ended = client.shutdown({ timeoutMs: 1_000 });
+    await pass(1_600);
+    await ended;
+    await flushing;
+    expect(dropped("shut-down")).toHaveLength(storage === "memory" ? 2 : 0);
   });
 
   test("what memory held at a shutdown is told of", async () => {

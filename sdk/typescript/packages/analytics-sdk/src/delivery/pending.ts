@@ -18,7 +18,7 @@ export interface Snapshot {
 export class PendingRecords {
   #records = new Map<string, QueueRecord>();
   #unsaved = new Set<string>();
-  #waiters: Waiter[] = [];
+  readonly #waiters = new Set<Waiter>();
 
   /** Adds a record that is not in the store yet. */
   add(record: QueueRecord): void {
@@ -55,7 +55,7 @@ export class PendingRecords {
   /** Resolves once every record up to this id is answered. All of them must be in the store. */
   answered(upTo: string): Promise<void> {
     return new Promise((resolve) => {
-      this.#waiters.push({ upTo, resolve });
+      this.#waiters.add({ upTo: wholeId(upTo), resolve });
     });
   }
 
@@ -69,9 +69,10 @@ export class PendingRecords {
   learn({ saved, waiters }: Snapshot, first: Batch | undefined): void {
     const isAnswered = (id: string): boolean => first === undefined || id < wholeId(first.id);
     for (const id of saved.filter(isAnswered)) this.#records.delete(id);
-    const answered = new Set(waiters.filter(({ upTo }) => isAnswered(wholeId(upTo))));
-    this.#waiters = this.#waiters.filter((waiter) => !answered.has(waiter));
-    for (const { resolve } of answered) resolve();
+    for (const waiter of waiters.filter(({ upTo }) => isAnswered(upTo))) {
+      this.#waiters.delete(waiter);
+      waiter.resolve();
+    }
   }
 
   /** Notes that a batch is on its way. */
@@ -92,6 +93,7 @@ export class PendingRecords {
   clear(): void {
     this.#records.clear();
     this.#unsaved.clear();
-    for (const { resolve } of this.#waiters.splice(0)) resolve();
+    for (const { resolve } of this.#waiters) resolve();
+    this.#waiters.clear();
   }
 }

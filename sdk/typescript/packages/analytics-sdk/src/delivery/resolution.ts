@@ -50,7 +50,7 @@ export function resolve(batch: Batch, outcome: Judgement | AnalyticsError, conte
   if (judgement !== undefined) return resolveFaults(batch, judgement, context);
   const refusal = refusalOf(outcome);
   if (refusal === "hold") return { replacement: [batch], isError: true, pause: "longest" };
-  if (refusal === "rekey") return { replacement: [rekeyed(batch, batch.events)], isError: true };
+  if (refusal === "rekey") return { replacement: [rekeyed(batch, batch.events)], isError: true, pause: "backoff" };
   if (refusal === "split") return { ...split(batch, outcome), isError: true };
   const badAnswers = batch.badAnswers + 1;
   const isOver = badAnswers >= context.badAnswersMax;

@@ -60,7 +60,7 @@ export class Sender {
     if (isError && outcome.code === "ABORTED") return NO_PAUSE;
     if (isError && WAITING.has(outcome.status)) return this.#failed(queue, outcome);
     if (isError || outcome.faults.length > 0) return this.#resolve(queue, batch, outcome);
-    await queue.replace(batch.id, []);
+    await queue.replace(batch, []);
     this.#report(batch, { ...outcome, events: batch.events.map(readEvent), faults: [] });
     return undefined;
   }
@@ -98,7 +98,7 @@ export class Sender {
       return this.#failed(queue, new AnalyticsError("NETWORK_ERROR", message, { cause, retryable: true }));
     }
     const { replacement, report, dropped = [], isError, pause } = resolution;
-    await queue.replace(batch.id, replacement);
+    await queue.replace(batch, replacement);
     if (report !== undefined) this.#report(batch, report);
     reporter.dropped("undeliverable", dropped);
     if (isError) reporter.error(outcome as AnalyticsError);

@@ -1,3 +1,4 @@
+import { limited } from "../wait.js";
 import { type Backend, memoryBackend, type Pause, type QueueState, type Transaction } from "./backend.js";
 import { type Batch, type BatchBounds, batchOf, leadingSingles, type QueueRecord } from "./record.js";
 
@@ -38,7 +39,7 @@ export class Queue {
   constructor(parts: QueueParts) {
     this.#parts = parts;
     this.isDurable = parts.open !== undefined;
-    const opened = parts.open === undefined ? Promise.resolve(memoryBackend()) : inTime(parts.open());
+    const opened = parts.open ? limited(parts.open(), { timeoutMs: OPEN_MS_MAX }) : Promise.resolve(memoryBackend());
     this.#backend = opened.catch((cause) => this.#failOver(cause));
   }
 
@@ -51,7 +52,8 @@ export class Queue {
         count(state, record, 1);
         if (whenFull === "drop-newest" && this.#isOver(state)) dropped.push(count(state, record, -1));
         else transaction.put(record);
-        state.lastId = record.id;
+        // It may be less after the clock was set back.
+        if (record.id > state.lastId) state.lastId = record.id;
       }
       while (this.#isOver(state)) {
         const oldest = await transaction.first(DROP_STEP);
@@ -72,7 +74,9 @@ export class Queue {
   head(bounds: BatchBounds, key: string): Promise<Batch | undefined> {
     return this.#transact(async (transaction) => {
       const [first] = await transaction.first(1);
-      if (first === undefined || first.key !== undefined) return first as Batch | undefined;
+      // A batch without a list of events fails here, as what this code has not written.
+      if (first === undefined || (first.key !== undefined && first.events.length >= 0))
+        return first as Batch | undefined;
       const singles = leadingSingles(await transaction.first(bounds.eventsMax), bounds);
       const batch = batchOf(singles, key);
       merge(transaction, singles, batch);
@@ -88,11 +92,14 @@ export class Queue {
     });
   }
 
-  /** Replaces a record, if it is still there, by others, often none. */
-  replace(id: string, others: QueueRecord[]): Promise<void> {
+  /**
+   * Replaces a batch, if it is still there, by others, often none. Another batch in its place stays: another tab has
+   * made it of the same single events and of further ones.
+   */
+  replace({ id, key }: Batch, others: QueueRecord[]): Promise<void> {
     return this.#withState(async (transaction, state) => {
       const record = await transaction.get(id);
-      if (record === undefined) return;
+      if (record?.key !== key) return;
       count(state, record, -1);
       transaction.delete(id);
       for (const other of others) transaction.put(count(state, other, 1));
@@ -123,7 +130,7 @@ export class Queue {
 
   #withState<T>(run: (transaction: Transaction, state: QueueState) => Promise<T>): Promise<T> {
     return this.#transact(async (transaction) => {
-      const state = (await transaction.state()) ?? { events: 0, bytes: 0, lastId: "", pause: NO_PAUSE };
+      const state = { events: 0, bytes: 0, lastId: "", pause: NO_PAUSE, ...(await transaction.state()) };
       const result = await run(transaction, state);
       transaction.setState(state);
       return result;
@@ -136,6 +143,10 @@ export class Queue {
     try {
       return await backend.transact(run);
     } catch (cause) {
+      // What is stored there is nothing that this code has written. Later pages begin with nothing.
+      if (/^(?:Type|Data)Error/.test((cause as Error)?.name)) {
+        await backend.transact(async (transaction) => transaction.clear()).catch(() => {});
+      }
       // Of several operations that fail together, the first one changes the backend.
       if (this.#backend === used) this.#backend = this.#failOver(cause);
       return (await this.#backend).transact(run);
@@ -164,13 +175,4 @@ function count(state: QueueState, record: QueueRecord, sign: 1 | -1): QueueRecor
 function merge(transaction: Transaction, singles: QueueRecord[], batch: Batch): void {
   for (const { id } of singles) transaction.delete(id);
   transaction.put(batch);
-}
-
-/** Rejects when the backend does not open in time. */
-function inTime(opening: Promise<Backend>): Promise<Backend> {
-  let timer: ReturnType<typeof setTimeout>;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(reject, OPEN_MS_MAX, new Error("IndexedDB does not open"));
-  });
-  return Promise.race([opening, late]).finally(() => clearTimeout(timer));
 }

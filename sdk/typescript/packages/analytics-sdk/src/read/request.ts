@@ -5,7 +5,7 @@ import { delay } from "../wait.js";
 import type { DateLike, Freshness } from "./types.js";
 
 /** A value of a query's parameter. */
-export type QueryValue = DateLike | number | readonly string[] | undefined;
+export type QueryValue = DateLike | number | readonly string[] | null | undefined;
 
 /** How often a question that failed is asked again, and how long that is waited for. */
 export interface ReadRetries {
@@ -14,13 +14,15 @@ export interface ReadRetries {
   backoffMsMax: number;
 }
 
-/** A path with its parameters; those that are undefined are left out. */
+/** A path with its parameters; those that are undefined or null are left out. */
 export function pathWith(path: string, params: Record<string, QueryValue>): string {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(params)) {
-    if (value === undefined) continue;
-    const values = Array.isArray(value) ? value : [value instanceof Date ? value.toISOString() : String(value)];
-    for (const item of values) query.append(name, item);
+    if (value == null) continue;
+    // What is no date is left to the service, which says what is wrong with it.
+    for (const item of Array.isArray(value) ? value : [value instanceof Date ? value.toJSON() : value]) {
+      query.append(name, String(item));
+    }
   }
   const text = query.toString();
   return text === "" ? path : `${path}?${text}`;

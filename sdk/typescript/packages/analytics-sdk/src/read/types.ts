@@ -61,7 +61,9 @@ export interface EventPage {
 export interface DayRange extends RequestOptions {
   /** The organization. Optional; must be that of the token. */
   orgId?: string | undefined;
+  /** The first day. Of a Date, its day in UTC. */
   startDate: DateLike;
+  /** The last day. */
   endDate: DateLike;
 }
 
