@@ -63,6 +63,13 @@ httpGet:
   {{- end }}
 {{- end -}}
 
+{{/* Bytes of a quantity, such as 16Gi. */}}
+{{- define "tallyhouse.bytes" -}}
+{{- $factors := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexFind "[A-Za-z]*$" . -}}
+{{- mulf (trimSuffix $unit . | float64) (get $factors $unit) | int64 -}}
+{{- end -}}
+
 {{/* What a schema cannot say. */}}
 {{- define "tallyhouse.check" -}}
 {{- $auth := .Values.authentication -}}
@@ -85,6 +92,15 @@ httpGet:
 {{- if and .Values.ticketing.enabled (not .Values.ticketing.databaseUrlSecret.name) -}}
 {{- fail "replicas is more than 1: set ticketing.databaseUrlSecret.name, so that all replicas have the same catalogue" -}}
 {{- end -}}
+{{- end -}}
+{{- if le (include "tallyhouse.bytes" .Values.log.size | int64) (int64 .Values.log.bytesMax) -}}
+{{- fail "log.size must exceed log.bytesMax: the id ledger, idempotency keys and the free space that is left lie beside the log" -}}
+{{- end -}}
+{{- if and .Values.pipeline.enabled (not .Values.pipeline.redisUrlSecret.name) -}}
+{{- fail "pipeline.enabled: set pipeline.redisUrlSecret.name" -}}
+{{- end -}}
+{{- if ne (empty .Values.ticketing.webhookUrlSecret.name) (empty .Values.ticketing.webhookSecret.name) -}}
+{{- fail "set both of ticketing.webhookUrlSecret.name and ticketing.webhookSecret.name, or none: webhooks are sent to a URL and signed with a secret" -}}
 {{- end -}}
 {{- if and .Values.serviceMonitor.enabled (not .Values.metricsOpen) (not .Values.serviceMonitor.tokenSecret.name) -}}
 {{- fail "serviceMonitor.enabled: set serviceMonitor.tokenSecret.name, a token with the scope admin, or metricsOpen" -}}
