@@ -6,6 +6,7 @@
 //! The service is the `tallyhouse` program, as its users run it.
 
 mod connection;
+mod cost;
 mod events;
 mod freshness;
 mod ingest;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use cost::Cost;
 use report::Report;
 use serde::Deserialize;
 use service::BenchService;
@@ -73,6 +75,12 @@ struct BenchArgs {
     /// second.
     #[arg(long, default_value_t = 0)]
     outage: u64,
+    /// Events in a batch of the measurement of costs.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch: u32,
+    /// Print the rows of the table of sizes, computed from the measured costs, instead of figures. Requires `--only cost`.
+    #[arg(long, conflicts_with = "json", requires = "only")]
+    sizes: bool,
     /// Print the figures as one JSON object.
     #[arg(long)]
     json: bool,
@@ -100,6 +108,8 @@ enum Section {
     Load,
     /// Late events.
     Late,
+    /// Processor time, bytes and memory of a million events. Measured only when it is named.
+    Cost,
 }
 
 fn main() -> ExitCode {
@@ -126,28 +136,47 @@ impl BenchArgs {
             _ = interrupt.recv() => Err(anyhow::anyhow!("stopped by a signal")),
         };
         let _ = std::fs::remove_dir_all(&dir); // It may not have been made.
-        let report = report?;
-        let text = if self.json { format!("{:#}\n", report.json()) } else { report.text() };
+        let (report, cost) = report?;
+        let text = match cost {
+            Some(cost) if self.sizes => cost.rows(),
+            _ if self.json => format!("{:#}\n", report.json()),
+            _ => report.text(),
+        };
         std::io::stdout().write_all(text.as_bytes()).context("cannot write the output")
     }
 
-    async fn report(&self, dir: &Path) -> anyhow::Result<Report> {
+    async fn report(&self, dir: &Path) -> anyhow::Result<(Report, Option<Cost>)> {
         let program = self.program()?;
-        let mut service = BenchService::start(&program, dir.join("service"), &[]).await?;
         let mut report = Report::default();
+        anyhow::ensure!(!self.sizes || self.only == [Section::Cost], "--sizes requires --only cost");
+        if self.only != [Section::Cost] {
+            self.measure_speed(&program, dir, &mut report).await?;
+        }
+        if !self.only.contains(&Section::Cost) {
+            return Ok((report, None));
+        }
+        say("what events cost");
+        let (events, batch) = (self.events()?, usize::try_from(self.batch)?);
+        let slow = Duration::from_secs(self.seconds) / 2;
+        let cost = cost::measure(&program, dir, (events, batch), slow, &mut report).await?;
+        Ok((report, Some(cost)))
+    }
+
+    async fn measure_speed(&self, program: &Path, dir: &Path, report: &mut Report) -> anyhow::Result<()> {
+        let mut service = BenchService::start(program, dir.join("service"), &[]).await?;
         if self.preload > 0 {
             say("filling the tables");
             service.preload(self.preload, Duration::ZERO, PRELOAD_SPAN).await?;
             service.preload_baseline().await?;
             service.relearn_ids().await?;
         }
-        self.measure(&service, &mut report).await?;
+        self.measure(&service, report).await?;
         drop(service);
         if self.has(Section::Late) {
             say("late events");
-            late::measure(&program, dir, self.events()? / LATE_SHARE, &mut report).await?;
+            late::measure(program, dir, self.events()? / LATE_SHARE, report).await?;
         }
-        Ok(report)
+        Ok(())
     }
 
     /// The program to measure.

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clickhouse::Client;
 use tallyhouse::clickhouse::client::Endpoint;
 use tallyhouse::clickhouse::engine::spread_parts;
@@ -240,6 +241,53 @@ impl BenchService {
         (service, self.engine_pids().into_iter().map(resident_mb).sum())
     }
 
+    /// What the service and its ClickHouse have used since their start.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, as it does on Linux.
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
+        let service = self.service.pid().context("the service is down")?;
+        let engine = self.engine_pids();
+        anyhow::ensure!(engine.len() == 1, "the engine was not found");
+        Ok(Usage { service: ProcessUsage::of(service)?, engine: ProcessUsage::of(engine[0])? })
+    }
+
+    /// Bytes of the service's tables on disk, each row once.
+    pub(crate) async fn stored_bytes(&self) -> anyhow::Result<f64> {
+        let statement = format!(
+            "SELECT toFloat64(sum(bytes_on_disk)) FROM system.parts WHERE active AND database = '{}'",
+            self.endpoint.database
+        );
+        Ok(self.clickhouse().query_raw(&statement).fetch_one().await?)
+    }
+
+    /// Events of the log that ClickHouse does not have, and their bytes.
+    #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+    pub(crate) async fn logged(&self) -> anyhow::Result<(f64, f64)> {
+        let mut segments = SegmentServiceClient::new(self.channel().await?);
+        let segments = segments.list_segments(ListSegmentsRequest {}).await?.into_inner().segments;
+        let sum = |of: fn(&proto::Segment) -> u64| segments.iter().map(of).sum::<u64>() as f64;
+        Ok((sum(|segment| segment.rows), sum(|segment| segment.bytes)))
+    }
+
+    /// Bytes of the id ledger on disk for each id in it, once it has so many.
+    pub(crate) async fn ledger_bytes_per_id(&self, ids_min: f64) -> anyhow::Result<f64> {
+        let begun = Instant::now();
+        loop {
+            let text = reqwest::get(format!("{}/metrics", self.url)).await?.text().await?;
+            let value = |name: &str| -> anyhow::Result<f64> {
+                let line = text.lines().find_map(|line| line.strip_prefix(name));
+                Ok(line.with_context(|| format!("there is no {name}"))?.trim().parse()?)
+            };
+            let ids = value("tallyhouse_ledger_ids ")?;
+            anyhow::ensure!(begun.elapsed() < MERGE_WAIT_MAX, "the id ledger has {ids} ids only");
+            if ids >= ids_min {
+                return Ok(value("tallyhouse_ledger_size_bytes ")? / ids);
+            }
+            tokio::time::sleep(MERGE_LOOK_PAUSE).await;
+        }
+    }
+
     fn engine_pids(&self) -> Vec<u32> {
         self.service.pid().map(children).unwrap_or_default()
     }
@@ -267,6 +315,36 @@ pub(crate) struct Cpu {
     pub(crate) engine: f64,
 }
 
+/// What the service and its engine have used since their start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    pub(crate) service: ProcessUsage,
+    pub(crate) engine: ProcessUsage,
+}
+
+/// What a process has used since its start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessUsage {
+    /// Processor time in seconds.
+    pub(crate) cpu_seconds: f64,
+    /// Bytes that it had the kernel send to a disk; none of them where the files are in memory.
+    pub(crate) written_bytes: f64,
+    /// Its largest resident memory in megabytes.
+    pub(crate) memory_peak_mb: f64,
+}
+
+impl ProcessUsage {
+    fn of(pid: u32) -> anyhow::Result<Self> {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).context("what was written is not known")?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).context("no write_bytes")?;
+        Ok(Self {
+            cpu_seconds: cpu_seconds(pid),
+            written_bytes: written.trim().parse()?,
+            memory_peak_mb: memory_mb(pid, "VmHWM:"),
+        })
+    }
+}
+
 impl Drop for BenchService {
     fn drop(&mut self) {
         eprint!("{}", self.service.stderr()); // Warnings and errors only.
@@ -291,8 +369,13 @@ fn cpu_seconds(pid: u32) -> f64 {
 
 /// Resident memory as the kernel counts it; 0 where it does not tell.
 fn resident_mb(pid: u32) -> f64 {
+    memory_mb(pid, "VmRSS:")
+}
+
+/// A size of a process in megabytes, by its name in proc(5); 0 where the kernel does not tell.
+fn memory_mb(pid: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes: f64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default();
     kilobytes / 1_024.0
 }
