@@ -428,6 +428,8 @@ settings! {
     /// Interval of the check for due notifications, in milliseconds. They are also checked after
     /// each change.
     ticketing_notify_poll_ms, "TALLYHOUSE_TICKETING_NOTIFY_POLL_MS": u64 = 1_000;
+    /// How long a notification can wait for its delivery before `/readyz` says `NOTIFICATIONS_LATE`, in seconds.
+    ticketing_notify_late_seconds, "TALLYHOUSE_TICKETING_NOTIFY_LATE_SECONDS": u64 = 300;
     /// The pause between two chunks of a summary, in milliseconds.
     ticketing_summary_chunk_ms, "TALLYHOUSE_TICKETING_SUMMARY_CHUNK_MS": u64 = 30;
     /// Memory for finished summaries, in bytes.

@@ -87,6 +87,14 @@ reason_codes! {
     /// (`subscription_held_bytes_max`): events of these segments are counted, but not delivered to them. The reason ends
     /// with a restart, or when the subscriptions are deleted.
     DeliveriesMissed, "DELIVERIES_MISSED", Degrades;
+    /// The database of the ticketing catalogue does not answer: the catalogue's calls are refused. Events are accepted.
+    TicketingUnavailable, "TICKETING_UNAVAILABLE", Degrades;
+    /// Notifications of the ticketing catalogue have been waiting for their delivery for longer than
+    /// `ticketing_notify_late_seconds`. They are kept, and sent again.
+    NotificationsLate, "NOTIFICATIONS_LATE", Degrades;
+    /// Notifications of the ticketing catalogue are no longer sent, because `ticketing_notify_attempts_max` attempts
+    /// have failed. They are kept. The reason ends when you retry them.
+    NotificationsGivenUp, "NOTIFICATIONS_GIVEN_UP", Degrades;
     /// Files of damaged segments are kept beside the log (`*.damaged`): their intact frames are
     /// stored, and the other events are lost unless you have a copy. The reason ends when you
     /// restore or delete the files.

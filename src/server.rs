@@ -432,6 +432,9 @@ impl Parts {
         health_checks::register_subscriptions(&subscriptions, &health);
         metrics.observe_deliveries(&subscriptions);
         let intake = Arc::new(EventIntake::new(Arc::clone(&pipeline), Arc::clone(&self.calls), Arc::clone(&limits)));
+        if let Some(ticketing) = &ticketing {
+            ticketing.observe(&config, &metrics, &health);
+        }
         let ticketing = ticketing.map(|ticketing| ticketing.api(&config, &callers, &intake, &self.clock));
         let pinger = Pinger::new(&endpoint.url).map_err(|error| ServerError::Part(error.to_string()))?;
         let clickhouse_up = pinger.watch();

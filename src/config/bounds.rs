@@ -69,6 +69,7 @@ impl Config {
             ("ticketing_notify_backoff_ms_max", self.ticketing_notify_backoff_ms_max, 1, 86_400_000),
             ("ticketing_notify_wait_ms_max", self.ticketing_notify_wait_ms_max, 100, 60_000),
             ("ticketing_notify_poll_ms", self.ticketing_notify_poll_ms, 10, 60_000),
+            ("ticketing_notify_late_seconds", self.ticketing_notify_late_seconds, 1, 604_800),
             ("ticketing_summary_chunk_ms", self.ticketing_summary_chunk_ms, 0, 10_000),
             ("ticketing_summaries_in_flight_max", self.ticketing_summaries_in_flight_max as u64, 1, 1 << 10),
             ("ticketing_summary_wait_ms_max", self.ticketing_summary_wait_ms_max, 100, 600_000),

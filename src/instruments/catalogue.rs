@@ -40,7 +40,7 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// All metrics, ordered by name.
 #[rustfmt::skip]
-pub const CATALOGUE: [Described; 47] = [
+pub const CATALOGUE: [Described; 50] = [
     of("db.client.operation.duration", Histogram, "s", "db.system.name, db.operation.name, error.type", "Time of requests to ClickHouse: INSERT (of segments), SELECT (of answers, including the waiting time), LOOKUP (of late events)."),
     of("http.server.request.duration", Histogram, "s", "http.request.method, url.scheme, http.route, http.response.status_code, error.type", "Time of REST calls. Without a route: the path is unknown."),
     of("process.cpu.seconds", Counter, "", "", "Processor time, in seconds. On Linux only, like all of process.*. Does not include the embedded ClickHouse, which is a separate process."),
@@ -88,6 +88,9 @@ pub const CATALOGUE: [Described; 47] = [
     of("tallyhouse.log.size", Gauge, "By", "", "Bytes of the log on disk."),
     of("tallyhouse.log.sync.duration", Histogram, "s", "", "Time of a write to the log and its fdatasync."),
     of("tallyhouse.requests.in_flight", Gauge, "", "", "Calls in flight, including streams."),
+    of("tallyhouse.ticketing.notification.attempts", Counter, "", "result", "Attempts of this service to send a notification of the ticketing catalogue: `delivered`, `failed` (and repeated), `given_up` (the last one failed)."),
+    of("tallyhouse.ticketing.notifications", Gauge, "", "state", "Notifications of the ticketing catalogue that have not been delivered: `pending`, or `given_up`. Counted in its database every five seconds, so services that share it show the same."),
+    of("tallyhouse.ticketing.notifications.lag", Gauge, "s", "", "The longest that a pending notification of the ticketing catalogue has been waiting; 0 if none waits."),
 ];
 
 impl Described {

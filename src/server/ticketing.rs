@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use tallyhouse_catalogue::domain::{ShowId, Timestamp};
 use tallyhouse_catalogue::http::{AdminTokens, AdminVerifier, Api, ApiSettings, ReadCounter};
 use tallyhouse_catalogue::notify::{
-    Backoff, Dispatcher, DispatcherSettings, LogNotifier, Notifier, WebhookNotifier, WebhookSettings,
+    AttemptCounts, Backoff, Dispatcher, DispatcherSettings, LogNotifier, Notifier, Outbox, WebhookNotifier,
+    WebhookSettings,
 };
-use tallyhouse_catalogue::store::{CatalogueStore, PostgresStore, SqliteStore};
+use tallyhouse_catalogue::store::{CatalogueStore, OutboxTotals, PostgresStore, SqliteStore};
 use tallyhouse_catalogue::summary::{Summaries, SummariesSettings, TemplateSummarizer};
 use tallyhouse_catalogue::{Catalogue, Clock};
 use tokio::sync::Notify;
@@ -24,7 +25,9 @@ use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::domain::{Error, EventDraft, OrgId};
 use crate::event_intake::{EventBatch, EventIntake};
+use crate::health::{Health, Reason, ReasonCode};
 use crate::ingest::pipeline::Durability;
+use crate::telemetry::{Metrics, NotificationTotals};
 use crate::transport::{AdminScopeVerifier, Callers};
 
 /// What a read of the public is counted as, and where it is said to come from.
@@ -50,6 +53,7 @@ pub(super) struct Ticketing {
     notifier: Arc<dyn Notifier>,
     clock: Clock,
     changed: Arc<Notify>,
+    outbox: Arc<Outbox>,
 }
 
 impl Ticketing {
@@ -64,10 +68,10 @@ impl Ticketing {
         check_has_administrators(config)?;
         let clock = trusted_clock(clock);
         let (notifier, store) = (notifier(config, clock.clone())?, store(config).await?);
-        Ok(Some(Self { store, notifier, clock, changed: Arc::default() }))
+        Ok(Some(Self { store, notifier, clock, changed: Arc::default(), outbox: Arc::default() }))
     }
 
-    /// Sends notifications until `stop`.
+    /// Sends notifications until `stop`, and observes those that wait.
     pub(super) fn start(&self, config: &Config, tasks: &TaskTracker, stop: &CancellationToken) {
         let millis = Duration::from_millis;
         let settings = DispatcherSettings {
@@ -79,10 +83,30 @@ impl Ticketing {
             attempt_wait_max: millis(config.ticketing_notify_wait_ms_max),
             poll_pause: millis(config.ticketing_notify_poll_ms),
         };
-        let (store, notifier, changed) =
-            (Arc::clone(&self.store), Arc::clone(&self.notifier), Arc::clone(&self.changed));
-        let dispatcher = Arc::new(Dispatcher::new(store, notifier, self.clock.clone(), settings, changed));
+        let (store, notifier) = (Arc::clone(&self.store), Arc::clone(&self.notifier));
+        let (changed, outbox) = (Arc::clone(&self.changed), Arc::clone(&self.outbox));
+        let dispatcher = Arc::new(Dispatcher::new(store, notifier, self.clock.clone(), settings, changed, outbox));
         tasks.spawn(dispatcher.run(stop.clone()));
+        tasks.spawn(Arc::clone(&self.outbox).keep_observed(Arc::clone(&self.store), stop.clone()));
+    }
+
+    /// Registers the metrics and the health checks of its notifications.
+    pub(super) fn observe(&self, config: &Config, metrics: &Metrics, health: &Health) {
+        let (outbox, clock) = (Arc::clone(&self.outbox), self.clock.clone());
+        metrics.observe_notifications(move || {
+            let (totals, attempts) = (outbox.totals(), outbox.attempts());
+            let AttemptCounts { delivered, failed, given_up } = attempts;
+            NotificationTotals {
+                pending: totals.pending,
+                given_up: totals.given_up,
+                lag: lag(totals, &clock),
+                attempts_delivered: delivered,
+                attempts_failed: failed,
+                attempts_given_up: given_up,
+            }
+        });
+        let late_after = Duration::from_secs(config.ticketing_notify_late_seconds);
+        register_checks(&self.outbox, &self.clock, late_after, health);
     }
 
     /// What requests need.
@@ -117,6 +141,42 @@ impl Ticketing {
             },
         })
     }
+}
+
+/// How long the oldest pending notification has been waiting.
+fn lag(totals: OutboxTotals, clock: &Clock) -> Duration {
+    let waiting = totals.oldest_pending_at.map(|at| clock.now().millis() - at.millis());
+    Duration::from_millis(waiting.and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default())
+}
+
+/// Adds the checks of the database and of what waits in it.
+fn register_checks(outbox: &Arc<Outbox>, clock: &Clock, late_after: Duration, health: &Health) {
+    let checked = Arc::clone(outbox);
+    health.register(move || {
+        let message = "the database of the ticketing catalogue does not answer; the log has the cause";
+        checked.is_unreachable().then(|| Reason::new(ReasonCode::TicketingUnavailable, message))
+    });
+    let (checked, clock) = (Arc::clone(outbox), clock.clone());
+    health.register(move || {
+        let totals = checked.totals();
+        let (waiting, late_after) = (lag(totals, &clock).as_secs(), late_after.as_secs());
+        (waiting > late_after).then(|| {
+            let message = format!(
+                "{} notifications wait for their delivery, the oldest for {waiting} seconds (ticketing_notify_late_seconds: \
+                 {late_after})",
+                totals.pending
+            );
+            Reason::new(ReasonCode::NotificationsLate, message)
+        })
+    });
+    let checked = Arc::clone(outbox);
+    health.register(move || {
+        let given_up = checked.totals().given_up;
+        (given_up > 0).then(|| {
+            let message = format!("{given_up} notifications are no longer sent; see `tallyhouse shows notifications`");
+            Reason::new(ReasonCode::NotificationsGivenUp, message)
+        })
+    });
 }
 
 /// The time as far as it is trusted: a clock that jumps ends no key's 24 hours.

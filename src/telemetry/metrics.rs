@@ -1,6 +1,7 @@
 //! Metrics in OpenTelemetry's model, exported in Prometheus's text format.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::metrics::{Counter, Gauge, MeterProvider as _};
 use opentelemetry::{KeyValue, global};
@@ -30,6 +31,23 @@ pub struct Metrics {
     audit: AuditMetrics,
     calls: CallMetrics,
     instruments: Instruments,
+}
+
+/// The notifications of the ticketing catalogue, as they are when they are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct NotificationTotals {
+    /// Notifications that are still to be delivered.
+    pub pending: u64,
+    /// Notifications that are no longer sent.
+    pub given_up: u64,
+    /// How long the oldest pending one has been waiting; 0 if there is none.
+    pub lag: Duration,
+    /// Attempts that a receiver took.
+    pub attempts_delivered: u64,
+    /// Attempts that failed and are repeated.
+    pub attempts_failed: u64,
+    /// Attempts that failed and were the last.
+    pub attempts_given_up: u64,
 }
 
 /// What audits count.
@@ -207,6 +225,30 @@ impl Metrics {
         self.instruments.counted_by("tallyhouse.deliveries.retries", move |show| show(of.totals().retries as f64, &[]));
         let of = Arc::clone(subscriptions);
         self.instruments.counted_by("tallyhouse.deliveries.skipped", move |show| show(of.totals().skipped as f64, &[]));
+    }
+
+    /// Registers the metrics of the catalogue's notifications, which `read` tells.
+    pub fn observe_notifications(&self, read: impl Fn() -> NotificationTotals + Send + Sync + 'static) {
+        let read = Arc::new(read);
+        let of = Arc::clone(&read);
+        self.instruments.observed_by("tallyhouse.ticketing.notifications", move |show| {
+            let NotificationTotals { pending, given_up, .. } = of();
+            for (state, count) in [("pending", pending), ("given_up", given_up)] {
+                show(count, &[KeyValue::new("state", state)]);
+            }
+        });
+        let of = Arc::clone(&read);
+        self.instruments
+            .observed_seconds("tallyhouse.ticketing.notifications.lag", move || Some(of().lag.as_secs_f64()));
+        #[allow(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        self.instruments.counted_by("tallyhouse.ticketing.notification.attempts", move |show| {
+            let NotificationTotals { attempts_delivered, attempts_failed, attempts_given_up, .. } = read();
+            let results =
+                [("delivered", attempts_delivered), ("failed", attempts_failed), ("given_up", attempts_given_up)];
+            for (result, count) in results {
+                show(count as f64, &[KeyValue::new("result", result)]);
+            }
+        });
     }
 
     /// Registers the metrics of health reasons.

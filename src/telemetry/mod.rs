@@ -10,7 +10,7 @@ pub(crate) use calls::known_method;
 pub use calls::{CallMetrics, HttpCall};
 pub use export::Export;
 pub use log::{OutcomeLog, TelemetryError};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, NotificationTotals};
 
 use crate::config::Config;
 use crate::trace;

@@ -14,6 +14,7 @@ mod client;
 mod contract;
 mod crash;
 mod instances;
+mod outbox;
 mod reads;
 mod receiver;
 mod service;

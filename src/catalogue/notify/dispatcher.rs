@@ -10,7 +10,7 @@ use futures_util::stream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Notifier};
+use super::{Backoff, Notifier, Outbox};
 use crate::clock::Clock;
 use crate::domain::Timestamp;
 use crate::store::{AttemptOutcome, CatalogueStore, Claim, StoreError};
@@ -48,19 +48,21 @@ pub struct Dispatcher {
     clock: Clock,
     settings: DispatcherSettings,
     changed: Arc<Notify>,
+    outbox: Arc<Outbox>,
 }
 
 impl Dispatcher {
     /// Sends what is in this store by this notifier, at once when `changed` says
-    /// so.
+    /// so. Counts attempts in `outbox`.
     pub fn new(
         store: Arc<dyn CatalogueStore>,
         notifier: Arc<dyn Notifier>,
         clock: Clock,
         settings: DispatcherSettings,
         changed: Arc<Notify>,
+        outbox: Arc<Outbox>,
     ) -> Self {
-        Self { store, notifier, clock, settings, changed }
+        Self { store, notifier, clock, settings, changed, outbox }
     }
 
     /// Sends until `stop`. What is being sent then is finished first, which takes
@@ -97,6 +99,7 @@ impl Dispatcher {
         let has_more = !claims.is_empty();
         let sent = stream::iter(claims).for_each_concurrent(None, |claim| async move {
             let attempted = self.attempt(&claim).await;
+            self.outbox.count(&attempted);
             if let Err(error) = self.store.settle(&claim, &attempted, self.clock.now()).await {
                 let id = &claim.notification.id;
                 tracing::warn!(%error, id, "could not record the result of a notification; it may be sent again");
@@ -203,8 +206,14 @@ mod tests {
                 attempt_wait_max: wait_max,
                 poll_pause: Duration::from_secs(3_600),
             };
-            let dispatcher =
-                Dispatcher::new(Arc::clone(&store), notifier, clock.clone(), settings, Arc::clone(&changed));
+            let dispatcher = Dispatcher::new(
+                Arc::clone(&store),
+                notifier,
+                clock.clone(),
+                settings,
+                Arc::clone(&changed),
+                Arc::default(),
+            );
             let catalogue = Catalogue::new(Arc::clone(&store), clock, changed);
             Self { catalogue, receiver, store, dispatcher: Arc::new(dispatcher), skew, _dir: dir }
         }

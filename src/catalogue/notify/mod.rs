@@ -8,6 +8,7 @@
 mod backoff;
 mod dispatcher;
 mod log;
+mod outbox;
 mod webhook;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 pub use backoff::Backoff;
 pub use dispatcher::{Dispatcher, DispatcherSettings};
 pub use log::LogNotifier;
+pub use outbox::{AttemptCounts, Outbox};
 pub use webhook::{WebhookNotifier, WebhookSettings, WebhookSettingsError};
 
 use crate::domain::Notification;

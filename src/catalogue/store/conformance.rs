@@ -35,6 +35,21 @@ impl TestDatabase {
         }
     }
 
+    /// Runs a statement as somebody else's program.
+    async fn execute(&self, statement: &'static str) {
+        match self {
+            Self::Sqlite(dir) => {
+                let url = format!("sqlite://{}", dir.path().join("catalogue.sqlite").display());
+                let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+                sqlx::query(statement).execute(&pool).await.unwrap();
+            }
+            Self::Postgres(url) => {
+                let pool = sqlx::PgPool::connect(url).await.unwrap();
+                sqlx::query(statement).execute(&pool).await.unwrap();
+            }
+        }
+    }
+
     /// As many services as there may be.
     async fn open_all(&self) -> Vec<Arc<dyn CatalogueStore>> {
         match self {
@@ -79,7 +94,9 @@ of_every_store! {
     a_notification_is_claimed_by_one_at_a_time
     notifications_of_a_show_are_claimed_in_order
     what_was_given_up_is_listed_and_can_be_retried
+    the_outbox_counts_what_is_not_delivered
     only_what_is_over_is_swept
+    an_older_service_opens_the_tables_of_a_newer_one
     tables_are_brought_up_to_date_once
 }
 
@@ -420,6 +437,34 @@ async fn what_was_given_up_is_listed_and_can_be_retried(database: TestDatabase) 
     assert_eq!(store.notifications(&NotificationState::ALL, second).await.unwrap(), (Vec::new(), 1));
 }
 
+async fn the_outbox_counts_what_is_not_delivered(database: TestDatabase) {
+    let store = database.open().await;
+    assert_eq!(store.outbox().await.unwrap(), OutboxTotals::default());
+    let shows: Vec<Show> = (1..=4).map(|n| Show { updated_at: at(10 * n), ..show() }).collect();
+    for made in &shows {
+        store.insert(made, &[notification(made, NotificationKind::Created)], None).await.unwrap();
+    }
+    let expected =
+        |pending, oldest: Option<i64>, given_up| OutboxTotals { pending, oldest_pending_at: oldest.map(at), given_up };
+    assert_eq!(store.outbox().await.unwrap(), expected(4, Some(10), 0));
+    let claims = store.claim(at(100), at(200), 10).await.unwrap();
+    let error = || "gone".to_owned();
+    let outcomes = [
+        AttemptOutcome::Delivered,
+        AttemptOutcome::GivenUp { error: error() },
+        AttemptOutcome::RetryAt { at: at(300), error: error() },
+        AttemptOutcome::GivenUp { error: error() },
+    ];
+    for (claim, attempted) in claims.iter().zip(&outcomes) {
+        store.settle(claim, attempted, at(110)).await.unwrap();
+    }
+    let left = store.outbox().await.unwrap();
+    assert_eq!((left.pending, left.given_up), (1, 2));
+    assert_eq!(left.oldest_pending_at, Some(claims[2].notification.occurred_at));
+    assert!(store.retry_given_up(&claims[1].notification.id, at(120)).await.unwrap());
+    assert_eq!(store.outbox().await.unwrap().given_up, 1);
+}
+
 async fn only_what_is_over_is_swept(database: TestDatabase) {
     let (store, made) = (database.open().await, show());
     let all = [NotificationKind::Created, NotificationKind::Published, NotificationKind::Cancelled];
@@ -436,6 +481,19 @@ async fn only_what_is_over_is_swept(database: TestDatabase) {
     store.sweep(at(MILLIS_PER_DAY + 10), at(101)).await.unwrap();
     assert_eq!(total().await, 2, "what was delivered goes");
     assert!(store.kept_answer(&key("a", "body"), at(11)).await.unwrap().is_none());
+    assert!(store.show(made.id).await.unwrap().is_some());
+}
+
+async fn an_older_service_opens_the_tables_of_a_newer_one(database: TestDatabase) {
+    database.open().await;
+    database
+        .execute(
+            "INSERT INTO catalogue_migrations (version, description, success, checksum, execution_time) \
+             SELECT 9999, 'of the future', success, checksum, 0 FROM catalogue_migrations WHERE version = 1",
+        )
+        .await;
+    let (store, made) = (database.open().await, show());
+    store.insert(&made, &[], None).await.unwrap();
     assert!(store.show(made.id).await.unwrap().is_some());
 }
 

@@ -30,5 +30,7 @@ fn migrator(embedded: &[Embedded]) -> Migrator {
     });
     let mut migrator = Migrator::with_migrations(migrations.collect());
     migrator.dangerous_set_table_name(TABLE);
+    // Migrations are additive: an older service works on the tables of a newer one.
+    migrator.set_ignore_missing(true);
     migrator
 }

@@ -177,6 +177,17 @@ pub struct NotificationRecord {
     pub last_error: Option<String>,
 }
 
+/// What the outbox holds at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxTotals {
+    /// Notifications that have not been delivered yet.
+    pub pending: u64,
+    /// When the oldest of them occurred; none if there is none.
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Notifications that are no longer sent.
+    pub given_up: u64,
+}
+
 /// The database. Every method is one transaction: it takes effect completely or not at all, also if
 /// its caller disconnects or the process ends.
 #[async_trait]
@@ -221,6 +232,9 @@ pub trait CatalogueStore: Send + Sync + 'static {
 
     /// Retries a notification that was given up. Whether there was one.
     async fn retry_given_up(&self, id: &str, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Counts the notifications that have not been delivered.
+    async fn outbox(&self) -> Result<OutboxTotals, StoreError>;
 
     /// Forgets keys that are over, and notifications that were delivered before
     /// `delivered_before`.

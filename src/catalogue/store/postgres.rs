@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::rows::{self, ShowRow};
 use super::{
     AttemptOutcome, CatalogueStore, ChangeOutcome, Claim, Decide, InsertOutcome, KeptAnswer, KeyUse,
-    NotificationRecord, NotificationState, StoreError, migrations,
+    NotificationRecord, NotificationState, OutboxTotals, StoreError, migrations,
 };
 use crate::domain::{
     Decision, FoldedText, IdempotencyKey, ListQuery, Listing, Notification, Page, Show, ShowId, Timestamp,
@@ -231,6 +231,10 @@ impl CatalogueStore for PostgresStore {
         .execute(&self.pool)
         .await?;
         Ok(retried.rows_affected() == 1)
+    }
+
+    async fn outbox(&self) -> Result<OutboxTotals, StoreError> {
+        rows::outbox(&sqlx::query(rows::OUTBOX_TOTALS).fetch_one(&self.pool).await?)
     }
 
     async fn sweep(&self, now: Timestamp, delivered_before: Timestamp) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use sqlx::{ColumnIndex, Database, Decode, Encode, QueryBuilder, Row, Type};
 
-use super::{Claim, KeptAnswer, KeyUse, NotificationRecord, NotificationState, StoreError};
+use super::{Claim, KeptAnswer, KeyUse, NotificationRecord, NotificationState, OutboxTotals, StoreError};
 use crate::domain::{
     CreatedBy, InternalNotes, ListQuery, Location, Notification, NotificationKind, NotificationSubject, Overlap, Show,
     ShowId, Status, Timestamp, Title, Version,
@@ -118,6 +118,28 @@ where
         attempts: attempts(row)?,
         next_attempt_at: (state == NotificationState::Pending).then_some(next_attempt_at),
         last_error: row.try_get("last_error")?,
+    })
+}
+
+/// Counts the notifications that have not been delivered.
+pub(super) const OUTBOX_TOTALS: &str = "SELECT count(*) FILTER (WHERE state = 'PENDING') AS pending, \
+     min(occurred_at) FILTER (WHERE state = 'PENDING') AS oldest_pending_at, \
+     count(*) FILTER (WHERE state = 'GIVEN_UP') AS given_up \
+     FROM notifications WHERE state IN ('PENDING', 'GIVEN_UP')";
+
+/// Reads the totals of the outbox.
+pub(super) fn outbox<R>(row: &R) -> Result<OutboxTotals, StoreError>
+where
+    R: Row,
+    for<'c> &'c str: ColumnIndex<R>,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let count = |column: &'static str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
+    let oldest: Option<i64> = row.try_get("oldest_pending_at")?;
+    Ok(OutboxTotals {
+        pending: count("pending")?,
+        oldest_pending_at: oldest.map(Timestamp::from_millis),
+        given_up: count("given_up")?,
     })
 }
 

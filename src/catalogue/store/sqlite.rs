@@ -13,7 +13,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool, Transaction};
 use super::rows::{self, ShowRow};
 use super::{
     AttemptOutcome, CatalogueStore, ChangeOutcome, Claim, Decide, InsertOutcome, KeptAnswer, KeyUse,
-    NotificationRecord, NotificationState, StoreError, migrations,
+    NotificationRecord, NotificationState, OutboxTotals, StoreError, migrations,
 };
 use crate::domain::{
     Decision, FoldedText, IdempotencyKey, ListQuery, Listing, Notification, Page, Show, ShowId, Timestamp,
@@ -233,6 +233,10 @@ impl CatalogueStore for SqliteStore {
         .execute(&self.writer)
         .await?;
         Ok(retried.rows_affected() == 1)
+    }
+
+    async fn outbox(&self) -> Result<OutboxTotals, StoreError> {
+        rows::outbox(&sqlx::query(rows::OUTBOX_TOTALS).fetch_one(&self.readers).await?)
     }
 
     async fn sweep(&self, now: Timestamp, delivered_before: Timestamp) -> Result<(), StoreError> {
