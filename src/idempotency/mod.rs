@@ -15,12 +15,14 @@ mod store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 pub use record::BodyHash;
 pub use store::{KeyBounds, KeyStore, KeyStoreError};
@@ -35,6 +37,8 @@ use store::KeyState;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Time between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_secs(60);
+/// Time between two trials to write to a file that could not be written.
+const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// An idempotency key: a text of 1 to 255 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +111,8 @@ pub struct IdempotentIngest {
     clock: Arc<ArrivalClock>,
     running: RunningCalls,
     full: RecentRefusal,
-    failed: RecentRefusal,
+    /// The file could not be read or written, and nothing has been written since.
+    has_failed: AtomicBool,
 }
 
 /// The exclusive right to run a call with a key. Dropping it lets the next one run.
@@ -136,7 +141,7 @@ impl IdempotentIngest {
             clock,
             running: RunningCalls::default(),
             full: RecentRefusal::default(),
-            failed: RecentRefusal::default(),
+            has_failed: AtomicBool::new(false),
         }
     }
 
@@ -160,9 +165,9 @@ impl IdempotentIngest {
         let now = self.clock.judge_micros().map_err(|doubt| Error::clock_in_doubt(&doubt))?;
         let begun = self.store.begin(place.key.clone(), print, now).await;
         let begun = begun.map_err(|error| self.cannot_keep(error))?;
-        self.failed.clear();
         let (at, is_again) = match begun {
             KeyState::New { at } => {
+                self.has_failed.store(false, Ordering::Relaxed);
                 self.full.clear();
                 (at, false)
             }
@@ -198,14 +203,15 @@ impl IdempotentIngest {
         self.full.is_recent()
     }
 
-    /// Whether keys could not be read or written in the last seconds.
+    /// Whether keys cannot be read or written: from a failure until something has been written again, which is tried
+    /// every second.
     pub fn has_failed(&self) -> bool {
-        self.failed.is_recent()
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     /// The error for the caller; the cause is in the log.
     fn cannot_keep(&self, _: KeyStoreError) -> Error {
-        self.failed.note();
+        self.has_failed.store(true, Ordering::Relaxed);
         Error::unavailable("could not store idempotency keys just now", RETRY_AFTER)
     }
 
@@ -218,23 +224,34 @@ impl IdempotentIngest {
         place_taken
     }
 
-    /// Removes expired keys periodically. Never returns.
+    /// Removes expired keys periodically, and tries to write to a file that could not be written. Never returns.
     pub async fn keep_swept(&self) {
+        let mut next_sweep = Instant::now();
         loop {
-            let Ok(now) = self.clock.judge_micros() else {
-                tokio::time::sleep(SWEEP_PAUSE).await; // Nothing is forgotten by a time that is in doubt.
-                continue;
-            };
+            if self.has_failed() {
+                let is_written = self.store.try_write().await.is_ok();
+                self.has_failed.store(!is_written, Ordering::Relaxed);
+            } else if Instant::now() >= next_sweep {
+                next_sweep = Instant::now() + SWEEP_PAUSE;
+                self.sweep().await;
+            }
+            tokio::time::sleep(TRIAL_PAUSE).await;
+        }
+    }
+
+    /// Removes the keys that have expired. Nothing is forgotten by a time that is in doubt.
+    async fn sweep(&self) {
+        let Ok(now) = self.clock.judge_micros() else { return };
+        loop {
             match self.store.sweep(now).await {
-                Ok(0) => {}
-                // There may be more.
-                Ok(_) => continue,
+                Ok(0) => return,
+                Ok(_) => {} // There may be more.
                 Err(error) => {
-                    self.failed.note();
+                    self.has_failed.store(true, Ordering::Relaxed);
                     tracing::warn!(%error, "could not sweep idempotency keys");
+                    return;
                 }
             }
-            tokio::time::sleep(SWEEP_PAUSE).await;
         }
     }
 }

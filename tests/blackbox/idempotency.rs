@@ -1,6 +1,6 @@
 //! Idempotency keys: a call is made once, and its answer given again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -191,6 +191,61 @@ async fn a_store_that_is_full_refuses_new_keys_and_keeps_old_ones() {
     assert_eq!((status, replayed), (202, true));
     assert_eq!(service.post("/api/v1/events", &json!({ "events": [event("without")] })).await.0, 202);
     service.assert_counted(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_keys_until_it_has_room_and_forgets_none() {
+    let mut service = TestService::unstarted_with_key_disk(&[], 512);
+    let body = json!({ "events": [nameless("a"), nameless("b")] });
+    service.start().await;
+    let (_, _, first) = post(&service, "first", &body).await;
+    assert_eq!(service.stop(), Some(0));
+    service.start().await;
+    assert_eq!(post(&service, "first", &body).await, (202, true, first.clone()));
+    let filler = service.key_disk().join("filler");
+    let filled = std::fs::write(&filler, vec![1; 1 << 20]).unwrap_err();
+    assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull, "{filled}");
+
+    // Some find room in the file as it is.
+    let mut answered = Vec::new();
+    let refused = loop {
+        let key = format!("key-{}", answered.len());
+        let (status, _, answer) = post(&service, &key, &body).await;
+        if status == 503 {
+            assert_eq!(answer["error"]["code"], "UNAVAILABLE", "{answer}");
+            break key;
+        }
+        assert_eq!(status, 202, "{answer}");
+        answered.push((key, answer));
+        assert!(answered.len() < 10_000, "the disk is never full");
+    };
+    // Said for as long as it is so, although nobody calls: for longer than a single refusal is remembered.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(11) {
+        let (status, health) = service.get("/readyz").await;
+        let reasons = health["reasons"].as_array().unwrap();
+        assert_eq!((status, &health["status"], reasons.len()), (200, &json!("degraded"), 1), "{health}");
+        assert_eq!(reasons[0]["code"], "IDEMPOTENCY_UNAVAILABLE", "{health}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(service.stderr().matches("could not store idempotency keys").count(), 1, "it is logged once");
+    let metrics = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("tallyhouse_health_reason{code=\"IDEMPOTENCY_UNAVAILABLE\"} 1"), "{metrics}");
+    assert_eq!(post(&service, "another", &body).await.0, 503);
+    assert_eq!(service.post("/api/v1/events", &json!({ "events": [event("without")] })).await.0, 202);
+
+    std::fs::remove_file(&filler).unwrap();
+    crate::service::eventually("ready", || async { service.get("/readyz").await.1["status"] == "ready" }).await;
+    assert_eq!(post(&service, "first", &body).await, (202, true, first));
+    for (key, answer) in &answered {
+        assert_eq!(post(&service, key, &body).await, (202, true, answer.clone()), "{key}");
+    }
+    // Whether their events were logged or not, they are accepted once.
+    for key in [refused.as_str(), "another"] {
+        let (status, _, answer) = post(&service, key, &body).await;
+        assert_eq!((status, &answer["accepted"]), (202, &json!(2)), "{answer}");
+    }
+    service.assert_counted(2 * (answered.len() + 3) + 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,10 @@ use tonic::transport::Channel;
 /// The tables that an event reaches.
 pub(crate) const TABLES: [&str; 5] = ["events", "campaign_minutes", "type_hours", "user_days", "user_minutes"];
 
+/// The file of idempotency keys in the data directory, and where a disk for it is mounted.
+const KEYS_FILE: &str = "idempotency.redb";
+const KEY_DISK: &str = "key-disk";
+
 /// A running service. Dropping it ends it, and its engine with it.
 pub(crate) struct TestService {
     service: Service,
@@ -78,6 +82,29 @@ impl TestService {
         service.started().await
     }
 
+    /// A new one whose file of idempotency keys is on a disk of its own from its second start on. The disk has room for
+    /// the file as it is then and for so many kilobytes more, and only the service's processes see it.
+    pub(crate) fn unstarted_with_key_disk(settings: &[(&str, &str)], kilobytes: u32) -> Self {
+        let wrap = |command: ServiceCommand| {
+            let (keys, disk) = (command.data_dir().join(KEYS_FILE), command.data_dir().join(KEY_DISK));
+            std::fs::create_dir_all(&disk).unwrap();
+            let (keys, disk) = (keys.display(), disk.display());
+            // A file can be put in the place of one that is there. It keeps its holes: what is written into one takes room.
+            let script = format!(
+                "if [ -s {keys} ]; then used=$(du -k {keys} | cut -f1); \
+                 mount -t tmpfs -o size=$((used + {kilobytes}))k tmpfs {disk} && cp --sparse=always {keys} {disk}/ && \
+                 mount --bind {disk}/{KEYS_FILE} {keys} || exit 1; fi; exec \"$@\""
+            );
+            command.wrapped_in(["unshare", "--map-root-user", "--mount", "sh", "-c", &script, "sh"])
+        };
+        Self::unstarted(Mode::Dev, settings, wrap)
+    }
+
+    /// The disk of the file of idempotency keys, as the service sees it.
+    pub(crate) fn key_disk(&self) -> PathBuf {
+        self.seen_by_service(&self.data_dir().join(KEY_DISK))
+    }
+
     /// A second service on the ClickHouse of this one, with a log of its own.
     pub(crate) async fn second(&self, settings: &[(&str, &str)]) -> Self {
         self.unstarted_second(settings).started().await
@@ -138,7 +165,12 @@ impl TestService {
         if !self.has_log_disk {
             return log;
         }
-        let inside = log.strip_prefix("/").unwrap();
+        self.seen_by_service(&log)
+    }
+
+    /// A path below which the service has mounted something.
+    fn seen_by_service(&self, path: &Path) -> PathBuf {
+        let inside = path.strip_prefix("/").unwrap();
         Path::new(&format!("/proc/{}/root", self.pid())).join(inside)
     }
 

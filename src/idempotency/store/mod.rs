@@ -29,6 +29,8 @@ const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records
 const TIMES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("times");
 /// Sums over all records, and over those of each organization.
 const SUMS: TableDefinition<'_, &str, u64> = TableDefinition::new("sums");
+/// What the last trial to write has written, under its number. Earlier releases do not read it.
+const TRIALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("trials");
 /// The sum of what records cost, in bytes.
 const BYTES: &str = "bytes";
 /// Present when the sums of each organization are stored. Files of earlier releases lack it.
@@ -43,6 +45,8 @@ const RECORD_BYTES: u64 = 64;
 const REQUESTS_MAX: usize = 1_024;
 /// Most keys that one transaction forgets.
 const SWEPT_MAX: usize = 10_000;
+/// Bytes that a trial writes: as many as a large answer, so that a call finds room where a trial did.
+const TRIAL_BYTES: usize = 64 << 10;
 /// Memory for pages of the file, in bytes.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -116,6 +120,7 @@ enum Request {
     Finish { key: Vec<u8>, at: u64, answer: Vec<u8>, reply: Reply<()> },
     Forget { key: Vec<u8>, at: u64, reply: Reply<()> },
     Sweep { now: u64, reply: Reply<usize> },
+    TryWrite { reply: Reply<()> },
 }
 
 /// The handle of the file of keys. Requests are sent to the thread that owns the file; dropping the
@@ -158,6 +163,11 @@ impl KeyStore {
     /// Removes expired keys, and returns their number.
     pub(super) async fn sweep(&self, now: u64) -> Result<usize, KeyStoreError> {
         self.ask(|reply| Request::Sweep { now, reply }).await
+    }
+
+    /// Writes as much as a call may, to learn whether the file can be written again.
+    pub(super) async fn try_write(&self) -> Result<(), KeyStoreError> {
+        self.ask(|reply| Request::TryWrite { reply }).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, KeyStoreError> {
@@ -240,6 +250,7 @@ type PendingReply = Box<dyn FnOnce(Option<&KeyStoreError>)>;
 
 impl StoreThread {
     fn run(mut self, mut received: mpsc::Receiver<Request>) {
+        let mut has_failed = false;
         while let Some(first) = received.blocking_recv() {
             let mut requests = vec![first];
             while requests.len() < REQUESTS_MAX
@@ -250,9 +261,15 @@ impl StoreThread {
             let mut said = Vec::with_capacity(requests.len());
             let done = self.transact(requests, &mut said);
             if let Err(error) = &done {
-                tracing::error!(%error, "could not store idempotency keys");
                 self.database = None;
+                // A full disk fails every call and every trial.
+                if !has_failed {
+                    tracing::error!(%error, "could not store idempotency keys");
+                }
+            } else if has_failed {
+                tracing::info!("idempotency keys are stored again");
             }
+            has_failed = done.is_err();
             for say in said {
                 say(done.as_ref().err());
             }
@@ -278,6 +295,7 @@ impl StoreThread {
 }
 
 struct Tables<'t> {
+    transaction: &'t WriteTransaction,
     records: Table<'t, &'static [u8], &'static [u8]>,
     times: Table<'t, (u64, &'static [u8]), ()>,
     sums: Table<'t, &'static str, u64>,
@@ -288,6 +306,7 @@ struct Tables<'t> {
 impl<'t> Tables<'t> {
     fn open(transaction: &'t WriteTransaction, bounds: KeyBounds) -> Result<Self, KeyStoreError> {
         Ok(Self {
+            transaction,
             records: transaction.open_table(RECORDS)?,
             times: transaction.open_table(TIMES)?,
             sums: transaction.open_table(SUMS)?,
@@ -304,6 +323,7 @@ impl<'t> Tables<'t> {
                 Request::Finish { key, at, answer, reply } => say(reply, self.finish(&key, at, &answer)?),
                 Request::Forget { key, at, reply } => say(reply, self.forget(&key, at)?),
                 Request::Sweep { now, reply } => say(reply, self.sweep(now)?),
+                Request::TryWrite { reply } => say(reply, self.try_write()?),
             });
         }
         Ok(self.is_changed)
@@ -374,6 +394,15 @@ impl<'t> Tables<'t> {
             self.remove(key, *at)?;
         }
         Ok(swept.len())
+    }
+
+    fn try_write(&mut self) -> Result<(), KeyStoreError> {
+        let mut trials = self.transaction.open_table(TRIALS)?;
+        let last = trials.last()?.map_or(0, |(number, _)| number.value());
+        trials.insert(last.wrapping_add(1), [0; TRIAL_BYTES].as_slice())?;
+        trials.remove(last)?;
+        self.is_changed = true;
+        Ok(())
     }
 
     fn put(&mut self, key: &[u8], record: &[u8]) -> Result<(), KeyStoreError> {

@@ -129,3 +129,18 @@ async fn of_many_at_once_one_is_new() {
     let new = calls.into_iter().filter(|begun| matches!(begun, Ok(KeyState::New { .. }))).count();
     assert_eq!(new, 1);
 }
+
+#[tokio::test]
+async fn trials_to_write_leave_keys_and_little_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KeyStore::open(&file(&dir), BOUNDS).unwrap();
+    assert_eq!(begin(&store, "a", 1, 5).await, KeyState::New { at: 5 });
+    for _ in 0..20 {
+        store.try_write().await.unwrap();
+    }
+    assert_eq!(begin(&store, "a", 1, 6).await, KeyState::Again { at: 5 });
+    drop(store);
+    let database = Database::create(file(&dir)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert_eq!(transaction.open_table(TRIALS).unwrap().len().unwrap(), 1);
+}
