@@ -2,7 +2,7 @@
 //! the chaos tests set it, by a library that is preloaded into a second service.
 
 #[path = "../chaos/clock.rs"]
-mod set_clock;
+pub(crate) mod set_clock;
 
 use serde_json::{Value, json};
 use set_clock::Clock;

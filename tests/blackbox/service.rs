@@ -27,6 +27,8 @@ pub(crate) struct TestService {
     has_log_disk: bool,
     /// The password of the service's user in ClickHouse.
     clickhouse_password: String,
+    /// The service's database, which statements are about.
+    database: String,
     /// The address of gRPC and REST.
     pub(crate) url: String,
     /// The address of ClickHouse itself, which only the service is meant to use.
@@ -129,6 +131,23 @@ impl TestService {
         Self::unstarted(Mode::Dev, settings, |command| command)
     }
 
+    /// One of another program, such as that of an older version.
+    pub(crate) fn unstarted_of(program: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut service = Self::unstarted(Mode::Dev, settings, |command| command);
+        service.set_program(program);
+        service
+    }
+
+    /// Changes the program for the next start.
+    pub(crate) fn set_program(&mut self, program: &Path) {
+        self.service.command_mut().set_program(program);
+    }
+
+    /// Has statements be about another database.
+    pub(crate) fn use_database(&mut self, database: &str) {
+        database.clone_into(&mut self.database);
+    }
+
     fn unstarted(mode: Mode, settings: &[(&str, &str)], wrap: impl FnOnce(ServiceCommand) -> ServiceCommand) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let command = ServiceCommand::new(env!("CARGO_BIN_EXE_tallyhouse"), mode, dir.path());
@@ -136,6 +155,7 @@ impl TestService {
             service: Service::new(wrap(command.with_settings(settings.iter().copied()))),
             has_log_disk: false,
             clickhouse_password: String::new(),
+            database: "tallyhouse".to_owned(),
             url: String::new(),
             clickhouse_url: String::new(),
             sql_url: String::new(),
@@ -298,7 +318,7 @@ impl TestService {
             .post(&self.clickhouse_url)
             .header("X-ClickHouse-User", "tallyhouse")
             .header("X-ClickHouse-Key", &self.clickhouse_password)
-            .header("X-ClickHouse-Database", "tallyhouse")
+            .header("X-ClickHouse-Database", &self.database)
             .body(statement.to_owned());
         let answer = request.send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());

@@ -64,6 +64,11 @@ impl ServiceCommand {
         self
     }
 
+    /// Starts another program from the next start on.
+    pub fn set_program(&mut self, program: impl Into<PathBuf>) {
+        self.program = program.into();
+    }
+
     /// Sets a setting for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(other, _)| other != name);

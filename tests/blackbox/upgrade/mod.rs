@@ -1,5 +1,8 @@
 //! A newer service continues on an older one's tables, and an older one on tables that a newer one has extended.
 
+mod old_data;
+mod old_versions;
+
 use std::path::Path;
 
 use tallyhouse::transport::proto::{Durability, IngestBatchRequest};
@@ -13,12 +16,12 @@ const OLD: &str = "tallyhouse_old";
 const OLD_FILE: &str = "0014";
 
 /// The statements of the schema's files up to one.
-fn old_schema() -> Vec<String> {
+fn old_schema(last: &str) -> Vec<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("clickhouse");
     let mut files: Vec<String> = std::fs::read_dir(dir.clone())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".sql") && name.as_str() <= format!("{OLD_FILE}~").as_str())
+        .filter(|name| name.ends_with(".sql") && name.as_str() <= format!("{last}~").as_str())
         .collect();
     files.sort();
     let mut statements = Vec::new();
@@ -56,7 +59,7 @@ async fn totals(service: &TestService) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_service_continues_on_older_tables() {
     let engine = TestService::new().await;
-    for statement in old_schema() {
+    for statement in old_schema(OLD_FILE) {
         engine.sql(&statement).await;
     }
     let at = now_millis() - 60_000;
