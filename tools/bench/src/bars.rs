@@ -30,9 +30,6 @@ const BARS: &[Bar] = &[
     Bar::at_most("start.ready_after_kill_ms", 5_000.0),
     Bar::at_most("start.ready_ms_preloaded", 5_000.0),
     Bar::at_most("start.ready_after_kill_ms_preloaded", 5_000.0),
-    // It does not grow; a fifth is within what two starts differ by.
-    Bar::at_most("start.growth", 1.2),
-    Bar::at_most("start.growth_after_kill", 1.2),
     Bar::at_most("ledger.memory_bytes_per_id", 3.0),
     Bar::at_most("ledger.disk_bytes_per_id", 18.0),
     Bar::at_most("service_rss_mb", 300.0).when("stored_events", MANY_STORED),
