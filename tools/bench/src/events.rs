@@ -83,13 +83,18 @@ impl Generator {
             };
             sent.push(event);
         }
-        let mut sent = sent.into_iter();
-        std::iter::from_fn(|| {
-            let next: Vec<_> = sent.by_ref().take(batch).collect();
-            (!next.is_empty()).then_some(next)
-        })
-        .collect()
+        in_batches(sent, batch)
     }
+}
+
+/// Cuts events into batches.
+pub(crate) fn in_batches(events: Vec<proto::Event>, batch: usize) -> Vec<Vec<proto::Event>> {
+    let mut events = events.into_iter();
+    std::iter::from_fn(|| {
+        let next: Vec<_> = events.by_ref().take(batch).collect();
+        (!next.is_empty()).then_some(next)
+    })
+    .collect()
 }
 
 /// The rows of these events as the service would insert them, each id once,

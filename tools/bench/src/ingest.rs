@@ -8,17 +8,18 @@ use anyhow::Context as _;
 use clickhouse::Client;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
 use crate::events::{Generator, blocks};
 use crate::report::{Report, Times, median};
 use crate::service::BenchService;
 use tallyhouse::clickhouse::store::INSERT_SETTINGS;
 use tallyhouse::event_row;
-use tallyhouse::transport::proto::IngestRequest;
 use tallyhouse::transport::proto::ingest_service_client::IngestServiceClient;
+use tallyhouse::transport::proto::{Event, IngestRequest};
 
 /// Streams, and connections of the baseline, at a time.
-const STREAMS: usize = 2;
+pub(crate) const STREAMS: usize = 2;
 /// Events in a batch.
 pub(crate) const BATCH: usize = 1_000;
 /// Of a hundred events, so many repeat another one.
@@ -89,34 +90,52 @@ pub(crate) async fn measure_duplicates(
 /// nothing that is still on its way.
 pub(crate) async fn stream(
     service: &BenchService,
-    batches: Vec<Vec<tallyhouse::transport::proto::Event>>,
+    batches: Vec<Vec<Event>>,
     events: usize,
 ) -> anyhow::Result<(f64, Times)> {
-    let mut shares: Vec<Vec<IngestRequest>> = (0..STREAMS).map(|_| Vec::new()).collect();
-    for (n, events) in batches.into_iter().enumerate() {
-        shares[n % STREAMS].push(IngestRequest { sequence: n as u64, events, durability: 0 });
-    }
-    let mut clients = Vec::new();
-    for share in shares {
-        clients.push((IngestServiceClient::new(service.channel().await?), share));
-    }
+    let streams = Streams::connect(service, batches, STREAMS).await?;
     let begun = Instant::now();
-    let mut streams = JoinSet::new();
-    for (client, share) in clients {
-        streams.spawn(stream_share(client, share));
-    }
-    let mut times = Times::new();
-    while let Some(done) = streams.join_next().await {
-        times.add_all(&done??);
-    }
+    let times = streams.send().await?;
     service.settled().await?;
     Ok((per_second(events, begun), times))
 }
 
-async fn stream_share(
-    mut client: IngestServiceClient<tonic::transport::Channel>,
-    share: Vec<IngestRequest>,
-) -> anyhow::Result<Times> {
+/// Streams that are connected, and the batches that each of them will send.
+pub(crate) struct Streams(Vec<(IngestServiceClient<Channel>, Vec<IngestRequest>)>);
+
+impl Streams {
+    /// Deals the batches out to so many streams.
+    pub(crate) async fn connect(
+        service: &BenchService,
+        batches: Vec<Vec<Event>>,
+        streams: usize,
+    ) -> anyhow::Result<Self> {
+        let mut shares: Vec<Vec<IngestRequest>> = (0..streams).map(|_| Vec::new()).collect();
+        for (n, events) in batches.into_iter().enumerate() {
+            shares[n % streams].push(IngestRequest { sequence: n as u64, events, durability: 0 });
+        }
+        let mut clients = Vec::new();
+        for share in shares {
+            clients.push((IngestServiceClient::new(service.channel().await?), share));
+        }
+        Ok(Self(clients))
+    }
+
+    /// Sends everything, and returns how long each batch took to its acknowledgement.
+    pub(crate) async fn send(self) -> anyhow::Result<Times> {
+        let mut streams = JoinSet::new();
+        for (client, share) in self.0 {
+            streams.spawn(stream_share(client, share));
+        }
+        let mut times = Times::new();
+        while let Some(done) = streams.join_next().await {
+            times.add_all(&done??);
+        }
+        Ok(times)
+    }
+}
+
+async fn stream_share(mut client: IngestServiceClient<Channel>, share: Vec<IngestRequest>) -> anyhow::Result<Times> {
     let (sender, requests) = tokio::sync::mpsc::channel(1);
     let mut answers = client.ingest(ReceiverStream::new(requests)).await?.into_inner();
     let mut times = Times::new();
@@ -169,7 +188,8 @@ fn micros_per_event(seconds: f64, events: usize) -> f64 {
     seconds * 1_000_000.0 / events as f64
 }
 
+/// So many events since then, a second.
 #[allow(clippy::cast_precision_loss, reason = "event counts are far below 2^52")]
-fn per_second(events: usize, begun: Instant) -> f64 {
+pub(crate) fn per_second(events: usize, begun: Instant) -> f64 {
     events as f64 / begun.elapsed().as_secs_f64()
 }

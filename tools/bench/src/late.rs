@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::events::Generator;
+use crate::events::{Generator, in_batches};
 use crate::ingest::{BATCH, stream};
 use crate::report::Report;
 use crate::scattered;
@@ -34,7 +34,7 @@ pub(crate) async fn measure(program: &Path, dir: &Path, events: usize, report: &
     let ends = |days_ago: u32| SystemTime::now() - DAY * days_ago;
     let mut generator = Generator::new(7_000_000);
     let history: Vec<_> = (0..events).map(|_| generator.event(ends(EMPTY_DAYS_AGO), DAY)).collect();
-    let (rate, acks) = stream(&service, batches(history), events).await?;
+    let (rate, acks) = stream(&service, in_batches(history, BATCH), events).await?;
     report.add("late.history_events_per_second", rate, "events/s");
     report.add_times("late.history_ack", &acks);
 
@@ -43,7 +43,7 @@ pub(crate) async fn measure(program: &Path, dir: &Path, events: usize, report: &
     into_stored.extend(stored);
     generator.shuffle(&mut into_stored);
     let before = service.count_events().await?;
-    let (rate, acks) = stream(&service, batches(into_stored), events).await?;
+    let (rate, acks) = stream(&service, in_batches(into_stored, BATCH), events).await?;
     let added = service.count_events().await? - before;
     anyhow::ensure!(
         added == (events - repeated) as u64,
@@ -52,13 +52,4 @@ pub(crate) async fn measure(program: &Path, dir: &Path, events: usize, report: &
     report.add("late.stored_day_events_per_second", rate, "events/s");
     report.add_times("late.stored_day_ack", &acks);
     scattered::measure(&service, report).await
-}
-
-fn batches(events: Vec<tallyhouse::transport::proto::Event>) -> Vec<Vec<tallyhouse::transport::proto::Event>> {
-    let mut events = events.into_iter();
-    std::iter::from_fn(|| {
-        let next: Vec<_> = events.by_ref().take(BATCH).collect();
-        (!next.is_empty()).then_some(next)
-    })
-    .collect()
 }

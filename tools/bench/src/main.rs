@@ -5,12 +5,16 @@
 //! with a baseline measured in turns with it, and what matters is the ratio.
 //! The service is the `tallyhouse` program, as its users run it.
 
+mod bars;
+mod cliff;
 mod connection;
 mod cost;
+mod deliveries;
 mod events;
 mod freshness;
 mod ingest;
 mod late;
+mod ledger;
 mod load;
 mod outage;
 mod questions;
@@ -18,6 +22,7 @@ mod report;
 mod scattered;
 mod service;
 mod single;
+mod start;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -46,6 +51,10 @@ const ROUNDS: u32 = 3;
 const EVENTS_PER_SECOND: u64 = 40_000;
 /// Late events are a quarter of that: they need twice as many that are stored.
 const LATE_SHARE: usize = 4;
+/// So are those of one minute, which are streamed three times a round.
+const CLIFF_SHARE: usize = 4;
+/// And those that are delivered, which takes longer than to stream them.
+const DELIVERIES_SHARE: usize = 4;
 
 /// Over how long a time the rows are spread that are filled in before.
 const PRELOAD_SPAN: Duration = Duration::from_secs(24 * 3_600);
@@ -57,7 +66,8 @@ const PRELOAD_SPAN: Duration = Duration::from_secs(24 * 3_600);
 #[derive(clap::Parser)]
 #[command(name = "tallyhouse-bench", version)]
 struct BenchArgs {
-    /// About how long to measure, in seconds. 40 gives a usable answer.
+    /// About how long to measure streams, single calls, questions and load, in
+    /// seconds. 40 gives a usable answer.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(5..))]
     seconds: u64,
     /// Events to stream in each of three rounds. Default: 40,000 for each
@@ -108,6 +118,12 @@ enum Section {
     Load,
     /// Late events.
     Late,
+    /// Many events of one minute or of one date.
+    Cliff,
+    /// Deliveries: pulled, by webhooks and to Redis.
+    Deliveries,
+    /// From the start of the process to its readiness.
+    Start,
     /// Processor time, bytes and memory of a million events. Measured only when it is named.
     Cost,
 }
@@ -164,17 +180,40 @@ impl BenchArgs {
 
     async fn measure_speed(&self, program: &Path, dir: &Path, report: &mut Report) -> anyhow::Result<()> {
         let mut service = BenchService::start(program, dir.join("service"), &[]).await?;
+        if self.has(Section::Start) {
+            say("starting with nothing stored");
+            start::measure(&mut service, ROUNDS, report).await?;
+        }
         if self.preload > 0 {
             say("filling the tables");
             service.preload(self.preload, Duration::ZERO, PRELOAD_SPAN).await?;
             service.preload_baseline().await?;
             service.relearn_ids().await?;
+            ledger::measure(&service, report).await?;
+            if self.has(Section::Start) {
+                say("starting with what was filled in");
+                start::measure_preloaded(&mut service, ROUNDS, report).await?;
+            }
         }
         self.measure(&service, report).await?;
         drop(service);
+        self.measure_apart(program, dir, report).await
+    }
+
+    /// What needs services with settings of their own.
+    async fn measure_apart(&self, program: &Path, dir: &Path, report: &mut Report) -> anyhow::Result<()> {
+        let events = self.events()?;
         if self.has(Section::Late) {
             say("late events");
-            late::measure(program, dir, self.events()? / LATE_SHARE, report).await?;
+            late::measure(program, dir, events / LATE_SHARE, report).await?;
+        }
+        if self.has(Section::Cliff) {
+            say("events of one minute, in turns with those of a day");
+            cliff::measure(program, dir, ROUNDS, events / CLIFF_SHARE, report).await?;
+        }
+        if self.has(Section::Deliveries) {
+            say("deliveries, in turns with ingest alone, a bare client and bare commands");
+            deliveries::measure(program, dir, ROUNDS, events / DELIVERIES_SHARE, report).await?;
         }
         Ok(())
     }

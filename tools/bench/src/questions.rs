@@ -70,6 +70,11 @@ pub(crate) async fn measure(
     {
         report.add_times(name, times);
     }
+    let [stats_cold, stats_cached, stats_raw, top_cold, top_cached, top_raw] = times.map(|times| times.millis(0.5));
+    report.add("stats.cold_ratio", stats_cold / stats_raw, "× raw (p50)");
+    report.add("stats.cached_ratio", stats_cached / stats_cold, "× cold (p50)");
+    report.add("top.cold_ratio", top_cold / top_raw, "× raw (p50)");
+    report.add("top.cached_ratio", top_cached / top_cold, "× cold (p50)");
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
+use crate::bars::bar_of;
+
 /// Figures by name, in the order in which they were measured.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -32,22 +34,36 @@ impl Report {
         Value::Object(figures)
     }
 
-    /// As a table.
+    /// As a table. A figure that is held to something says to what, and whether it is met.
     pub(crate) fn text(&self) -> String {
         let width = self.figures.iter().map(|(name, ..)| name.len()).max().unwrap_or_default();
-        let line =
-            |(name, value, unit): &(String, f64, &'static str)| format!("{name:width$}  {:>14} {unit}\n", show(*value));
+        let line = |(name, value, unit): &(String, f64, &'static str)| {
+            format!("{name:width$}  {:>14} {unit}{}\n", show(*value), self.verdict(name, *value))
+        };
         self.figures.iter().map(line).collect()
+    }
+
+    fn verdict(&self, name: &str, value: f64) -> String {
+        let Some(bar) = bar_of(name, |other| self.value(other)) else { return String::new() };
+        format!("  [bar {bar}: {}]", if bar.is_met(value) { "met" } else { "MISSED" })
+    }
+
+    /// A figure that was added before.
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|(other, ..)| other == name).map(|(_, value, _)| *value)
     }
 }
 
-/// Three decimals are more than any of this is good for.
+/// Three decimals are more than any of this is good for; below 1, three digits.
 fn round(value: f64) -> f64 {
-    (value * 1_000.0).round() / 1_000.0
+    let scale =
+        if value.abs() < 1.0 && value != 0.0 { 10_f64.powf(2.0 - value.abs().log10().floor()) } else { 1_000.0 };
+    (value * scale).round() / scale
 }
 
-fn show(value: f64) -> String {
-    if value >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.3}") }
+/// A value for people.
+pub(crate) fn show(value: f64) -> String {
+    if value >= 1_000.0 { format!("{value:.0}") } else { round(value).to_string() }
 }
 
 /// The middle one of some values.
@@ -86,5 +102,29 @@ impl Times {
     #[allow(clippy::cast_precision_loss, reason = "microseconds of a minute are exact")]
     pub(crate) fn millis(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1_000.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_says_whether_its_bar_is_met() {
+        let mut report = Report::default();
+        report.add("cliff.ratio", 0.79, "× baseline");
+        report.add("top.cold_ratio", 0.1, "× raw");
+        report.add("stored_events", 7_000_000.0, "events");
+        let lines: Vec<String> = report.text().lines().map(str::to_owned).collect();
+        assert_eq!(lines[0], "cliff.ratio               0.79 × baseline  [bar ≥ 0.8: MISSED]");
+        assert_eq!(lines[1], "top.cold_ratio             0.1 × raw  [bar ≤ 0.143: met]");
+        assert_eq!(lines[2], "stored_events          7000000 events");
+        assert_eq!(report.json(), json!({ "cliff.ratio": 0.79, "top.cold_ratio": 0.1, "stored_events": 7_000_000.0 }));
+    }
+
+    #[test]
+    fn values_have_three_decimals_or_digits() {
+        let shown = [12_345.678, 12.345_67, 0.123_456, 0.008_654_3, 0.0, -0.5].map(show);
+        assert_eq!(shown, ["12346", "12.346", "0.123", "0.00865", "0", "-0.5"]);
     }
 }

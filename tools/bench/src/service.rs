@@ -40,6 +40,15 @@ pub(crate) struct BenchService {
     pub(crate) baseline: Endpoint,
 }
 
+/// How a service is ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
+    /// As an operator would: SIGTERM.
+    Stop,
+    /// SIGKILL.
+    Kill,
+}
+
 impl BenchService {
     /// Starts the program with these settings (as environment variables), and
     /// makes the baseline's tables.
@@ -62,17 +71,50 @@ impl BenchService {
     /// Ends the service as an operator would, and starts it again without its
     /// id ledger: it reads the ids of what is stored, which is waited for.
     pub(crate) async fn relearn_ids(&mut self) -> anyhow::Result<()> {
-        let ended = block_in_place(|| self.service.stop())?;
-        anyhow::ensure!(ended.success(), "the service ended with {ended}");
+        self.end(Ending::Stop)?;
         std::fs::remove_dir_all(self.service.data_dir().join("ledger"))?;
-        block_in_place(|| self.service.start())?;
-        self.url.clone_from(&self.service.addresses().main);
-        self.endpoint.url = self.service.engine_url()?;
-        self.baseline.url.clone_from(&self.endpoint.url);
+        self.start_again()?;
         while reqwest::get(format!("{}/readyz", self.url)).await?.text().await?.contains("LEDGER_INCOMPLETE") {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
         Ok(())
+    }
+
+    /// Ends the service, and starts it again with everything that it has on disk. Returns the time from the start of its
+    /// process until it says that it is ready.
+    pub(crate) async fn restart(&mut self, ending: Ending) -> anyhow::Result<Duration> {
+        self.end(ending)?;
+        let begun = Instant::now();
+        self.start_again()?;
+        while !reqwest::get(format!("{}/readyz", self.url)).await?.status().is_success() {
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        Ok(begun.elapsed())
+    }
+
+    fn end(&mut self, ending: Ending) -> anyhow::Result<()> {
+        match ending {
+            Ending::Stop => {
+                let ended = block_in_place(|| self.service.stop())?;
+                anyhow::ensure!(ended.success(), "the service ended with {ended}");
+            }
+            Ending::Kill => block_in_place(|| self.service.kill())?,
+        }
+        Ok(())
+    }
+
+    /// Starts the process, which listens on other ports than before.
+    fn start_again(&mut self) -> anyhow::Result<()> {
+        block_in_place(|| self.service.start())?;
+        self.url.clone_from(&self.service.addresses().main);
+        self.endpoint.url = self.service.engine_url()?;
+        self.baseline.url.clone_from(&self.endpoint.url);
+        Ok(())
+    }
+
+    /// What the service says at `/metrics`, in the text format of Prometheus.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
+        Ok(reqwest::get(format!("{}/metrics", self.url)).await?.error_for_status()?.text().await?)
     }
 
     /// Stops ClickHouse, as a machine that hangs would, until the answer is

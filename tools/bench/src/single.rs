@@ -56,10 +56,17 @@ pub(crate) async fn measure(
     report.add("single.baseline_requests_per_second", baseline, "requests/s");
     report.add("single.ratio", rest / baseline, "× baseline (REST)");
     report.add("single.grpc_ratio", grpc / baseline, "× baseline (gRPC)");
+    report.add("single.ack_p99_ratio", p99_ratio(&times[2], &times[1]), "× baseline (REST)");
+    report.add("single.grpc_ack_p99_ratio", p99_ratio(&times[0], &times[1]), "× baseline (gRPC)");
     report.add_times("single.ack", &times[2]);
     report.add_times("single.grpc_ack", &times[0]);
     report.add_times("single.baseline_ack", &times[1]);
     Ok(())
+}
+
+/// How the slowest hundredth compares.
+fn p99_ratio(ours: &Times, theirs: &Times) -> f64 {
+    ours.millis(0.99) / theirs.millis(0.99)
 }
 
 async fn call(service: &BenchService, way: Way, share: Duration, round: u64) -> anyhow::Result<(f64, Times)> {

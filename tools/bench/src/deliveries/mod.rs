@@ -1,0 +1,43 @@
+//! How fast accepted events are handed on: to consumers that pull, beside a user with half of all events, to webhooks, and by
+//! the event pipeline to Redis.
+
+mod consumer;
+mod event_pipeline;
+mod hot_user;
+mod pull;
+mod receiver;
+mod redis_commands;
+mod subscription;
+mod user_events;
+mod webhook;
+
+use std::path::Path;
+
+use crate::report::Report;
+use crate::service::BenchService;
+
+/// Users whose events are delivered, each user's in the order of their seqs.
+const USERS: u32 = 1_000;
+/// Webhooks, and events for Redis, are so many times fewer than those that are pulled.
+const WEBHOOK_SHARE: usize = 20;
+const REDIS_SHARE: usize = 4;
+/// So are the events of other users beside a hot one. With the default, they and as many of the hot user can wait
+/// (`subscription_waiting_max`).
+const OTHERS_SHARE: usize = 40;
+
+/// Delivers `events` events in each of `rounds` rounds to a consumer that pulls, and fewer to the others.
+pub(crate) async fn measure(
+    program: &Path,
+    dir: &Path,
+    rounds: u32,
+    events: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let settings = [("TALLYHOUSE_SUBSCRIPTION_PRIVATE_ADDRESSES", "true")];
+    let service = BenchService::start(program, dir.join("deliveries"), &settings).await?;
+    pull::measure(&service, rounds, events, report).await?;
+    hot_user::measure(&service, rounds, events / OTHERS_SHARE, report).await?;
+    webhook::measure(&service, rounds, events / WEBHOOK_SHARE, report).await?;
+    drop(service);
+    event_pipeline::measure(program, dir, rounds, events / REDIS_SHARE, report).await
+}
