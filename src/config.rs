@@ -480,9 +480,6 @@ settings! {
     /// Bytes of the log that are kept for subscriptions that have not read them, after ClickHouse has stored them. Beyond
     /// that, the oldest are deleted, and the subscription misses them. They count against log_bytes_max.
     subscription_held_bytes_max, "TALLYHOUSE_SUBSCRIPTION_HELD_BYTES_MAX": u64 = 1 << 30;
-    /// Bytes of the log that are kept after ClickHouse has stored them, for subscriptions that begin in the past. They
-    /// count against log_bytes_max.
-    subscription_history_bytes_max, "TALLYHOUSE_SUBSCRIPTION_HISTORY_BYTES_MAX": u64 = 0;
     /// Whether webhooks of subscriptions can go to private addresses, such as those of this machine and its network.
     subscription_private_addresses, "TALLYHOUSE_SUBSCRIPTION_PRIVATE_ADDRESSES": bool = false;
 

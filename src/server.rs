@@ -31,6 +31,8 @@ use crate::clickhouse::write_keys::WriteKeyStore;
 use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::data_dir::DataDirError;
+use crate::deliveries::stored_events::ClickHouseEvents;
+use crate::deliveries::subscriptions::SubscriptionSources;
 use crate::directory::{AllOrganizations, Directory};
 use crate::event_intake::EventIntake;
 use crate::event_store::EventStore;
@@ -218,8 +220,10 @@ pub async fn run(
         ticketing.start(&config, &tasks, &stop);
     }
     let pipeline = parts.pipeline(&config, &index, &metrics);
-    let delivered = deliveries.start(&config, &log, held, &pipeline.ingest, &parts.clock).await?;
+    let sources = parts.subscription_sources(&config, &reader);
+    let delivered = deliveries.start(&config, sources, held, &pipeline.ingest, &parts.clock).await?;
     let engine = delivered.pipeline.as_ref().map(|(_, engine)| engine.clone());
+    delivered.operator_socket(&config, &log).start(&tasks, &stop);
     let app = parts.application(config, index, &endpoint, &reader, callers, ticketing, pipeline, delivered, metrics)?;
     if let Some(pipeline) = &app.event_pipeline {
         pipeline.start(&tasks, &stop);
@@ -352,6 +356,18 @@ impl Parts {
         LedgerKeeper::new(settings, Arc::clone(index), log, store, self.fingerprinter, clock, lost_ids)
     }
 
+    /// Where subscriptions read events.
+    fn subscription_sources(&self, config: &Config, reader: &Endpoint) -> SubscriptionSources {
+        let events = ClickHouseEvents::new(
+            QueryStore::new(reader),
+            Arc::clone(&self.limiter),
+            Arc::clone(&self.retention),
+            config.retention_days,
+            Arc::clone(&self.clock),
+        );
+        SubscriptionSources { log: Arc::clone(&self.log), events: Arc::new(events), arrivals: Arc::clone(&self.clock) }
+    }
+
     /// The path of events.
     fn pipeline(&self, config: &Config, index: &Arc<Index>, metrics: &Arc<Metrics>) -> IngestParts {
         let tail = Arc::new(LiveTail::new(config));
@@ -424,7 +440,7 @@ impl Parts {
         );
         metrics.observe_limits(&limits);
         let health = Arc::new(Health::default());
-        let StartedDeliveries { subscriptions, pipeline: event_pipeline } = delivered;
+        let StartedDeliveries { subscriptions, pipeline: event_pipeline, .. } = delivered;
         let event_pipeline = event_pipeline.map(|(pipeline, _)| pipeline);
         if let Some(pipeline) = &event_pipeline {
             health_checks::register_pipeline(pipeline, &health);
@@ -506,10 +522,7 @@ async fn open_log(
         inserts_in_flight_max: config.inserts_in_flight_max,
         holders: Holders::LEDGER,
         ids_above,
-        reader_bounds: ReaderBounds {
-            bounded_bytes_max: config.subscription_held_bytes_max,
-            history_bytes_max: config.subscription_history_bytes_max,
-        },
+        reader_bounds: ReaderBounds { bounded_bytes_max: config.subscription_held_bytes_max },
     };
     let (clock, dedup_window) = (Arc::clone(clock), Arc::clone(dedup_window));
     let opened = tokio::task::spawn_blocking(move || DiskLog::open(settings, clock, dedup_window)).await;

@@ -9,26 +9,34 @@
 //! many calls at once, or is known only when it is over, is told to OpenTelemetry itself: [`linked_span`] and
 //! [`finished_span`].
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use opentelemetry::propagation::TextMapPropagator as _;
-pub use opentelemetry::trace::FutureExt;
-use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt as _, Tracer as _};
+pub use opentelemetry::trace::{FutureExt, SpanKind};
+use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanContext, Status, TraceContextExt as _, Tracer as _};
 pub use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
+use parking_lot::Mutex;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Calls that the span of an insert is linked to at most.
 pub const LINKS_MAX: usize = 32;
+/// Batches of sampled calls whose arrivals are remembered at most; the oldest are forgotten.
+const BATCHES_REMEMBERED_MAX: usize = 16_384;
+/// The header that carries a trace (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+const TRACEPARENT: &str = "traceparent";
 /// The target of all spans that are exported, and of nothing else. No log line shows them.
 pub const TARGET: &str = "tallyhouse::span";
 
 static EXPORT: OnceLock<Export> = OnceLock::new();
+/// The arrivals of sampled calls' batches: from the first on so many, and the call.
+static ARRIVALS: Mutex<BTreeMap<u64, (u64, SpanContext)>> = Mutex::new(BTreeMap::new());
 
 /// Where spans go, and which calls have them.
 struct Export {
@@ -56,7 +64,7 @@ pub fn call(headers: &HeaderMap) -> Option<Span> {
 
 /// The trace that a call's headers name. An empty context when there is none, or it cannot be read.
 fn caller(headers: &HeaderMap) -> Context {
-    if headers.contains_key("traceparent") {
+    if headers.contains_key(TRACEPARENT) {
         TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
     } else {
         Context::new()
@@ -120,6 +128,61 @@ pub fn finished_span(
     let parent = Context::new().with_remote_span_context(call.clone());
     let builder = SpanBuilder::from_name(name).with_start_time(begin).with_attributes(attributes);
     export.tracer.build_with_context(builder, &parent).end_with_timestamp(end);
+}
+
+/// Remembers that these arrivals are of events of the current call, if it is sampled. (See [`crate::clock`].)
+pub fn note_arrivals(first: u64, count: u64) {
+    let Some(call) = current() else { return };
+    let mut arrivals = ARRIVALS.lock();
+    arrivals.insert(first, (count, call));
+    if arrivals.len() > BATCHES_REMEMBERED_MAX {
+        arrivals.pop_first();
+    }
+}
+
+/// The `traceparent` of the call that the event with this arrival came with. None when the call was not sampled, was of a
+/// former run, or is long ago.
+pub fn traceparent_of(arrival: u64) -> Option<String> {
+    EXPORT.get()?;
+    let arrivals = ARRIVALS.lock();
+    let (first, (count, call)) = arrivals.range(..=arrival).next_back()?;
+    (arrival - first < *count).then(|| traceparent(&Context::new().with_remote_span_context(call.clone())))?
+}
+
+/// The `traceparent` that names a context's span.
+pub fn traceparent(context: &Context) -> Option<String> {
+    let mut headers = HeaderMap::new();
+    TraceContextPropagator::new().inject_context(context, &mut HeaderInjector(&mut headers));
+    headers.get(TRACEPARENT)?.to_str().ok().map(str::to_owned)
+}
+
+/// Starts a span that continues the trace of a `traceparent`. None when nothing is exported, or it cannot be read. It ends
+/// when the last clone of the context is dropped.
+pub fn continued_span(
+    traceparent: &str,
+    name: &'static str,
+    kind: SpanKind,
+    attributes: Vec<KeyValue>,
+) -> Option<Context> {
+    let export = EXPORT.get()?;
+    let value = HeaderValue::from_str(traceparent).ok()?;
+    let parent = caller(&HeaderMap::from_iter([(TRACEPARENT.parse().ok()?, value)]));
+    if !has_sampled_span(&parent) {
+        return None;
+    }
+    let builder = SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes);
+    let span = export.tracer.build_with_context(builder, &parent);
+    Some(Context::new().with_span(span))
+}
+
+/// Notes how the work of a span ended: an attribute, and the kind of error if it failed.
+pub fn note_end(context: &Context, outcome: KeyValue, error: Option<&'static str>) {
+    let span = context.span();
+    span.set_attribute(outcome);
+    if let Some(kind) = error {
+        span.set_attribute(KeyValue::new("error.type", kind));
+        span.set_status(Status::error(kind));
+    }
 }
 
 /// The span of the current call. None when the call is not sampled.
@@ -269,6 +332,15 @@ mod tests {
             });
             assert!(current().is_none());
             assert_eq!(spans(), 2);
+            note_arrivals(10, 5);
+            assert_eq!(traceparent_of(10), None, "there is no call");
+            call.in_scope(|| note_arrivals(100, 5));
+            let of_call = traceparent_of(104).unwrap();
+            assert_eq!((traceparent_of(99), traceparent_of(105)), (None, None));
+            let continued = continued_span(&of_call, "deliver", SpanKind::Client, Vec::new()).unwrap();
+            assert_eq!(continued.span().span_context().trace_id(), in_call.trace_id());
+            assert_ne!(traceparent(&continued), Some(of_call));
+            assert!(continued_span("", "deliver", SpanKind::Client, Vec::new()).is_none());
 
             let mut calls = Calls::default();
             calls.add(in_call.clone());

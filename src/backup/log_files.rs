@@ -15,6 +15,9 @@ use crate::private_files;
 const EXTENSIONS: [&str; 4] = ["open", "sealed", "parked", "sealed"];
 /// What says that a segment's token is not relied on.
 const NOTE: &str = "tokenless";
+/// Where segments are held for readers of the log, and the extension of their files.
+const HELD_DIR: &str = "held";
+const HELD: &str = "held";
 
 /// Segments that ClickHouse does not have yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,41 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     File::open(to)?.sync_all()
+}
+
+/// Copies the segments that are stored and held for subscriptions. One that is deleted meanwhile has been read by all.
+pub(super) fn copy_held(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (from.join(HELD_DIR), to.join(HELD_DIR));
+    let entries = match std::fs::read_dir(&from) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    private_files::create_dir(&to)?;
+    for entry in entries {
+        let path = entry?.path();
+        let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|extension| extension == HELD))
+        else {
+            continue;
+        };
+        match copy_file(&path, &to.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    File::open(&to)?.sync_all()
+}
+
+/// Whether segments are held for subscriptions that have not read them.
+///
+/// # Errors
+/// The disk's.
+pub fn has_held_segments(data_dir: &Path) -> io::Result<bool> {
+    match std::fs::read_dir(data_dir.join("log").join(HELD_DIR)) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn copy_segment(from: &Path, to: &Path, id: &str) -> io::Result<()> {
@@ -135,6 +173,14 @@ mod tests {
         std::fs::write(from.path().join(format!("{}.open", IDS[2])), "").unwrap();
         copy(from.path(), to.path()).unwrap();
         assert_eq!(names(to.path()), files[..3]);
+        copy_held(from.path(), to.path()).unwrap();
+        assert_eq!(names(to.path()), files[..3], "nothing is held");
+        std::fs::create_dir(from.path().join("held")).unwrap();
+        for name in [format!("{}.held", IDS[2]), "other".to_owned()] {
+            std::fs::write(from.path().join("held").join(name), "rows").unwrap();
+        }
+        copy_held(from.path(), to.path()).unwrap();
+        assert_eq!(names(&to.path().join("held")), [format!("{}.held", IDS[2])]);
         assert_eq!(std::fs::read_to_string(to.path().join(&files[0])).unwrap(), files[0]);
     }
 

@@ -77,6 +77,7 @@ impl BackupArgs {
         let began_at_micros = now_micros();
         // Before the tables: what leaves the log from now on is in them.
         backup::copy_data_dir(&config.data_dir, directory).context("cannot copy the log")?;
+        backup::deliveries::copy(&config.data_dir, directory).await.context("cannot copy the store of deliveries")?;
         copy_catalogue(&config, directory).await?;
         match &destination {
             Some(destination) => tables::back_up(&database.endpoint, destination).await?,

@@ -9,7 +9,7 @@ use super::operator::Database;
 use super::service::ServiceArgs;
 use super::sparkline::grouped;
 use super::{EXIT_NEGATIVE, print};
-use crate::backup::unstored_segments;
+use crate::backup::{deliveries, unstored_segments};
 use crate::clickhouse::erasure::{erase_user, find_user};
 use crate::config::Config;
 use crate::domain::OrgId;
@@ -53,12 +53,15 @@ impl EraseArgs {
             database.close().await;
             print(&format!(
                 "{} events would lose their user and properties, and {} rows of counts by user, of the directory and of \
-                 repairs would be deleted. Nothing was changed: add --confirm.\n",
+                 repairs would be deleted, and the user's events that wait in subscriptions or are dead letters. Nothing \
+                 was changed: add --confirm.\n",
                 grouped(found.events),
                 grouped(found.rows)
             ))?;
             return Ok(ExitCode::SUCCESS);
         }
+        let undelivered = deliveries::erase_user(&config.data_dir, &org_id, &self.user_id).await;
+        let undelivered = undelivered.context("cannot delete the user's events from deliveries")?;
         erase_user(&database.endpoint, &org_id, &self.user_id).await?;
         let left = find_user(&database.endpoint, &org_id, &self.user_id).await?;
         database.close().await;
@@ -67,10 +70,12 @@ impl EraseArgs {
             return Ok(ExitCode::from(EXIT_NEGATIVE));
         }
         print(&format!(
-            "{} events have no user and no properties any more; {} rows were deleted. Cached answers follow within \
-             cache_closed_ms_max. Backups from before still hold the data.\n",
+            "{} events have no user and no properties any more; {} rows were deleted, and {} events that waited in \
+             subscriptions or were dead letters. Cached answers follow within cache_closed_ms_max. Backups from before still \
+             hold the data.\n",
             grouped(found.events),
-            grouped(found.rows)
+            grouped(found.rows),
+            grouped(undelivered)
         ))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -20,7 +20,7 @@ macro_rules! migrations {
 
 /// Name and statements of each file. The first makes the table that records
 /// them.
-const MIGRATIONS: [(&str, &str); 20] = migrations![
+const MIGRATIONS: [(&str, &str); 21] = migrations![
     "0001_create_database",
     "0002_create_events",
     "0003_create_campaign_minutes",
@@ -41,6 +41,7 @@ const MIGRATIONS: [(&str, &str); 20] = migrations![
     "0018_create_audit_evidence",
     "0019_drop_organization_views",
     "0020_create_write_keys",
+    "0021_index_arrivals",
 ];
 
 /// Why the schema cannot be migrated.

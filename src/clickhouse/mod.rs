@@ -1,6 +1,7 @@
 //! ClickHouse: the tables, inserts, queries, and the embedded engine. All SQL is in this module.
 
 pub mod analysts;
+pub mod arrivals;
 pub mod audit;
 pub mod backup;
 pub mod cancel;

@@ -1,14 +1,18 @@
 //! The time, and the order of arrival. They are two things: the time can be put right, an order cannot.
 
+mod in_flight;
 mod trusted_time;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
 use crate::domain::Timestamp;
+pub use in_flight::BatchArrivals;
+use in_flight::InFlight;
 pub use trusted_time::{ClockBounds, ClockDoubt};
 use trusted_time::{Judged, Reading, TrustedTime};
 
@@ -62,6 +66,8 @@ pub struct ArrivalClock {
     trusted: Mutex<TrustedTime>,
     /// The last arrival that was given out.
     last: AtomicU64,
+    /// Batches that have taken arrivals and are not in the log yet.
+    in_flight: Arc<InFlight>,
 }
 
 impl Default for ArrivalClock {
@@ -79,7 +85,7 @@ impl ArrivalClock {
     /// Another clock.
     pub fn of(source: Box<dyn TimeSource>, bounds: ClockBounds) -> Self {
         let trusted = Mutex::new(TrustedTime::new(bounds, reading(&*source)));
-        Self { source, trusted, last: AtomicU64::new(0) }
+        Self { source, trusted, last: AtomicU64::new(0), in_flight: Arc::default() }
     }
 
     /// Reads the clocks.
@@ -100,6 +106,21 @@ impl ArrivalClock {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(last.max(now) + count))
             .unwrap_or_else(|last| last); // The closure always gives a value.
         before.max(now) + 1
+    }
+
+    /// Takes arrivals for a batch of so many events, which is under way as long as they are held.
+    pub fn batch_arrivals(&self, count: u64) -> BatchArrivals {
+        self.in_flight.begin(|| self.arrivals(count.max(1)))
+    }
+
+    /// Takes an arrival that cuts the order of arrival in two: batches that took theirs before, and later ones.
+    pub fn cut(&self) -> u64 {
+        self.in_flight.cut(|| self.arrivals(1))
+    }
+
+    /// Returns once every batch with an arrival before a cut is in the log, or has been refused.
+    pub async fn batches_before(&self, cut: u64) {
+        self.in_flight.passed(cut).await;
     }
 
     /// Now in the order of arrival, in microseconds since 1970-01-01T00:00:00Z: not before any arrival given
@@ -176,7 +197,6 @@ const fn to_timestamp(micros: i64) -> Timestamp {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicI64;
 
     use super::*;
@@ -248,6 +268,26 @@ pub(crate) mod tests {
         source.set(-800 * DAY);
         assert_eq!(clock.judge(), Ok(to_timestamp(START + SECOND)));
         assert_eq!(clock.arrivals(1), first + u64::try_from(SECOND).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_cut_waits_for_the_batches_before_it_and_for_no_others() {
+        use futures_util::FutureExt as _;
+
+        let clock = SetClock::new().clock();
+        let (one, other) = (clock.batch_arrivals(10), clock.batch_arrivals(0));
+        let cut = clock.cut();
+        let later = clock.batch_arrivals(1);
+        assert!(one.first() + 10 <= other.first() && other.first() < cut && cut < later.first());
+        let mut passed = Box::pin(clock.batches_before(cut));
+        assert!((&mut passed).now_or_never().is_none());
+        drop(other);
+        assert!((&mut passed).now_or_never().is_none());
+        drop(one);
+        passed.await;
+        assert!(clock.batches_before(clock.cut()).now_or_never().is_none(), "the later one is under way");
+        drop(later);
+        clock.batches_before(clock.cut()).await;
     }
 
     #[test]

@@ -87,7 +87,6 @@ impl Config {
             ("subscription_dead_letters_max", self.subscription_dead_letters_max, 1, 10_000_000),
             ("subscription_records_max", self.subscription_records_max, 0, 1 << 40),
             ("subscription_held_bytes_max", self.subscription_held_bytes_max, 0, 1 << 40),
-            ("subscription_history_bytes_max", self.subscription_history_bytes_max, 0, 1 << 40),
             ("watcher_outcomes_max", self.watcher_outcomes_max as u64, 1, 1 << 20),
         ];
         for &(setting, value, min, max) in bounds {

@@ -10,23 +10,33 @@ use tallyhouse_delivery::source::{EventSource, SourceBatch, SourceError, Sourced
 use crate::domain::OrgId;
 use crate::ingest::row_reader::{RowFields, read_rows};
 use crate::log::{LogPosition, LogReader, LogRows};
+use crate::trace;
 
 /// Reads one organization's events.
 pub struct LogSource {
     reader: Arc<dyn LogReader>,
     org_id: OrgId,
-    /// Events that were accepted before are left out, in milliseconds since 1970.
-    accepted_from_ms: u64,
+    /// Events that arrived before are left out.
+    arrived_from: u64,
+    /// What the reader had missed when this source was made.
+    missed_before: u64,
 }
 
 /// Microseconds of a millisecond.
-const MICROS: u64 = 1_000;
+pub(super) const MICROS: u64 = 1_000;
 
 impl LogSource {
-    /// Through this reader, which no other source has: those that were accepted at this time or later, in milliseconds
-    /// since 1970.
-    pub const fn new(reader: Arc<dyn LogReader>, org_id: OrgId, accepted_from_ms: u64) -> Self {
-        Self { reader, org_id, accepted_from_ms }
+    /// Through this reader, which no other source has: those that arrived at this time or later, in microseconds since
+    /// 1970 (see [`crate::clock`]).
+    pub fn new(reader: Arc<dyn LogReader>, org_id: OrgId, arrived_from: u64) -> Self {
+        let missed_before = reader.missed();
+        Self { reader, org_id, arrived_from, missed_before }
+    }
+
+    /// That does not tell of the first so many segments that its reader has missed.
+    #[must_use]
+    pub fn without_missed(self, missed_before: u64) -> Self {
+        Self { missed_before, ..self }
     }
 }
 
@@ -37,9 +47,9 @@ impl EventSource for LogSource {
         let position = LogPosition { segment: from.segment, row: from.row };
         loop {
             changes.mark_unchanged();
-            let (reader, org_id, from_ms) = (Arc::clone(&self.reader), self.org_id.clone(), self.accepted_from_ms);
+            let (reader, org_id, arrived_from) = (Arc::clone(&self.reader), self.org_id.clone(), self.arrived_from);
             let read = move || -> io::Result<Option<SourceBatch>> {
-                Ok(reader.read(position, events_max as u64)?.map(|rows| decode(&rows, &org_id, from_ms)))
+                Ok(reader.read(position, events_max as u64)?.map(|rows| decode(&rows, &org_id, arrived_from)))
             };
             let read = tokio::task::spawn_blocking(read).await.map_err(|error| SourceError(error.to_string()))?;
             match read.map_err(|error| SourceError(error.to_string()))? {
@@ -54,12 +64,12 @@ impl EventSource for LogSource {
     }
 
     fn missed(&self) -> u64 {
-        self.reader.missed()
+        self.reader.missed().saturating_sub(self.missed_before)
     }
 }
 
 /// The organization's events among some rows, from a time on.
-fn decode(rows: &LogRows, org_id: &OrgId, accepted_from_ms: u64) -> SourceBatch {
+fn decode(rows: &LogRows, org_id: &OrgId, arrived_from: u64) -> SourceBatch {
     let LogPosition { segment, row } = rows.first;
     let next = Position { segment: rows.next.segment, row: rows.next.row };
     let Some(read) = read_rows(&rows.columns, &rows.bytes) else {
@@ -69,8 +79,7 @@ fn decode(rows: &LogRows, org_id: &OrgId, accepted_from_ms: u64) -> SourceBatch 
         return SourceBatch { events: Vec::new(), next };
     };
     let skip = usize::try_from(rows.skip).unwrap_or(usize::MAX);
-    let is_meant =
-        |fields: &RowFields<'_>| fields.org_id == org_id.as_str() && fields.arrival / MICROS >= accepted_from_ms;
+    let is_meant = |fields: &RowFields<'_>| fields.org_id == org_id.as_str() && fields.arrival >= arrived_from;
     let numbered = (row..).zip(read.skip(skip)).filter(|(_, fields)| is_meant(fields));
     let events = numbered
         .map(|(row, fields)| SourcedEvent { position: Position { segment, row }, event: Some(event(&fields)) })
@@ -90,5 +99,6 @@ fn event(fields: &RowFields<'_>) -> Event {
         accepted_at_ms: fields.arrival / MICROS,
         seq: fields.seq,
         properties: fields.properties.to_owned(),
+        traceparent: trace::traceparent_of(fields.arrival).unwrap_or_default(),
     }
 }

@@ -142,6 +142,30 @@ pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Creates a file that must be whole when it is opened, unless there is one with content: `make` makes it under another
+/// name beside it. After a power failure there is a whole file or none. `make` must leave the file synced and closed.
+///
+/// # Errors
+/// The operating system's, and those of `make`.
+pub fn create_in_one_step<E: From<io::Error>>(
+    disk: &dyn Disk,
+    path: &Path,
+    make: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let has_content = match disk.open(path) {
+        Ok(file) => file.bytes()? > 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error.into()),
+    };
+    if !has_content {
+        let beside = path.with_extension("new");
+        make(&beside)?;
+        disk.rename(&beside, path)?;
+    }
+    // A process that was killed may have left a name that is not synced.
+    Ok(disk.sync_dir(path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?)?)
+}
+
 /// Creates a file, in place of one of the same name.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use crate::instruments;
 use crate::limits::RateLimits;
 use crate::log::{AppendError, EventLog};
 use crate::retention::{self, Retention};
-use crate::trace::child_span;
+use crate::trace::{self, child_span};
 
 /// What a batch is counted as at least, in bytes, when room is given out: what
 /// it costs beside its events.
@@ -175,7 +175,10 @@ impl Pipeline {
         let permit = self.buffer_permit(org_id, bytes).await?;
         let watched = self.outcomes.wanted().then(|| self.outcomes_of(org_id, &drafts));
         let users = self.users(&drafts);
-        let decided = self.deduplicate_measured(org_id, drafts, bytes).await?;
+        let events = drafts.len() as u64;
+        let arrivals = self.clock.batch_arrivals(events);
+        trace::note_arrivals(arrivals.first(), events);
+        let decided = self.deduplicate_measured(org_id, drafts, bytes, arrivals.first()).await?;
         let charge = self.limits.charge(org_id, decided.new_events(), decided.users_of_new(&users))?;
         let DecidedBatch { claims, mut verdicts, shared, mut duplicates, frame } = decided;
         let append = frame.map(|frame| self.log.append(frame));
@@ -194,6 +197,7 @@ impl Pipeline {
             } else {
                 drop(claims);
             }
+            drop(arrivals); // They are in the log.
             drop(permit);
             for shared in shared {
                 duplicates.extend(shared.resolve(&index, &mut verdicts).await);
@@ -268,11 +272,12 @@ impl Pipeline {
         org_id: &OrgId,
         drafts: Vec<EventDraft<'_>>,
         bytes: usize,
+        first_arrival: u64,
     ) -> Result<DecidedBatch, Error> {
         let (begin, events) = (Instant::now(), drafts.len() as u64);
         let count = || i64::try_from(events).unwrap_or(i64::MAX);
         let span = child_span!("deduplicate", tallyhouse.batch.events = count());
-        let decided = self.deduplicate(org_id, drafts, bytes).instrument(span).await;
+        let decided = self.deduplicate(org_id, drafts, bytes, first_arrival).instrument(span).await;
         instruments::deduplicated(events, begin.elapsed());
         decided
     }
@@ -284,12 +289,12 @@ impl Pipeline {
         org_id: &OrgId,
         drafts: Vec<EventDraft<'_>>,
         bytes: usize,
+        first_arrival: u64,
     ) -> Result<DecidedBatch, Error> {
         let mut batch = Batch::new(Arc::clone(&self.index), self.fingerprinter, drafts.len(), bytes);
         let now = self.judge_time()?;
         let types = self.types.of(org_id);
         let deleted = self.retention.deleted();
-        let first_arrival = self.clock.arrivals(drafts.len() as u64);
         let parse = |draft| {
             let event = Event::parse(org_id, draft, &self.settings.limits, now)?;
             deleted.find(event.occurred_at()).map_or(Ok(event), |period| Err(retention::too_old(period)))

@@ -83,14 +83,12 @@ pub struct LogRows {
 pub struct ReaderBounds {
     /// Most bytes that are held for bounded readers.
     pub bounded_bytes_max: u64,
-    /// Bytes that are held though nobody needs them, for readers to come.
-    pub history_bytes_max: u64,
 }
 
 impl Default for ReaderBounds {
-    /// Bounded readers are not bounded, and nothing is held for readers to come.
+    /// Bounded readers are not bounded.
     fn default() -> Self {
-        Self { bounded_bytes_max: u64::MAX, history_bytes_max: 0 }
+        Self { bounded_bytes_max: u64::MAX }
     }
 }
 
@@ -202,7 +200,7 @@ impl LogReaders {
         let id = segment.id.as_u128();
         let mut state = self.state.lock();
         let is_needed = state.needs.values().any(|need| need.from <= id);
-        if state.is_complete && !is_needed && self.bounds.history_bytes_max == 0 {
+        if state.is_complete && !is_needed {
             return Ok(());
         }
         match self.disk.hard_link(segment.path(), &self.path(id)) {
@@ -229,10 +227,10 @@ impl LogReaders {
         if !state.is_complete {
             return;
         }
-        let ReaderBounds { bounded_bytes_max, history_bytes_max } = self.bounds;
+        let ReaderBounds { bounded_bytes_max } = self.bounds;
         while let Some((id, bytes)) = state.held.first_key_value().map(|(id, bytes)| (*id, *bytes)) {
             let (all, is_bounded) = (self.bytes(), state.is_needed(id, true));
-            if state.is_needed(id, false) || (is_bounded && all <= bounded_bytes_max) || all <= history_bytes_max {
+            if state.is_needed(id, false) || (is_bounded && all <= bounded_bytes_max) {
                 return;
             }
             if let Err(error) = self.disk.remove(&self.path(id))

@@ -1,6 +1,5 @@
 //! Deliveries: the store of their states, their engines, and what they need of the rest of the service.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use tallyhouse_delivery::handler::{AddressPolicy, RedisHandler, TrialProcessor, 
 use tallyhouse_delivery::rate_limit::{RateLimitSettings, UserRateLimit, rate_limit_script};
 use tallyhouse_delivery::redis::RedisConnection;
 use tallyhouse_delivery::store::{DeliveryStore, StoreError, SubscriptionRecord};
-use tallyhouse_disk::{Disk as _, RealDisk};
+use tallyhouse_disk::{RealDisk, create_in_one_step};
 use uuid::Uuid;
 
 use super::ServerError;
@@ -19,14 +18,16 @@ use crate::clock::ArrivalClock;
 use crate::config::Config;
 use crate::deliveries::event_pipeline::{EventPipeline, PIPELINE_SOURCE, PipelineParts};
 use crate::deliveries::log_source::LogSource;
-use crate::deliveries::subscriptions::{FIRST_SUBSCRIPTION, SubscriptionBounds, Subscriptions};
+use crate::deliveries::operator::{OperatorSocket, STORE_FILE};
+use crate::deliveries::past_source::is_stored;
+use crate::deliveries::subscriptions::{FIRST_SUBSCRIPTION, SubscriptionBounds, SubscriptionSources, Subscriptions};
+use crate::deliveries::traced_handler::TracedHandler;
 use crate::domain::OrgId;
 use crate::ingest::pipeline::Pipeline;
 use crate::log::{EventLog, LogReader};
 use crate::private_files;
+use crate::trace::SpanKind;
 
-/// The file of all subscriptions' states in the data directory.
-const STORE_FILE: &str = "delivery.redb";
 /// The number of the pipeline's subscription.
 const PIPELINE_SUBSCRIPTION: SubscriptionId = 1;
 /// Its name.
@@ -61,6 +62,22 @@ pub(super) struct StartedDeliveries {
     pub(super) subscriptions: Arc<Subscriptions>,
     /// The event pipeline and its engine.
     pub(super) pipeline: Option<(Arc<EventPipeline>, Engine)>,
+    /// The store of both.
+    pub(super) store: Arc<DeliveryStore>,
+}
+
+impl StartedDeliveries {
+    /// What answers the operator's commands.
+    pub(super) fn operator_socket(&self, config: &Config, log: &Arc<dyn EventLog>) -> OperatorSocket {
+        let pipeline = self.pipeline.as_ref().map(|(pipeline, engine)| (pipeline.org_id().clone(), engine.clone()));
+        OperatorSocket {
+            data_dir: config.data_dir.clone(),
+            store: Arc::clone(&self.store),
+            subscriptions: Arc::clone(&self.subscriptions),
+            pipeline,
+            log: Arc::clone(log),
+        }
+    }
 }
 
 impl Deliveries {
@@ -90,9 +107,22 @@ impl Deliveries {
         let pipeline = self.pipeline.iter().map(|pipeline| &pipeline.subscription);
         let mut last = 0;
         for record in pipeline.chain(&self.records) {
-            last = last.max(self.position(record)?.segment);
+            last = last.max(self.position(record)?.segment).max(self.cut_over(record)?.segment);
         }
         Ok(last)
+    }
+
+    /// From where a subscription that began in the past reads the log; the log's beginning while that is not decided.
+    fn cut_over(&self, record: &SubscriptionRecord) -> Result<Position, ServerError> {
+        let cut = self.store.cut_over(record.id).map_err(store_failed)?;
+        Ok(cut.map_or(Position::START, |cut| cut.position))
+    }
+
+    /// The first segment that a subscription needs.
+    fn needed_from(&self, record: &SubscriptionRecord) -> Result<u128, ServerError> {
+        let position = self.position(record)?;
+        let needed = if is_stored(position) { self.cut_over(record)? } else { position };
+        Ok(needed.segment)
     }
 
     /// Where a subscription reads on.
@@ -112,7 +142,7 @@ impl Deliveries {
         };
         let mut subscriptions = Vec::with_capacity(self.records.len());
         for record in &self.records {
-            subscriptions.push((record.clone(), log.add_bounded_reader(self.position(record)?.segment)));
+            subscriptions.push((record.clone(), log.add_bounded_reader(self.needed_from(record)?)));
         }
         Ok(HeldLog { pipeline, subscriptions })
     }
@@ -124,23 +154,24 @@ impl Deliveries {
     pub(super) async fn start(
         self,
         config: &Config,
-        log: &Arc<dyn EventLog>,
+        sources: SubscriptionSources,
         held: HeldLog,
         ingest: &Arc<Pipeline>,
         clock: &Arc<ArrivalClock>,
     ) -> Result<StartedDeliveries, ServerError> {
         let trusted = Arc::clone(clock);
         let delivery_clock = Clock::from_fn(move || u64::try_from(trusted.now().millis()).unwrap_or_default());
-        let (log, bounds) = (Arc::clone(log), subscription_bounds(config));
-        let subscriptions = Subscriptions::new(Arc::clone(&self.store), log, delivery_clock.clone(), bounds);
+        let bounds = subscription_bounds(config);
+        let subscriptions = Subscriptions::new(Arc::clone(&self.store), sources, delivery_clock.clone(), bounds);
         let subscriptions = Arc::new(subscriptions.map_err(store_failed)?);
         for (record, reader) in held.subscriptions {
             subscriptions.resume(record, reader).await;
         }
         let pipeline = self.pipeline.zip(held.pipeline).map(|(pipeline, reader)| {
-            pipeline.start(config, reader, self.store, delivery_clock, Arc::clone(ingest), Arc::clone(clock))
+            let store = Arc::clone(&self.store);
+            pipeline.start(config, reader, store, delivery_clock, Arc::clone(ingest), Arc::clone(clock))
         });
-        Ok(StartedDeliveries { subscriptions, pipeline: pipeline.transpose()? })
+        Ok(StartedDeliveries { subscriptions, pipeline: pipeline.transpose()?, store: self.store })
     }
 }
 
@@ -195,11 +226,17 @@ impl PipelineDelivery {
         let handler =
             RedisHandler::new(TrialProcessor, Arc::clone(&redis), delivery_clock.clone(), subscription.handler.clone());
         let handler = Arc::new(handler);
+        let traced = TracedHandler::new(
+            Arc::clone(&handler) as Arc<_>,
+            SpanKind::Internal,
+            org_id.as_str().to_owned(),
+            PIPELINE_NAME.to_owned(),
+        );
         let engine = Engine::start(EngineParts {
             subscription,
             bounds,
             source: Arc::new(LogSource::new(reader, org_id.clone(), 0)),
-            handler: Arc::clone(&handler) as Arc<_>,
+            handler: Arc::new(traced),
             store: Arc::clone(&store),
             clock: delivery_clock,
         });
@@ -237,23 +274,13 @@ fn open_store(path: &Path) -> Result<DeliveryStore, ServerError> {
 
 /// Creates the store where there is none, in one durable step: after a power failure there is a whole file or none.
 fn create_store(path: &Path) -> Result<(), StoreError> {
-    let io_failed = |error: io::Error| StoreError::from(redb::Error::Io(error));
-    let has_content = match path.metadata() {
-        Ok(metadata) => metadata.len() > 0,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(io_failed(error)),
-    };
-    if has_content {
-        private_files::close_to_others(path).map_err(io_failed)?;
-    } else {
-        let beside = path.with_extension("new");
+    private_files::close_to_others(path)?;
+    create_in_one_step(&RealDisk, path, |beside| {
         // The store would make it readable for others.
-        private_files::options().write(true).create(true).truncate(true).open(&beside).map_err(io_failed)?;
-        drop(DeliveryStore::open(&beside)?); // Its file is synced and closed.
-        RealDisk.rename(&beside, path).map_err(io_failed)?;
-    }
-    // A process that was killed may have left a name that is not synced.
-    RealDisk.sync_dir(path.parent().unwrap_or(path)).map_err(io_failed)
+        private_files::create(beside)?;
+        drop(DeliveryStore::open(beside)?); // Its file is synced and closed.
+        Ok::<_, StoreError>(())
+    })
 }
 
 /// The pipeline's subscription: made at the first start, with the settings of now at every one.

@@ -24,7 +24,7 @@ use crate::service::{PATIENCE, TestService, eventually};
 
 /// Takes spans as a collector does.
 #[derive(Clone, Default)]
-struct Collector {
+pub(crate) struct Collector {
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
 }
 
@@ -40,7 +40,7 @@ impl TraceService for Collector {
 }
 
 impl Collector {
-    async fn listen() -> (Self, SocketAddr) {
+    pub(crate) async fn listen() -> (Self, SocketAddr) {
         let collector = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -50,14 +50,14 @@ impl Collector {
         (collector, address)
     }
 
-    fn spans(&self) -> Vec<Span> {
+    pub(crate) fn spans(&self) -> Vec<Span> {
         let requests = self.requests.lock();
         let resources = requests.iter().flat_map(|request| &request.resource_spans);
         resources.flat_map(|resource| &resource.scope_spans).flat_map(|scope| &scope.spans).cloned().collect()
     }
 
     /// The first span of which this is so.
-    async fn span(&self, what: &str, is_it: impl Fn(&Span) -> bool) -> Span {
+    pub(crate) async fn span(&self, what: &str, is_it: impl Fn(&Span) -> bool) -> Span {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(span) = self.spans().into_iter().find(|span| is_it(span)) {
@@ -70,7 +70,7 @@ impl Collector {
     }
 }
 
-fn text(span: &Span, key: &str) -> Option<String> {
+pub(crate) fn text(span: &Span, key: &str) -> Option<String> {
     let value = span.attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?.value?;
     Some(match value {
         Value::StringValue(text) => text,
@@ -87,7 +87,7 @@ fn keys(span: &Span) -> Vec<&str> {
 }
 
 /// A trace that somebody else has begun: its id, its span's, and the header.
-fn begun(n: u8) -> ([u8; 16], [u8; 8], String) {
+pub(crate) fn begun(n: u8) -> ([u8; 16], [u8; 8], String) {
     let (trace, span) = ([n; 16], [n + 1; 8]);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let header = format!("00-{}-{}-01", hex(&trace), hex(&span));
@@ -95,6 +95,11 @@ fn begun(n: u8) -> ([u8; 16], [u8; 8], String) {
 }
 
 async fn traced_house() -> (TestService, Collector) {
+    traced_house_with(&[]).await
+}
+
+/// With more settings.
+pub(crate) async fn traced_house_with(more: &[(&str, &str)]) -> (TestService, Collector) {
     let (collector, address) = Collector::listen().await;
     let endpoint = format!("http://{address}");
     let settings = [
@@ -103,7 +108,7 @@ async fn traced_house() -> (TestService, Collector) {
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
         ("TALLYHOUSE_TRACE_RATIO", "0"),
     ];
-    (TestService::with(&settings).await, collector)
+    (TestService::with(&[&settings, more].concat()).await, collector)
 }
 
 /// The parts of a call that brought an event, and the insert that is linked to

@@ -4,9 +4,9 @@ mod letters;
 mod render;
 mod request;
 mod subscription;
+mod watch;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -16,9 +16,7 @@ use super::style::Style;
 use letters::{LetterArgs, LettersArgs, SelectionArgs};
 use request::send;
 use subscription::{ChangeArgs, CreateArgs};
-
-/// Time between two looks of `watch`.
-const WATCH_PAUSE: Duration = Duration::from_secs(1);
+use watch::WatchArgs;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,8 +43,10 @@ enum Action {
     Delete(NamedArgs),
     /// Show the state of a subscription, or of the event pipeline.
     Status(StatusArgs),
-    /// Show it again every second, until Ctrl-C.
-    Watch(StatusArgs),
+    /// Watch the lag, the rate, retries and dead letters of all subscriptions, until Ctrl-C.
+    ///
+    /// On a terminal, a table is drawn again for each look. Elsewhere, each look prints a line for each subscription.
+    Watch(WatchArgs),
     /// Show where an event of a subscription is, or of the event pipeline.
     Event(EventArgs),
     /// Show the state of a user's events in a subscription.
@@ -144,10 +144,7 @@ impl DeliveriesArgs {
                 super::print(&format!("deleted: {name}\n"))?;
             }
             Action::Status(args) => args.show().await?,
-            Action::Watch(args) => loop {
-                args.show().await?;
-                tokio::time::sleep(WATCH_PAUSE).await;
-            },
+            Action::Watch(args) => args.run().await?,
             Action::Event(EventArgs { id, subscription, output }) => match &subscription {
                 Some(name) => output.lines(Method::GET, &path(name, &["events", &id])).await?,
                 None => {

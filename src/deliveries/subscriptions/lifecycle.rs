@@ -4,21 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tallyhouse_delivery::domain::{Position, SubscriptionSettings};
+use tallyhouse_delivery::domain::{Position, SubscriptionId, SubscriptionSettings};
 use tallyhouse_delivery::engine::{Clock, Engine, EngineParts};
 use tallyhouse_delivery::handler::{Handler, PullHandler, TrialHandler, WebhookError, WebhookHandler, WebhookSettings};
+use tallyhouse_delivery::source::EventSource;
 use tallyhouse_delivery::store::{DeliveryStore, StoreError, SubscriptionRecord};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::spec::{EARLIEST, StoredSpec, check_name};
+use super::spec::{StoredSpec, check_name};
 use super::{
     Entry, FIRST_SUBSCRIPTION, HandlerSpec, Key, Running, Start, Subscription, SubscriptionBounds, SubscriptionDraft,
-    Subscriptions, failed, store_failed,
+    SubscriptionSources, Subscriptions, failed, store_failed,
 };
 use crate::deliveries::log_source::LogSource;
+use crate::deliveries::past_source::{PastParts, PastSource, position_of};
+use crate::deliveries::traced_handler::TracedHandler;
 use crate::domain::{Error, FieldError, OrgId, Timestamp};
-use crate::log::{EventLog, LogPosition, LogReader};
+use crate::log::{LogPosition, LogReader};
 
 /// The handler of a subscription; the second is the same where consumers connect to it.
 type Handlers = (Arc<dyn Handler>, Option<Arc<PullHandler>>);
@@ -30,14 +33,14 @@ impl Subscriptions {
     /// When the store cannot be read.
     pub fn new(
         store: Arc<DeliveryStore>,
-        log: Arc<dyn EventLog>,
+        sources: SubscriptionSources,
         clock: Clock,
         bounds: SubscriptionBounds,
     ) -> Result<Self, StoreError> {
         let last = store.subscriptions()?.last().map_or(0, |record| record.id);
         Ok(Self {
             store,
-            log,
+            sources,
             clock,
             bounds,
             entries: parking_lot::RwLock::default(),
@@ -86,8 +89,13 @@ impl Subscriptions {
         let parts = EngineParts {
             subscription: record.clone(),
             bounds: self.bounds.engine,
-            source: Arc::new(LogSource::new(Arc::clone(&reader), org_id, start.accepted_from_ms())),
-            handler,
+            source: self.source(record.id, start, org_id, &reader)?,
+            handler: Arc::new(TracedHandler::new(
+                handler,
+                spec.span_kind(),
+                record.org_id.clone(),
+                record.name.clone(),
+            )),
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
         };
@@ -95,6 +103,24 @@ impl Subscriptions {
         let started = tokio::task::spawn_blocking(move || Engine::start(parts)).await;
         let engine = started.map_err(|_| Error::internal())?.map_err(failed)?;
         Ok(Running { record, handler: spec, engine, reader, pull })
+    }
+
+    /// Where a subscription's events come from.
+    fn source(
+        &self,
+        subscription: SubscriptionId,
+        start: Start,
+        org_id: OrgId,
+        reader: &Arc<dyn LogReader>,
+    ) -> Result<Arc<dyn EventSource>, Error> {
+        let (reader, arrived_from) = (Arc::clone(reader), start.arrived_from());
+        if start == Start::Now {
+            return Ok(Arc::new(LogSource::new(reader, org_id, arrived_from)));
+        }
+        let border = self.store.cut_over(subscription).map_err(store_failed)?;
+        let (store, SubscriptionSources { log, events, arrivals }) = (Arc::clone(&self.store), self.sources.clone());
+        let parts = PastParts { subscription, org_id, arrived_from, store, events, clock: arrivals, log, reader };
+        Ok(Arc::new(PastSource::new(parts, border)))
     }
 
     fn handlers(&self, spec: &HandlerSpec, settings: &SubscriptionSettings) -> Result<Handlers, Error> {
@@ -193,11 +219,11 @@ impl Subscriptions {
     /// A reader for a new subscription, and where it begins.
     async fn reader_from(&self, start: Start) -> (Arc<dyn LogReader>, Position) {
         // It holds everything before the end is looked up, so that nothing goes meanwhile.
-        let reader = self.log.add_bounded_reader(0);
+        let reader = self.sources.log.add_bounded_reader(0);
         if start != Start::Now {
-            return (reader, EARLIEST);
+            return (reader, position_of(start.arrived_from()));
         }
-        let LogPosition { segment, row } = self.log.end().await;
+        let LogPosition { segment, row } = self.sources.log.end().await;
         reader.release(segment);
         (reader, Position { segment, row })
     }

@@ -21,6 +21,8 @@ use tallyhouse_delivery::engine::{Clock, Engine, EngineBounds, EngineError, LETT
 use tallyhouse_delivery::handler::{AddressPolicy, PullHandler};
 use tallyhouse_delivery::store::{DeliveryStore, StoreError, SubscriptionRecord};
 
+use super::stored_events::StoredEvents;
+use crate::clock::ArrivalClock;
 use crate::domain::{Error, OrgId};
 use crate::log::{EventLog, LogReader};
 
@@ -109,10 +111,21 @@ pub struct SubscriptionReport {
     pub consumers: usize,
 }
 
+/// Where the events of subscriptions come from.
+#[derive(Clone)]
+pub struct SubscriptionSources {
+    /// Those that are accepted now.
+    pub log: Arc<dyn EventLog>,
+    /// Those that are stored, for subscriptions that begin in the past.
+    pub events: Arc<dyn StoredEvents>,
+    /// Gives events their places in the order of arrival.
+    pub arrivals: Arc<ArrivalClock>,
+}
+
 /// See the module.
 pub struct Subscriptions {
     store: Arc<DeliveryStore>,
-    log: Arc<dyn EventLog>,
+    sources: SubscriptionSources,
     clock: Clock,
     bounds: SubscriptionBounds,
     entries: RwLock<BTreeMap<Key, Arc<Entry>>>,
@@ -131,6 +144,13 @@ impl Subscriptions {
 
     fn engine(&self, org_id: &OrgId, name: &str) -> Result<Engine, Error> {
         Ok(self.entry(org_id, name)?.engine())
+    }
+
+    /// The engines of an organization's subscriptions, with what they are called.
+    pub(super) fn engines_of(&self, org_id: &str) -> Vec<(String, Engine)> {
+        let entries = self.entries.read();
+        let own = entries.iter().filter(|((org, _), _)| org == org_id);
+        own.map(|((_, name), entry)| (format!("the subscription '{name}'"), entry.engine())).collect()
     }
 
     /// The organization's subscriptions, by name.

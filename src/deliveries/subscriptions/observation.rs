@@ -21,7 +21,7 @@ pub struct DeliveryTotals {
     pub paused: u64,
     /// Subscriptions that are not paused and whose handler cannot be called.
     pub failing: u64,
-    /// Subscriptions for which segments of the log were deleted before they had read them.
+    /// Subscriptions for which segments of the log were deleted before they had read them, since the start of the service.
     pub missing: u64,
     /// Events that wait.
     pub waiting: u64,
@@ -67,7 +67,7 @@ impl Observed {
             *totals.by_handler.entry(handler).or_default() += 1;
             totals.paused += u64::from(status.is_paused);
             totals.failing += u64::from(!status.is_paused && !status.handler_error.is_empty());
-            totals.missing += u64::from(status.missed > 0);
+            totals.missing += u64::from(status.missed_since_start > 0);
             totals.waiting += status.waiting;
             totals.buffered += status.buffered;
             totals.in_flight += status.in_flight;

@@ -5,12 +5,12 @@ use std::fmt;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
-use tallyhouse_delivery::domain::{
-    Backoff, EventFilter, GapPolicy, InvalidSubscription, Order, Position, SubscriptionSettings,
-};
+use tallyhouse_delivery::domain::{Backoff, EventFilter, GapPolicy, InvalidSubscription, Order, SubscriptionSettings};
 use tallyhouse_delivery::store::SubscriptionRecord;
 
+use crate::deliveries::log_source::MICROS;
 use crate::domain::{Error, FieldError, Timestamp};
+use crate::trace::SpanKind;
 
 /// Most bytes of a name.
 const NAME_BYTES_MAX: usize = 64;
@@ -53,6 +53,15 @@ impl HandlerSpec {
         }
     }
 
+    /// How spans of its deliveries are related to what handles them.
+    pub(super) const fn span_kind(&self) -> SpanKind {
+        match self {
+            Self::Pull => SpanKind::Producer,
+            Self::Webhook { .. } => SpanKind::Client,
+            Self::Trial => SpanKind::Internal,
+        }
+    }
+
     /// With the secrets that it lacks: those of `old`, or a new one, which is returned too.
     pub(super) fn with_secrets(self, old: Option<&Self>) -> (Self, Option<String>) {
         match (self, old) {
@@ -82,18 +91,18 @@ pub enum Start {
     /// With the events that are accepted after it was created.
     #[default]
     Now,
-    /// With the first event that the log still has.
+    /// With the first event that is stored.
     Earliest,
-    /// With the first event that was accepted at this time or later, as far as the log still has it.
+    /// With the first event that was accepted at this time or later, in milliseconds since 1970.
     Time(i64),
 }
 
 impl Start {
-    /// Events that were accepted before are not delivered, in milliseconds since 1970.
-    pub(super) fn accepted_from_ms(self) -> u64 {
+    /// Events that arrived before are not delivered, in microseconds since 1970.
+    pub(super) fn arrived_from(self) -> u64 {
         match self {
             Self::Now | Self::Earliest => 0,
-            Self::Time(millis) => u64::try_from(millis).unwrap_or_default(),
+            Self::Time(millis) => u64::try_from(millis).unwrap_or_default().saturating_mul(MICROS),
         }
     }
 }
@@ -208,9 +217,6 @@ impl Subscription {
         }
     }
 }
-
-/// Where a subscription that begins in the past begins to read.
-pub(super) const EARLIEST: Position = Position::START;
 
 #[cfg(test)]
 mod tests {

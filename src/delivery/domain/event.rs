@@ -50,6 +50,10 @@ pub struct Event {
     pub seq: u64,
     /// The canonical text of one JSON object; empty when there are no properties.
     pub properties: String,
+    /// The trace of the call that it was accepted with, as the header `traceparent` of W3C Trace Context; empty when that
+    /// was not sampled, or is not known any more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub traceparent: String,
 }
 
 impl Event {

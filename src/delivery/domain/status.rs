@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Gaps;
+use super::{Gaps, Position};
 
 /// How an event ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,8 +103,15 @@ pub struct SubscriptionStatus {
     pub dead_letters: u64,
     /// Whether the engine waits for room before it reads on.
     pub is_full: bool,
+    /// Up to where the source was read.
+    pub read_to: Position,
     /// Pieces of the source that were deleted before they were read: events of theirs are lost for the subscription.
     pub missed: u64,
+    /// Those of them that were deleted since the start of the service.
+    pub missed_since_start: u64,
+    /// While events are read that were stored before the subscription was created: up to which time of acceptance, in
+    /// milliseconds since 1970.
+    pub catching_up_ms: Option<u64>,
 }
 
 /// The event that has waited longest.

@@ -78,6 +78,10 @@ pub(super) struct Driver {
     pub(super) committed_at: Instant,
     /// From where the source would be read again, as the store has it.
     pub(super) recorded: Position,
+    /// Pieces of the source that former runs missed.
+    pub(super) missed_before: u64,
+    /// How many missed ones the store has.
+    pub(super) recorded_missed: u64,
     pub(super) next_letter: LetterNumber,
     pub(super) letters: u64,
     /// How many of them the store has.
@@ -89,6 +93,8 @@ pub(super) struct Driver {
     pub(super) read_after: Option<Instant>,
     pub(super) holders: Vec<(Option<oneshot::Sender<()>>, oneshot::Receiver<()>)>,
     pub(super) counts: SubscriptionStatus,
+    /// Users that are to be erased once nothing of them is out.
+    pub(super) erasing: Vec<(LaneKey, oneshot::Sender<usize>)>,
 }
 
 impl Driver {
@@ -147,6 +153,7 @@ impl Driver {
                 self.hand_out(now);
             }
         }
+        self.erase();
         self.spill();
         self.commit(is_stopping);
         if !is_stopping {
@@ -168,7 +175,7 @@ impl Driver {
         let is_recalling =
             !self.in_flight.is_empty() && (stopping_since.is_some() || self.subscription.settings.is_paused);
         let look = (is_recalling || !self.holders.is_empty()).then(|| now + HOLD_MIN);
-        let resume = (self.window.resume() != self.recorded).then(|| self.committed_at + RESUME_LINGER);
+        let resume = self.has_moved().then(|| self.committed_at + RESUME_LINGER);
         let dates = [timer, linger, ends, look, resume, self.hold_until, self.read_after];
         let next = dates.into_iter().flatten().filter(|at| *at > now).min();
         next.unwrap_or(now + IDLE_LOOK).min(now + IDLE_LOOK)
@@ -206,6 +213,7 @@ impl Driver {
             is_last_attempt: pending.attempts + 1 >= attempts_max,
             is_replay: pending.is_replay,
             gaps: Arc::clone(&gaps),
+            traceparent: pending.event.traceparent.clone(),
         };
         run.iter().map(delivery).collect()
     }
@@ -285,12 +293,12 @@ impl Driver {
     /// Begins to write what has happened, unless that is under way.
     fn commit(&mut self, is_stopping: bool) {
         let lingers = self.committed_at.elapsed() < COMMIT_LINGER && !is_stopping && !self.dirty.is_awaited();
-        let has_moved = self.window.resume() != self.recorded && self.committed_at.elapsed() >= RESUME_LINGER;
+        let has_moved = self.has_moved() && (is_stopping || self.committed_at.elapsed() >= RESUME_LINGER);
         if self.committing.is_some() || lingers || (self.dirty.is_empty() && !has_moved) {
             return;
         }
         let mut dirty = std::mem::take(&mut self.dirty);
-        let cursor = self.window.cursor();
+        let cursor = Cursor { missed: self.missed(), ..self.window.cursor() };
         let commit = Commit {
             cursor: cursor.clone(),
             lanes: self.sequencer.take_changed(),
@@ -300,10 +308,21 @@ impl Driver {
             settlements: dirty.settlements.records().to_vec(),
             settlements_max: self.bounds.settlements_max,
             subscription: dirty.subscription.take(),
+            erased: std::mem::take(&mut dirty.erased),
         };
         self.committed = Dirty { letters_after: self.letters, ..dirty };
         self.committed_at = Instant::now();
         self.write(commit, Duration::ZERO);
+    }
+
+    /// Pieces of the source that were deleted before they were read, those of former runs included.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed_before.saturating_add(self.source.missed())
+    }
+
+    /// Whether the store lacks how far the source was read.
+    fn has_moved(&self) -> bool {
+        self.window.resume() != self.recorded || self.missed() != self.recorded_missed
     }
 
     pub(super) fn write(&mut self, commit: Commit, after: Duration) {
@@ -323,7 +342,7 @@ impl Driver {
             return;
         }
         let now = self.now();
-        self.recorded = cursor.resume;
+        (self.recorded, self.recorded_missed) = (cursor.resume, cursor.missed);
         let Dirty { release, replies, letters_after, .. } = std::mem::take(&mut self.committed);
         self.recorded_letters = letters_after;
         for key in release {
@@ -439,6 +458,7 @@ impl Driver {
             Command::PauseUser(key, is_paused, reply) => self.pause_user(key, is_paused, reply),
             Command::Replay(letters, reply) => self.replay(letters, reply),
             Command::Remove(numbers, reply) => self.remove_letters(&numbers, reply),
+            Command::Erase(key, reply) => self.begin_erasure(key, reply),
             Command::Hold(reply, released) => self.holders.push((Some(reply), released)),
         }
     }

@@ -5,6 +5,7 @@
 
 mod clock;
 mod driver;
+mod erasure;
 mod recovery;
 mod reporting;
 mod results;
@@ -110,6 +111,7 @@ enum Command {
     PauseUser(LaneKey, bool, oneshot::Sender<()>),
     Replay(Vec<DeadLetter>, oneshot::Sender<usize>),
     Remove(Vec<LetterNumber>, oneshot::Sender<usize>),
+    Erase(LaneKey, oneshot::Sender<usize>),
     /// Hands out nothing until the sender of the second is dropped; says so once nothing is under way and all is
     /// recorded.
     Hold(oneshot::Sender<()>, oneshot::Receiver<()>),
@@ -282,6 +284,27 @@ impl Engine {
         self.handler.discard(&letters).await.map_err(EngineError::Handler)?;
         let numbers = letters.iter().map(|letter| letter.number).collect();
         self.ask(|reply| Command::Remove(numbers, reply)).await
+    }
+
+    /// Deletes what there is of a user: its lane, events that wait, and dead letters. What the handler has of them is waited
+    /// for. Records of how its events ended stay, without the user. Returns how many events were deleted, once that is
+    /// recorded. Events of the user that are read later are delivered.
+    ///
+    /// # Errors
+    /// When it is not running, the store cannot be read, or the handler cannot note it.
+    pub async fn erase_user(&self, user_id: &str) -> Result<u64, EngineError> {
+        let key = LaneKey::of_user(user_id);
+        let mut erased = self.ask(|reply| Command::Erase(key, reply)).await?;
+        loop {
+            let user = user_id.to_owned();
+            let letters = self.read(move |store, id| store.letters_of(id, &user, LETTERS_PER_CALL_MAX)).await?;
+            let numbers: Vec<LetterNumber> = letters.iter().map(|letter| letter.number).collect();
+            let removed = if numbers.is_empty() { 0 } else { self.discard(&numbers).await? };
+            if removed == 0 {
+                return Ok(erased as u64);
+            }
+            erased += removed;
+        }
     }
 
     async fn find_letters(&self, numbers: &[LetterNumber]) -> Result<Vec<DeadLetter>, EngineError> {

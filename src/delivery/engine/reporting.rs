@@ -23,7 +23,10 @@ impl Driver {
                 user_id: event.user_id.clone(),
                 seq: event.seq,
             }),
-            missed: self.source.missed(),
+            read_to: self.window.next(),
+            missed: self.missed(),
+            missed_since_start: self.source.missed(),
+            catching_up_ms: self.source.catching_up_ms(),
             skipped: self.sequencer.skipped(),
             dead_letters: self.recorded_letters,
             ..self.counts.clone()

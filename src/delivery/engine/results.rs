@@ -45,6 +45,8 @@ pub(super) struct Dirty {
     pub(super) replies: Vec<(CountReply, usize)>,
     /// Numbers of letters that are gone.
     pub(super) gone: HashSet<LetterNumber>,
+    /// Users that are erased.
+    pub(super) erased: Vec<LaneKey>,
     /// Something else has changed: events have ended, or the records of lanes.
     pub(super) has_changed: bool,
 }
@@ -65,6 +67,14 @@ impl Settlements {
 
     pub(super) fn find(&self, event_id: &str) -> Option<&Settlement> {
         self.records.get(*self.places.get(event_id)?)
+    }
+
+    /// Takes a user out of the records.
+    pub(super) fn forget_user(&mut self, user_id: &str) {
+        for settlement in self.records.iter_mut().filter(|settlement| settlement.user_id == user_id) {
+            settlement.user_id.clear();
+            settlement.error.clear();
+        }
     }
 
     pub(super) fn records(&self) -> &[Settlement] {
@@ -350,7 +360,7 @@ impl Driver {
         ));
     }
 
-    fn reply_when_recorded(&mut self, reply: oneshot::Sender<usize>, count: usize) {
+    pub(super) fn reply_when_recorded(&mut self, reply: oneshot::Sender<usize>, count: usize) {
         self.dirty.has_changed = true;
         self.dirty.replies.push((
             Box::new(move |count| {

@@ -433,6 +433,20 @@ impl Sequencer {
         self.wake(key);
     }
 
+    /// Whether nothing of a lane is out.
+    pub(super) fn is_home(&self, key: &LaneKey) -> bool {
+        self.lanes.get(key).is_none_or(|lane| !lane.is_busy)
+    }
+
+    /// Forgets a lane, nothing of which is out. Returns what waits in it.
+    pub(super) fn remove(&mut self, key: &LaneKey) -> Vec<Pending> {
+        self.changed.remove(key);
+        let Some(lane) = self.lanes.remove(key) else { return Vec::new() };
+        self.waiting = self.waiting.saturating_sub(lane.waiting());
+        let retry = lane.retry.into_iter().map(|(pending, _)| pending);
+        retry.chain(lane.line).chain(lane.by_seq.into_values()).collect()
+    }
+
     /// The records that have changed since the last call.
     pub(super) fn take_changed(&mut self) -> Vec<(LaneKey, LaneRecord)> {
         let changed = std::mem::take(&mut self.changed);

@@ -15,8 +15,7 @@ enum State {
     Settled,
 }
 
-/// Counts what one subject has used in a sliding window of slots. No window of the configured
-/// length ever holds more than the limit. 48 bytes.
+/// The events from the first that has not ended to the last that was read, in the order of their positions.
 #[derive(Debug)]
 pub(super) struct Window {
     slots: VecDeque<(Position, State)>,
@@ -112,7 +111,7 @@ impl Window {
             goes_on = true;
         }
         settled.extend(&self.former);
-        Cursor { resume, settled }
+        Cursor { resume, settled, missed: 0 }
     }
 }
 
@@ -132,7 +131,7 @@ mod tests {
             count in 0..60_u64,
             settled in prop::collection::vec(0..60_u64, 0..60),
         ) {
-            let mut window = Window::new(Cursor { resume: at(0), settled: Vec::new() });
+            let mut window = Window::new(Cursor { resume: at(0), ..Cursor::default() });
             let read = |window: &mut Window, rows: std::ops::Range<u64>| {
                 for row in rows {
                     if !window.has_ended(at(row)) {

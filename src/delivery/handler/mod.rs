@@ -39,6 +39,8 @@ pub struct Delivery {
     pub is_replay: bool,
     /// The missing seqs of its user.
     pub gaps: Arc<Gaps>,
+    /// The trace that whoever handles it continues, as the header `traceparent`; empty when there is none.
+    pub traceparent: String,
 }
 
 /// What became of a delivery.

@@ -296,7 +296,14 @@ mod tests {
 
     fn delivery(id: &str) -> Delivery {
         let event = Arc::new(Event { id: id.to_owned(), ..Event::default() });
-        Delivery { event, attempt: 1, is_last_attempt: false, is_replay: false, gaps: Arc::new(Gaps::default()) }
+        Delivery {
+            event,
+            attempt: 1,
+            is_last_attempt: false,
+            is_replay: false,
+            gaps: Arc::new(Gaps::default()),
+            traceparent: String::new(),
+        }
     }
 
     fn deliver(handler: &Arc<PullHandler>, id: &str) -> tokio::task::JoinHandle<Outcome> {

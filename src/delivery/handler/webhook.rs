@@ -23,6 +23,8 @@ use crate::engine::Clock;
 /// Most secrets at a time: the new one, and former ones that receivers may still have.
 pub const WEBHOOK_SECRETS_MAX: usize = 5;
 
+/// Carries the trace on (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+const HEADER_TRACEPARENT: &str = "traceparent";
 /// Most bytes of an answer that are read, so that its connection can be used again.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -102,7 +104,7 @@ impl WebhookHandler {
         let signatures: Result<Vec<String>, _> = self.signers.iter().map(sign).collect();
         let signatures = signatures.map_err(|error| error.to_string())?.join(" ");
         let id = HeaderValue::from_bytes(event.id.as_bytes()).map_err(|error| error.to_string())?;
-        let request = self
+        let mut request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
@@ -110,6 +112,9 @@ impl WebhookHandler {
             .header(HEADER_WEBHOOK_TIMESTAMP, timestamp)
             .header(HEADER_WEBHOOK_SIGNATURE, signatures)
             .body(body);
+        if !delivery.traceparent.is_empty() {
+            request = request.header(HEADER_TRACEPARENT, &delivery.traceparent);
+        }
         // The URL may hold a secret of its own.
         request.send().await.map_err(|error| root_cause(&error.without_url()))
     }

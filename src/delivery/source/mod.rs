@@ -52,4 +52,10 @@ pub trait EventSource: Send + Sync + 'static {
     fn missed(&self) -> u64 {
         0
     }
+
+    /// While it reads what was stored before the subscription was created: up to which time of acceptance that was read, in
+    /// milliseconds since 1970.
+    fn catching_up_ms(&self) -> Option<u64> {
+        None
+    }
 }

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-pub use records::{Commit, Cursor, LaneRecord, LetterChange, StoredEvent, SubscriptionRecord};
+pub use records::{Commit, Cursor, CutOver, LaneRecord, LetterChange, StoredEvent, SubscriptionRecord};
 
 use crate::domain::{DeadLetter, LaneKey, LetterNumber, Settlement, SubscriptionId};
 
@@ -45,6 +45,7 @@ type Reply = oneshot::Sender<Result<(), StoreError>>;
 enum Write {
     Commit(SubscriptionId, Box<Commit>),
     PutSubscription(Box<SubscriptionRecord>),
+    PutCutOver(SubscriptionId, CutOver),
     DeleteSubscription(SubscriptionId),
 }
 
@@ -88,6 +89,14 @@ impl DeliveryStore {
         self.write(Write::PutSubscription(Box::new(subscription))).await
     }
 
+    /// Records where a subscription goes over to the log.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn put_cut_over(&self, id: SubscriptionId, cut: CutOver) -> Result<(), StoreError> {
+        self.write(Write::PutCutOver(id, cut)).await
+    }
+
     /// Deletes a subscription with everything of it.
     ///
     /// # Errors
@@ -119,6 +128,14 @@ impl DeliveryStore {
         tables::cursor(&self.database, id)
     }
 
+    /// Where a subscription went over to the log; none when it has not, or did not begin in the past.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn cut_over(&self, id: SubscriptionId) -> Result<Option<CutOver>, StoreError> {
+        tables::cut_over(&self.database, id)
+    }
+
     /// The events of a subscription that the store has and that have not ended.
     ///
     /// # Errors
@@ -141,6 +158,33 @@ impl DeliveryStore {
     /// When the file cannot be read.
     pub fn letters(&self, id: SubscriptionId, from: LetterNumber, max: usize) -> Result<Vec<DeadLetter>, StoreError> {
         tables::letters(&self.database, id, from, max)
+    }
+
+    /// The first dead letters of a user, at most so many. Reads all of the subscription.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn letters_of(&self, id: SubscriptionId, user_id: &str, max: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        tables::letters_of(&self.database, id, user_id, max)
+    }
+
+    /// Deletes what there is of a user in a subscription whose engine does not run: its lane, events that wait, and dead
+    /// letters. Records of how its events ended stay, without the user. Returns how many events were deleted. Blocks.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn erase_user(&self, id: SubscriptionId, user_id: &str) -> Result<u64, StoreError> {
+        tables::erase_user(&self.database, id, user_id)
+    }
+
+    /// Copies everything, as of one time, into a new file, which is durable then. Blocks. It should lie where nobody else can
+    /// read it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the copy cannot be written.
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        let copy = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+        tables::copy(&self.database, &copy)
     }
 
     /// The numbers of all dead letters.

@@ -15,6 +15,18 @@ pub struct Cursor {
     pub resume: Position,
     /// The same of these ranges behind it, both ends included.
     pub settled: Vec<(Position, Position)>,
+    /// How many pieces of the source were deleted before they were read.
+    #[serde(default)]
+    pub missed: u64,
+}
+
+/// Where a subscription that began in the past went over from stored events to the log. Each event is on one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOver {
+    /// Events with an arrival before this one were read from the store of events; arrivals rise as the service gives them.
+    pub arrival: u64,
+    /// The others are in the log at or behind this position.
+    pub position: Position,
 }
 
 impl Cursor {
@@ -109,4 +121,6 @@ pub struct Commit {
     pub settlements_max: u64,
     /// The subscription, if it has changed.
     pub subscription: Option<Box<SubscriptionRecord>>,
+    /// Users whose lanes, events and names are deleted, before anything else of the commit. Dead letters are not.
+    pub erased: Vec<LaneKey>,
 }

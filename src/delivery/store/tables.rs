@@ -4,7 +4,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition,
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::records::{Commit, Cursor, LaneRecord, LetterChange, StoredEvent, SubscriptionRecord};
+use super::records::{Commit, Cursor, CutOver, LaneRecord, LetterChange, StoredEvent, SubscriptionRecord};
 use super::{StoreError, Write};
 use crate::domain::{DeadLetter, LaneKey, LetterNumber, Position, Settlement, SubscriptionId};
 
@@ -14,6 +14,8 @@ type Bytes = &'static [u8];
 const SUBSCRIPTIONS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("subscriptions");
 /// Where each reads on.
 const CURSORS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("cursors");
+/// Where those that began in the past went over to the log.
+const CUT_OVERS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("cut overs");
 /// Users: subscription and lane.
 const LANES: TableDefinition<'_, (u64, &str), Bytes> = TableDefinition::new("lanes");
 /// Events that have not ended: subscription, segment, row.
@@ -30,6 +32,7 @@ const SETTLEMENT_NUMBERS: TableDefinition<'_, (u64, &str), u64> = TableDefinitio
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(SUBSCRIPTIONS)?;
     transaction.open_table(CURSORS)?;
+    transaction.open_table(CUT_OVERS)?;
     transaction.open_table(LANES)?;
     transaction.open_table(EVENTS)?;
     transaction.open_table(LETTERS)?;
@@ -56,6 +59,9 @@ pub(super) fn write(database: &Database, writes: Vec<Write>) -> Result<(), Store
             Write::PutSubscription(record) => {
                 transaction.open_table(SUBSCRIPTIONS)?.insert(record.id, encode(&record)?.as_slice())?;
             }
+            Write::PutCutOver(id, cut) => {
+                transaction.open_table(CUT_OVERS)?.insert(id, encode(&cut)?.as_slice())?;
+            }
             Write::DeleteSubscription(id) => delete(&transaction, id)?,
         }
     }
@@ -67,6 +73,9 @@ fn write_commit(transaction: &WriteTransaction, id: SubscriptionId, commit: Comm
     transaction.open_table(CURSORS)?.insert(id, encode(&commit.cursor)?.as_slice())?;
     if let Some(record) = &commit.subscription {
         transaction.open_table(SUBSCRIPTIONS)?.insert(id, encode(record)?.as_slice())?;
+    }
+    for key in &commit.erased {
+        erase(transaction, id, key)?;
     }
     let mut lanes = transaction.open_table(LANES)?;
     for (key, record) in &commit.lanes {
@@ -141,9 +150,76 @@ fn write_settlements(transaction: &WriteTransaction, id: SubscriptionId, commit:
     Ok(())
 }
 
+/// Deletes a user's lane and events. Records of how events ended stay, as of events of nobody.
+pub(super) fn erase(transaction: &WriteTransaction, id: SubscriptionId, key: &LaneKey) -> Result<(), StoreError> {
+    transaction.open_table(LANES)?.remove((id, key.as_str()))?;
+    let is_of_user = |event: &[u8]| decode::<StoredEvent>(event).is_ok_and(|stored| LaneKey::of(&stored.event) == *key);
+    transaction.open_table(EVENTS)?.retain_in((id, 0, 0)..(id + 1, 0, 0), |_, event| !is_of_user(event))?;
+    let mut settlements = transaction.open_table(SETTLEMENTS)?;
+    let mut renamed = Vec::new();
+    for entry in settlements.range((id, 0)..(id + 1, 0))? {
+        let (number, value) = entry?;
+        let settlement: Settlement = decode(value.value())?;
+        if settlement.user_id == key.as_str() {
+            renamed.push((number.value(), Settlement { user_id: String::new(), error: String::new(), ..settlement }));
+        }
+    }
+    for (number, settlement) in renamed {
+        settlements.insert(number, encode(&settlement)?.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Deletes what there is of a user, dead letters included. Returns how many events that were.
+pub(super) fn erase_user(database: &Database, id: SubscriptionId, user_id: &str) -> Result<u64, StoreError> {
+    let key = LaneKey::of_user(user_id);
+    let waiting = events(database, id)?.iter().filter(|stored| stored.event.user_id == user_id).count();
+    let letters = letters_of(database, id, user_id, usize::MAX)?;
+    let transaction = database.begin_write()?;
+    erase(&transaction, id, &key)?;
+    let removed: Vec<LetterChange> = letters.iter().map(|letter| LetterChange::Remove(letter.number)).collect();
+    write_letters(&transaction, id, &removed)?;
+    transaction.commit()?;
+    Ok((waiting + letters.len()) as u64)
+}
+
+/// Copies one table into another file.
+macro_rules! copy_tables {
+    ($from:expr, $to:expr, $($table:expr),+ $(,)?) => {
+        $({
+            let (from, mut to) = ($from.open_table($table)?, $to.open_table($table)?);
+            for entry in from.iter()? {
+                let (key, value) = entry?;
+                to.insert(key.value(), value.value())?;
+            }
+        })+
+    };
+}
+
+/// Copies everything, as of one time, into an empty file.
+pub(super) fn copy(from: &Database, to: &Database) -> Result<(), StoreError> {
+    let (read, write) = (from.begin_read()?, to.begin_write()?);
+    copy_tables!(
+        read,
+        write,
+        SUBSCRIPTIONS,
+        CURSORS,
+        CUT_OVERS,
+        LANES,
+        EVENTS,
+        LETTERS,
+        LETTER_COUNTS,
+        SETTLEMENTS,
+        SETTLEMENT_NUMBERS,
+    );
+    write.commit()?;
+    Ok(())
+}
+
 fn delete(transaction: &WriteTransaction, id: SubscriptionId) -> Result<(), StoreError> {
     transaction.open_table(SUBSCRIPTIONS)?.remove(id)?;
     transaction.open_table(CURSORS)?.remove(id)?;
+    transaction.open_table(CUT_OVERS)?.remove(id)?;
     transaction.open_table(LETTER_COUNTS)?.remove(id)?;
     transaction.open_table(LANES)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
     transaction.open_table(EVENTS)?.retain_in((id, 0, 0)..(id + 1, 0, 0), |_, _| false)?;
@@ -165,6 +241,11 @@ pub(super) fn subscriptions(database: &Database) -> Result<Vec<SubscriptionRecor
 pub(super) fn cursor(database: &Database, id: SubscriptionId) -> Result<Option<Cursor>, StoreError> {
     let table = database.begin_read()?.open_table(CURSORS)?;
     table.get(id)?.map(|cursor| decode(cursor.value())).transpose()
+}
+
+pub(super) fn cut_over(database: &Database, id: SubscriptionId) -> Result<Option<CutOver>, StoreError> {
+    let table = database.begin_read()?.open_table(CUT_OVERS)?;
+    table.get(id)?.map(|cut| decode(cut.value())).transpose()
 }
 
 pub(super) fn events(database: &Database, id: SubscriptionId) -> Result<Vec<StoredEvent>, StoreError> {
@@ -197,6 +278,27 @@ pub(super) fn letters(
         all.push(decode(entry?.1.value())?);
     }
     Ok(all)
+}
+
+/// The first dead letters of a user, at most so many.
+pub(super) fn letters_of(
+    database: &Database,
+    id: SubscriptionId,
+    user_id: &str,
+    max: usize,
+) -> Result<Vec<DeadLetter>, StoreError> {
+    let table = database.begin_read()?.open_table(LETTERS)?;
+    let mut found = Vec::new();
+    for entry in table.range((id, 0)..(id + 1, 0))? {
+        let letter: DeadLetter = decode(entry?.1.value())?;
+        if letter.event.user_id == user_id {
+            found.push(letter);
+            if found.len() >= max {
+                break;
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn letter_numbers(database: &Database, id: SubscriptionId) -> Result<Vec<LetterNumber>, StoreError> {

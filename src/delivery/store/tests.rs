@@ -45,7 +45,8 @@ async fn what_was_committed_is_there_after_reopening() {
     gaps.add(3, 4);
     let record = LaneRecord { next_seq: 8, gaps, ..LaneRecord::default() };
     let (lane, at) = (LaneKey::of_user("ann"), Position { segment: u128::MAX, row: 3 });
-    let cursor = Cursor { resume: at, settled: vec![(at.next(), at.next())] };
+    let cursor = Cursor { resume: at, settled: vec![(at.next(), at.next())], missed: 3 };
+    let cut = CutOver { arrival: 9, position: at };
     {
         let store = DeliveryStore::open(&path).unwrap();
         let commit = Commit {
@@ -65,9 +66,11 @@ async fn what_was_committed_is_there_after_reopening() {
             ..Commit::default()
         };
         store.commit(1, commit).await.unwrap();
+        store.put_cut_over(1, cut).await.unwrap();
     }
     let store = DeliveryStore::open(&path).unwrap();
     assert_eq!(store.cursor(1).unwrap(), Some(cursor));
+    assert_eq!((store.cut_over(1).unwrap(), store.cut_over(2).unwrap()), (Some(cut), None));
     assert_eq!(store.lanes(1, &[lane.clone(), LaneKey::of_user("bob")]).unwrap(), [record, LaneRecord::default()]);
     assert_eq!(store.events(1).unwrap(), [stored(2)]);
     assert_eq!(store.letters(1, 0, 10).unwrap(), [letter(2)]);
@@ -79,6 +82,7 @@ async fn what_was_committed_is_there_after_reopening() {
     assert_eq!((store.cursor(2).unwrap(), store.events(2).unwrap().len()), (None, 0));
     store.delete_subscription(1).await.unwrap();
     assert_eq!((store.cursor(1).unwrap(), store.letters(1, 0, 10).unwrap().len()), (None, 0));
+    assert_eq!(store.cut_over(1).unwrap(), None);
     assert_eq!(store.lanes(1, &[lane]).unwrap(), [LaneRecord::default()]);
 }
 

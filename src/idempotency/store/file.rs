@@ -6,34 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Builder, Database, StorageBackend};
-use tallyhouse_disk::{Disk, DiskFile, create_anew};
+use tallyhouse_disk::{Disk, DiskFile, create_anew, create_in_one_step};
 
 use super::KeyStoreError;
 
-/// Opens the file, or creates it in one durable step: redb cannot open a file that it has not finished making, so
-/// after a power failure there is a whole one or none.
+/// Opens the file, or creates it in one durable step: redb cannot open a file that it has not finished making. An empty
+/// file is one that was created by an earlier release and not written to any more. (The file is synced by the transaction
+/// that makes its tables at every start.)
 ///
 /// The file is not locked: the data directory is, and has one owner.
 pub(super) fn open(disk: &dyn Disk, path: &Path, cache_bytes: usize) -> Result<Database, KeyStoreError> {
-    if !has_content(disk, path)? {
-        let beside = path.with_extension("new");
-        // Dropped, and so closed, before it gets its name.
-        drop(open_file(create_anew(disk, &beside)?, cache_bytes)?);
-        disk.rename(&beside, path)?;
-    }
-    // A process that was killed may have left a name that is not synced. (The file is synced by the transaction that
-    // makes its tables at every start.)
-    disk.sync_dir(path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?)?;
+    create_in_one_step(disk, path, |beside| {
+        open_file(create_anew(disk, beside)?, cache_bytes)?; // Dropped, and so closed, before it gets its name.
+        Ok::<_, KeyStoreError>(())
+    })?;
     open_file(disk.open(path)?, cache_bytes)
-}
-
-/// An empty file is one that was created by an earlier release and not written to any more.
-fn has_content(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
-    match disk.open(path) {
-        Ok(file) => Ok(file.bytes()? > 0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 fn open_file(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database, KeyStoreError> {

@@ -46,7 +46,7 @@ impl Options {
     const PLAIN: Self = Self {
         holders: Holders::NONE,
         ids_above: 0,
-        reader_bounds: ReaderBounds { bounded_bytes_max: u64::MAX, history_bytes_max: 0 },
+        reader_bounds: ReaderBounds { bounded_bytes_max: u64::MAX },
         segment_linger: Duration::from_secs(3_600),
     };
 

@@ -162,10 +162,8 @@ pub(super) async fn ids_rise_whatever_the_clock_says_and_readers_hold_what_they_
 }
 
 pub(super) async fn a_reader_for_everything_and_one_from_the_end_meet(factory: &impl LogFactory) {
-    let log = factory.open(Options {
-        reader_bounds: ReaderBounds { bounded_bytes_max: 0, history_bytes_max: 1 << 20 },
-        ..Options::PLAIN
-    });
+    let reader_bounds = ReaderBounds { bounded_bytes_max: 0 };
+    let log = factory.open(Options { reader_bounds, ..Options::PLAIN });
     log.readers_added();
     assert_eq!(log.end().await, LogPosition::default());
     let earliest = log.add_bounded_reader(0);
@@ -228,7 +226,7 @@ pub(super) async fn the_end_is_behind_what_was_stored_before_an_older_segment(fa
 
 /// Younger segments of the main lane are stored, and go, before an older scattered one is.
 pub(super) async fn a_bounded_reader_reads_or_misses_what_is_stored_after_younger_segments(factory: &impl LogFactory) {
-    let reader_bounds = ReaderBounds { bounded_bytes_max: 0, history_bytes_max: 0 };
+    let reader_bounds = ReaderBounds { bounded_bytes_max: 0 };
     let log = factory.open(Options { reader_bounds, ..Options::PLAIN });
     let slow = log.add_bounded_reader(0);
     log.readers_added();
@@ -256,7 +254,7 @@ pub(super) async fn a_bounded_reader_misses_the_oldest_and_holds_up_nobody<F: Lo
     assert!(all > 0);
     drop((held, log));
 
-    let reader_bounds = ReaderBounds { bounded_bytes_max: all / 2, history_bytes_max: 0 };
+    let reader_bounds = ReaderBounds { bounded_bytes_max: all / 2 };
     let log = factory.open(Options { reader_bounds, ..Options::PLAIN });
     let (slow, unbounded) = (log.add_bounded_reader(0), log.add_reader(0));
     log.readers_added();

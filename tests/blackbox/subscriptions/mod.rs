@@ -1,9 +1,12 @@
 //! Subscriptions of organizations: created over REST, gRPC and the command line, delivered by webhooks and streams.
 
+mod copies;
 mod crashes;
 mod isolation;
+mod past;
 mod receiver;
 mod streams;
+mod traces;
 mod webhooks;
 
 use std::time::{Duration, Instant};
@@ -106,29 +109,6 @@ async fn a_webhook_gets_each_event_once_and_in_order_across_restarts() {
     assert_eq!(handled, ["ann-1", "ann-2", "ann-3", "ann-4"]);
     assert_eq!(receiver.received().len(), 5, "nothing was repeated, and nothing came from before");
     service.assert_stored(6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_can_begin_in_the_past_as_far_as_the_log_reaches() {
-    let history = [("TALLYHOUSE_SUBSCRIPTION_HISTORY_BYTES_MAX", "1000000")];
-    let (service, receiver) = (service_with(&history).await, Receiver::start().await);
-    send(&service, &[event("ann", 1)]).await;
-    service.assert_stored(1).await;
-    let between = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
-    send(&service, &[event("bob", 1)]).await;
-    service.assert_stored(2).await;
-    for (start, expected) in [("now", 0_u64), (&between, 1), ("earliest", 2)] {
-        let name = format!("from-{expected}");
-        let trial = json!({ "name": name, "start": start, "handler": { "type": "trial" } });
-        let created = create(&service, &trial).await;
-        assert_eq!(created["start"] == "now", expected == 0, "{created}");
-        status(&service, &name, |status| status["processed"] == expected).await;
-    }
-    create_webhook(&service, "hooks", &receiver).await;
-    send(&service, &[event("cid", 1)]).await;
-    for (name, expected) in [("from-0", 1), ("from-1", 2), ("from-2", 3), ("hooks", 1)] {
-        status(&service, name, |status| status["processed"] == expected).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,6 +232,11 @@ async fn the_command_line_does_what_the_interfaces_do() {
     let said = good(&["discard", "trial", "--all", "--json"], "discarded");
     assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), json!({ "discarded": 1 }));
     good(&["pause", "trial"], "is_paused");
+    let said = good(&["watch", "--limit", "2", "--every", "50ms"], "trial waiting=0 lag=- events/s=0.0 retries=0");
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.lines().all(|line| line.ends_with("oldest=\"-\" state=\"paused\"")), "{said}");
+    let said = good(&["watch", "trial", "--limit", "1", "--json"], "dead_letters");
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["state"], "paused");
     good(&["resume", "trial"], "is_paused");
     good(&["delete", "trial"], "deleted: trial");
     let (code, _, errors) = run(&["show", "trial"]);
@@ -259,4 +244,30 @@ async fn the_command_line_does_what_the_interfaces_do() {
     assert!(errors.contains("no subscription"), "{errors}");
     let (_, _, errors) = run(&["create", "hook", "--webhook", "nonsense"]);
     assert!(errors.contains("handler.url"), "{errors}");
+}
+
+/// `script` gives the command a terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_the_states_of_all_subscriptions_as_a_table_that_is_drawn_again() {
+    let service = service().await;
+    for name in ["jobs", "trial"] {
+        let handler = if name == "jobs" { "pull" } else { "trial" };
+        create(&service, &json!({ "name": name, "handler": { "type": handler } })).await;
+    }
+    send(&service, &[event("ann", 1), event("ann", 3)]).await;
+    status(&service, "trial", |status| status["processed"] == 1 && status["buffered"] == 1).await;
+    status(&service, "jobs", |status| status["waiting"] == 2).await;
+    let line = format!("{} deliveries watch --limit 2 --every 50ms", env!("CARGO_BIN_EXE_tallyhouse"));
+    let mut command = std::process::Command::new("script");
+    command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    command.env("TALLYHOUSE_ADDRESS", &service.url).env("NO_COLOR", "1").env_remove("TALLYHOUSE_TOKEN");
+    let output = tokio::task::block_in_place(|| command.output().expect("script (bsdutils)"));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let screens: Vec<&str> = said.split("\u{1b}[H\u{1b}[2J").filter(|screen| !screen.is_empty()).collect();
+    assert_eq!(screens.len(), 2, "{said:?}");
+    let row = |name: &str| screens[1].lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{said}"));
+    assert!(screens[1].contains("dead letters") && !screens[1].contains("pipeline"), "{said}");
+    let cells: Vec<&str> = row("jobs").split_whitespace().collect();
+    assert_eq!((cells[1], &cells[cells.len() - 3..]), ("2", &["ann", "#1", "active"][..]), "{said}");
+    assert!(row("trial").contains("ann #3"), "{said}");
 }

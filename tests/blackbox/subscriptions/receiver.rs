@@ -18,6 +18,7 @@ pub(super) struct Received {
     pub(super) is_replay: bool,
     pub(super) gaps: Vec<u64>,
     pub(super) status: u16,
+    pub(super) traceparent: Option<String>,
 }
 
 #[derive(Default)]
@@ -94,6 +95,7 @@ async fn receive(State(log): State<Arc<Log>>, headers: HeaderMap, body: String) 
         is_replay: data["replay"].as_bool().unwrap(),
         gaps: data["gaps"].as_array().unwrap().iter().filter_map(Value::as_u64).collect(),
         status,
+        traceparent: headers.get("traceparent").map(|value| value.to_str().unwrap().to_owned()),
     });
     StatusCode::from_u16(status).unwrap()
 }

@@ -10,14 +10,14 @@ use super::{create, event, send, service, status};
 use crate::service::{PATIENCE, TestService};
 
 /// A consumer's stream.
-struct Consumer {
+pub(super) struct Consumer {
     requests: mpsc::Sender<ConsumeRequest>,
     responses: Streaming<ConsumeResponse>,
     epoch: u64,
 }
 
 impl Consumer {
-    async fn connect(service: &TestService, subscription: &str, credits: u32) -> Result<Self, Status> {
+    pub(super) async fn connect(service: &TestService, subscription: &str, credits: u32) -> Result<Self, Status> {
         let (requests, received) = mpsc::channel(64);
         let first = ConsumeRequest { subscription: subscription.to_owned(), credits, ..Default::default() };
         requests.send(first).await.unwrap();
@@ -32,11 +32,11 @@ impl Consumer {
         tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("a response in time")
     }
 
-    async fn delivery(&mut self) -> Delivery {
+    pub(super) async fn delivery(&mut self) -> Delivery {
         self.response().await.unwrap().unwrap().delivery.expect("a delivery")
     }
 
-    async fn acknowledge(&self, number: u64, error: &str, credits: u32) {
+    pub(super) async fn acknowledge(&self, number: u64, error: &str, credits: u32) {
         let acknowledgement = proto::Acknowledgement { number, error: error.to_owned(), retry_after: None };
         let request = ConsumeRequest { acknowledgements: vec![acknowledgement], credits, ..Default::default() };
         self.requests.send(request).await.unwrap();

@@ -211,7 +211,14 @@ async fn a_dead_letter_that_succeeds_when_it_is_replayed_leaves_the_list() {
     world.idle(&engine, 2).await;
     let delivery = |is_replay: bool| {
         let event = Arc::new(event("ann", 1, false));
-        vec![vec![Delivery { event, attempt: 1, is_last_attempt: false, is_replay, gaps: Arc::default() }]]
+        vec![vec![Delivery {
+            event,
+            attempt: 1,
+            is_last_attempt: false,
+            is_replay,
+            gaps: Arc::default(),
+            traceparent: String::new(),
+        }]]
     };
     let answers = handler.deliver(delivery(false)).await;
     assert!(matches!(&answers[0][0], Outcome::Already(known) if known.outcome == FinalOutcome::Failed));

@@ -128,6 +128,7 @@ pub(super) fn report(report: SubscriptionReport) -> proto::GetSubscriptionStatus
         dead_letters: engine.dead_letters,
         is_full: engine.is_full,
         missed_segments: engine.missed,
+        catching_up_to: engine.catching_up_ms.map(time),
         consumers: u32::try_from(consumers).unwrap_or(u32::MAX),
     }
 }
@@ -192,6 +193,7 @@ pub(super) fn delivery(pulled: &PulledDelivery) -> proto::Delivery {
         is_replay: delivery.is_replay,
         gaps: delivery.gaps.named(),
         gaps_total: delivery.gaps.total(),
+        traceparent: delivery.traceparent.clone(),
     }
 }
 

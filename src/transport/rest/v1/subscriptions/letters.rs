@@ -9,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use super::super::{named, read};
 use super::request::LetterSelection;
 use super::response::{DiscardedLetters, LetterList, ReplayedLetters, StoredLetter};
-use crate::deliveries::subscriptions::LETTERS_DEFAULT;
+use crate::deliveries::subscriptions::{LETTERS_DEFAULT, Letters};
 use crate::domain::Error;
 use crate::transport::auth::Caller;
 use crate::transport::context::TransportContext;
@@ -97,9 +97,7 @@ pub(in crate::transport::rest) async fn replay(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<ReplayedLetters>, Failure> {
-    let name = named(path)?;
-    let bytes = body::read(request, &context.app.config).await?;
-    let letters = read::<LetterSelection<'_>>(&bytes)?.read()?;
+    let (name, letters) = selection(&context, path, request).await?;
     Ok(Json(ReplayedLetters { replayed: context.app.subscriptions.replay(&caller.org_id, &name, &letters).await? }))
 }
 
@@ -124,8 +122,17 @@ pub(in crate::transport::rest) async fn discard(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<DiscardedLetters>, Failure> {
+    let (name, letters) = selection(&context, path, request).await?;
+    Ok(Json(DiscardedLetters { discarded: context.app.subscriptions.discard(&caller.org_id, &name, &letters).await? }))
+}
+
+/// The subscription that a path names, and the dead letters that a body names.
+async fn selection(
+    context: &TransportContext,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<(String, Letters), Failure> {
     let name = named(path)?;
     let bytes = body::read(request, &context.app.config).await?;
-    let letters = read::<LetterSelection<'_>>(&bytes)?.read()?;
-    Ok(Json(DiscardedLetters { discarded: context.app.subscriptions.discard(&caller.org_id, &name, &letters).await? }))
+    Ok((name, read::<LetterSelection<'_>>(&bytes)?.read()?))
 }

@@ -20,7 +20,7 @@ pub(in crate::transport::rest) struct SubscriptionFields<'a> {
     #[schema(value_type = Option<String>, min_length = 1, max_length = 64, example = "orders")]
     name: Text<'a>,
     /// Where a new subscription begins: `now` (the default), `earliest`, or a time. It cannot be changed. `now` is after it
-    /// was created; `earliest` and times reach back as far as the service's log does (`subscription_history_bytes_max`).
+    /// was created; `earliest` and times begin with events that are stored, unless they have passed the retention period.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "now")]
     start: Text<'a>,

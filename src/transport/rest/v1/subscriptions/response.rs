@@ -139,7 +139,7 @@ pub(in crate::transport::rest) struct SubscriptionState {
     /// Why its handler cannot be called; null if it can.
     #[schema(required)]
     handler_error: Option<String>,
-    /// Events that were read from the log and have not ended: the lag in events, unless `is_full`.
+    /// Events that were read and have not ended: the lag in events, unless `is_full` or `catching_up_to`.
     waiting: u64,
     /// Events among them that came before their turn.
     buffered: u64,
@@ -169,6 +169,10 @@ pub(in crate::transport::rest) struct SubscriptionState {
     /// Segments of the log that were deleted before they were read, because the subscription was too far behind
     /// (`subscription_held_bytes_max`). Above 0, events were lost for it.
     missed_segments: u64,
+    /// While events are read that were stored before the subscription was created: up to which time of acceptance. Null
+    /// otherwise.
+    #[schema(required, format = DateTime, example = "2026-02-10T21:10:00.123Z")]
+    catching_up_to: Option<String>,
     /// Consumers that are connected, if the handler is `pull`.
     consumers: u64,
 }
@@ -209,6 +213,7 @@ impl From<SubscriptionReport> for SubscriptionState {
             dead_letters: engine.dead_letters,
             is_full: engine.is_full,
             missed_segments: engine.missed,
+            catching_up_to: engine.catching_up_ms.map(time),
             consumers: consumers as u64,
         }
     }
