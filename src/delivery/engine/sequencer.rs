@@ -102,6 +102,11 @@ impl Lane {
         !self.line.is_empty() || self.by_seq.contains_key(&self.record.next_seq)
     }
 
+    /// Whether events of this lane are handed out, or are as soon as the handler has a place for them.
+    fn makes_room(&self) -> bool {
+        self.is_busy || (!self.record.is_paused && self.retry.is_none() && self.has_next())
+    }
+
     /// Events that wait for a missing seq.
     fn early(&self) -> usize {
         let next_seq = self.out.last().map_or(self.record.next_seq, |last| self.record.next_seq.max(last + 1));
@@ -258,8 +263,12 @@ impl Sequencer {
         self.waiting >= self.bounds.waiting_max
     }
 
-    /// When as many events wait as may: the user with the most early events waits for the missing seqs no longer.
+    /// When as many events wait as may, and none of them makes room: the user with the most early events waits for the
+    /// missing seqs no longer. As long as others are handed out there will be room, and what is missing may be read then.
     pub(super) fn relieve(&mut self) {
+        if self.lanes.values().any(Lane::makes_room) {
+            return;
+        }
         let most = self.lanes.iter().filter(|(_, lane)| !lane.is_busy).map(|(key, lane)| (lane.early(), key)).max();
         if let Some((1.., key)) = most {
             let key = key.clone();

@@ -450,6 +450,23 @@ fn many_early_events_hold_up_neither_others_nor_the_source() {
 }
 
 #[test]
+fn a_backlog_skips_no_seq_that_is_still_to_be_read() {
+    run(async {
+        let mut world = World::new(RUNS, 1);
+        world.bounds.waiting_max = 50;
+        world.source.push([event("ann", 2, false)]);
+        world.source.push((1..=400).map(|seq| event("bob", seq, false)));
+        world.source.push([event("ann", 1, false)]);
+        let engine = world.start();
+        idle(&engine, &world.source, 402).await;
+        let seqs =
+            world.handler.calls().iter().filter(|call| call.user == "ann").map(|call| call.seq).collect::<Vec<_>>();
+        assert_eq!(seqs, [1, 2]);
+        assert_eq!(engine.status().await.unwrap().skipped, 0);
+    });
+}
+
+#[test]
 fn a_handler_that_is_away_costs_no_attempts() {
     run(async {
         let world = World::new(RUNS, 1);
