@@ -49,7 +49,7 @@ impl Lane {
     }
 }
 
-/// The days of a segment that are not recent, up to [`OLD_DAYS_MAX`].
+/// The days of a segment that are not recent, 16 at most.
 #[derive(Debug)]
 pub struct OldDays {
     opened_on: DayNumber,
