@@ -299,6 +299,9 @@ async fn sizes(service: &BenchService, report: &mut Report) -> anyhow::Result<()
         .fetch_one()
         .await?;
     report.add("stored_events", sizes.events as f64, "events");
+    if sizes.events == 0 {
+        return Ok(());
+    }
     report.add("bytes_per_event", sizes.raw_bytes as f64 / sizes.events as f64, "bytes");
     report.add("bytes_per_event_with_rollups", sizes.all_bytes as f64 / sizes.events as f64, "bytes");
     Ok(())
