@@ -54,8 +54,8 @@ pub fn copy_data_dir(data_dir: &Path, backup: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts what [`copy_data_dir`] and the copies of the catalogue and of the store of deliveries have left in a backup into a new data directory. Tokens of
-/// segments are not relied on from then on. Returns the number of segments.
+/// Puts what [`copy_data_dir`] and the copies of the catalogue and of the store of deliveries have left in a backup into
+/// a new data directory. Tokens of segments are not relied on from then on. Returns the number of segments.
 ///
 /// # Errors
 /// The disk's.

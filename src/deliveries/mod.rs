@@ -2,8 +2,9 @@
 //! module gives it the service's log to read, and is the application behind its interfaces.
 //!
 //! `log_source` reads the log; `past_source` reads `stored_events` first, for subscriptions that begin in the past.
-//! `operator` answers the operator's commands. `traced_handler` makes the spans of deliveries. `event_pipeline` is the interface of `/pipeline`, whose events are recorded in Redis; `subscriptions` are those that
-//! organizations make. See `docs/delivery.md`.
+//! `subscriptions` are those that organizations make, and `event_pipeline` is the interface of `/pipeline`, whose events are
+//! recorded in Redis. `traced_handler` makes the spans of deliveries, and `operator` answers the commands `backup` and
+//! `erase`. See `docs/delivery.md`.
 
 pub mod event_pipeline;
 pub mod log_source;
