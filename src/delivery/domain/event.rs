@@ -1,5 +1,7 @@
 //! Events as they are delivered, and their positions in the source.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// A place in the source. Events are read in the order of their positions, and an event has the same position for ever.
@@ -78,7 +80,7 @@ impl Event {
 
 /// Which events wait for each other: those of a user. An event without a user waits for none.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LaneKey(String);
+pub struct LaneKey(Arc<str>);
 
 /// In front of an event's id: no user begins with it, since control characters are refused.
 const ANONYMOUS: char = '\0';
@@ -87,14 +89,14 @@ impl LaneKey {
     /// The lane of an event.
     pub fn of(event: &Event) -> Self {
         match event.user_id.as_str() {
-            "" => Self(format!("{ANONYMOUS}{}", event.id)),
-            user => Self(user.to_owned()),
+            "" => Self(format!("{ANONYMOUS}{}", event.id).into()),
+            user => Self(user.into()),
         }
     }
 
     /// The lane of a user.
     pub fn of_user(user_id: &str) -> Self {
-        Self(user_id.to_owned())
+        Self(user_id.into())
     }
 
     /// Its text.

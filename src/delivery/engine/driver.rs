@@ -30,6 +30,8 @@ const COMMIT_LINGER: Duration = Duration::from_millis(25);
 const RESUME_LINGER: Duration = Duration::from_secs(1);
 /// Events that are put into the store at a time, to make room in the window.
 const SPILL_EVENTS: usize = 1_024;
+/// How long the oldest event has waited when that is done though most users that may be served are.
+const SPILL_AFTER: Millis = 250;
 /// Lanes that are kept in memory though they have nothing to do.
 const IDLE_LANES_MAX: usize = 100_000;
 /// When nothing else is due, the state is looked at again.
@@ -72,7 +74,7 @@ pub(super) struct Driver {
     pub(super) refusals: Vec<Refusal>,
     pub(super) intake: Option<BoxFuture<'static, Intake>>,
     pub(super) dirty: Dirty,
-    pub(super) committing: Option<BoxFuture<'static, (Cursor, Result<(), Commit>)>>,
+    pub(super) committing: Option<BoxFuture<'static, (Arc<Commit>, Result<(), StoreError>)>>,
     /// What is in the commit that is under way.
     pub(super) committed: Dirty,
     pub(super) committed_at: Instant,
@@ -118,14 +120,20 @@ impl Driver {
                     Some(command) => self.obey(command),
                     None => stopping_since = stopping_since.or(Some(Instant::now())),
                 },
-                Some(ended) = self.in_flight.join_next_with_id() => self.ended(ended),
+                Some(ended) = self.in_flight.join_next_with_id() => {
+                    self.ended(ended);
+                    // One step for all that have ended meanwhile.
+                    while let Some(ended) = self.in_flight.try_join_next_with_id() {
+                        self.ended(ended);
+                    }
+                }
                 step = maybe(&mut self.intake) => {
                     self.intake = None;
                     self.take_in(step);
                 }
-                (cursor, done) = maybe(&mut self.committing) => {
+                (commit, done) = maybe(&mut self.committing) => {
                     self.committing = None;
-                    self.committed(&cursor, done);
+                    self.committed(commit, done.is_ok());
                 }
                 () = tokio::time::sleep_until(wake_at) => {}
             }
@@ -154,7 +162,7 @@ impl Driver {
             }
         }
         self.erase();
-        self.spill();
+        self.spill(now);
         self.commit(is_stopping);
         if !is_stopping {
             self.read();
@@ -278,9 +286,10 @@ impl Driver {
         self.holds = 0;
     }
 
-    /// Puts the oldest events that have not ended into the store, so that the source need not keep them.
-    fn spill(&mut self) {
-        if self.window.len() < self.bounds.window_events_max / 2 || !self.dirty.stored.is_empty() {
+    /// Puts the oldest events that have not ended into the store, so that the source need not keep them and others are read.
+    fn spill(&mut self, now: Millis) {
+        let is_half_full = self.window.len() >= self.bounds.window_events_max / 2;
+        if !is_half_full || !self.dirty.stored.is_empty() || !self.lacks_events(now) {
             return;
         }
         for (position, event) in self.window.oldest_open(SPILL_EVENTS) {
@@ -288,6 +297,19 @@ impl Driver {
             let stored = StoredEvent { position, event, attempts: 0, error: String::new(), is_replay: false };
             self.dirty.stored.push(stored);
         }
+    }
+
+    /// Whether fewer users are served than may be, for want of events: at once when it is less than half of them, otherwise
+    /// when the oldest event has waited for a while. (Most events of a backlog that flows end before they would be stored.)
+    fn lacks_events(&self, now: Millis) -> bool {
+        let served: usize = self.out.values().map(Vec::len).sum();
+        let served = served + self.dirty.release.len() + self.committed.release.len();
+        let users_max = match self.shape.users_max {
+            1 => self.subscription.settings.concurrency,
+            users_max => users_max.saturating_mul(BATCHES_IN_FLIGHT_MAX),
+        };
+        let waits = self.window.oldest_read_at().map_or(0, |read_at| now.saturating_sub(read_at));
+        served < users_max / 2 || (served < users_max && waits >= SPILL_AFTER)
     }
 
     /// Begins to write what has happened, unless that is under way.
@@ -298,9 +320,8 @@ impl Driver {
             return;
         }
         let mut dirty = std::mem::take(&mut self.dirty);
-        let cursor = Cursor { missed: self.missed(), ..self.window.cursor() };
         let commit = Commit {
-            cursor: cursor.clone(),
+            cursor: Cursor { missed: self.missed(), ..self.window.cursor() },
             lanes: self.sequencer.take_changed(),
             stored: std::mem::take(&mut dirty.stored),
             removed: std::mem::take(&mut dirty.removed),
@@ -312,7 +333,7 @@ impl Driver {
         };
         self.committed = Dirty { letters_after: self.letters, ..dirty };
         self.committed_at = Instant::now();
-        self.write(commit, Duration::ZERO);
+        self.write(Arc::new(commit), Duration::ZERO);
     }
 
     /// Pieces of the source that were deleted before they were read, those of former runs included.
@@ -325,24 +346,26 @@ impl Driver {
         self.window.resume() != self.recorded || self.missed() != self.recorded_missed
     }
 
-    pub(super) fn write(&mut self, commit: Commit, after: Duration) {
+    pub(super) fn write(&mut self, commit: Arc<Commit>, after: Duration) {
         let (store, id) = (Arc::clone(&self.store), self.subscription.id);
         self.committing = Some(Box::pin(async move {
-            tokio::time::sleep(after).await;
-            let cursor = commit.cursor.clone();
-            let done = store.commit(id, commit.clone()).await;
-            (cursor, done.map_err(|_| commit)) // The store has said why.
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+            let done = store.commit(id, Arc::clone(&commit)).await;
+            (commit, done)
         }));
     }
 
-    fn committed(&mut self, cursor: &Cursor, done: Result<(), Commit>) {
-        if let Err(commit) = done {
-            // Nothing goes on until it is recorded, but for what does not need it.
+    fn committed(&mut self, commit: Arc<Commit>, is_recorded: bool) {
+        if !is_recorded {
+            // The store has said why. Nothing goes on until it is recorded, but for what does not need it.
             self.write(commit, HOLD_MAX);
             return;
         }
         let now = self.now();
-        (self.recorded, self.recorded_missed) = (cursor.resume, cursor.missed);
+        let Cursor { resume, missed, .. } = commit.cursor;
+        (self.recorded, self.recorded_missed) = (resume, missed);
         let Dirty { release, replies, letters_after, .. } = std::mem::take(&mut self.committed);
         self.recorded_letters = letters_after;
         for key in release {
@@ -351,7 +374,7 @@ impl Driver {
         for (reply, count) in replies {
             reply(count);
         }
-        self.source.release(cursor.resume);
+        self.source.release(resume);
         if self.sequencer.lanes() > self.sequencer.waiting() + IDLE_LANES_MAX && self.intake.is_none() {
             self.sequencer.forget_idle();
         }
@@ -424,7 +447,7 @@ impl Driver {
                 continue;
             }
             let event = Arc::new(event);
-            self.window.open(sourced.position, Arc::clone(&event));
+            self.window.open(sourced.position, Arc::clone(&event), now);
             let (position, error) = (sourced.position, String::new());
             self.offer(Pending { position, event, attempts: 0, error, is_replay: false, read_at: now }, now);
         }
@@ -432,8 +455,9 @@ impl Driver {
     }
 
     pub(super) fn offer(&mut self, pending: Pending, now: Millis) {
-        self.by_id.insert(pending.event.id.clone(), LaneKey::of(&pending.event));
-        if let Offered::Refused(pending, reason, error) = self.sequencer.offer(pending, now) {
+        let key = LaneKey::of(&pending.event);
+        self.by_id.insert(pending.event.id.clone(), key.clone());
+        if let Offered::Refused(pending, reason, error) = self.sequencer.offer(key, pending, now) {
             let letter = self.letter(&pending, reason, error, self.clock.now_ms());
             self.refusals.push(Refusal { pending, letter });
         }

@@ -121,8 +121,8 @@ impl Driver {
                     self.is_available();
                     self.counts.processed += 1;
                     let attempts = pending.attempts + 1;
-                    let settlement = settlement(&pending, FinalOutcome::Processed, processed_at_ms, attempts, "");
-                    self.end(key, &pending, settlement);
+                    let record = || settlement(&pending, FinalOutcome::Processed, processed_at_ms, attempts, "");
+                    self.end(key, &pending, false, record);
                     is_changed = true;
                     continue;
                 }
@@ -134,7 +134,7 @@ impl Driver {
                         let (error, at) = (settlement.error.clone(), settlement.processed_at_ms);
                         self.add_dead_letter(&pending, DeadLetterReason::HandlerFailed, error, at);
                     }
-                    self.end(key, &pending, settlement);
+                    self.end(key, &pending, has_failed, || settlement);
                     is_changed = true;
                     continue;
                 }
@@ -146,9 +146,9 @@ impl Driver {
                     if pending.attempts >= self.subscription.settings.attempts_max {
                         let error = pending.error.clone();
                         let attempts = pending.attempts;
-                        let failed = settlement(&pending, FinalOutcome::Failed, failed_at_ms, attempts, &error);
-                        self.add_dead_letter(&pending, DeadLetterReason::HandlerFailed, error, failed_at_ms);
-                        self.end(key, &pending, failed);
+                        self.add_dead_letter(&pending, DeadLetterReason::HandlerFailed, error.clone(), failed_at_ms);
+                        let record = || settlement(&pending, FinalOutcome::Failed, failed_at_ms, attempts, &error);
+                        self.end(key, &pending, true, record);
                         continue;
                     }
                     self.counts.retries += 1;
@@ -222,15 +222,14 @@ impl Driver {
         self.reply_when_done(reply);
     }
 
-    /// An event has ended.
-    fn end(&mut self, key: &LaneKey, pending: &Pending, settlement: Settlement) {
-        let has_failed = settlement.outcome == FinalOutcome::Failed;
+    /// An event has ended. The record of that is made where such records are kept.
+    fn end(&mut self, key: &LaneKey, pending: &Pending, has_failed: bool, record: impl FnOnce() -> Settlement) {
         self.counts.failed += u64::from(has_failed);
         self.sequencer.finish(key, pending, has_failed);
-        self.end_refused(pending, settlement);
+        self.end_refused(pending, record);
     }
 
-    fn end_refused(&mut self, pending: &Pending, settlement: Settlement) {
+    fn end_refused(&mut self, pending: &Pending, record: impl FnOnce() -> Settlement) {
         self.by_id.remove(&pending.event.id);
         if self.window.is_open(pending.position) {
             self.window.settle(pending.position);
@@ -239,7 +238,7 @@ impl Driver {
         }
         self.dirty.has_changed = true;
         if self.bounds.settlements_max > 0 {
-            self.dirty.settlements.add(settlement);
+            self.dirty.settlements.add(record());
         }
     }
 
@@ -293,7 +292,7 @@ impl Driver {
                 self.letters += 1;
                 self.dirty.letters.push(LetterChange::Put(letter));
             }
-            self.end_refused(&pending, settlement);
+            self.end_refused(&pending, || settlement);
         }
     }
 

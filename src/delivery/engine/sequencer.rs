@@ -204,9 +204,8 @@ impl Sequencer {
         self.lanes.values().filter(|lane| !lane.is_idle()).count()
     }
 
-    /// An event arrived, or was found in the store.
-    pub(super) fn offer(&mut self, pending: Pending, now: Millis) -> Offered {
-        let key = LaneKey::of(&pending.event);
+    /// An event of this lane arrived, or was found in the store.
+    pub(super) fn offer(&mut self, key: LaneKey, pending: Pending, now: Millis) -> Offered {
         let seq = self.seq_of(&pending);
         let lane = self.lanes.entry(key.clone()).or_default();
         if pending.attempts > 0 {

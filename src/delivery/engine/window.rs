@@ -4,13 +4,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::sequencer::Millis;
 use crate::domain::{Event, Position};
 use crate::store::Cursor;
 
 #[derive(Debug)]
 enum State {
-    /// It has not ended, and the store does not have it.
-    Open(Arc<Event>),
+    /// It has not ended, and the store does not have it. It was read at this time.
+    Open(Arc<Event>, Millis),
     /// It has ended, or the store has it.
     Settled,
 }
@@ -63,9 +64,17 @@ impl Window {
         self.slots.len()
     }
 
-    /// An event that was read has not ended.
-    pub(super) fn open(&mut self, position: Position, event: Arc<Event>) {
-        self.slots.push_back((position, State::Open(event)));
+    /// An event that was read now has not ended.
+    pub(super) fn open(&mut self, position: Position, event: Arc<Event>, now: Millis) {
+        self.slots.push_back((position, State::Open(event, now)));
+    }
+
+    /// When the first event that has not ended was read.
+    pub(super) fn oldest_read_at(&self) -> Option<Millis> {
+        match self.slots.front()?.1 {
+            State::Open(_, read_at) => Some(read_at),
+            State::Settled => None, // It would not be there.
+        }
     }
 
     /// The event at this position has ended, or the store is about to have it.
@@ -82,13 +91,13 @@ impl Window {
     /// Whether the store does not have the event at this position.
     pub(super) fn is_open(&self, position: Position) -> bool {
         let at = self.slots.binary_search_by_key(&position, |(position, _)| *position);
-        at.is_ok_and(|at| matches!(self.slots.get(at), Some((_, State::Open(_)))))
+        at.is_ok_and(|at| matches!(self.slots.get(at), Some((_, State::Open(..)))))
     }
 
     /// The oldest open events, at most so many.
     pub(super) fn oldest_open(&self, count: usize) -> Vec<(Position, Arc<Event>)> {
         let open = self.slots.iter().filter_map(|(position, state)| match state {
-            State::Open(event) => Some((*position, Arc::clone(event))),
+            State::Open(event, _) => Some((*position, Arc::clone(event))),
             State::Settled => None,
         });
         open.take(count).collect()
@@ -100,7 +109,7 @@ impl Window {
         let mut settled: Vec<(Position, Position)> = Vec::new();
         let mut goes_on = false;
         for (position, state) in &self.slots {
-            if matches!(state, State::Open(_)) {
+            if matches!(state, State::Open(..)) {
                 goes_on = false;
                 continue;
             }
@@ -135,7 +144,7 @@ mod tests {
             let read = |window: &mut Window, rows: std::ops::Range<u64>| {
                 for row in rows {
                     if !window.has_ended(at(row)) {
-                        window.open(at(row), Arc::default());
+                        window.open(at(row), Arc::default(), 0);
                     }
                     window.advance(at(row + 1));
                 }

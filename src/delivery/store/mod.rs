@@ -43,7 +43,7 @@ type Reply = oneshot::Sender<Result<(), StoreError>>;
 
 /// Something to write in the next transaction.
 enum Write {
-    Commit(SubscriptionId, Box<Commit>),
+    Commit(SubscriptionId, Arc<Commit>),
     PutSubscription(Box<SubscriptionRecord>),
     PutCutOver(SubscriptionId, CutOver),
     DeleteSubscription(SubscriptionId),
@@ -77,8 +77,8 @@ impl DeliveryStore {
     ///
     /// # Errors
     /// When it cannot be written: then nothing of it is recorded.
-    pub async fn commit(&self, id: SubscriptionId, commit: Commit) -> Result<(), StoreError> {
-        self.write(Write::Commit(id, Box::new(commit))).await
+    pub async fn commit(&self, id: SubscriptionId, commit: impl Into<Arc<Commit>>) -> Result<(), StoreError> {
+        self.write(Write::Commit(id, commit.into())).await
     }
 
     /// Creates or replaces a subscription.

@@ -55,7 +55,7 @@ pub(super) fn write(database: &Database, writes: Vec<Write>) -> Result<(), Store
     let transaction = database.begin_write()?;
     for write in writes {
         match write {
-            Write::Commit(id, commit) => write_commit(&transaction, id, *commit)?,
+            Write::Commit(id, commit) => write_commit(&transaction, id, &commit)?,
             Write::PutSubscription(record) => {
                 transaction.open_table(SUBSCRIPTIONS)?.insert(record.id, encode(&record)?.as_slice())?;
             }
@@ -69,7 +69,7 @@ pub(super) fn write(database: &Database, writes: Vec<Write>) -> Result<(), Store
     Ok(())
 }
 
-fn write_commit(transaction: &WriteTransaction, id: SubscriptionId, commit: Commit) -> Result<(), StoreError> {
+fn write_commit(transaction: &WriteTransaction, id: SubscriptionId, commit: &Commit) -> Result<(), StoreError> {
     transaction.open_table(CURSORS)?.insert(id, encode(&commit.cursor)?.as_slice())?;
     if let Some(record) = &commit.subscription {
         transaction.open_table(SUBSCRIPTIONS)?.insert(id, encode(record)?.as_slice())?;
@@ -94,7 +94,7 @@ fn write_commit(transaction: &WriteTransaction, id: SubscriptionId, commit: Comm
         events.remove((id, *segment, *row))?;
     }
     write_letters(transaction, id, &commit.letters)?;
-    write_settlements(transaction, id, &commit)
+    write_settlements(transaction, id, commit)
 }
 
 fn write_letters(

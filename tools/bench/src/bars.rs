@@ -35,7 +35,7 @@ const BARS: &[Bar] = &[
     Bar::at_most("service_rss_mb", 300.0).when("stored_events", MANY_STORED),
     Bar::at_most("bytes_per_event", 20.0).when("stored_events", MANY_STORED),
     Bar::at_most("bytes_per_event_with_rollups", 25.0).when("stored_events", MANY_STORED),
-    Bar::at_least("deliveries.pull_ratio", 0.5),
+    Bar::at_least("deliveries.trial_ratio", 0.5),
     Bar::below("deliveries.hot_user_slowdown", 1.2),
     Bar::at_least("deliveries.redis_ratio", 0.5),
 ];
@@ -115,7 +115,7 @@ mod tests {
     fn a_bar_is_met_on_its_own_side() {
         let bar = |figure| bar_of(figure, |_| None).unwrap();
         let met = |figure, value| bar(figure).is_met(value);
-        assert!(met("deliveries.pull_ratio", 0.5) && !met("deliveries.pull_ratio", 0.499));
+        assert!(met("deliveries.trial_ratio", 0.5) && !met("deliveries.trial_ratio", 0.499));
         assert!(met("ledger.disk_bytes_per_id", 18.0) && !met("ledger.disk_bytes_per_id", 18.1));
         assert!(met("deliveries.hot_user_slowdown", 1.19) && !met("deliveries.hot_user_slowdown", 1.2));
         assert!(!met("cliff.ratio", f64::NAN) && !met("start.ready_ms", f64::NAN));

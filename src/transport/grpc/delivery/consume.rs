@@ -25,6 +25,8 @@ use crate::transport::proto::{self, ConsumeRequest, ConsumeResponse};
 const FIRST_REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Most acknowledgements of a request.
 const ACKNOWLEDGEMENTS_MAX: usize = 10_000;
+/// Deliveries that are answered with before acknowledgements are looked for again.
+const DELIVERIES_AT_A_TIME: usize = 256;
 /// How long acknowledgements are taken after the service has begun to end a stream.
 const LAST_ACKNOWLEDGEMENTS_WAIT: Duration = Duration::from_secs(5);
 /// The `retry_after` when a subscription has got another handler.
@@ -47,6 +49,7 @@ pub(super) async fn begin(
     let mut stream = ConsumerStream {
         consumer,
         deliveries,
+        pulled: Vec::new(),
         requests,
         responses: VecDeque::from([epoch]),
         end: Box::pin(context.drain.end_of_stream()),
@@ -69,6 +72,8 @@ pub(super) async fn begin(
 struct ConsumerStream {
     consumer: Consumer,
     deliveries: mpsc::UnboundedReceiver<PulledDelivery>,
+    /// Deliveries that were received and are about to be responses; empty between.
+    pulled: Vec<PulledDelivery>,
     requests: Streaming<ConsumeRequest>,
     /// Responses that come before the next delivery.
     responses: VecDeque<ConsumeResponse>,
@@ -109,16 +114,15 @@ impl ConsumerStream {
                     Ok(None) => return None,
                     Err(status) => return Some(Err(status)),
                 },
-                pulled = self.deliveries.recv() => return Some(match pulled {
-                    Some(pulled) => {
-                        let delivery = Some(convert::delivery(&pulled));
-                        Ok(ConsumeResponse { delivery, ..ConsumeResponse::default() })
-                    }
-                    None => {
+                received = self.deliveries.recv_many(&mut self.pulled, DELIVERIES_AT_A_TIME) => {
+                    if received == 0 {
                         let message = "the subscription was deleted or has another handler now";
-                        Err(status::of(Error::unavailable(message, RETRY_AFTER)))
+                        return Some(Err(status::of(Error::unavailable(message, RETRY_AFTER))));
                     }
-                }),
+                    let delivery = |pulled: PulledDelivery| Some(convert::delivery(&pulled));
+                    let response = |delivery| ConsumeResponse { delivery, ..ConsumeResponse::default() };
+                    self.responses.extend(self.pulled.drain(..).map(delivery).map(response));
+                }
             }
         }
     }

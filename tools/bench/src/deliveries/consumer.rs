@@ -1,11 +1,14 @@
-//! A consumer that pulls over gRPC and does nothing with what it gets but acknowledge it.
+//! A consumer that pulls over gRPC, and acknowledges what it gets at once or after a time.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -40,24 +43,35 @@ impl Consumer {
         Ok(Self { requests, responses })
     }
 
-    /// Acknowledges deliveries until it has had so many that `counts`.
+    /// Acknowledges each delivery when it has had it for `handling`, until it has acknowledged so many that `counts`.
     pub(super) async fn acknowledge(
         &mut self,
         events: usize,
+        handling: Duration,
         counts: impl Fn(&Delivery) -> bool,
     ) -> anyhow::Result<()> {
-        let mut counted = 0;
+        let (mut counted, mut handled): (usize, VecDeque<(Instant, Vec<Delivery>)>) = (0, VecDeque::new());
         while counted < events {
-            let deliveries = self.receive().await?;
-            counted += deliveries.iter().filter(|delivery| counts(delivery)).count();
-            let request = ConsumeRequest {
-                credits: u32::try_from(deliveries.len())?,
-                acknowledgements: deliveries.iter().map(acknowledgement).collect(),
-                ..Default::default()
-            };
-            self.requests.send(request).await?;
+            let due = handled.front().map(|(due, _)| *due);
+            tokio::select! {
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let deliveries = handled.pop_front().map(|(_, deliveries)| deliveries).unwrap_or_default();
+                    counted += deliveries.iter().filter(|delivery| counts(delivery)).count();
+                    self.answer(&deliveries).await?;
+                }
+                deliveries = self.receive() => handled.push_back((Instant::now() + handling, deliveries?)),
+            }
         }
         Ok(())
+    }
+
+    async fn answer(&self, deliveries: &[Delivery]) -> anyhow::Result<()> {
+        let request = ConsumeRequest {
+            credits: u32::try_from(deliveries.len())?,
+            acknowledgements: deliveries.iter().map(acknowledgement).collect(),
+            ..Default::default()
+        };
+        Ok(self.requests.send(request).await?)
     }
 
     /// Waits for a delivery, and returns it with those that are there too.

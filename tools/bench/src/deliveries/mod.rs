@@ -1,10 +1,10 @@
-//! How fast accepted events are handed on: to consumers that pull, beside a user with half of all events, to webhooks, and by
-//! the event pipeline to Redis.
+//! How fast accepted events are handed on: to handlers that do nothing, beside a user with half of all events, to webhooks,
+//! and by the event pipeline to Redis.
 
 mod consumer;
 mod event_pipeline;
 mod hot_user;
-mod pull;
+mod no_effect;
 mod receiver;
 mod redis_commands;
 mod subscription;
@@ -23,9 +23,9 @@ const WEBHOOK_SHARE: usize = 20;
 const REDIS_SHARE: usize = 4;
 /// So are the events of other users beside a hot one. With the default, they and as many of the hot user can wait
 /// (`subscription_waiting_max`).
-const OTHERS_SHARE: usize = 40;
+const OTHERS_SHARE: usize = 10;
 
-/// Delivers `events` events in each of `rounds` rounds to a consumer that pulls, and fewer to the others.
+/// Delivers `events` events in each of `rounds` rounds to handlers that do nothing, and fewer to the others.
 pub(crate) async fn measure(
     program: &Path,
     dir: &Path,
@@ -35,7 +35,7 @@ pub(crate) async fn measure(
 ) -> anyhow::Result<()> {
     let settings = [("TALLYHOUSE_SUBSCRIPTION_PRIVATE_ADDRESSES", "true")];
     let service = BenchService::start(program, dir.join("deliveries"), &settings).await?;
-    pull::measure(&service, rounds, events, report).await?;
+    no_effect::measure(&service, rounds, events, report).await?;
     hot_user::measure(&service, rounds, events / OTHERS_SHARE, report).await?;
     webhook::measure(&service, rounds, events / WEBHOOK_SHARE, report).await?;
     drop(service);
