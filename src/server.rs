@@ -3,6 +3,7 @@
 mod deliveries;
 mod health_checks;
 mod id_ledger;
+mod ports;
 mod recovery;
 mod ticketing;
 
@@ -59,6 +60,7 @@ use crate::telemetry::{Metrics, OutcomeLog};
 use crate::transport::{self, Application, Callers, Cursors, LiveTail, Tls, Website};
 use crate::write_keys::WriteKeys;
 use deliveries::{Deliveries, StartedDeliveries};
+pub use ports::{Addresses, bind};
 use ticketing::Ticketing;
 pub use ticketing::check_has_administrators;
 
@@ -90,31 +92,6 @@ pub enum ServerError {
     /// A part failed.
     #[error("{0}")]
     Part(String),
-}
-
-/// The addresses of the service.
-#[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    /// gRPC, grpc-web and REST.
-    pub main: SocketAddr,
-    /// The ticketing catalogue, if it has a separate port.
-    pub ticketing: Option<SocketAddr>,
-}
-
-/// Binds the configured port without listening: connections are refused until the service is ready,
-/// and no other process can use the port.
-///
-/// # Errors
-/// Says why the port cannot be bound.
-pub fn bind(address: SocketAddr) -> Result<TcpSocket, ServerError> {
-    let bind = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.set_nodelay(true)?;
-        socket.bind(address)?;
-        Ok(socket)
-    };
-    bind().map_err(|source| ServerError::Listen { address, source })
 }
 
 /// Without authentication, every caller can read and write everything, so only loopback addresses

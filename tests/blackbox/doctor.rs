@@ -60,6 +60,24 @@ fn each_thing_that_is_wrong_is_named_with_what_to_do() {
             ],
             "/none/tls",
         ),
+        (
+            "redis",
+            vec![
+                ("TALLYHOUSE_PIPELINE", "true"),
+                ("TALLYHOUSE_REDIS_URL", &format!("redis://{closed}")),
+                ("TALLYHOUSE_DATA_DIR", new),
+            ],
+            "redis_url",
+        ),
+        (
+            "ticketing database",
+            vec![
+                ("TALLYHOUSE_TICKETING", "true"),
+                ("TALLYHOUSE_TICKETING_DATABASE_URL", &format!("postgres://tallyhouse@{closed}/shows")),
+                ("TALLYHOUSE_DATA_DIR", new),
+            ],
+            "ticketing_database_url",
+        ),
         ("tokens", vec![("TALLYHOUSE_AUTH_JWKS_FILE", "/none/keys.json"), ("TALLYHOUSE_DATA_DIR", new)], "/none/keys"),
     ] {
         let examined = doctor(&settings);
@@ -101,4 +119,22 @@ async fn a_service_that_runs_is_in_order_until_its_tables_are_not() {
     assert!(examined.text("clickhouse reader").contains("row policy"), "{:?}", examined.findings);
     let examined = tokio::task::block_in_place(|| server("wrong"));
     assert!(examined.text("clickhouse").contains("clickhouse_password"), "{:?}", examined.findings);
+}
+
+#[test]
+fn a_redis_that_forgets_is_a_warning() {
+    let Some(redis) = tallyhouse_testkit::TestRedis::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let examine = || {
+        doctor(&[
+            ("TALLYHOUSE_DATA_DIR", dir.path().to_str().unwrap()),
+            ("TALLYHOUSE_PIPELINE", "true"),
+            ("TALLYHOUSE_REDIS_URL", &redis.url()),
+        ])
+    };
+    assert_eq!(examine().levels("redis"), ["ok"]);
+    redis.ask::<String>(&["CONFIG", "SET", "appendonly", "no"]);
+    let examined = examine();
+    assert_eq!(examined.levels("redis"), ["warning"], "{:?}", examined.findings);
+    assert!(examined.text("redis").contains("appendonly"));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{Executor as _, PgPool, Postgres, QueryBuilder, Row as _, Transaction};
+use sqlx::{ConnectOptions as _, Executor as _, PgPool, Postgres, QueryBuilder, Row as _, Transaction};
 use uuid::Uuid;
 
 use super::rows::{self, ShowRow};
@@ -54,6 +54,19 @@ impl PostgresStore {
             .await?;
         migrations::postgres().run(&pool).await?;
         Ok(Self { pool })
+    }
+
+    /// Asks the server at a `postgres://` URL for its version. Changes nothing.
+    ///
+    /// # Errors
+    /// If the URL is invalid or the server cannot be reached.
+    pub async fn version(url: &str) -> Result<String, StoreError> {
+        let options: PgConnectOptions = url.parse()?;
+        let connect = async {
+            let mut connection = options.application_name("tallyhouse").connect().await?;
+            sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await
+        };
+        Ok(tokio::time::timeout(WAIT_MAX, connect).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
     }
 
     /// Reads several statements' worth of one moment.

@@ -1,10 +1,11 @@
 //! `tallyhouse doctor`: checks a set-up and says what is wrong and what to do.
 //!
 //! It looks at what a start would look at, and at what only shows under load: settings, data directory, disk,
-//! clock, keys and certificates, ports, limits of the system, and ClickHouse. It changes nothing but a small file
-//! in the data directory, which it deletes again.
+//! clock, keys and certificates, ports, limits of the system, ClickHouse, and where they are used Redis and PostgreSQL. It
+//! changes nothing but a small file in the data directory, which it deletes again.
 
 mod clickhouse;
+mod companions;
 mod host;
 
 use std::process::ExitCode;
@@ -111,6 +112,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
     findings.push(tokens(config).await);
     findings.push(certificate(config).await);
     findings.extend(clickhouse::examine(config).await);
+    findings.extend(companions::examine(config).await);
     findings
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, Script};
+use ::redis::{AsyncConnectionConfig, Client, FromRedisValue, InfoDict, Pipeline, Script};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -77,6 +77,17 @@ impl RedisConnection {
             _ => {}
         }
         sent
+    }
+
+    /// Whether Redis appends what it is told to a file (`appendonly`). Without that, a restart of it loses data.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn is_durable(&self) -> Result<bool, RedisError> {
+        let mut asked = ::redis::pipe();
+        asked.cmd("INFO").arg("persistence");
+        let answers: Vec<InfoDict> = self.send(asked).await?;
+        Ok(answers.iter().any(|info| info.get::<u8>("aof_enabled") == Some(1)))
     }
 
     async fn try_send<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<Vec<T>, RedisError> {

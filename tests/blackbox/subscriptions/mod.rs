@@ -38,8 +38,16 @@ fn failing(user: &str, seq: u64) -> Value {
 }
 
 async fn send(service: &TestService, events: &[Value]) {
-    let (status, body) = service.post("/api/v1/events", &json!({ "events": events })).await;
-    assert_eq!((status, &body["accepted"]), (202, &json!(events.len())), "{body}");
+    let since = Instant::now();
+    loop {
+        let (status, body) = service.post("/api/v1/events", &json!({ "events": events })).await;
+        // A busy machine may look up too slowly whether they are new: they are sent again, as every client does.
+        if status != 503 || since.elapsed() >= PATIENCE {
+            assert_eq!((status, &body["accepted"]), (202, &json!(events.len())), "{body}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A webhook to a receiver, with short waits.
@@ -60,15 +68,15 @@ async fn create_webhook(service: &TestService, name: &str, receiver: &Receiver) 
     receiver.expect_secret(created["secret"].as_str().unwrap());
 }
 
-/// What a path answers once it is as wanted.
+/// What a path answers once it is as wanted. (An event that was not read yet is not found.)
 async fn poll(service: &TestService, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
     let since = Instant::now();
     loop {
         let (code, answer) = service.get(path).await;
-        assert_eq!(code, 200, "{path}: {answer}");
-        if is_wanted(&answer) {
+        if code == 200 && is_wanted(&answer) {
             return answer;
         }
+        assert!(code == 200 || code == 404, "{path}: {answer}");
         assert!(since.elapsed() < PATIENCE, "{path}: {answer}\n{}", service.stderr());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
