@@ -1,4 +1,4 @@
-//! The access that each method requires. A method that is not listed here is not served.
+//! The access that each method requires, and which methods take streams. A method that is not listed here is not served.
 
 use super::super::auth::{RequiredAccess, Scope};
 use crate::config::Config;
@@ -60,6 +60,11 @@ pub(super) fn need(path: &str, config: &Config) -> Option<RequiredAccess> {
     Some(RequiredAccess::Scope(scope))
 }
 
+/// Whether the client's side of a method is a stream, which lasts as long as the client wants.
+pub(super) fn takes_stream(path: &str) -> bool {
+    matches!(path, "/tallyhouse.v1.IngestService/Ingest" | "/tallyhouse.v1.DeliveryService/Consume")
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
@@ -68,7 +73,7 @@ mod tests {
     use crate::transport::proto;
 
     #[test]
-    fn every_method_of_ours_takes_a_scope() {
+    fn every_method_of_ours_takes_a_scope_and_is_known_to_take_a_stream_if_it_does() {
         let files = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
         let mut methods = 0;
         for file in &files.file {
@@ -76,6 +81,7 @@ mod tests {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                     assert!(matches!(need(&path, &Config::default()), Some(RequiredAccess::Scope(_))), "{path}");
+                    assert_eq!(takes_stream(&path), method.client_streaming(), "{path}");
                     methods += 1;
                 }
             }

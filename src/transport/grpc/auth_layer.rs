@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service, ServiceExt};
 
-use super::access::need;
+use super::access::{need, takes_stream};
 use super::deadline::{self, DeadlineBody};
 use super::methods::Methods;
 use super::request_body::{BodyTimeout, RequestBody};
@@ -165,8 +165,7 @@ impl<S> DetailedErrors<S> {
             BodyTimeout::Whole(HEALTH_WAIT_MAX)
         } else if path.starts_with("/grpc.reflection.") {
             BodyTimeout::EachMessageAndPause(REFLECTION_WAIT_MAX)
-        } else if path.ends_with("/Ingest") {
-            // The only method that takes a stream.
+        } else if takes_stream(path) {
             BodyTimeout::EachMessage(self.body_wait_max)
         } else {
             BodyTimeout::Whole(self.body_wait_max)

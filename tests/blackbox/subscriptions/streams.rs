@@ -1,12 +1,14 @@
 //! Consumers that pull over gRPC: credits, acknowledgements, leases and epochs.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tallyhouse::transport::proto::delivery_service_client::DeliveryServiceClient;
 use tallyhouse::transport::proto::{self, ConsumeRequest, ConsumeResponse, Delivery};
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
-use super::{create, event, send, service, status};
+use super::{create, event, send, service, service_with, status};
 use crate::service::{PATIENCE, TestService};
 
 /// A consumer's stream.
@@ -88,6 +90,23 @@ async fn consumers_share_a_subscription_by_credits_and_keep_each_users_order() {
     send(&service, &[event("ann", 3)]).await;
     let mut three = Consumer::connect(&service, "jobs", 5).await.unwrap();
     assert_eq!(id(&three.delivery().await), "ann-3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_lasts_longer_than_a_request_may_take_to_arrive() {
+    const BODY_WAIT: Duration = Duration::from_millis(300);
+    let service = service_with(&[("TALLYHOUSE_BODY_WAIT_MS_MAX", &BODY_WAIT.as_millis().to_string())]).await;
+    create(&service, &json!({ "name": "jobs", "handler": { "type": "pull" } })).await;
+    let mut consumer = Consumer::connect(&service, "jobs", 1).await.unwrap();
+    let since = Instant::now();
+    for seq in 1.. {
+        send(&service, &[event("ann", seq)]).await;
+        let delivery = consumer.delivery().await;
+        consumer.acknowledge(delivery.number, "", 1).await;
+        if since.elapsed() > 3 * BODY_WAIT {
+            break;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
