@@ -4,6 +4,7 @@
 //! next transaction together. After a crash the file is as its last commit left it. A thread of its own does the work.
 
 mod records;
+mod settlements;
 mod tables;
 
 use std::path::Path;
@@ -208,7 +209,7 @@ impl DeliveryStore {
     /// # Errors
     /// When the file cannot be read.
     pub fn settlement(&self, id: SubscriptionId, event_id: &str) -> Result<Option<Settlement>, StoreError> {
-        tables::settlement(&self.database, id, event_id)
+        settlements::of_event(&self.database, id, event_id)
     }
 
     /// How many such records were written in all, those that are not kept any more included.
@@ -216,7 +217,7 @@ impl DeliveryStore {
     /// # Errors
     /// When the file cannot be read.
     pub fn settlement_count(&self, id: SubscriptionId) -> Result<u64, StoreError> {
-        tables::settlement_count(&self.database, id)
+        settlements::count(&self.database, id)
     }
 
     /// Such records from a number on, in the order in which they were written, at most so many; each with its number.
@@ -224,7 +225,7 @@ impl DeliveryStore {
     /// # Errors
     /// When the file cannot be read.
     pub fn settlements(&self, id: SubscriptionId, from: u64, max: usize) -> Result<Vec<(u64, Settlement)>, StoreError> {
-        tables::settlements(&self.database, id, from, max)
+        settlements::list(&self.database, id, from, max)
     }
 }
 

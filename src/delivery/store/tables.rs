@@ -5,10 +5,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::records::{Commit, Cursor, CutOver, LaneRecord, LetterChange, StoredEvent, SubscriptionRecord};
-use super::{StoreError, Write};
-use crate::domain::{DeadLetter, LaneKey, LetterNumber, Position, Settlement, SubscriptionId};
+use super::{StoreError, Write, settlements};
+use crate::domain::{DeadLetter, LaneKey, LetterNumber, Position, SubscriptionId};
 
-type Bytes = &'static [u8];
+pub(super) type Bytes = &'static [u8];
 
 /// Subscriptions by their numbers.
 const SUBSCRIPTIONS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("subscriptions");
@@ -24,11 +24,6 @@ const EVENTS: TableDefinition<'_, (u64, u128, u64), Bytes> = TableDefinition::ne
 const LETTERS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("letters");
 /// How many dead letters there are, and the number of the next.
 const LETTER_COUNTS: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("letter counts");
-/// Records of how events ended: subscription and number.
-const SETTLEMENTS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("settlements");
-/// Their numbers: subscription and event id.
-const SETTLEMENT_NUMBERS: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("settlement numbers");
-
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(SUBSCRIPTIONS)?;
     transaction.open_table(CURSORS)?;
@@ -37,16 +32,16 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(EVENTS)?;
     transaction.open_table(LETTERS)?;
     transaction.open_table(LETTER_COUNTS)?;
-    transaction.open_table(SETTLEMENTS)?;
-    transaction.open_table(SETTLEMENT_NUMBERS)?;
+    transaction.open_table(settlements::RUNS)?;
+    transaction.open_table(settlements::NUMBERS)?;
     Ok(())
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError::Failed(error.to_string()))
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Failed(format!("a record cannot be read: {error}")))
 }
 
@@ -94,7 +89,7 @@ fn write_commit(transaction: &WriteTransaction, id: SubscriptionId, commit: &Com
         events.remove((id, *segment, *row))?;
     }
     write_letters(transaction, id, &commit.letters)?;
-    write_settlements(transaction, id, commit)
+    settlements::write(transaction, id, commit)
 }
 
 fn write_letters(
@@ -121,53 +116,12 @@ fn write_letters(
     Ok(())
 }
 
-fn write_settlements(transaction: &WriteTransaction, id: SubscriptionId, commit: &Commit) -> Result<(), StoreError> {
-    if commit.settlements.is_empty() {
-        return Ok(());
-    }
-    let mut settlements = transaction.open_table(SETTLEMENTS)?;
-    let mut numbers = transaction.open_table(SETTLEMENT_NUMBERS)?;
-    let last = settlements.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
-    let mut number = last.map_or(0, |(key, _)| key.value().1);
-    for settlement in &commit.settlements {
-        number += 1;
-        settlements.insert((id, number), encode(settlement)?.as_slice())?;
-        let before = numbers.insert((id, settlement.event_id.as_str()), number)?.map(|before| before.value());
-        if let Some(before) = before {
-            settlements.remove((id, before))?;
-        }
-    }
-    let keep_from = number.saturating_sub(commit.settlements_max) + 1;
-    let mut old = Vec::new();
-    for entry in settlements.range((id, 0)..(id, keep_from))? {
-        let (key, value) = entry?;
-        old.push((key.value().1, decode::<Settlement>(value.value())?.event_id));
-    }
-    for (number, event_id) in old {
-        settlements.remove((id, number))?;
-        numbers.remove((id, event_id.as_str()))?;
-    }
-    Ok(())
-}
-
 /// Deletes a user's lane and events. Records of how events ended stay, as of events of nobody.
 pub(super) fn erase(transaction: &WriteTransaction, id: SubscriptionId, key: &LaneKey) -> Result<(), StoreError> {
     transaction.open_table(LANES)?.remove((id, key.as_str()))?;
     let is_of_user = |event: &[u8]| decode::<StoredEvent>(event).is_ok_and(|stored| LaneKey::of(&stored.event) == *key);
     transaction.open_table(EVENTS)?.retain_in((id, 0, 0)..(id + 1, 0, 0), |_, event| !is_of_user(event))?;
-    let mut settlements = transaction.open_table(SETTLEMENTS)?;
-    let mut renamed = Vec::new();
-    for entry in settlements.range((id, 0)..(id + 1, 0))? {
-        let (number, value) = entry?;
-        let settlement: Settlement = decode(value.value())?;
-        if settlement.user_id == key.as_str() {
-            renamed.push((number.value(), Settlement { user_id: String::new(), error: String::new(), ..settlement }));
-        }
-    }
-    for (number, settlement) in renamed {
-        settlements.insert(number, encode(&settlement)?.as_slice())?;
-    }
-    Ok(())
+    settlements::forget_user(transaction, id, key)
 }
 
 /// Deletes what there is of a user, dead letters included. Returns how many events that were.
@@ -209,8 +163,8 @@ pub(super) fn copy(from: &Database, to: &Database) -> Result<(), StoreError> {
         EVENTS,
         LETTERS,
         LETTER_COUNTS,
-        SETTLEMENTS,
-        SETTLEMENT_NUMBERS,
+        settlements::RUNS,
+        settlements::NUMBERS,
     );
     write.commit()?;
     Ok(())
@@ -224,9 +178,7 @@ fn delete(transaction: &WriteTransaction, id: SubscriptionId) -> Result<(), Stor
     transaction.open_table(LANES)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
     transaction.open_table(EVENTS)?.retain_in((id, 0, 0)..(id + 1, 0, 0), |_, _| false)?;
     transaction.open_table(LETTERS)?.retain_in((id, 0)..(id + 1, 0), |_, _| false)?;
-    transaction.open_table(SETTLEMENTS)?.retain_in((id, 0)..(id + 1, 0), |_, _| false)?;
-    transaction.open_table(SETTLEMENT_NUMBERS)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
-    Ok(())
+    settlements::delete(transaction, id)
 }
 
 pub(super) fn subscriptions(database: &Database) -> Result<Vec<SubscriptionRecord>, StoreError> {
@@ -313,36 +265,4 @@ pub(super) fn letter_numbers(database: &Database, id: SubscriptionId) -> Result<
 pub(super) fn letter_counts(database: &Database, id: SubscriptionId) -> Result<(u64, LetterNumber), StoreError> {
     let table = database.begin_read()?.open_table(LETTER_COUNTS)?;
     Ok(table.get(id)?.map_or((0, 1), |counts| counts.value()))
-}
-
-pub(super) fn settlement(
-    database: &Database,
-    id: SubscriptionId,
-    event_id: &str,
-) -> Result<Option<Settlement>, StoreError> {
-    let transaction = database.begin_read()?;
-    let Some(number) = transaction.open_table(SETTLEMENT_NUMBERS)?.get((id, event_id))? else { return Ok(None) };
-    let record = transaction.open_table(SETTLEMENTS)?.get((id, number.value()))?;
-    record.map(|record| decode(record.value())).transpose()
-}
-
-pub(super) fn settlement_count(database: &Database, id: SubscriptionId) -> Result<u64, StoreError> {
-    let table = database.begin_read()?.open_table(SETTLEMENTS)?;
-    let last = table.range((id, 0)..(id + 1, 0))?.next_back().transpose()?;
-    Ok(last.map_or(0, |(key, _)| key.value().1))
-}
-
-pub(super) fn settlements(
-    database: &Database,
-    id: SubscriptionId,
-    from: u64,
-    max: usize,
-) -> Result<Vec<(u64, Settlement)>, StoreError> {
-    let table = database.begin_read()?.open_table(SETTLEMENTS)?;
-    let mut all = Vec::new();
-    for entry in table.range((id, from)..(id + 1, 0))?.take(max) {
-        let (key, value) = entry?;
-        all.push((key.value().1, decode(value.value())?));
-    }
-    Ok(all)
 }

@@ -54,13 +54,15 @@ async fn what_was_committed_is_there_after_reopening() {
             lanes: vec![(lane.clone(), record.clone())],
             stored: vec![stored(1), stored(2)],
             letters: vec![LetterChange::Put(letter(1)), LetterChange::Put(letter(2))],
-            settlements: ["a", "b", "c"].map(settlement).into(),
+            settlements: vec![settlement("a")],
             settlements_max: 2,
             ..Commit::default()
         };
         store.commit(1, commit).await.unwrap();
         let commit = Commit {
             cursor: cursor.clone(),
+            settlements: ["b", "c"].map(settlement).into(),
+            settlements_max: 2,
             removed: vec![stored(1).position],
             letters: vec![LetterChange::Remove(1)],
             ..Commit::default()
@@ -84,6 +86,50 @@ async fn what_was_committed_is_there_after_reopening() {
     assert_eq!((store.cursor(1).unwrap(), store.letters(1, 0, 10).unwrap().len()), (None, 0));
     assert_eq!(store.cut_over(1).unwrap(), None);
     assert_eq!(store.lanes(1, &[lane]).unwrap(), [LaneRecord::default()]);
+}
+
+#[tokio::test]
+async fn each_event_has_its_newest_record_and_old_ones_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("delivery.redb");
+    {
+        // As a former version wrote it.
+        let store = DeliveryStore::open(&path).unwrap();
+        let transaction = store.database.begin_write().unwrap();
+        let row = tables::encode(&settlement("former")).unwrap();
+        transaction.open_table(settlements::RUNS).unwrap().insert((1, 1), row.as_slice()).unwrap();
+        transaction.open_table(settlements::NUMBERS).unwrap().insert((1, "former"), 1).unwrap();
+        transaction.commit().unwrap();
+    }
+    let store = DeliveryStore::open(&path).unwrap();
+    let failed = |id: &str| Settlement { outcome: FinalOutcome::Failed, ..settlement(id) };
+    let commit = async |settlements: Vec<Settlement>, settlements_max: u64| {
+        store.commit(1, Commit { settlements, settlements_max, ..Commit::default() }).await.unwrap();
+    };
+    commit(vec![failed("a"), settlement("b"), failed("c"), settlement("c")], 100).await;
+    commit(vec![settlement("d"), settlement("a")], 100).await;
+    let listed = |from: u64, max: usize| -> Vec<(u64, String)> {
+        let all = store.settlements(1, from, max).unwrap();
+        all.into_iter().map(|(number, record)| (number, record.event_id)).collect()
+    };
+    let all = [(1, "former"), (3, "b"), (5, "c"), (6, "d"), (7, "a")].map(|(number, id)| (number, id.to_owned()));
+    assert_eq!(listed(0, 10), all);
+    assert_eq!((listed(2, 2), listed(6, 10)), (all[1..3].to_vec(), all[3..].to_vec()));
+    assert_eq!(store.settlement_count(1).unwrap(), 7);
+    for id in ["former", "a", "b", "c", "d"] {
+        assert_eq!(store.settlement(1, id).unwrap(), Some(settlement(id)), "{id}");
+    }
+    // Numbers 6 to 8 stay, and with 6 its whole run.
+    commit(vec![settlement("e")], 3).await;
+    assert_eq!(listed(0, 10), [(6, "d"), (7, "a"), (8, "e")].map(|(number, id)| (number, id.to_owned())));
+    for id in ["former", "b", "c"] {
+        assert_eq!(store.settlement(1, id).unwrap(), None, "{id}");
+    }
+    store.erase_user(1, "ann").unwrap();
+    let nobodys = Settlement { user_id: String::new(), ..settlement("a") };
+    assert_eq!(store.settlement(1, "a").unwrap(), Some(nobodys));
+    store.delete_subscription(1).await.unwrap();
+    assert_eq!((store.settlement_count(1).unwrap(), store.settlement(1, "a").unwrap()), (0, None));
 }
 
 #[tokio::test]
