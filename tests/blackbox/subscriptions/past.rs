@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::{Value, json};
 
 use super::receiver::{Received, Receiver};
-use super::{create, create_webhook, event, send, service, service_with, status, webhook};
+use super::{create, create_webhook, event, send, service_with, status, webhook};
 use crate::service::{TestService, eventually};
 
 const USERS: u64 = 30;
 const DAY_SECONDS: i64 = 86_400;
+/// A segment leaves the log when its ids are in the id ledger.
+const SHORT_LOG: (&str, &str) = ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50");
 
 /// Events of all users with these seqs, of each user in an order of its own.
 fn events(seqs: std::ops::RangeInclusive<u64>) -> Vec<Value> {
@@ -80,7 +82,7 @@ fn judge(received: &[Received], ends: &[End], last_seq: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stored_events_and_new_ones_come_once_and_in_order_across_a_kill_in_mid_catch_up() {
-    let (mut service, receiver) = (service().await, Receiver::start().await);
+    let (mut service, receiver) = (service_with(&[SHORT_LOG]).await, Receiver::start().await);
     send_all(&service, &events(1..=100)).await;
     gone_from_the_log(&service, 3_000).await;
     let mut subscription = webhook("orders", &receiver);
@@ -122,7 +124,7 @@ async fn stored_events_and_new_ones_come_once_and_in_order_across_a_kill_in_mid_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_can_begin_at_any_time() {
-    let (service, receiver) = (service().await, Receiver::start().await);
+    let (service, receiver) = (service_with(&[SHORT_LOG]).await, Receiver::start().await);
     send(&service, &[event("ann", 1)]).await;
     gone_from_the_log(&service, 1).await;
     let now = || time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
