@@ -184,7 +184,9 @@ impl Driver {
             !self.in_flight.is_empty() && (stopping_since.is_some() || self.subscription.settings.is_paused);
         let look = (is_recalling || !self.holders.is_empty()).then(|| now + HOLD_MIN);
         let resume = self.has_moved().then(|| self.committed_at + RESUME_LINGER);
-        let dates = [timer, linger, ends, look, resume, self.hold_until, self.read_after];
+        let oldest = self.window.oldest_read_at().filter(|_| self.is_half_full());
+        let spill = oldest.map(|read_at| self.started + Duration::from_millis(read_at + SPILL_AFTER));
+        let dates = [timer, linger, ends, look, resume, spill, self.hold_until, self.read_after];
         let next = dates.into_iter().flatten().filter(|at| *at > now).min();
         next.unwrap_or(now + IDLE_LOOK).min(now + IDLE_LOOK)
     }
@@ -288,8 +290,7 @@ impl Driver {
 
     /// Puts the oldest events that have not ended into the store, so that the source need not keep them and others are read.
     fn spill(&mut self, now: Millis) {
-        let is_half_full = self.window.len() >= self.bounds.window_events_max / 2;
-        if !is_half_full || !self.dirty.stored.is_empty() || !self.lacks_events(now) {
+        if !self.is_half_full() || !self.dirty.stored.is_empty() || !self.lacks_events(now) {
             return;
         }
         for (position, event) in self.window.oldest_open(SPILL_EVENTS) {
@@ -297,6 +298,10 @@ impl Driver {
             let stored = StoredEvent { position, event, attempts: 0, error: String::new(), is_replay: false };
             self.dirty.stored.push(stored);
         }
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.window.len() >= self.bounds.window_events_max / 2
     }
 
     /// Whether fewer users are served than may be, for want of events: at once when it is less than half of them, otherwise

@@ -35,6 +35,8 @@ struct LoggingHandler {
     effects: Mutex<HashMap<String, Settlement>>,
     shape: HandlerShape,
     is_up: Mutex<bool>,
+    /// Users whose events take as long as they are here.
+    slow: Mutex<BTreeSet<String>>,
     rng: Mutex<StdRng>,
 }
 
@@ -42,7 +44,7 @@ impl LoggingHandler {
     fn new(shape: HandlerShape, seed: u64) -> Arc<Self> {
         let rng = Mutex::new(StdRng::seed_from_u64(seed));
         let (log, effects, is_up) = (Mutex::default(), Mutex::default(), Mutex::new(true));
-        Arc::new(Self { log, effects, shape, is_up, rng })
+        Arc::new(Self { log, effects, shape, is_up, slow: Mutex::default(), rng })
     }
 
     fn handle(&self, delivery: &Delivery) -> Outcome {
@@ -97,6 +99,9 @@ impl Handler for LoggingHandler {
     async fn deliver(&self, users: Vec<Vec<Delivery>>) -> Vec<Vec<Outcome>> {
         let pause = self.rng.lock().random_range(0..3);
         tokio::time::sleep(Duration::from_millis(pause)).await;
+        while users.iter().flatten().any(|delivery| self.slow.lock().contains(&delivery.event.user_id)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         if !*self.is_up.lock() {
             return users.iter().map(|_| vec![Outcome::Unavailable { error: "down".to_owned() }]).collect();
         }
@@ -446,6 +451,29 @@ fn many_early_events_hold_up_neither_others_nor_the_source() {
         }
         let skipped = engine.status().await.unwrap().skipped;
         assert!((1..=2).contains(&skipped), "{skipped} users waited no longer");
+    });
+}
+
+#[test]
+fn users_whose_events_take_long_hold_up_no_others() {
+    run(async {
+        let mut world = World::new(HandlerShape::SINGLE, 1);
+        world.settings.concurrency = 4;
+        let slow = ["ann", "bob", "cid"];
+        *world.handler.slow.lock() = slow.map(str::to_owned).into();
+        // More than the window holds.
+        for user in slow {
+            world.source.push((1..=100).map(|seq| event(user, seq, false)));
+        }
+        world.source.push((1..=20).map(|seq| event("dan", seq, false)));
+        let engine = world.start();
+        while world.handler.calls().len() < 20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(world.handler.calls().iter().all(|call| call.user == "dan"));
+        world.handler.slow.lock().clear();
+        idle(&engine, &world.source, 320).await;
+        assert_eq!(world.handler.calls().len(), 320);
     });
 }
 
