@@ -30,8 +30,8 @@ const COMMIT_LINGER: Duration = Duration::from_millis(25);
 const RESUME_LINGER: Duration = Duration::from_secs(1);
 /// Events that are put into the store at a time, to make room in the window.
 const SPILL_EVENTS: usize = 1_024;
-/// How long the oldest event has waited when that is done though most users that may be served are.
-const SPILL_AFTER: Millis = 250;
+/// How long the oldest event has waited when that is done though nearly all users are served that may be.
+const SPILL_AFTER: Millis = 2_000;
 /// Lanes that are kept in memory though they have nothing to do.
 const IDLE_LANES_MAX: usize = 100_000;
 /// When nothing else is due, the state is looked at again.
@@ -184,8 +184,8 @@ impl Driver {
             !self.in_flight.is_empty() && (stopping_since.is_some() || self.subscription.settings.is_paused);
         let look = (is_recalling || !self.holders.is_empty()).then(|| now + HOLD_MIN);
         let resume = self.has_moved().then(|| self.committed_at + RESUME_LINGER);
-        let oldest = self.window.oldest_read_at().filter(|_| self.is_half_full());
-        let spill = oldest.map(|read_at| self.started + Duration::from_millis(read_at + SPILL_AFTER));
+        let spill = self.spill_at().filter(|_| self.is_half_full());
+        let spill = spill.map(|at| self.started + Duration::from_millis(at));
         let dates = [timer, linger, ends, look, resume, spill, self.hold_until, self.read_after];
         let next = dates.into_iter().flatten().filter(|at| *at > now).min();
         next.unwrap_or(now + IDLE_LOOK).min(now + IDLE_LOOK)
@@ -304,17 +304,24 @@ impl Driver {
         self.window.len() >= self.bounds.window_events_max / 2
     }
 
-    /// Whether fewer users are served than may be, for want of events: at once when it is less than half of them, otherwise
-    /// when the oldest event has waited for a while. (Most events of a backlog that flows end before they would be stored.)
+    /// Whether fewer users are served than may be, for want of events: at once when it is less than half of them; the more
+    /// there are, the longer the oldest event has waited. (Most events of a backlog that flows end before they would be
+    /// stored.)
     fn lacks_events(&self, now: Millis) -> bool {
+        self.spill_at().is_some_and(|at| at <= now)
+    }
+
+    /// When room is to be made in the window, if nothing changes.
+    fn spill_at(&self) -> Option<Millis> {
         let served: usize = self.out.values().map(Vec::len).sum();
         let served = served + self.dirty.release.len() + self.committed.release.len();
         let users_max = match self.shape.users_max {
             1 => self.subscription.settings.concurrency,
             users_max => users_max.saturating_mul(BATCHES_IN_FLIGHT_MAX),
         };
-        let waits = self.window.oldest_read_at().map_or(0, |read_at| now.saturating_sub(read_at));
-        served < users_max / 2 || (served < users_max && waits >= SPILL_AFTER)
+        let over_half = (2 * served).saturating_sub(users_max) as u64;
+        let wait = SPILL_AFTER.saturating_mul(over_half) / (users_max.max(1) as u64);
+        self.window.oldest_read_at().filter(|_| served < users_max).map(|read_at| read_at + wait)
     }
 
     /// Begins to write what has happened, unless that is under way.
