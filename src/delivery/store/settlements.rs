@@ -4,7 +4,7 @@
 //! as many pages to write, on the path that the next event of every user waits for. Whole runs are deleted, once there are
 //! enough younger records.
 
-use redb::{Database, ReadableDatabase as _, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
 use super::StoreError;
 use super::records::Commit;
@@ -15,6 +15,9 @@ use crate::domain::{LaneKey, Settlement, SubscriptionId};
 pub(super) const RUNS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("settlements");
 /// The number of each event's record: subscription and event id.
 pub(super) const NUMBERS: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("settlement numbers");
+
+/// When the bound was lowered, each commit deletes so many old records and twice as many as it adds.
+const DELETED_MIN: usize = 1_000;
 
 /// The records of a run, each with its number; none where the event has a newer one.
 fn decode_run(last: u64, row: &[u8]) -> Result<Vec<(u64, Option<Settlement>)>, StoreError> {
@@ -53,26 +56,34 @@ pub(super) fn write(transaction: &WriteTransaction, id: SubscriptionId, commit: 
     let last = last + records.len() as u64;
     runs.insert((id, last), encode(&records)?.as_slice())?;
     let keep_from = last.saturating_sub(commit.settlements_max) + 1;
-    for (number, row) in rows(&runs, (id, 0)..(id, keep_from))? {
-        runs.remove((id, number))?;
-        for record in decode_run(number, &row)?.into_iter().filter_map(|(_, record)| record) {
+    delete_before(&mut runs, &mut numbers, (id, keep_from), 2 * commit.settlements.len() + DELETED_MIN)
+}
+
+/// Deletes runs whose records all have lower numbers, at most so many records and those of one run.
+fn delete_before(
+    runs: &mut Table<'_, (u64, u64), Bytes>,
+    numbers: &mut Table<'_, (u64, &str), u64>,
+    (id, number): (SubscriptionId, u64),
+    records_max: usize,
+) -> Result<(), StoreError> {
+    let (mut old, mut deleted) = (Vec::new(), 0);
+    for entry in runs.range((id, 0)..(id, number))? {
+        if deleted >= records_max {
+            break;
+        }
+        let (last, row) = entry?;
+        let last = last.value().1;
+        let records = decode_run(last, row.value())?;
+        deleted += records.len();
+        old.push((last, records));
+    }
+    for (last, records) in old {
+        runs.remove((id, last))?;
+        for record in records.into_iter().filter_map(|(_, record)| record) {
             numbers.remove((id, record.event_id.as_str()))?;
         }
     }
     Ok(())
-}
-
-/// The rows of some runs, each with the number of its last record.
-fn rows(
-    runs: &impl ReadableTable<(u64, u64), Bytes>,
-    range: std::ops::Range<(u64, u64)>,
-) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-    let mut all = Vec::new();
-    for entry in runs.range(range)? {
-        let (key, row) = entry?;
-        all.push((key.value().1, row.value().to_owned()));
-    }
-    Ok(all)
 }
 
 /// Empties the field of one record.
@@ -88,8 +99,11 @@ fn forget(runs: &mut Table<'_, (u64, u64), Bytes>, id: SubscriptionId, number: u
 /// Takes a user out of the records: they are of nobody's events then.
 pub(super) fn forget_user(transaction: &WriteTransaction, id: SubscriptionId, key: &LaneKey) -> Result<(), StoreError> {
     let mut runs = transaction.open_table(RUNS)?;
-    for (last, row) in rows(&runs, (id, 0)..(id + 1, 0))? {
-        let mut records = decode_run(last, &row)?;
+    let mut changed = Vec::new();
+    for entry in runs.range((id, 0)..(id + 1, 0))? {
+        let (last, row) = entry?;
+        let last = last.value().1;
+        let mut records = decode_run(last, row.value())?;
         let of_user = records.iter_mut().filter_map(|(_, record)| record.as_mut());
         let mut of_user = of_user.filter(|record| record.user_id == key.as_str()).peekable();
         if of_user.peek().is_none() {
@@ -99,7 +113,10 @@ pub(super) fn forget_user(transaction: &WriteTransaction, id: SubscriptionId, ke
             record.user_id.clear();
             record.error.clear();
         });
-        runs.insert((id, last), encode_run(&records)?.as_slice())?;
+        changed.push((last, encode_run(&records)?));
+    }
+    for (last, row) in changed {
+        runs.insert((id, last), row.as_slice())?;
     }
     Ok(())
 }
