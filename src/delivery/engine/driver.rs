@@ -46,6 +46,9 @@ pub(super) enum Intake {
     Loaded(SourceBatch, Result<Vec<(LaneKey, LaneRecord)>, StoreError>),
 }
 
+/// A commit that is recorded, or one that could not be.
+pub(super) type Written = Result<Arc<Commit>, Arc<Commit>>;
+
 /// What a task in flight ends with.
 pub(super) enum Ended {
     Delivered(Vec<Vec<Outcome>>),
@@ -74,7 +77,7 @@ pub(super) struct Driver {
     pub(super) refusals: Vec<Refusal>,
     pub(super) intake: Option<BoxFuture<'static, Intake>>,
     pub(super) dirty: Dirty,
-    pub(super) committing: Option<BoxFuture<'static, (Arc<Commit>, Result<(), StoreError>)>>,
+    pub(super) committing: Option<BoxFuture<'static, Written>>,
     /// What is in the commit that is under way.
     pub(super) committed: Dirty,
     pub(super) committed_at: Instant,
@@ -131,9 +134,9 @@ impl Driver {
                     self.intake = None;
                     self.take_in(step);
                 }
-                (commit, done) = maybe(&mut self.committing) => {
+                written = maybe(&mut self.committing) => {
                     self.committing = None;
-                    self.committed(commit, done.is_ok());
+                    self.committed(written);
                 }
                 () = tokio::time::sleep_until(wake_at) => {}
             }
@@ -364,17 +367,22 @@ impl Driver {
             if !after.is_zero() {
                 tokio::time::sleep(after).await;
             }
-            let done = store.commit(id, Arc::clone(&commit)).await;
-            (commit, done)
+            match store.commit(id, Arc::clone(&commit)).await {
+                Ok(()) => Ok(commit),
+                Err(_) => Err(commit), // The store has said why.
+            }
         }));
     }
 
-    fn committed(&mut self, commit: Arc<Commit>, is_recorded: bool) {
-        if !is_recorded {
-            // The store has said why. Nothing goes on until it is recorded, but for what does not need it.
-            self.write(commit, HOLD_MAX);
-            return;
-        }
+    fn committed(&mut self, written: Written) {
+        let commit = match written {
+            Ok(commit) => commit,
+            Err(commit) => {
+                // Nothing goes on until it is recorded, but for what does not need it.
+                self.write(commit, HOLD_MAX);
+                return;
+            }
+        };
         let now = self.now();
         let Cursor { resume, missed, .. } = commit.cursor;
         (self.recorded, self.recorded_missed) = (resume, missed);
