@@ -30,7 +30,7 @@ const COMMIT_LINGER: Duration = Duration::from_millis(25);
 const RESUME_LINGER: Duration = Duration::from_secs(1);
 /// Events that are put into the store at a time, to make room in the window.
 const SPILL_EVENTS: usize = 1_024;
-/// How long the oldest event has waited when that is done though nearly all users are served that may be.
+/// Longest that the oldest event of the window waits before that, when nearly as many users are served as may be.
 const SPILL_AFTER: Millis = 2_000;
 /// Lanes that are kept in memory though they have nothing to do.
 const IDLE_LANES_MAX: usize = 100_000;
@@ -187,8 +187,7 @@ impl Driver {
             !self.in_flight.is_empty() && (stopping_since.is_some() || self.subscription.settings.is_paused);
         let look = (is_recalling || !self.holders.is_empty()).then(|| now + HOLD_MIN);
         let resume = self.has_moved().then(|| self.committed_at + RESUME_LINGER);
-        let spill = self.spill_at().filter(|_| self.is_half_full());
-        let spill = spill.map(|at| self.started + Duration::from_millis(at));
+        let spill = self.spill_at().map(|at| self.started + Duration::from_millis(at));
         let dates = [timer, linger, ends, look, resume, spill, self.hold_until, self.read_after];
         let next = dates.into_iter().flatten().filter(|at| *at > now).min();
         next.unwrap_or(now + IDLE_LOOK).min(now + IDLE_LOOK)
@@ -293,7 +292,7 @@ impl Driver {
 
     /// Puts the oldest events that have not ended into the store, so that the source need not keep them and others are read.
     fn spill(&mut self, now: Millis) {
-        if !self.is_half_full() || !self.dirty.stored.is_empty() || !self.lacks_events(now) {
+        if !self.dirty.stored.is_empty() || self.spill_at().is_none_or(|at| at > now) {
             return;
         }
         for (position, event) in self.window.oldest_open(SPILL_EVENTS) {
@@ -303,19 +302,13 @@ impl Driver {
         }
     }
 
-    fn is_half_full(&self) -> bool {
-        self.window.len() >= self.bounds.window_events_max / 2
-    }
-
-    /// Whether fewer users are served than may be, for want of events: at once when it is less than half of them; the more
-    /// there are, the longer the oldest event has waited. (Most events of a backlog that flows end before they would be
-    /// stored.)
-    fn lacks_events(&self, now: Millis) -> bool {
-        self.spill_at().is_some_and(|at| at <= now)
-    }
-
-    /// When room is to be made in the window, if nothing changes.
+    /// When room is to be made in the window: never while less than half of it is used, or as many users are served as may
+    /// be; at once when less than half of them are; and later, the more of them are. Until then, most events of a backlog
+    /// end without having been stored.
     fn spill_at(&self) -> Option<Millis> {
+        if self.window.len() < self.bounds.window_events_max / 2 {
+            return None;
+        }
         let served: usize = self.out.values().map(Vec::len).sum();
         let served = served + self.dirty.release.len() + self.committed.release.len();
         let users_max = match self.shape.users_max {

@@ -1,8 +1,7 @@
 //! The tables of the records of how events ended.
 //!
-//! Records are numbered as they are written. Those of one commit are one row, a *run*: a row for each would be several times
-//! as many pages to write, on the path that the next event of every user waits for. Whole runs are deleted, once there are
-//! enough younger records.
+//! Records are numbered as they are written. Those of one commit are one row, a *run*: the next event of each user waits for
+//! the commit, and one row is less work than many. Whole runs are deleted, once there are enough younger records.
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 

@@ -50,16 +50,16 @@ impl Consumer {
         handling: Duration,
         counts: impl Fn(&Delivery) -> bool,
     ) -> anyhow::Result<()> {
-        let (mut counted, mut handled): (usize, VecDeque<(Instant, Vec<Delivery>)>) = (0, VecDeque::new());
+        let (mut counted, mut held): (usize, VecDeque<(Instant, Vec<Delivery>)>) = (0, VecDeque::new());
         while counted < events {
-            let due = handled.front().map(|(due, _)| *due);
+            let due = held.front().map(|(due, _)| *due);
             tokio::select! {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    let deliveries = handled.pop_front().map(|(_, deliveries)| deliveries).unwrap_or_default();
+                    let deliveries = held.pop_front().map(|(_, deliveries)| deliveries).unwrap_or_default();
                     counted += deliveries.iter().filter(|delivery| counts(delivery)).count();
                     self.answer(&deliveries).await?;
                 }
-                deliveries = self.receive() => handled.push_back((Instant::now() + handling, deliveries?)),
+                deliveries = self.receive() => held.push_back((Instant::now() + handling, deliveries?)),
             }
         }
         Ok(())

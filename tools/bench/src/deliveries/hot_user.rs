@@ -1,6 +1,6 @@
 //! What a user with half of all events costs the others: the time until the events of the others are delivered, with and
 //! without those of the hot user between them. Measured with a consumer that takes a time for each event, as handlers do, and
-//! with one that takes none: then twice the events need twice the processor, whoever they are of.
+//! with one that takes none.
 
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::USERS;
 use super::consumer::Consumer;
-use super::subscription::Subscription;
+use super::subscription::{Subscription, deliver_all};
 use super::user_events::batches_of_users;
 use crate::ingest::{STREAMS, Streams, per_second, stream};
 use crate::report::{Report, median};
@@ -26,7 +26,8 @@ pub(super) async fn measure(
         service.merged().await?;
         let (ingest, _) = stream(service, batches_of_users(seed, events), events).await?;
         service.merged().await?;
-        let trial = deliver_to_trial(service, batches_of_users(seed + 1, events), events).await?;
+        let batches = batches_of_users(seed + 1, events);
+        let trial = deliver_all(service, Handler::Trial(TrialHandler {}), USERS, batches, events).await?;
         service.merged().await?;
         let pull = pull(service, batches_of_users(seed + 2, events), events).await?;
         trial_ratios.push(trial / ingest);
@@ -42,18 +43,6 @@ pub(super) async fn measure(
     report.add("deliveries.pull_per_second", median(pulled), "events/s");
     report.add("deliveries.pull_ratio", median(pull_ratios), "× ingest alone");
     Ok(())
-}
-
-/// Streams events; the clock stops when the trial handler has had all, and nothing waits.
-async fn deliver_to_trial(service: &BenchService, batches: Vec<Vec<Event>>, events: usize) -> anyhow::Result<f64> {
-    let mut subscription = Subscription::create(service, Handler::Trial(TrialHandler {}), USERS).await?;
-    let streams = Streams::connect(service, batches, STREAMS).await?;
-    let begun = Instant::now();
-    streams.send().await?;
-    subscription.handled(events).await?;
-    let rate = per_second(events, begun);
-    subscription.delete().await?;
-    Ok(rate)
 }
 
 /// Streams events and pulls them; the clock stops when all are acknowledged and nothing waits.

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use tonic::transport::Channel;
 
+use crate::ingest::{STREAMS, Streams, per_second};
 use crate::service::BenchService;
 use tallyhouse::transport::proto::delivery_service_client::DeliveryServiceClient;
 use tallyhouse::transport::proto::subscription_handler::Handler;
 use tallyhouse::transport::proto::{
-    CreateSubscriptionRequest, DeleteSubscriptionRequest, GetSubscriptionStatusRequest, GetSubscriptionStatusResponse,
-    SubscriptionHandler, SubscriptionSettings,
+    CreateSubscriptionRequest, DeleteSubscriptionRequest, Event, GetSubscriptionStatusRequest,
+    GetSubscriptionStatusResponse, SubscriptionHandler, SubscriptionSettings,
 };
 
 /// Its name. There is one at a time.
@@ -73,4 +74,23 @@ impl Subscription {
         self.client.delete_subscription(DeleteSubscriptionRequest { name: NAME.to_owned() }).await?;
         Ok(())
     }
+}
+
+/// Streams events to a new subscription, and returns how many a second were handled: the clock stops when all are, and none
+/// waits.
+pub(super) async fn deliver_all(
+    service: &BenchService,
+    handler: Handler,
+    concurrency: u32,
+    batches: Vec<Vec<Event>>,
+    events: usize,
+) -> anyhow::Result<f64> {
+    let mut subscription = Subscription::create(service, handler, concurrency).await?;
+    let streams = Streams::connect(service, batches, STREAMS).await?;
+    let begun = Instant::now();
+    streams.send().await?;
+    subscription.handled(events).await?;
+    let rate = per_second(events, begun);
+    subscription.delete().await?;
+    Ok(rate)
 }

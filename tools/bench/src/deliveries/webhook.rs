@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::receiver::Receiver;
-use super::subscription::Subscription;
+use super::subscription::deliver_all;
 use super::user_events::batches_of_users;
-use crate::ingest::{STREAMS, Streams, per_second};
+use crate::ingest::per_second;
 use crate::report::{Report, median};
 use crate::service::BenchService;
 use tallyhouse::transport::proto::WebhookHandler;
@@ -52,14 +52,8 @@ pub(super) async fn measure(
 /// Streams events, and waits until the receiver has had them all.
 async fn deliver(service: &BenchService, receiver: &Receiver, round: u64, events: usize) -> anyhow::Result<f64> {
     let handler = WebhookHandler { url: receiver.url.clone(), secrets: Vec::new() };
-    let mut subscription = Subscription::create(service, Handler::Webhook(handler), CONCURRENCY).await?;
-    let streams = Streams::connect(service, batches_of_users(SEED + round, events), STREAMS).await?;
-    let begun = Instant::now();
-    streams.send().await?;
-    subscription.handled(events).await?;
-    let rate = per_second(events, begun);
-    subscription.delete().await?;
-    Ok(rate)
+    let batches = batches_of_users(SEED + round, events);
+    deliver_all(service, Handler::Webhook(handler), CONCURRENCY, batches, events).await
 }
 
 /// Sends bodies of these sizes.
