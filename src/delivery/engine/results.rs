@@ -1,6 +1,7 @@
 //! Evaluates the results of events that were handed out, and collects what is to be recorded of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -38,6 +39,8 @@ pub(super) struct Dirty {
     /// How many letters there are once all this is recorded.
     pub(super) letters_after: u64,
     pub(super) settlements: Settlements,
+    /// Events of these that had ended before.
+    pub(super) settled_again: Vec<String>,
     /// The subscription, when its settings have changed.
     pub(super) subscription: Option<Box<SubscriptionRecord>>,
     /// Lanes that go on once all this is recorded.
@@ -54,31 +57,37 @@ pub(super) struct Dirty {
 /// Records of how events ended, in the order in which they did.
 #[derive(Default)]
 pub(super) struct Settlements {
-    records: Vec<Settlement>,
-    /// Where in that order each event's newest record is.
+    /// None where the event has a newer one.
+    records: Arc<Vec<Option<Settlement>>>,
+    /// Where in that order each event's record is.
     places: HashMap<String, usize>,
 }
 
 impl Settlements {
     fn add(&mut self, settlement: Settlement) {
-        self.places.insert(settlement.event_id.clone(), self.records.len());
-        self.records.push(settlement);
+        let records = Arc::make_mut(&mut self.records);
+        let before = self.places.insert(settlement.event_id.clone(), records.len());
+        if let Some(record) = before.and_then(|place| records.get_mut(place)) {
+            *record = None;
+        }
+        records.push(Some(settlement));
     }
 
     pub(super) fn find(&self, event_id: &str) -> Option<&Settlement> {
-        self.records.get(*self.places.get(event_id)?)
+        self.records.get(*self.places.get(event_id)?)?.as_ref()
     }
 
     /// Takes a user out of the records.
     pub(super) fn forget_user(&mut self, user_id: &str) {
-        for settlement in self.records.iter_mut().filter(|settlement| settlement.user_id == user_id) {
+        let records = Arc::make_mut(&mut self.records).iter_mut().flatten();
+        for settlement in records.filter(|settlement| settlement.user_id == user_id) {
             settlement.user_id.clear();
             settlement.error.clear();
         }
     }
 
-    pub(super) fn records(&self) -> &[Settlement] {
-        &self.records
+    pub(super) fn records(&self) -> Arc<Vec<Option<Settlement>>> {
+        Arc::clone(&self.records)
     }
 }
 
@@ -183,7 +192,7 @@ impl Driver {
         self.window.settle(pending.position);
         self.dirty.stored.push(StoredEvent {
             position: pending.position,
-            event: std::sync::Arc::clone(&pending.event),
+            event: Arc::clone(&pending.event),
             attempts: pending.attempts,
             error: pending.error.clone(),
             is_replay: pending.is_replay,
@@ -226,10 +235,10 @@ impl Driver {
     fn end(&mut self, key: &LaneKey, pending: &Pending, has_failed: bool, record: impl FnOnce() -> Settlement) {
         self.counts.failed += u64::from(has_failed);
         self.sequencer.finish(key, pending, has_failed);
-        self.end_refused(pending, record);
+        self.end_refused(pending, pending.is_replay, record);
     }
 
-    fn end_refused(&mut self, pending: &Pending, record: impl FnOnce() -> Settlement) {
+    fn end_refused(&mut self, pending: &Pending, has_ended_before: bool, record: impl FnOnce() -> Settlement) {
         self.by_id.remove(&pending.event.id);
         if self.window.is_open(pending.position) {
             self.window.settle(pending.position);
@@ -238,6 +247,9 @@ impl Driver {
         }
         self.dirty.has_changed = true;
         if self.bounds.settlements_max > 0 {
+            if has_ended_before {
+                self.dirty.settled_again.push(pending.event.id.clone());
+            }
             self.dirty.settlements.add(record());
         }
     }
@@ -248,7 +260,7 @@ impl Driver {
         self.next_letter += 1;
         DeadLetter {
             number,
-            event: std::sync::Arc::clone(&pending.event),
+            event: Arc::clone(&pending.event),
             reason,
             error,
             attempts: pending.attempts,
@@ -286,13 +298,15 @@ impl Driver {
         for Refusal { pending, letter } in refusals {
             let at = letter.failed_at_ms;
             let failed = settlement(&pending, FinalOutcome::Failed, at, pending.attempts, &letter.error);
-            let settlement = known.remove(&pending.event.id).unwrap_or(failed);
+            let known = known.remove(&pending.event.id);
+            let has_ended_before = pending.is_replay || known.is_some();
+            let settlement = known.unwrap_or(failed);
             if settlement.outcome == FinalOutcome::Failed {
                 self.counts.failed += 1;
                 self.letters += 1;
                 self.dirty.letters.push(LetterChange::Put(letter));
             }
-            self.end_refused(&pending, || settlement);
+            self.end_refused(&pending, has_ended_before, || settlement);
         }
     }
 

@@ -115,8 +115,10 @@ pub struct Commit {
     pub removed: Vec<Position>,
     /// What happens to dead letters, in order.
     pub letters: Vec<LetterChange>,
-    /// Records of how events ended, for subscriptions that keep them.
-    pub settlements: Vec<Settlement>,
+    /// Records of how events ended, for subscriptions that keep them; none where the event has a newer one of these.
+    pub settlements: Arc<Vec<Option<Settlement>>>,
+    /// Events of these that had ended before, as those that were replayed: their older records go.
+    pub settled_again: Vec<String>,
     /// Most such records that are kept; the oldest go.
     pub settlements_max: u64,
     /// The subscription, if it has changed.

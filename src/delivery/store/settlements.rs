@@ -2,8 +2,12 @@
 //!
 //! Records are numbered as they are written. Those of one commit are one row, a *run*: the next event of each user waits for
 //! the commit, and one row is less work than many. Whole runs are deleted, once there are enough younger records.
+//!
+//! Event ids come in any order. Were they one index, each of a commit would change another page of the file. So they are
+//! indexed by *chapters* of a few thousand records: a commit changes the pages of one or two chapters, and who looks for
+//! an id looks into one chapter after the other, the youngest first.
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase as _, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::StoreError;
 use super::records::Commit;
@@ -12,9 +16,15 @@ use crate::domain::{LaneKey, Settlement, SubscriptionId};
 
 /// Runs: subscription and the number of the last record.
 pub(super) const RUNS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("settlements");
-/// The number of each event's record: subscription and event id.
-pub(super) const NUMBERS: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("settlement numbers");
+/// The numbers of the records: subscription, chapter and event id.
+pub(super) const CHAPTERS: TableDefinition<'_, (u64, u64, &str), u64> = TableDefinition::new("settlement chapters");
+/// The same by subscription and event id, as former versions wrote it.
+pub(super) const FORMER_NUMBERS: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("settlement numbers");
 
+/// Records whose numbers are in one chapter.
+const CHAPTER_RECORDS: u64 = 8_192;
+/// Most old chapters that a commit deletes.
+const CHAPTERS_DELETED_MAX: usize = 2;
 /// When the bound was lowered, each commit deletes so many old records and twice as many as it adds.
 const DELETED_MIN: usize = 1_000;
 
@@ -33,54 +43,102 @@ fn encode_run(records: &[(u64, Option<Settlement>)]) -> Result<Vec<u8>, StoreErr
     encode(&records.iter().map(|(_, record)| record.as_ref()).collect::<Vec<_>>())
 }
 
+/// Makes the tables. What a former version wrote is taken over.
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    transaction.open_table(RUNS)?;
+    let mut chapters = transaction.open_table(CHAPTERS)?;
+    for entry in transaction.open_table(FORMER_NUMBERS)?.iter()? {
+        let (key, number) = entry?;
+        let ((id, event_id), number) = (key.value(), number.value());
+        chapters.insert((id, chapter_of(number), event_id), number)?;
+    }
+    transaction.delete_table(FORMER_NUMBERS)?;
+    Ok(())
+}
+
+const fn chapter_of(number: u64) -> u64 {
+    number / CHAPTER_RECORDS
+}
+
 /// Adds the records of a commit, and deletes what there are enough younger records of.
 pub(super) fn write(transaction: &WriteTransaction, id: SubscriptionId, commit: &Commit) -> Result<(), StoreError> {
     if commit.settlements.is_empty() {
         return Ok(());
     }
-    let (mut runs, mut numbers) = (transaction.open_table(RUNS)?, transaction.open_table(NUMBERS)?);
-    let last = runs.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?.map_or(0, |(key, _)| key.value().1);
-    let mut records: Vec<Option<&Settlement>> = Vec::with_capacity(commit.settlements.len());
-    for (number, settlement) in (last + 1..).zip(&commit.settlements) {
-        // One that was replayed has ended before.
-        if let Some(before) = numbers.insert((id, settlement.event_id.as_str()), number)? {
-            let of_commit = before.value().checked_sub(last + 1).and_then(|at| usize::try_from(at).ok());
-            match of_commit.and_then(|at| records.get_mut(at)) {
-                Some(record) => *record = None,
-                None => forget(&mut runs, id, before.value())?,
-            }
+    let (mut runs, mut chapters) = (transaction.open_table(RUNS)?, transaction.open_table(CHAPTERS)?);
+    for event_id in &commit.settled_again {
+        if let Some(number) = number_of(&chapters, id, event_id)? {
+            forget(&mut runs, id, number)?;
         }
-        records.push(Some(settlement));
     }
-    let last = last + records.len() as u64;
-    runs.insert((id, last), encode(&records)?.as_slice())?;
+    let before = last_number(&runs, id)?;
+    for (number, settlement) in (before + 1..).zip(commit.settlements.iter()) {
+        if let Some(settlement) = settlement {
+            chapters.insert((id, chapter_of(number), settlement.event_id.as_str()), number)?;
+        }
+    }
+    let last = before + commit.settlements.len() as u64;
+    runs.insert((id, last), encode(&commit.settlements)?.as_slice())?;
     let keep_from = last.saturating_sub(commit.settlements_max) + 1;
-    delete_before(&mut runs, &mut numbers, (id, keep_from), 2 * commit.settlements.len() + DELETED_MIN)
+    delete_runs_before(&mut runs, (id, keep_from), 2 * commit.settlements.len() + DELETED_MIN)?;
+    delete_chapters_before(&mut chapters, (id, keep_from))
+}
+
+/// The number of the newest record of an event. The record may be gone.
+fn number_of(
+    chapters: &impl ReadableTable<(u64, u64, &'static str), u64>,
+    id: SubscriptionId,
+    event_id: &str,
+) -> Result<Option<u64>, StoreError> {
+    let mut all = chapters.range((id, 0, "")..(id + 1, 0, ""))?;
+    let first = all.next().transpose()?.map(|(key, _)| key.value().1);
+    let last = all.next_back().transpose()?.map(|(key, _)| key.value().1).or(first);
+    let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
+    for chapter in (first..=last).rev() {
+        if let Some(number) = chapters.get((id, chapter, event_id))? {
+            return Ok(Some(number.value()));
+        }
+    }
+    Ok(None)
+}
+
+/// The number of the last record; 0 when there is none.
+fn last_number(runs: &impl ReadableTable<(u64, u64), Bytes>, id: SubscriptionId) -> Result<u64, StoreError> {
+    let last = runs.range((id, 0)..(id + 1, 0))?.next_back().transpose()?;
+    Ok(last.map_or(0, |(key, _)| key.value().1))
 }
 
 /// Deletes runs whose records all have lower numbers, at most so many records and those of one run.
-fn delete_before(
+fn delete_runs_before(
     runs: &mut Table<'_, (u64, u64), Bytes>,
-    numbers: &mut Table<'_, (u64, &str), u64>,
     (id, number): (SubscriptionId, u64),
     records_max: usize,
 ) -> Result<(), StoreError> {
-    let (mut old, mut deleted) = (Vec::new(), 0);
+    let mut deleted = 0;
+    let mut old = Vec::new();
     for entry in runs.range((id, 0)..(id, number))? {
         if deleted >= records_max {
             break;
         }
         let (last, row) = entry?;
-        let last = last.value().1;
-        let records = decode_run(last, row.value())?;
-        deleted += records.len();
-        old.push((last, records));
+        deleted += decode_run(last.value().1, row.value())?.len();
+        old.push(last.value().1);
     }
-    for (last, records) in old {
+    for last in old {
         runs.remove((id, last))?;
-        for record in records.into_iter().filter_map(|(_, record)| record) {
-            numbers.remove((id, record.event_id.as_str()))?;
-        }
+    }
+    Ok(())
+}
+
+/// Deletes chapters of lower numbers only, the oldest first.
+fn delete_chapters_before(
+    chapters: &mut Table<'_, (u64, u64, &'static str), u64>,
+    (id, number): (SubscriptionId, u64),
+) -> Result<(), StoreError> {
+    for _ in 0..CHAPTERS_DELETED_MAX {
+        let oldest = chapters.range((id, 0, "")..(id, chapter_of(number), ""))?.next().transpose()?;
+        let Some(oldest) = oldest.map(|(key, _)| key.value().1) else { return Ok(()) };
+        chapters.retain_in((id, oldest, "")..(id, oldest + 1, ""), |_, _| false)?;
     }
     Ok(())
 }
@@ -123,7 +181,7 @@ pub(super) fn forget_user(transaction: &WriteTransaction, id: SubscriptionId, ke
 /// Deletes all of a subscription.
 pub(super) fn delete(transaction: &WriteTransaction, id: SubscriptionId) -> Result<(), StoreError> {
     transaction.open_table(RUNS)?.retain_in((id, 0)..(id + 1, 0), |_, _| false)?;
-    transaction.open_table(NUMBERS)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
+    transaction.open_table(CHAPTERS)?.retain_in((id, 0, "")..(id + 1, 0, ""), |_, _| false)?;
     Ok(())
 }
 
@@ -134,8 +192,7 @@ pub(super) fn of_event(
     event_id: &str,
 ) -> Result<Option<Settlement>, StoreError> {
     let transaction = database.begin_read()?;
-    let number = transaction.open_table(NUMBERS)?.get((id, event_id))?.map(|number| number.value());
-    let Some(number) = number else { return Ok(None) };
+    let Some(number) = number_of(&transaction.open_table(CHAPTERS)?, id, event_id)? else { return Ok(None) };
     let runs = transaction.open_table(RUNS)?;
     let Some((last, row)) = runs.range((id, number)..(id + 1, 0))?.next().transpose()? else { return Ok(None) };
     let records = decode_run(last.value().1, row.value())?;
@@ -144,9 +201,7 @@ pub(super) fn of_event(
 
 /// How many were written in all.
 pub(super) fn count(database: &Database, id: SubscriptionId) -> Result<u64, StoreError> {
-    let runs = database.begin_read()?.open_table(RUNS)?;
-    let last = runs.range((id, 0)..(id + 1, 0))?.next_back().transpose()?;
-    Ok(last.map_or(0, |(key, _)| key.value().1))
+    last_number(&database.begin_read()?.open_table(RUNS)?, id)
 }
 
 /// Those from a number on, at most so many.

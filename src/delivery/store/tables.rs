@@ -24,6 +24,7 @@ const EVENTS: TableDefinition<'_, (u64, u128, u64), Bytes> = TableDefinition::ne
 const LETTERS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("letters");
 /// How many dead letters there are, and the number of the next.
 const LETTER_COUNTS: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("letter counts");
+
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(SUBSCRIPTIONS)?;
     transaction.open_table(CURSORS)?;
@@ -32,9 +33,7 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(EVENTS)?;
     transaction.open_table(LETTERS)?;
     transaction.open_table(LETTER_COUNTS)?;
-    transaction.open_table(settlements::RUNS)?;
-    transaction.open_table(settlements::NUMBERS)?;
-    Ok(())
+    settlements::create(transaction)
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
@@ -164,7 +163,7 @@ pub(super) fn copy(from: &Database, to: &Database) -> Result<(), StoreError> {
         LETTERS,
         LETTER_COUNTS,
         settlements::RUNS,
-        settlements::NUMBERS,
+        settlements::CHAPTERS,
     );
     write.commit()?;
     Ok(())

@@ -1,5 +1,7 @@
 //! Tests that the store keeps what was committed when it is reopened, and of a commit everything or nothing.
 
+use redb::{ReadableDatabase as _, ReadableTable as _};
+
 use super::*;
 use crate::domain::{DeadLetterReason, Event, FinalOutcome, Gaps, Position, SubscriptionSettings};
 
@@ -54,14 +56,14 @@ async fn what_was_committed_is_there_after_reopening() {
             lanes: vec![(lane.clone(), record.clone())],
             stored: vec![stored(1), stored(2)],
             letters: vec![LetterChange::Put(letter(1)), LetterChange::Put(letter(2))],
-            settlements: vec![settlement("a")],
+            settlements: Arc::new(vec![Some(settlement("a"))]),
             settlements_max: 2,
             ..Commit::default()
         };
         store.commit(1, commit).await.unwrap();
         let commit = Commit {
             cursor: cursor.clone(),
-            settlements: ["b", "c"].map(settlement).into(),
+            settlements: Arc::new(["b", "c"].map(|id| Some(settlement(id))).into()),
             settlements_max: 2,
             removed: vec![stored(1).position],
             letters: vec![LetterChange::Remove(1)],
@@ -98,16 +100,18 @@ async fn each_event_has_its_newest_record_and_old_ones_go() {
         let transaction = store.database.begin_write().unwrap();
         let row = tables::encode(&settlement("former")).unwrap();
         transaction.open_table(settlements::RUNS).unwrap().insert((1, 1), row.as_slice()).unwrap();
-        transaction.open_table(settlements::NUMBERS).unwrap().insert((1, "former"), 1).unwrap();
+        transaction.open_table(settlements::FORMER_NUMBERS).unwrap().insert((1, "former"), 1).unwrap();
         transaction.commit().unwrap();
     }
     let store = DeliveryStore::open(&path).unwrap();
     let failed = |id: &str| Settlement { outcome: FinalOutcome::Failed, ..settlement(id) };
-    let commit = async |settlements: Vec<Settlement>, settlements_max: u64| {
-        store.commit(1, Commit { settlements, settlements_max, ..Commit::default() }).await.unwrap();
+    let commit = async |settlements: Vec<Option<Settlement>>, again: &[&str], settlements_max: u64| {
+        let settled_again = again.iter().map(|id| (*id).to_owned()).collect();
+        let settlements = Arc::new(settlements);
+        store.commit(1, Commit { settlements, settled_again, settlements_max, ..Commit::default() }).await.unwrap();
     };
-    commit(vec![failed("a"), settlement("b"), failed("c"), settlement("c")], 100).await;
-    commit(vec![settlement("d"), settlement("a")], 100).await;
+    commit(vec![Some(failed("a")), Some(settlement("b")), None, Some(settlement("c"))], &["c"], 100).await;
+    commit(vec![Some(settlement("d")), Some(settlement("a"))], &["a"], 100).await;
     let listed = |from: u64, max: usize| -> Vec<(u64, String)> {
         let all = store.settlements(1, from, max).unwrap();
         all.into_iter().map(|(number, record)| (number, record.event_id)).collect()
@@ -120,7 +124,7 @@ async fn each_event_has_its_newest_record_and_old_ones_go() {
         assert_eq!(store.settlement(1, id).unwrap(), Some(settlement(id)), "{id}");
     }
     // Numbers 6 to 8 stay, and with 6 its whole run.
-    commit(vec![settlement("e")], 3).await;
+    commit(vec![Some(settlement("e"))], &[], 3).await;
     assert_eq!(listed(0, 10), [(6, "d"), (7, "a"), (8, "e")].map(|(number, id)| (number, id.to_owned())));
     for id in ["former", "b", "c"] {
         assert_eq!(store.settlement(1, id).unwrap(), None, "{id}");
@@ -130,6 +134,29 @@ async fn each_event_has_its_newest_record_and_old_ones_go() {
     assert_eq!(store.settlement(1, "a").unwrap(), Some(nobodys));
     store.delete_subscription(1).await.unwrap();
     assert_eq!((store.settlement_count(1).unwrap(), store.settlement(1, "a").unwrap()), (0, None));
+}
+
+#[tokio::test]
+async fn records_of_many_chapters_are_found_and_old_chapters_go() {
+    const RUN: u64 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = DeliveryStore::open(&dir.path().join("delivery.redb")).unwrap();
+    // Of two subscriptions, so that one could take the other's.
+    for (run, id) in (0..12_u64).flat_map(|run| [(run, 1), (run, 2)]) {
+        let records = (0..RUN).map(|n| Some(Settlement { seq: id, ..settlement(&(run * RUN + n).to_string()) }));
+        let settlements = Arc::new(records.collect());
+        store.commit(id, Commit { settlements, settlements_max: 20_000, ..Commit::default() }).await.unwrap();
+    }
+    // Event 0 has number 1. Numbers from 16,001 on stay, and with them the whole run from 15,001 on.
+    let found = |id: SubscriptionId, n: u64| store.settlement(id, &n.to_string()).unwrap().map(|record| record.seq);
+    for (n, id) in [15_000, 15_001, 17_500, 35_999].into_iter().flat_map(|n| [(n, 1), (n, 2)]) {
+        assert_eq!(found(id, n), Some(id), "{n}");
+    }
+    assert_eq!((found(1, 0), found(1, 14_999), found(1, 36_000)), (None, None, None));
+    let chapters = store.database.begin_read().unwrap().open_table(settlements::CHAPTERS).unwrap();
+    let (first, _) = chapters.first().unwrap().unwrap();
+    let (id, chapter, _) = first.value();
+    assert_eq!((id, chapter), (1, 16_001 / 8_192), "chapters whose records are all too old are gone");
 }
 
 #[tokio::test]
