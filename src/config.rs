@@ -137,8 +137,11 @@ settings! {
     /// The address and port for analysts' SQL, such as `127.0.0.1:8123`. Empty: none, except for
     /// `dev` with its embedded ClickHouse, which uses `clickhouse_http_port`. An address that
     /// others can reach requires authentication. Requests must name `localhost`, a numeric address
-    /// or one of `allowed_hosts`.
+    /// or one of `allowed_hosts` or `sql_allowed_hosts`.
     sql_listen, "TALLYHOUSE_SQL_LISTEN": String = String::new();
+    /// Further host names that requests to the port for SQL may name, without ports and separated by
+    /// commas.
+    sql_allowed_hosts, "TALLYHOUSE_SQL_ALLOWED_HOSTS": Hosts = Hosts::default();
     /// Longest time that a statement of an analyst runs, in seconds.
     analyst_seconds_max, "TALLYHOUSE_ANALYST_SECONDS_MAX": u64 = 60;
     /// Threads that a statement of an analyst may use.
@@ -639,6 +642,7 @@ mod tests {
         check("trace_ratio = 1.1", "trace_ratio");
         check("cors_origins = \"app.example\"", "cors_origins");
         check("allowed_hosts = \"https://app.example\"", "allowed_hosts");
+        check("sql_allowed_hosts = \"https://app.example\"", "sql_allowed_hosts");
         check("tls_certificate_file = \"a\"", "tls_key_file");
         check("tls_key_file = \"a\"", "tls_certificate_file");
         check("rate_limit_window_seconds = 0", "rate_limit_window_seconds");

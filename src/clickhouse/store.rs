@@ -88,8 +88,8 @@ pub const TABLES: &str = "'events', 'campaign_minutes', 'type_hours', 'user_days
 const IS_DELETED: &str = "arrayExists(period -> occurred_at >= period.1 AND occurred_at < period.2, \
     (SELECT groupArray((starts_at, ends_at)) FROM deleted_periods WHERE state = 'deleted'))";
 
-/// Longest the events of all minutes are read at start.
-const READ_ALL_MAX: Duration = Duration::from_secs(60 * 60);
+/// Longest the events of some minutes, or of all, are read.
+const READ_MAX: Duration = Duration::from_secs(60 * 60);
 /// Most events of a reading that are asked for at a time. ClickHouse keeps them
 /// until all have been read, so that an answer is whole or an error.
 const PAGE_EVENTS_MAX: u64 = 250_000;
@@ -211,7 +211,7 @@ impl ClickHouseStore {
     async fn stored_minutes(&self) -> Result<Vec<(Timestamp, u64)>, QueryError> {
         let statement = "SELECT toInt64(toUnixTimestamp(toStartOfMinute(occurred_at))) * 1000 AS minute, \
                          count() AS events FROM events GROUP BY minute ORDER BY minute DESC";
-        let running = self.look_ups.begin(&Tenant::Service, READ_ALL_MAX).await?;
+        let running = self.look_ups.begin(&Tenant::Service, READ_MAX).await?;
         let query = running.ticket().put_on(long_query(&self.client, statement));
         let rows: Vec<(i64, u64)> = query.fetch_all().await?;
         running.finish();
@@ -223,14 +223,14 @@ impl ClickHouseStore {
             MinuteSet::These(_) => vec![condition(minutes)],
             MinuteSet::All => pages(&self.stored_minutes().await?),
         };
-        let (look_ups, wait_max) = (Arc::clone(&self.look_ups), self.read_max(minutes));
+        let look_ups = Arc::clone(&self.look_ups);
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         let client = self.client.clone();
         tokio::spawn(async move {
             for page in pages {
                 let statement = format!("SELECT {} FROM events {page}", event_row::PAYLOAD_COLUMNS);
                 let read = async {
-                    let running = look_ups.begin(&Tenant::Service, wait_max).await?;
+                    let running = look_ups.begin(&Tenant::Service, READ_MAX).await?;
                     send_pieces(running.ticket().put_on(long_query(&client, &statement)), &sender).await?;
                     running.finish();
                     Ok::<_, QueryError>(())
@@ -242,14 +242,6 @@ impl ClickHouseStore {
             }
         });
         Ok(pieces)
-    }
-
-    /// Longest the events of these minutes are read.
-    fn read_max(&self, minutes: &MinuteSet) -> Duration {
-        match minutes {
-            MinuteSet::All => READ_ALL_MAX,
-            MinuteSet::These(_) => self.look_ups.wait_max(),
-        }
     }
 
     async fn find_in_place(&self, org_id: &OrgId, keys: &[EventKey<'_>]) -> Result<PayloadRows, QueryError> {

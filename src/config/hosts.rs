@@ -37,7 +37,7 @@ impl fmt::Debug for Hosts {
 impl<'de> Deserialize<'de> for Hosts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|error| de::Error::custom(format!("allowed_hosts: {error}")))
+        text.parse().map_err(de::Error::custom)
     }
 }
 

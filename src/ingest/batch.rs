@@ -53,8 +53,7 @@ impl AddedEvent<'_> {
     }
 }
 
-/// An id that ClickHouse may know; its row is kept aside. It is claimed, if
-/// there is a row.
+/// An id that ClickHouse may know; its row is kept aside. It is claimed, if there is a row and nothing else knows the id.
 struct LateEvent<'a> {
     claimed: ClaimedId,
     key: EventKey<'a>,
@@ -249,6 +248,10 @@ impl<'a> Batch<'a> {
                 },
                 Claim::Known(first) => {
                     self.repeated(claimed, first);
+                    false
+                }
+                Claim::Doubted => {
+                    self.keep_aside(claimed, key, row.clone(), false);
                     false
                 }
                 Claim::Pending(completion) => {

@@ -161,11 +161,14 @@ impl Forwarder {
     async fn insert(&self, segment: &Segment, wait: &mut InsertWait) -> Result<TouchedHours, StoreError> {
         self.note_ids(segment).await;
         let attempt = self.gate.attempt(segment.id, segment.lane).await;
-        let touched = if segment.salvage.is_some() {
+        let touched = if let Some(salvage) = &segment.salvage {
             // Its token names the bytes that were written, not these.
             self.in_log(segment, <dyn EventLog>::distrust_token).await?;
             self.forget_lost(segment).await?;
-            self.send(segment, wait, EventStore::settle).await?
+            match salvage.rows {
+                0 => TouchedHours::default(),
+                _ => self.send(segment, wait, EventStore::settle).await?,
+            }
         } else if attempt.is_first() {
             self.send(segment, wait, EventStore::insert).await?
         } else {

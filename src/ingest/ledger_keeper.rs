@@ -174,7 +174,8 @@ impl LedgerKeeper {
         for segment in waiting {
             let is_late =
                 segment.state == SegmentState::Parked || segment.opened.elapsed() >= self.settings.write_pause;
-            if (is_short || is_late) && segment.salvage.is_none() && !self.noted.lock().contains(&segment.id) {
+            let is_good = segment.salvage.is_none() || self.lost_ids.has_judged(segment.id);
+            if (is_short || is_late) && is_good && !self.noted.lock().contains(&segment.id) {
                 self.note(segment).await;
             }
         }

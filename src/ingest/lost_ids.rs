@@ -40,6 +40,8 @@ pub struct LostIds {
     fingerprinter: Fingerprinter,
     /// The notes that this run has written or is writing, of segments that are not stored.
     notes: Mutex<HashMap<Uuid, Arc<OnceCell<()>>>>,
+    /// Damaged segments that are not stored, whose lost ids have been forgotten.
+    judged: Mutex<HashSet<Uuid>>,
 }
 
 impl LostIds {
@@ -50,7 +52,7 @@ impl LostIds {
         store: Arc<dyn EventStore>,
         fingerprinter: Fingerprinter,
     ) -> Arc<Self> {
-        Arc::new(Self { index, log, store, fingerprinter, notes: Mutex::default() })
+        Arc::new(Self { index, log, store, fingerprinter, notes: Mutex::default(), judged: Mutex::default() })
     }
 
     /// Writes the ids of a segment to a note, durably. Must be called before its events are in ClickHouse or its ids in the
@@ -69,15 +71,8 @@ impl LostIds {
 
     async fn write_note(&self, segment: &Segment) -> Result<(), String> {
         let (ledger, fingerprinter, of) = (Arc::clone(self.index.ledger()), self.fingerprinter, segment.clone());
-        let note = move || -> Result<(), String> {
-            let mut ids: Vec<(Fingerprint, u32)> = Vec::new();
-            let read = read_segment_ids(&of, fingerprinter, |taken| {
-                ids.extend(taken.iter().map(|taken| (taken.id.in_ledger(), taken.minute.bits())));
-            });
-            read.map_err(|error| error.to_string())?;
-            ledger.note_segment(&SegmentNote { segment: of.id, ids }).map_err(|error| error.to_string())
-        };
-        spawn_blocking(note).await.unwrap_or_else(|error| Err(error.to_string()))
+        let note = spawn_blocking(move || write_note(&ledger, fingerprinter, &of)).await;
+        note.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Forgets the ids that were lost with this segment, and returns how many they were. Ids of its damaged part whose
@@ -87,27 +82,41 @@ impl LostIds {
     /// When a segment, the ledger or ClickHouse cannot be read: it must be called again.
     pub async fn forget_of(&self, segment: &Segment) -> Result<usize, StoreError> {
         self.all_settled(segment).await;
-        // ClickHouse may still execute an insert of this segment that this run or a former one gave up.
-        self.store.inserts_ended().await?;
-        let _writing = self.index.writing().await;
         let tag = SegmentTag::of(segment.ordinal);
-        let mut suspects: HashMap<Fingerprint, Minute> = self.index.tagged(tag).into_iter().collect();
         let note = self.note(segment.id).await?;
         let is_noted = note.is_some();
-        if is_noted {
-            self.doubt(segment).await?;
+        let mut suspects: HashMap<Fingerprint, Minute> = note.iter().flat_map(minutes_of).collect();
+        {
+            let _writing = self.index.writing().await;
+            suspects.extend(self.index.tagged(tag));
         }
-        suspects.extend(note.iter().flat_map(minutes_of));
         // What is known from memory can only be in a segment with the same tag.
-        let others = self.log.segments().list().into_iter();
-        let others = others.filter(|other| is_noted || SegmentTag::of(other.ordinal) == tag).collect();
+        let with_tag = |other: &Segment| SegmentTag::of(other.ordinal) == tag;
+        let (like, unlike): (Vec<_>, Vec<_>) = self.log.segments().list().into_iter().partition(with_tag);
+        let suspects = self.unlogged(suspects, like).await?;
+        let doubted: Vec<Fingerprint> = suspects.keys().copied().collect();
+        // Until it is known what is lost, nobody is told that an event is there that is not.
+        self.index.doubt(doubted.iter().copied());
+        let others = if is_noted { unlike } else { Vec::new() };
+        // ClickHouse may still execute an insert of this segment that this run or a former one gave up.
+        self.store.inserts_ended().await?;
         let Suspects { lost, stored } = self.judge(suspects, others).await?;
-        self.index.forget(tag, &lost);
-        // A former run inserted them, and their frames are damaged: neither memory nor the ledger knows them.
-        self.index.restore(&stored, segment.ordinal);
+        {
+            let _writing = self.index.writing().await;
+            self.index.forget(tag, &lost);
+            // A former run inserted them, and their frames are damaged: neither memory nor the ledger knows them.
+            self.index.restore(&stored, segment.ordinal);
+        }
+        // That may take minutes. Ids are written to the ledger meanwhile; these are in doubt, so that none of them comes anew.
         self.forget_in_ledger(segment.id, &lost, is_noted).await?;
-        self.index.trust(note.iter().flat_map(minutes_of).map(|(id, _)| id));
+        self.judged.lock().insert(segment.id);
+        self.index.trust(doubted.into_iter().chain(note.iter().flat_map(minutes_of).map(|(id, _)| id)));
         Ok(lost.len())
+    }
+
+    /// Whether the ids that were lost with a damaged segment have been forgotten: what it has now is good, and is taken.
+    pub fn has_judged(&self, segment: Uuid) -> bool {
+        self.judged.lock().contains(&segment)
     }
 
     /// The same of a segment that has been noted and is not in the log any more: either its events are stored, or
@@ -116,9 +125,15 @@ impl LostIds {
     /// # Errors
     /// As above.
     pub async fn forget_of_missing(&self, segment: Uuid) -> Result<usize, StoreError> {
-        let _writing = self.index.writing().await;
-        let Some(note) = self.note(segment).await? else { return Ok(0) };
-        let Suspects { lost, stored } = self.judge(minutes_of(&note).collect(), self.log.segments().list()).await?;
+        let Some(note) = self.note(segment).await? else {
+            // One that cannot be read tells nothing any more.
+            self.forget_note(segment).await;
+            return Ok(0);
+        };
+        // ClickHouse may still execute an insert of it that a former run began.
+        self.store.inserts_ended().await?;
+        let suspects = self.unlogged(minutes_of(&note).collect(), self.log.segments().list()).await?;
+        let Suspects { lost, stored } = self.judge(suspects, Vec::new()).await?;
         if !stored.is_empty() && !self.index.ledger().covers(segment) {
             let incomplete = self.in_ledger(|ledger| ledger.mark_complete(false)).await;
             incomplete.map_err(|error| StoreError::Retry(error.to_string()))?;
@@ -133,6 +148,7 @@ impl LostIds {
     /// A segment is stored, so that nothing of it can be lost any more.
     pub async fn forget_note(&self, segment: Uuid) {
         self.notes.lock().remove(&segment);
+        self.judged.lock().remove(&segment);
         if let Err(error) = self.in_ledger(move |ledger| ledger.forget_segment(segment)).await {
             // The next start finds all of its ids in ClickHouse.
             tracing::warn!(%error, %segment, "a note of the id ledger could not be removed");
@@ -185,28 +201,31 @@ impl LostIds {
         tracing::warn!(segment = %segment.id, "batches of a damaged segment were not settled in time");
     }
 
-    /// Until it is known what is lost of a noted segment, nobody is told that an event is there that is not.
-    async fn doubt(&self, segment: &Segment) -> Result<(), StoreError> {
-        let (index, fingerprinter, segment) = (Arc::clone(&self.index), self.fingerprinter, segment.clone());
-        let doubted = spawn_blocking(move || doubt_of(&index, fingerprinter, segment.id, Some(&segment))).await;
-        doubted.map_err(|error| StoreError::Retry(error.to_string()))?
+    /// Those of these ids that are in no good frame of these segments.
+    async fn unlogged(
+        &self,
+        mut ids: HashMap<Fingerprint, Minute>,
+        segments: Vec<Segment>,
+    ) -> Result<HashMap<Fingerprint, Minute>, StoreError> {
+        for segment in segments {
+            if ids.is_empty() {
+                break;
+            }
+            for id in self.logged_ids(segment).await? {
+                ids.remove(&id);
+            }
+        }
+        Ok(ids)
     }
 
     /// Tells those of these ids that are in these segments from those that are in ClickHouse and those that are lost.
     async fn judge(
         &self,
-        mut suspects: HashMap<Fingerprint, Minute>,
+        suspects: HashMap<Fingerprint, Minute>,
         segments: Vec<Segment>,
     ) -> Result<Suspects, StoreError> {
         // Whatever is in an unstored segment by now was durable before the index had it.
-        for other in segments {
-            if suspects.is_empty() {
-                break;
-            }
-            for id in self.logged_ids(other).await? {
-                suspects.remove(&id);
-            }
-        }
+        let mut suspects = self.unlogged(suspects, segments).await?;
         let minutes: Vec<Minute> = suspects.values().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let mut stored = Vec::new();
         for minutes in minutes.chunks(MINUTES_PER_READING) {
@@ -247,6 +266,19 @@ struct Suspects {
     lost: HashSet<Fingerprint>,
     /// Those whose events are in ClickHouse.
     stored: Vec<TakenId>,
+}
+
+/// Notes the ids of a segment (see [`LostIds::note_ids`]). Blocks on the disk.
+///
+/// # Errors
+/// When the segment cannot be read to its end, or the note cannot be written.
+pub(super) fn write_note(ledger: &Ledger, fingerprinter: Fingerprinter, segment: &Segment) -> Result<(), String> {
+    let mut ids: Vec<(Fingerprint, u32)> = Vec::new();
+    let read = read_segment_ids(segment, fingerprinter, |taken| {
+        ids.extend(taken.iter().map(|taken| (taken.id.in_ledger(), taken.minute.bits())));
+    });
+    read.map_err(|error| error.to_string())?;
+    ledger.note_segment(&SegmentNote { segment: segment.id, ids }).map_err(|error| error.to_string())
 }
 
 fn minutes_of(note: &SegmentNote) -> impl Iterator<Item = (Fingerprint, Minute)> + '_ {

@@ -1,9 +1,13 @@
 //! Fills the index at start with the ids of those segments of the log that the ledger does not cover.
 //!
-//! These are at most the ids that came after the last run was written, however much is stored.
+//! These are usually the ids that came after the last run was written, however much is stored. Where the ledger was lost,
+//! they are those of the whole log: then they go on to the ledger as memory fills.
+
+use std::collections::HashSet;
 
 use super::fingerprint::Fingerprinter;
-use super::index::Index;
+use super::index::{Index, SegmentStanding};
+use super::lost_ids::write_note;
 use super::segment_ids::{SegmentIdsError, read_segment_ids};
 use crate::event_store::StoreError;
 use crate::log::{EventLog, Holders, Ordinal, Segment, SegmentState};
@@ -32,6 +36,9 @@ pub fn warm_up(index: &Index, fingerprinter: Fingerprinter, log: &dyn EventLog) 
             log.release(&[segment.ordinal], Holders::LEDGER);
             continue;
         }
+        if index.ids() >= index.ids_max() {
+            write_to_ledger(index, fingerprinter, log)?;
+        }
         let is_stored = segment.state == SegmentState::Stored;
         match restore(index, fingerprinter, &segment) {
             Ok(ids) => {
@@ -58,6 +65,31 @@ pub fn warm_up(index: &Index, fingerprinter: Fingerprinter, log: &dyn EventLog) 
         }
     }
     Ok(warm_up)
+}
+
+/// Memory is full: writes the ids of whole segments to the ledger. As later, what only a segment's own file has is noted
+/// before. Of damaged ones the ids stay in memory.
+fn write_to_ledger(index: &Index, fingerprinter: Fingerprinter, log: &dyn EventLog) -> Result<(), StoreError> {
+    let (segments, mut noted) = (log.segments(), HashSet::new());
+    let unstored = segments.list().into_iter().filter(|segment| index.has_ids_of(segment.ordinal));
+    for segment in unstored.filter(|segment| segment.salvage.is_none()) {
+        match write_note(index.ledger(), fingerprinter, &segment) {
+            Ok(()) => _ = noted.insert(segment.id),
+            Err(error) => tracing::warn!(error, segment = %segment.id, "the ids of a segment could not be noted"),
+        }
+    }
+    let standing = |ordinal| {
+        let Some(segment) = segments.find_any(ordinal) else { return SegmentStanding::Gone };
+        let is_safe = segment.state == SegmentState::Stored || noted.contains(&segment.id);
+        segment.closed().filter(|_| is_safe).map_or(SegmentStanding::Open, SegmentStanding::Closed)
+    };
+    let Some(sealed) = index.seal(standing) else { return Ok(()) };
+    let in_log = segments.ids();
+    let written = index.write(&sealed, |segment| in_log.contains(&segment));
+    written.map_err(|error| StoreError::Retry(format!("ids cannot be written to the ledger: {error}")))?;
+    let ordinals: Vec<Ordinal> = sealed.segments().iter().map(|(ordinal, _)| *ordinal).collect();
+    log.release(&ordinals, Holders::LEDGER);
+    Ok(())
 }
 
 fn restore(index: &Index, fingerprinter: Fingerprinter, segment: &Segment) -> Result<u64, SegmentIdsError> {

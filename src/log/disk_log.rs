@@ -276,8 +276,11 @@ impl EventLog for DiskLog {
     }
 
     fn salvage(&self, segment: &Segment) -> io::Result<Option<Segment>> {
-        let found = Salvage::of(&*segment.source, segment.id)?.map(Arc::new);
-        let Some(salvage) = found.filter(|found| segment.salvage.as_ref() != Some(found)) else { return Ok(None) };
+        let found = Salvage::of(&*segment.source, segment.id)?;
+        let salvage = Arc::new(found.unwrap_or_else(|| Salvage::nothing(segment.bytes)));
+        if segment.salvage.as_ref() == Some(&salvage) {
+            return Ok(None);
+        }
         let error = tell_salvage(segment.id, &salvage);
         self.segments.update(segment.ordinal, |segment| {
             segment.rows = salvage.rows;

@@ -84,8 +84,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// A holder does not need these segments any more: those that are stored, and that nobody else needs, go. Blocks.
     fn release(&self, segments: &[Ordinal], holder: Holders);
 
-    /// A segment could not be read as it was written: searches it for what is good, to be stored without its token.
-    /// Says whether there is something, that was not known before. Blocks.
+    /// A segment could not be read as it was written: searches it for what is good, which may be nothing, to be stored without
+    /// its token. None when that was known before. Blocks.
     ///
     /// # Errors
     /// When it cannot be read at all.

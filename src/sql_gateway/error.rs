@@ -27,7 +27,7 @@ impl GatewayError {
 
     pub(super) fn foreign_host() -> Self {
         let message = "the request names a host that is not this service's: call it localhost or by its address, or \
-                       name the host in the setting allowed_hosts";
+                       name the host in the setting sql_allowed_hosts";
         Self::new(StatusCode::FORBIDDEN, 497, "ACCESS_DENIED", message)
     }
 

@@ -78,7 +78,7 @@ impl Gateway {
     pub fn open(config: &Config, endpoint: &Endpoint, tasks: &TaskTracker) -> std::io::Result<Self> {
         let key = AnalystKey::open(config)?;
         let service = Arc::new(service::Service {
-            hosts: origin::OwnHosts::new(&config.allowed_hosts),
+            hosts: origin::OwnHosts::new([&config.allowed_hosts, &config.sql_allowed_hosts]),
             logins: credentials::AnalystLogins::new(config, &key),
             queue: queue::Queue::new(config),
             bounds: settings::SettingLimits::new(config),

@@ -17,8 +17,8 @@ pub(super) struct OwnHosts {
 }
 
 impl OwnHosts {
-    pub(super) fn new(configured: &Hosts) -> Self {
-        Self { configured: configured.0.clone() }
+    pub(super) fn new(configured: [&Hosts; 2]) -> Self {
+        Self { configured: configured.into_iter().flat_map(|hosts| hosts.0.clone()).collect() }
     }
 
     /// # Errors
@@ -65,12 +65,15 @@ mod tests {
     fn check(headers: &[(&'static str, &str)]) -> bool {
         let map =
             headers.iter().map(|(name, value)| (axum::http::HeaderName::from_static(name), value.parse().unwrap()));
-        OwnHosts::new(&"sql.example, other.example".parse().unwrap()).check(&map.collect()).is_ok()
+        let hosts = ["sql.example", "other.example, sql"].map(|hosts| hosts.parse().unwrap());
+        OwnHosts::new(hosts.each_ref()).check(&map.collect()).is_ok()
     }
 
     #[test]
     fn only_names_of_its_own_are_answered_to() {
-        for host in ["localhost:8123", "LOCALHOST", "127.0.0.1:8123", "[::1]:8123", "192.0.2.1", "sql.example:80"] {
+        for host in
+            ["localhost:8123", "LOCALHOST", "127.0.0.1:8123", "[::1]:8123", "192.0.2.1", "sql.example:80", "sql"]
+        {
             assert!(check(&[("host", host)]), "{host}");
         }
         for host in ["evil.example:8123", "localhost.evil.example", "127.0.0.1.evil.example", "", "sql.example.evil"] {

@@ -48,6 +48,13 @@ fn flip(path: &Path, from_end: usize) -> Vec<u8> {
     bytes
 }
 
+/// Overwrites a file, so that nothing of it is good.
+fn spoil(path: &Path) {
+    let bytes = path.metadata().unwrap().len() as usize;
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&vec![7; bytes], 0).unwrap();
+}
+
 /// A service with an insert that hangs, and so many batches behind it in the open segment.
 async fn with_backlog(batches: usize) -> (TestService, TestService, Vec<Vec<proto::Event>>) {
     with_backlog_and(batches, &[]).await
@@ -173,22 +180,83 @@ async fn lost_frames_can_be_sent_again_despite_the_ledger() {
     }
 }
 
-/// Nothing of a segment is good, so that it is not in the log any more when its ids are looked for.
+/// Nothing of a segment is good. After a restart it is not in the log any more when its ids are looked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_segment_can_be_sent_again_despite_the_ledger() {
     let settings = [("TALLYHOUSE_SEGMENT_ROWS_MAX", "100"), ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50")];
-    let (service, mut second, batches) = with_backlog_and(5, &settings).await;
-    let ledger = second.log_dir().with_file_name("ledger");
-    eventually("the ids of closed segments are noted", || async { files(&ledger, "ids").len() >= 3 }).await;
-    let noted = |path: &PathBuf| ledger.join(path.file_name().unwrap()).with_extension("ids").exists();
-    let mut sealed: Vec<_> = files(&second.log_dir(), "sealed").into_iter().filter(noted).collect();
-    sealed.sort();
+    for while_it_runs in [true, false] {
+        let (service, mut second, batches) = with_backlog_and(5, &settings).await;
+        let ledger = second.log_dir().with_file_name("ledger");
+        eventually("the ids of closed segments are noted", || async { files(&ledger, "ids").len() >= 3 }).await;
+        let noted = |path: &PathBuf| ledger.join(path.file_name().unwrap()).with_extension("ids").exists();
+        let mut sealed: Vec<_> = files(&second.log_dir(), "sealed").into_iter().filter(noted).collect();
+        sealed.sort();
+        let path = sealed.pop().unwrap();
+        if while_it_runs {
+            spoil(&path);
+            signal(service.engine_pid(), "CONT");
+        } else {
+            second.kill();
+            spoil(&path);
+            signal(service.engine_pid(), "CONT");
+            second.start().await;
+        }
+        eventually("it is known what is lost", || async { second.stderr_of_run().contains("\"lost\":100") }).await;
+        assert_one_batch_is_lost(&service, &second, &batches).await;
+        eventually("no file waits for the ledger", || async { files(&second.log_dir(), "stored").is_empty() }).await;
+    }
+}
+
+/// As long as ClickHouse cannot be asked, nobody is told that an event of a damaged segment is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_lost_is_undecided_as_long_as_clickhouse_is_away() {
+    let (service, second, batches) = with_backlog(0).await;
+    spoil(&files(&second.log_dir(), "sealed").pop().unwrap());
+    eventually("the damage is found", || async { second.stderr_of_run().contains("a sealed segment is damaged") })
+        .await;
+    eventually("its events are in doubt", || async {
+        let counts = send(&second, batches[0].clone()).await;
+        assert_eq!(counts.accepted, 0, "{counts:?}");
+        counts.undecided == BATCH as u32
+    })
+    .await;
+    signal(service.engine_pid(), "CONT");
+    // ClickHouse may have taken the insert that hung.
+    eventually("they are decided", || async {
+        let counts = send(&second, batches[0].clone()).await;
+        counts.duplicate == BATCH as u32
+    })
+    .await;
+    assert_counted(&service, BATCH).await;
+}
+
+/// The log holds more ids than may be in memory, and the ledger that had them is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_ledger_is_read_within_the_bound_on_memory() {
+    let settings = [
+        ("TALLYHOUSE_SEGMENT_ROWS_MAX", "300"),
+        ("TALLYHOUSE_LEDGER_WRITE_MS_MAX", "50"),
+        ("TALLYHOUSE_INDEX_IDS_MAX", "1000"),
+        ("TALLYHOUSE_BATCH_EVENTS_MAX", "200"),
+    ];
+    let (service, mut second, batches) = with_backlog_and(40, &settings).await;
     second.kill();
-    std::fs::write(sealed.pop().unwrap(), [7; 5_000]).unwrap();
+    std::fs::remove_dir_all(second.log_dir().with_file_name("ledger")).unwrap();
     signal(service.engine_pid(), "CONT");
     second.start().await;
-    eventually("it is known what is lost", || async { second.stderr_of_run().contains("\"lost\":100") }).await;
-    assert_one_batch_is_lost(&service, &second, &batches).await;
+    let held = crate::ids::metric(&second, "tallyhouse_index_ids").await;
+    assert!(held <= 1_300, "{held} ids are in memory");
+    eventually("all are known", || async {
+        let mut duplicates = 0;
+        for batch in &batches {
+            let counts = send(&second, batch.clone()).await;
+            assert_eq!(counts.accepted, 0, "{counts:?}");
+            duplicates += counts.duplicate as usize;
+        }
+        duplicates == batches.len() * BATCH
+    })
+    .await;
+    assert_counted(&service, batches.len() * BATCH).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ const SMALL: [(&str, &str); 4] = [
 ];
 
 /// The value of a metric that has no labels.
-async fn metric(service: &TestService, name: &str) -> u64 {
+pub(crate) async fn metric(service: &TestService, name: &str) -> u64 {
     let metrics = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
     let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
     line.unwrap_or_else(|| panic!("no {name}: {metrics}")).split(' ').nth(1).unwrap().parse().unwrap()

@@ -146,6 +146,17 @@ impl Subscriptions {
     /// `Invalid` with every field that is wrong; `Conflict` when the organization has one of this name, or as many as
     /// it may have; `Exhausted` when there are as many as there may be in all; `Unavailable` when it cannot be recorded.
     pub async fn create(
+        self: &Arc<Self>,
+        org_id: &OrgId,
+        name: &str,
+        start: Start,
+        draft: SubscriptionDraft,
+    ) -> Result<(Subscription, Option<String>), Error> {
+        let (subscriptions, org_id, name) = (Arc::clone(self), org_id.clone(), name.to_owned());
+        to_its_end(async move { subscriptions.create_whole(&org_id, &name, start, draft).await }).await
+    }
+
+    async fn create_whole(
         &self,
         org_id: &OrgId,
         name: &str,
@@ -175,10 +186,14 @@ impl Subscriptions {
             start: position,
             created_at_ms: self.clock.now_ms(),
         };
+        let id = record.id;
         let running = match self.record_and_run(record, &reader).await {
             Ok(running) => running,
             Err(error) => {
                 reader.give_up();
+                if let Err(error) = self.store.delete_subscription(id).await {
+                    tracing::error!(%error, "a subscription that could not be started stays recorded");
+                }
                 return Err(error);
             }
         };
@@ -236,7 +251,17 @@ impl Subscriptions {
     ///
     /// # Errors
     /// `Invalid` with every field that is wrong, `NotFound`, `Unavailable` when it cannot be recorded.
-    pub async fn change(&self, org_id: &OrgId, name: &str, draft: SubscriptionDraft) -> Result<Subscription, Error> {
+    pub async fn change(
+        self: &Arc<Self>,
+        org_id: &OrgId,
+        name: &str,
+        draft: SubscriptionDraft,
+    ) -> Result<Subscription, Error> {
+        let (subscriptions, org_id, name) = (Arc::clone(self), org_id.clone(), name.to_owned());
+        to_its_end(async move { subscriptions.change_whole(&org_id, &name, draft).await }).await
+    }
+
+    async fn change_whole(&self, org_id: &OrgId, name: &str, draft: SubscriptionDraft) -> Result<Subscription, Error> {
         let entry = self.entry(org_id, name)?;
         let is_there = entry.is_there.lock().await;
         if !*is_there {
@@ -293,16 +318,26 @@ impl Subscriptions {
     ///
     /// # Errors
     /// As [`Subscriptions::change`].
-    pub async fn set_paused(&self, org_id: &OrgId, name: &str, is_paused: bool) -> Result<Subscription, Error> {
-        self.change(org_id, name, SubscriptionDraft { is_paused: Some(is_paused), ..SubscriptionDraft::default() })
-            .await
+    pub async fn set_paused(
+        self: &Arc<Self>,
+        org_id: &OrgId,
+        name: &str,
+        is_paused: bool,
+    ) -> Result<Subscription, Error> {
+        let draft = SubscriptionDraft { is_paused: Some(is_paused), ..SubscriptionDraft::default() };
+        self.change(org_id, name, draft).await
     }
 
     /// Deletes a subscription with everything of it.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable` when that cannot be recorded.
-    pub async fn delete(&self, org_id: &OrgId, name: &str) -> Result<(), Error> {
+    pub async fn delete(self: &Arc<Self>, org_id: &OrgId, name: &str) -> Result<(), Error> {
+        let (subscriptions, org_id, name) = (Arc::clone(self), org_id.clone(), name.to_owned());
+        to_its_end(async move { subscriptions.delete_whole(&org_id, &name).await }).await
+    }
+
+    async fn delete_whole(&self, org_id: &OrgId, name: &str) -> Result<(), Error> {
         let entry = self.entry(org_id, name)?;
         let mut is_there = entry.is_there.lock().await;
         if !*is_there {
@@ -323,6 +358,16 @@ impl Subscriptions {
         tracing::info!(org_id = org_id.as_str(), subscription = name, "a subscription was deleted");
         Ok(())
     }
+}
+
+/// Takes a step to its end, also when whoever asked for it has gone: no engine stays stopped half-way.
+async fn to_its_end<T: Send + 'static>(
+    step: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(step).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a subscription could not be changed");
+        Err(Error::internal())
+    })
 }
 
 impl Running {

@@ -47,6 +47,11 @@ impl Index {
         self.segments.lock().get(&ordinal).is_none_or(|settled| settled.events >= events)
     }
 
+    /// Whether ids of a segment are in memory that the ledger does not have.
+    pub fn has_ids_of(&self, ordinal: log::Ordinal) -> bool {
+        self.segments.lock().contains_key(&ordinal)
+    }
+
     /// Forgets those recent ids of [`Index::tagged`] whose events are lost: they can be sent again.
     pub fn forget(&self, tag: SegmentTag, lost: &HashSet<Fingerprint>) {
         if lost.is_empty() {

@@ -82,6 +82,9 @@ pub enum Claim {
     Unseen,
     /// It was taken before.
     Known(FirstEvent),
+    /// It was taken before, and its event may be lost since: ClickHouse must be asked about the event's minute, and what it
+    /// does not know stays undecided.
+    Doubted,
     /// It is pending, in this batch or another; its fate will be known.
     Pending(Arc<BatchCompletion>),
     /// Memory is full of ids that the ledger does not have yet.
@@ -146,7 +149,7 @@ pub struct Index {
     seal_due: Notify,
     repair_due: Notify,
     ledger: Arc<Ledger>,
-    /// Ids in the ledger whose events may be lost: usually none.
+    /// Ids that were taken and whose events may be lost: usually none.
     doubted: RwLock<FxHashSet<Fingerprint>>,
     has_doubted: AtomicBool,
     /// Held from sealing to the end of writing, and while ids of lost events are taken away.
@@ -249,7 +252,7 @@ impl Index {
     fn claim_one(&self, shard: &mut Shard, asked: &IdQuery, completion: &Arc<BatchCompletion>) -> Claim {
         let words = asked.id.words();
         if let Some(first) = shard.known(words) {
-            return Claim::Known(first);
+            return if self.is_doubted(asked.id.in_ledger()) { Claim::Doubted } else { Claim::Known(first) };
         }
         if let Some(completion) = shard.pending.get(&words) {
             return Claim::Pending(Arc::clone(completion));
@@ -311,7 +314,7 @@ impl Index {
     pub async fn first_of(&self, asked: IdQuery) -> Option<FirstEvent> {
         let in_memory = self.shard(asked.id).lock().known(asked.id.words());
         if in_memory.is_some() {
-            return in_memory;
+            return in_memory.filter(|_| !self.is_doubted(asked.id.in_ledger()));
         }
         match self.ask_ledger(&[(asked, Day::default())]).await.pop() {
             Some(LedgerAnswer::Known(first)) => Some(first),

@@ -170,6 +170,7 @@ impl World {
                 assert!(Arc::ptr_eq(&completion, &self.completions[by]), "the completion of the batch that holds it");
             }
             Claim::Full => assert_eq!(self.index.ids(), IDS_MAX),
+            Claim::Doubted => panic!("id {id} is in doubt"),
             Claim::Known(first) => {
                 assert!(self.taken.contains(&id), "id {id} was not taken");
                 assert_eq!(first.payload, u32::from(id) * 31);

@@ -31,6 +31,20 @@ fn an_id_is_unseen_once_then_pending_then_known() {
     assert!(matches!(bench.claim(1), Claim::Known(FirstEvent { payload: 7, .. })));
 }
 
+#[tokio::test]
+async fn an_id_in_memory_that_may_be_lost_is_in_doubt() {
+    let bench = IndexTest::new();
+    let asked = bench.asked(1, true);
+    assert!(matches!(bench.claim(1), Claim::Unseen));
+    let taken = TakenId { id: asked.id, time_in_id: asked.time_in_id, payload: 7, minute: Minute::of_bits(5) };
+    bench.index.settle(&[taken], 0);
+    bench.index.doubt([asked.id.in_ledger()]);
+    assert!(matches!(bench.claim(1), Claim::Doubted));
+    assert_eq!(bench.index.first_of(asked).await, None);
+    bench.index.trust([asked.id.in_ledger()]);
+    assert!(matches!(bench.claim(1), Claim::Known(_)) && bench.index.first_of(asked).await.is_some());
+}
+
 #[test]
 fn a_released_id_can_be_claimed_again() {
     let bench = IndexTest::new();

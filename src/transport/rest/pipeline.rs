@@ -1,5 +1,6 @@
 //! The event pipeline: events in, and where each is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,8 +145,14 @@ fn required(faults: &mut FieldErrors, field: &str, text: &Text<'_>) -> String {
 
 /// The seq in a payload: 0 when there is none. Only digits are a whole number: neither `1.0` nor `"1"` is.
 fn seq(payload: &RawValue) -> Result<u64, ()> {
-    let Ok(PayloadSeq { seq: Some(seq) }) = serde_json::from_str(payload.get()) else { return Ok(0) };
-    let seq = seq.get();
+    let found = match serde_json::from_str(payload.get()) {
+        Ok(PayloadSeq { seq }) => seq,
+        // A name that is there twice: the last one counts, as in what is stored.
+        Err(_) => serde_json::from_str::<HashMap<String, &RawValue>>(payload.get())
+            .ok()
+            .and_then(|members| members.get("seq").copied()),
+    };
+    let Some(seq) = found.map(RawValue::get) else { return Ok(0) };
     let is_number = seq.bytes().all(|byte| byte.is_ascii_digit());
     seq.parse().ok().filter(|seq| is_number && (1..=SEQ_MAX).contains(seq)).ok_or(())
 }
@@ -444,6 +451,8 @@ mod tests {
         check("{}", Ok(0));
         check(r#"{"seq":1}"#, Ok(1));
         check(r#"{"seq":9007199254740991}"#, Ok(SEQ_MAX));
+        check(r#"{"seq":1,"seq":2}"#, Ok(2));
+        check(r#"{"seq":1,"a":{},"seq":"x"}"#, Err(()));
         for wrong in ["9007199254740992", "0", "-1", "1.0", "1e3", "\"1\"", "true", "[1]", "null"] {
             check(&format!(r#"{{"seq":{wrong}}}"#), Err(()));
         }

@@ -289,6 +289,8 @@ async fn an_organization_named_in_a_body_must_be_the_callers() {
         post(&service, "acme", "/api/v1/metrics", &json!({ "org_id": "beta", "metrics": [value("acme")] })).await,
         put(&service, "acme", "/api/v1/event-types/a", &json!({ "org_id": "beta" })).await,
     ];
+    let beacon = json!({ "events": [{ "org_id": "beta", "event_id": "a", "event_type": "a" }] });
+    let refused = refused.into_iter().chain([post(&service, "acme", "/beacon", &beacon).await]);
     for (status, body) in refused {
         assert_eq!((status, &body["error"]["code"]), (403, &json!("PERMISSION_DENIED")), "{body}");
     }

@@ -34,7 +34,7 @@ impl Deliveries {
         Self { context }
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
+    fn subscriptions(&self) -> &Arc<Subscriptions> {
         &self.context.app.subscriptions
     }
 }

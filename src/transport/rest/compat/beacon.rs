@@ -33,8 +33,9 @@ fn answer(_: &Head, results: &BatchResults) -> Response {
 
 fn read(_: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Reading, Failure> {
     let batch = Batch::read(bytes)?;
+    let org_ids = batch.org_ids().map(str::to_owned).collect();
     let drafts = batch.drafts(context.app.config.properties_bytes_max);
-    Ok(Reading { events: drafts.into_iter().map(owned).collect(), key: None })
+    Ok(Reading { events: drafts.into_iter().map(owned).collect(), key: None, org_ids })
 }
 
 fn owned(draft: EventDraft<'_>) -> ForeignEvent {

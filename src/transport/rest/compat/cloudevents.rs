@@ -67,7 +67,7 @@ fn read(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Readin
         "application/cloudevents-batch+json" => batch(bytes, head.now, context)?,
         _ => vec![event(&binary(head, &essence, bytes)?, head.now)],
     };
-    Ok(Reading { events, key: None })
+    Ok(Reading::new(events, None))
 }
 
 fn batch(bytes: &Bytes, now: Timestamp, context: &TransportContext) -> Result<Vec<ForeignEvent>, Failure> {

@@ -59,6 +59,15 @@ struct Reading {
     events: Vec<ForeignEvent>,
     /// The key that was found in the body.
     key: Option<String>,
+    /// Organizations that the body names: each must be the caller's.
+    org_ids: Vec<String>,
+}
+
+impl Reading {
+    /// Of a format whose bodies name no organization.
+    const fn new(events: Vec<ForeignEvent>, key: Option<String>) -> Self {
+        Self { events, key, org_ids: Vec::new() }
+    }
 }
 
 /// How requests of one format are read and answered.
@@ -118,7 +127,7 @@ async fn serve(context: &TransportContext, request: Request, format: &Format) ->
         }
     };
     let bytes = body::read_any(request, &context.app.config).await?;
-    let Reading { events, key } = (format.read)(&head, &bytes, context)?;
+    let Reading { events, key, org_ids } = (format.read)(&head, &bytes, context)?;
     let caller = match known {
         Some(caller) => caller,
         None => {
@@ -128,8 +137,14 @@ async fn serve(context: &TransportContext, request: Request, format: &Format) ->
             caller
         }
     };
+    org_ids.iter().try_for_each(|org_id| caller.must_be(org_id)).map_err(NotServed::Refused)?;
     let results = foreign_batch::submit(&context.app, &caller.org_id, &events, bytes.len()).await;
     Ok((format.answer)(&head, &results.map_err(Failure::from)?))
+}
+
+/// A member that is there and not null.
+fn given<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    members.get(name).filter(|value| !value.is_null())
 }
 
 /// Reads a body as one JSON object.

@@ -52,7 +52,7 @@ fn read(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Readin
         context.app.intake.check_count(log_records(bytes))?;
         ExportLogsServiceRequest::decode(bytes.clone()).map_err(|error| unreadable(error.to_string()))?
     };
-    Ok(Reading { events: otlp::events(&request, &context.app.config.otlp_id_attribute, head.now), key: None })
+    Ok(Reading::new(otlp::events(&request, &context.app.config.otlp_id_attribute, head.now), None))
 }
 
 /// What has to be counted of a request in JSON; nothing else of it is kept.

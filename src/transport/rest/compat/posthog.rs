@@ -13,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Format, Head, Reading, outcome, read_json, route};
+use super::{Format, Head, Reading, given, outcome, read_json, route};
 use crate::domain::{Error, FieldError, Timestamp};
 use crate::event_intake::BatchResults;
 use crate::transport::auth::RequiredAccess;
@@ -73,7 +73,7 @@ fn read(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<Readin
         _ => ForeignEvent::unreadable("event", "must be an object"),
     });
     let key = key_of(&members).or_else(|| messages.iter().filter_map(Value::as_object).find_map(key_of));
-    Ok(Reading { events: events.collect(), key })
+    Ok(Reading::new(events.collect(), key))
 }
 
 /// The key that an object holds, or its properties.
@@ -126,11 +126,11 @@ fn event(message: &Map<String, Value>, now: Timestamp) -> ForeignEvent {
     }
     event.set_name(&name, &mut properties);
     for member in ["$set", "$set_once", "$groups"] {
-        if let Some(value) = message.get(member).filter(|value| !value.is_null()) {
+        if let Some(value) = given(message, member) {
             properties.entry(member).or_insert_with(|| value.clone());
         }
     }
-    let time = message.get("timestamp");
+    let time = given(message, "timestamp");
     event.event_id = match (event_id, insert_id) {
         (id, _) if !id.is_empty() => id,
         (_, id) if !id.is_empty() => id,

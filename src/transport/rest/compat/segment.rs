@@ -8,7 +8,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Format, Head, Reading, outcome, route};
+use super::{Format, Head, Reading, given, outcome, route};
 #[cfg(test)]
 use crate::domain::PropertiesDraft;
 use crate::domain::{Error, FieldError, Timestamp};
@@ -70,7 +70,7 @@ fn read_batch(head: &Head, bytes: &Bytes, context: &TransportContext) -> Result<
     });
     let of_messages = || messages.iter().find_map(key_of_message);
     let key = body.get("writeKey").and_then(Value::as_str).map(str::to_owned).or_else(of_messages);
-    Ok(Reading { events: events.collect(), key })
+    Ok(Reading::new(events.collect(), key))
 }
 
 fn key_of_message(message: &Value) -> Option<String> {
@@ -80,7 +80,7 @@ fn key_of_message(message: &Value) -> Option<String> {
 fn read_one(head: &Head, bytes: &Bytes, kind: &str) -> Result<Reading, Failure> {
     let body = super::read_object(bytes)?;
     let key = body.get("writeKey").and_then(Value::as_str).map(str::to_owned);
-    Ok(Reading { events: vec![event(&body, kind, head.now)], key })
+    Ok(Reading::new(vec![event(&body, kind, head.now)], key))
 }
 
 /// The event that a message of this kind is.
@@ -93,7 +93,7 @@ fn event(message: &Map<String, Value>, kind: &str, now: Timestamp) -> ForeignEve
     let mut properties = object_of(message, "properties", faults);
     properties.extend(object_of(message, "traits", faults));
     for (member, property) in [("context", "context"), ("groupId", "group_id"), ("previousId", "previous_id")] {
-        if let Some(value) = message.get(member).filter(|value| !value.is_null()) {
+        if let Some(value) = given(message, member) {
             properties.entry(property).or_insert_with(|| value.clone());
         }
     }
@@ -116,7 +116,7 @@ fn event(message: &Map<String, Value>, kind: &str, now: Timestamp) -> ForeignEve
             faults.push(FieldError::new("type", expected));
         }
     }
-    let time = message.get("timestamp").or_else(|| message.get("originalTimestamp"));
+    let time = given(message, "timestamp").or_else(|| given(message, "originalTimestamp"));
     event.event_id = if event_id.is_empty() { made_id(&content(message), time.is_some()) } else { event_id };
     event.user_id = if user_id.is_empty() { anonymous_id } else { user_id };
     event.set_time("timestamp", time, now);
@@ -193,5 +193,13 @@ mod tests {
             event_of(&message).event_id
         };
         assert_eq!(sent("2026-02-10T21:10:01Z"), sent("2026-02-10T21:20:00Z"));
+    }
+
+    #[test]
+    fn a_time_that_is_null_is_none() {
+        let message = json!({ "event": "a", "userId": "u", "timestamp": null });
+        assert_ne!(event_of(&message).event_id, event_of(&message).event_id, "it may have happened twice");
+        let message = json!({ "event": "a", "timestamp": null, "originalTimestamp": "2026-02-10T21:00:00Z" });
+        assert_ne!(event_of(&message).occurred_at, Some(NOW));
     }
 }
