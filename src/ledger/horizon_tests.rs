@@ -93,6 +93,21 @@ fn an_event_of_tomorrow_does_not_let_the_ids_of_today_go() {
 }
 
 #[test]
+fn a_day_with_more_ids_than_the_bound_stays_until_the_next_has_half_of_it() {
+    let disk = SimulatedDisk::new();
+    let ledger = bounded(&disk, 1_000);
+    add(&ledger, 0..2_000, Day(5));
+    for first in (10_000..10_500).step_by(100) {
+        while ledger.maintain().unwrap() {}
+        assert_eq!(ledger.status().floor, Day(0), "one second after midnight, a second is not all that is known");
+        assert!(all_found(&ledger, 0..2_000));
+        add(&ledger, first..first + 100, Day(6));
+    }
+    while ledger.maintain().unwrap() {}
+    assert_eq!((ledger.status().floor, ledger.status().ids), (Day(6), 500));
+}
+
+#[test]
 fn no_day_goes_before_it_is_known_which_day_it_is() {
     let disk = SimulatedDisk::new();
     filled(&disk);

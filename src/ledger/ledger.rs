@@ -24,7 +24,8 @@ use super::segment_note::SegmentNote;
 pub struct LedgerSettings {
     /// Ids of an ordinary new run. Smaller runs are merged sooner.
     pub run_ids: u64,
-    /// Most ids that are kept. Beyond, those of the oldest days are let go, and the floor rises. Those of the newest day
+    /// Most ids that are kept. Beyond, those of the oldest days are let go, and the floor rises. Half as many stay in any
+    /// case, so that a day with more than that stays until the next has as many. Those of the newest day
     /// stay, those of today and later ones (see [`Ledger::set_today`]), and those of noted segments (see
     /// [`Ledger::note_segment`]). A tenth of it may be ids below the floor.
     pub ids_max: u64,

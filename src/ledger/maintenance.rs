@@ -101,7 +101,8 @@ impl Ledger {
     }
 
     /// The day that the floor must rise to so that so many ids go, or as many as may; none when it stays. Those of today
-    /// and of the newest day stay whatever they are: else every new event would have to be looked up.
+    /// and of the newest day stay whatever they are: else every new event would have to be looked up. And half of
+    /// `ids_max` stay: else, with many ids a day, those of the last seconds of a day would go as the next one begins.
     fn floor_due(&self, floor: Day, runs: &[Arc<Run>], excess: u64) -> Option<Day> {
         let mut days = BTreeMap::<Day, u64>::new();
         for (day, entries) in runs.iter().flat_map(|run| &run.tail.days) {
@@ -109,11 +110,15 @@ impl Ledger {
         }
         let newest = days.last_key_value().map(|(day, _)| *day)?;
         let staying_from = newest.min((*self.today.lock())?);
-        let (mut going, mut raised) = (0, floor);
+        let mut staying: u64 = days.values().sum();
+        let (goal, mut raised) = (staying.saturating_sub(excess), floor);
         for (day, entries) in days.range(..staying_from) {
-            going += entries;
+            staying -= entries;
+            if staying < self.settings.ids_max / 2 {
+                break;
+            }
             raised = Day(day.0.saturating_add(1));
-            if going >= excess {
+            if staying <= goal {
                 break;
             }
         }
