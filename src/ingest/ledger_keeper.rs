@@ -242,11 +242,12 @@ impl LedgerKeeper {
     async fn maintain(&self) {
         let kept_millis = (i64::from(self.settings.retention_days) + SPARE_DAYS) * MILLIS_PER_DAY;
         // A clock in doubt lets nothing expire.
-        let keep_from = self.clock.judge().ok().map(|now| Day::of_millis(now.millis() - kept_millis));
+        let now_millis = self.clock.judge().ok().map(|now| now.millis());
         let ledger = Arc::clone(self.index.ledger());
         let maintain = move || {
-            if let Some(keep_from) = keep_from {
-                ledger.expire(keep_from)?;
+            if let Some(now_millis) = now_millis {
+                ledger.set_today(Day::of_millis(now_millis));
+                ledger.expire(Day::of_millis(now_millis - kept_millis))?;
             }
             while ledger.maintain()? {}
             Ok::<_, LedgerError>(())

@@ -53,6 +53,7 @@ pub async fn rebuild(
 ) -> Result<u64, RebuildError> {
     tracing::info!("the id ledger is rebuilt from ClickHouse");
     let mut collected = RunCollector::new(ledger, |_| true);
+    collected.skips_days_before_floor = true;
     collect_stored(&mut collected, fingerprinter, store).await?;
     let ids = collected.finish().await?;
     let complete = Arc::clone(ledger);
@@ -145,6 +146,8 @@ struct RunCollector {
     entries: Vec<Entry>,
     id_times: IdTimes,
     has_untimed: bool,
+    /// Ids of stored events before the floor are not written: the ledger would let them go again.
+    skips_days_before_floor: bool,
     written: u64,
 }
 
@@ -156,6 +159,7 @@ impl RunCollector {
             entries: Vec::new(),
             id_times: IdTimes::default(),
             has_untimed: false,
+            skips_days_before_floor: false,
             written: 0,
         }
     }
@@ -184,6 +188,10 @@ impl RunCollector {
 
     async fn write(&mut self) -> Result<(), LedgerError> {
         let mut entries = std::mem::take(&mut self.entries);
+        if self.skips_days_before_floor {
+            let floor = self.ledger.status().floor;
+            entries.retain(|entry| entry.day >= floor);
+        }
         if entries.is_empty() {
             return Ok(());
         }

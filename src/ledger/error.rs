@@ -3,6 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// How Linux says that a disk or its file system cannot read what it holds: EIO, and EBADMSG and EUCLEAN where a checksum or
+/// a structure is wrong.
+const UNREADABLE: [i32; 3] = [5, 74, 117];
+
 /// Why the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -14,7 +18,7 @@ pub enum LedgerError {
         /// Why.
         source: io::Error,
     },
-    /// A file does not hold what was written to it, or is missing.
+    /// A file does not hold what was written to it, cannot be read from the disk, or is missing.
     #[error("{path} is damaged: {what}")]
     Damaged {
         /// The file.
@@ -34,6 +38,15 @@ impl LedgerError {
         }
     }
 
+    /// Of reading a file: what the disk cannot read is as lost as what it reads wrongly.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| match source.raw_os_error() {
+            Some(error) if UNREADABLE.contains(&error) => Self::Damaged { path, what: "the disk cannot read it" },
+            _ => Self::io(&path)(source),
+        }
+    }
+
     pub(crate) fn damaged(path: &Path, what: &'static str) -> Self {
         Self::Damaged { path: path.to_owned(), what }
     }
@@ -43,7 +56,7 @@ impl LedgerError {
         Self::Io { path: PathBuf::new(), source: io::ErrorKind::Interrupted.into() }
     }
 
-    /// Whether a file is damaged or missing, so that trying again does not help.
+    /// Whether a file is damaged, unreadable or missing, so that trying again does not help.
     pub const fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
     }

@@ -1,6 +1,7 @@
 //! The ledger: looks up ids in all runs, adds runs, merges and expires them.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,8 +24,10 @@ use super::segment_note::SegmentNote;
 pub struct LedgerSettings {
     /// Ids of an ordinary new run. Smaller runs are merged sooner.
     pub run_ids: u64,
-    /// Most ids that are kept. Beyond, those of the oldest days are let go, and the floor rises. Those of the newest day
-    /// stay, and ids of noted segments (see [`Ledger::note_segment`]).
+    /// Most ids that are kept. Beyond, those of the oldest days are let go, and the floor rises. Half as many stay in any
+    /// case, so that a day with more than that stays until the next has as many. Those of the newest day
+    /// stay, those of today and later ones (see [`Ledger::set_today`]), and those of noted segments (see
+    /// [`Ledger::note_segment`]). A tenth of it may be ids below the floor.
     pub ids_max: u64,
     /// Which hash key the fingerprints are made with.
     pub key_check: KeyCheck,
@@ -96,10 +99,17 @@ impl View {
     }
 }
 
+fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// See the crate.
 pub struct Ledger {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
     pub(super) settings: LedgerSettings,
     pub(super) view: RwLock<Arc<View>>,
     /// What is on disk. Locked while that is changed.
@@ -108,6 +118,11 @@ pub struct Ledger {
     pub(super) merging: Mutex<()>,
     /// Entries of events before this day need not be kept.
     pub(super) keep_from: Mutex<Day>,
+    /// The day that it is, once the owner has said so.
+    pub(super) today: Mutex<Option<Day>>,
+    /// Files that the manifest in memory does not name, but one on disk may, as a change has failed. They go when the
+    /// manifest has been written again. Locked within `manifest`.
+    unnamed: Mutex<Vec<PathBuf>>,
 }
 
 impl Ledger {
@@ -137,9 +152,11 @@ impl Ledger {
         let open = |id: &Uuid| Run::open(&*disk, dir, *id, settings.key_check).map(Arc::new);
         let runs: Vec<_> = manifest.runs.iter().map(open).collect::<Result<_, _>>()?;
         for file in files {
-            if run_of(&file.name).is_some_and(|id| !manifest.runs.contains(&id)) {
+            // Of a run or a note that was being written when the process was killed, or a run that was merged.
+            let is_unnamed = run_of(&file.name).is_some_and(|id| !manifest.runs.contains(&id));
+            if is_unnamed || file.name.ends_with(".new") {
                 let path = dir.join(file.name);
-                disk.remove(&path).map_err(LedgerError::io(&path))?;
+                remove_if_there(&*disk, &path).map_err(LedgerError::io(&path))?;
             }
         }
         Ok(Self {
@@ -150,6 +167,8 @@ impl Ledger {
             manifest: Mutex::new(manifest),
             merging: Mutex::new(()),
             keep_from: Mutex::default(),
+            today: Mutex::default(),
+            unnamed: Mutex::default(),
         })
     }
 
@@ -211,11 +230,12 @@ impl Ledger {
         new: NewRun<I>,
         is_in_log: impl Fn(Uuid) -> bool,
     ) -> Result<(), LedgerError> {
-        let mut writer = RunWriter::create(&*self.disk, &self.dir, new.expected, self.settings.key_check)?;
+        self.settle()?;
+        let mut writer = RunWriter::create(&self.disk, &self.dir, new.expected, self.settings.key_check)?;
         for entry in new.entries {
             writer.push(entry)?;
         }
-        let run = Arc::new(writer.finish(&*self.disk, &self.dir, new.id_times, new.has_untimed)?);
+        let run = Arc::new(writer.finish(&self.dir, new.id_times, new.has_untimed)?);
         let mut manifest = self.manifest.lock();
         let mut changed = manifest.clone();
         if run.tail.entries > 0 {
@@ -223,28 +243,52 @@ impl Ledger {
         }
         changed.covered.retain(|segment| is_in_log(*segment));
         changed.covered.extend(new.covered);
-        self.change(&mut manifest, changed, |runs| runs.insert(0, Arc::clone(&run)))?;
-        Ok(())
+        self.change(&mut manifest, changed, Some(run))
     }
 
-    /// Replaces the manifest, then the runs in memory by those that it names. `add` puts in those
-    /// that are not there yet.
-    fn change(
-        &self,
-        manifest: &mut Manifest,
-        changed: Manifest,
-        add: impl FnOnce(&mut Vec<Arc<Run>>),
-    ) -> Result<(), LedgerError> {
+    /// Replaces the manifest, then the runs in memory by those that it names: of those that are there and a new one.
+    /// The files of the others are removed.
+    fn change(&self, manifest: &mut Manifest, changed: Manifest, new: Option<Arc<Run>>) -> Result<(), LedgerError> {
         // An error says that the old or the new one is on disk. The next change replaces either, and
         // a start that finds the new one finds all of its files.
-        changed.write(&*self.disk, &self.dir, self.settings.key_check)?;
+        if let Err(error) = changed.write(&*self.disk, &self.dir, self.settings.key_check) {
+            self.unnamed.lock().extend(new.map(|run| run.path.clone()));
+            return Err(error);
+        }
         *manifest = changed;
-        let mut all = self.view.read().runs.clone();
-        add(&mut all);
+        let all: Vec<Arc<Run>> = self.view.read().runs.iter().cloned().chain(new).collect();
         let by_id = |id: &Uuid| all.iter().find(|run| run.id == *id).cloned();
         let runs = manifest.runs.iter().filter_map(by_id).collect();
         *self.view.write() = View::of(manifest, runs);
+        // Whoever still reads one has it open.
+        let gone = all.iter().filter(|run| !manifest.runs.contains(&run.id));
+        self.unnamed.lock().extend(gone.map(|run| run.path.clone()));
+        self.remove_unnamed();
         Ok(())
+    }
+
+    /// Must be called before a run is written: if a change has failed, so that a manifest on disk may name a run that
+    /// the one in memory does not, the latter is written again, and the run's file is removed. So there is at most one
+    /// such file, however often a change fails.
+    fn settle(&self) -> Result<(), LedgerError> {
+        let manifest = self.manifest.lock();
+        if self.unnamed.lock().is_empty() {
+            return Ok(());
+        }
+        manifest.write(&*self.disk, &self.dir, self.settings.key_check)?;
+        self.remove_unnamed();
+        Ok(())
+    }
+
+    /// Removes the files that the manifest on disk does not name. It must have just been written.
+    fn remove_unnamed(&self) {
+        self.unnamed.lock().retain(|path| {
+            let removed = remove_if_there(&*self.disk, path);
+            if let Err(error) = &removed {
+                tracing::warn!(%error, path = %path.display(), "a file of the id ledger could not be removed; it is tried again");
+            }
+            removed.is_err()
+        });
     }
 
     /// Whether all ids that were taken, of events from the floor's day on, are there.
@@ -254,7 +298,7 @@ impl Ledger {
     pub fn mark_complete(&self, is_complete: bool) -> Result<(), LedgerError> {
         let mut manifest = self.manifest.lock();
         let changed = Manifest { is_complete, ..manifest.clone() };
-        self.change(&mut manifest, changed, |_| {})
+        self.change(&mut manifest, changed, None)
     }
 
     pub(super) fn set_floor(&self, floor: Day) -> Result<(), LedgerError> {
@@ -263,12 +307,22 @@ impl Ledger {
             return Ok(());
         }
         let changed = Manifest { floor, ..manifest.clone() };
-        self.change(&mut manifest, changed, |_| {})
+        self.change(&mut manifest, changed, None)
     }
 
-    /// Puts one run in the place of neighbours.
-    pub(super) fn rewrite(&self, runs: &[Arc<Run>], keep: impl Fn(&Entry) -> bool) -> Result<(), LedgerError> {
-        let merged = merge::merge(&*self.disk, &self.dir, runs, keep, self.settings.key_check)?;
+    /// Puts one run in the place of neighbours. It takes as much of the disk as they, until they have gone: where that
+    /// is not free, nothing is begun, as the log needs what is left.
+    pub(super) fn rewrite(
+        &self,
+        runs: &[Arc<Run>],
+        keep: impl FnMut(&Entry) -> Result<bool, LedgerError>,
+    ) -> Result<(), LedgerError> {
+        self.settle()?;
+        let bytes: u64 = runs.iter().map(|run| run.disk_bytes).sum();
+        if self.disk.free_bytes(&self.dir).map_err(LedgerError::io(&self.dir))? < bytes {
+            return Err(LedgerError::io(&self.dir)(io::ErrorKind::StorageFull.into()));
+        }
+        let merged = merge::merge(&self.disk, &self.dir, runs, keep, self.settings.key_check)?;
         self.swap(runs, Some(Arc::new(merged)))
     }
 
@@ -277,22 +331,14 @@ impl Ledger {
         if gone.is_empty() {
             return Ok(());
         }
-        let merged = merged.filter(|run| run.tail.entries > 0);
+        let named = merged.as_ref().filter(|run| run.tail.entries > 0).map(|run| run.id);
         let ids: HashSet<Uuid> = gone.iter().map(|run| run.id).collect();
         let mut manifest = self.manifest.lock();
         let mut changed = manifest.clone();
         let place = changed.runs.iter().position(|id| ids.contains(id)).unwrap_or(0);
         changed.runs.retain(|id| !ids.contains(id));
-        changed.runs.splice(place..place, merged.iter().map(|run| run.id));
-        self.change(&mut manifest, changed, |runs| runs.extend(merged))?;
-        drop(manifest);
-        for run in gone {
-            // Whoever still reads it has it open. What cannot be removed, the next start removes.
-            if let Err(error) = self.disk.remove(&run.path) {
-                tracing::warn!(%error, path = %run.path.display(), "a merged run of the id ledger could not be removed");
-            }
-        }
-        Ok(())
+        changed.runs.splice(place..place, named);
+        self.change(&mut manifest, changed, merged)
     }
 
     /// Takes ids of a segment away: their events are lost, and may be taken again. The segment counts as covered no
@@ -307,7 +353,7 @@ impl Ledger {
             if manifest.covered.contains(&segment) {
                 let mut changed = manifest.clone();
                 changed.covered.retain(|covered| *covered != segment);
-                self.change(&mut manifest, changed, |_| {})?;
+                self.change(&mut manifest, changed, None)?;
             }
         }
         let _merging = self.merging.lock();
@@ -321,7 +367,7 @@ impl Ledger {
                 is_holder = is_holder || holds(id)?;
             }
             if is_holder {
-                self.rewrite(std::slice::from_ref(run), |entry| !lost.contains(&entry.id))?;
+                self.rewrite(std::slice::from_ref(run), |entry| Ok(!lost.contains(&entry.id)))?;
             }
         }
         Ok(())
@@ -374,6 +420,11 @@ impl Ledger {
     /// # Errors
     /// `Io`.
     pub fn noted_segments(&self) -> Result<Vec<Uuid>, LedgerError> {
+        Ok(self.note_sizes()?.into_iter().map(|(segment, _)| segment).collect())
+    }
+
+    /// The segments that have notes, and how many ids each has.
+    pub(super) fn note_sizes(&self) -> Result<Vec<(Uuid, u64)>, LedgerError> {
         SegmentNote::list(&*self.disk, &self.dir)
     }
 

@@ -28,7 +28,11 @@ mod candidates;
 mod codec;
 mod entry;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod filter;
+#[cfg(test)]
+mod horizon_tests;
 mod id_time;
 mod ledger;
 mod maintenance;
@@ -36,6 +40,7 @@ mod manifest;
 mod merge;
 #[cfg(test)]
 mod model;
+mod noted_ids;
 mod page;
 #[cfg(test)]
 mod protocol;

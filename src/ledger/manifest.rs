@@ -45,12 +45,12 @@ impl Manifest {
         let file = match disk.open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(LedgerError::io(&path)(error)),
+            Err(error) => return Err(LedgerError::read(&path)(error)),
         };
-        let bytes = file.bytes().map_err(LedgerError::io(&path))?;
+        let bytes = file.bytes().map_err(LedgerError::read(&path))?;
         let damaged = || LedgerError::damaged(&path, "it is not what was written");
         let mut content = vec![0; usize::try_from(bytes).map_err(|_| damaged())?];
-        file.read_exact_at(&mut content, 0).map_err(LedgerError::io(&path))?;
+        file.read_exact_at(&mut content, 0).map_err(LedgerError::read(&path))?;
         Self::decode(&content, key_check).ok_or_else(damaged).map(Some)
     }
 

@@ -39,33 +39,31 @@ pub(crate) fn due(sizes_newest_first: &[u64], run_ids: u64) -> Option<usize> {
     None
 }
 
-/// Writes the entries of runs (newest first) that `keep` says yes to into one. Of entries with the same
-/// id, that of the oldest run stays.
+/// Writes the entries of runs (newest first) that `keep` says yes to into one. It is asked in the order of the ids. Of
+/// entries with the same id, that of the oldest run stays.
 ///
 /// # Errors
-/// The disk's, and `Damaged`. A file that was begun is removed, if it can be.
+/// The disk's, `Damaged`, and those of `keep`. A file that was begun is removed, if it can be.
 pub(crate) fn merge(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     dir: &std::path::Path,
     runs: &[Arc<Run>],
-    keep: impl Fn(&Entry) -> bool,
+    keep: impl FnMut(&Entry) -> Result<bool, LedgerError>,
     key_check: KeyCheck,
 ) -> Result<Run, LedgerError> {
     let expected = runs.iter().map(|run| run.tail.entries).sum();
     let mut writer = RunWriter::create(disk, dir, expected, key_check)?;
-    let path = writer.path().to_owned();
-    let written = copy(runs, keep, &mut writer).and_then(|()| {
-        let mut id_times = IdTimes::default();
-        runs.iter().for_each(|run| id_times.add_all(&run.tail.id_times));
-        writer.finish(disk, dir, id_times, runs.iter().any(|run| run.tail.has_untimed))
-    });
-    if written.is_err() {
-        let _ = disk.remove(&path); // No manifest names it: the next start removes it.
-    }
-    written
+    copy(runs, keep, &mut writer)?;
+    let mut id_times = IdTimes::default();
+    runs.iter().for_each(|run| id_times.add_all(&run.tail.id_times));
+    writer.finish(dir, id_times, runs.iter().any(|run| run.tail.has_untimed))
 }
 
-fn copy(runs: &[Arc<Run>], keep: impl Fn(&Entry) -> bool, to: &mut RunWriter) -> Result<(), LedgerError> {
+fn copy(
+    runs: &[Arc<Run>],
+    mut keep: impl FnMut(&Entry) -> Result<bool, LedgerError>,
+    to: &mut RunWriter,
+) -> Result<(), LedgerError> {
     // Oldest first: of equal ids, the first is taken.
     let mut sources: Vec<Source<'_>> = Vec::with_capacity(runs.len());
     for run in runs.iter().rev() {
@@ -76,7 +74,7 @@ fn copy(runs: &[Arc<Run>], keep: impl Fn(&Entry) -> bool, to: &mut RunWriter) ->
     }
     while let Some(lowest) = lowest(&sources) {
         let entry = sources[lowest].next;
-        if keep(&entry) {
+        if keep(&entry)? {
             to.push(entry)?;
         }
         match sources[lowest].entries.next().transpose()? {

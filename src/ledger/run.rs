@@ -140,8 +140,8 @@ impl Run {
     /// `Damaged` when the file is missing, or its tail is not what was written.
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, id: Uuid, key_check: KeyCheck) -> Result<Self, LedgerError> {
         let (path, tag) = (run_path(dir, id), tag_of(id));
-        let file = disk.open(&path).map_err(LedgerError::io(&path))?;
-        let disk_bytes = file.bytes().map_err(LedgerError::io(&path))?;
+        let file = disk.open(&path).map_err(LedgerError::read(&path))?;
+        let disk_bytes = file.bytes().map_err(LedgerError::read(&path))?;
         let damaged = || LedgerError::damaged(&path, "its tail is not what was written");
         let trailer_offset = disk_bytes.checked_sub(TRAILER_BYTES).ok_or_else(damaged)?;
         let trailer = read(&*file, &path, trailer_offset, TRAILER_BYTES)?;
@@ -193,7 +193,7 @@ impl Run {
         let end = fences.partition_point(|fence| *fence <= id.high);
         let mut bytes = [0; PAGE_BYTES];
         for number in first as u64..end as u64 {
-            self.file.read_exact_at(&mut bytes, number * PAGE_BYTES as u64).map_err(LedgerError::io(&self.path))?;
+            self.file.read_exact_at(&mut bytes, number * PAGE_BYTES as u64).map_err(LedgerError::read(&self.path))?;
             if let Some(entry) = self.page(&bytes, number)?.get(id) {
                 return Ok(Some(entry));
             }
@@ -237,7 +237,7 @@ fn trailer_of(bytes: &[u8]) -> Option<(u64, u64)> {
 fn read(file: &dyn DiskFile, path: &Path, offset: u64, bytes: u64) -> Result<Vec<u8>, LedgerError> {
     let bytes = usize::try_from(bytes).map_err(|_| LedgerError::damaged(path, "it is longer than memory"))?;
     let mut content = vec![0; bytes];
-    file.read_exact_at(&mut content, offset).map_err(LedgerError::io(path))?;
+    file.read_exact_at(&mut content, offset).map_err(LedgerError::read(path))?;
     Ok(content)
 }
 

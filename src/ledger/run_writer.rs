@@ -17,10 +17,26 @@ use super::run::{KeyCheck, Run, Tail, run_path, tag_of};
 /// Bytes that are written at a time.
 const WRITE_BYTES: usize = 512 << 10;
 
-/// Writes entries in ascending order into a new file.
+/// A file that is being written: unless it is finished, it is removed, so that what was begun on a full disk takes no room.
+struct Unfinished {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    is_finished: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = self.disk.remove(&self.path); // No manifest names it: else the next start removes it.
+        }
+    }
+}
+
+/// Writes entries in ascending order into a new file, which is removed unless [`RunWriter::finish`] succeeds.
 pub(crate) struct RunWriter {
     id: Uuid,
     path: PathBuf,
+    unfinished: Unfinished,
     file: Arc<dyn DiskFile>,
     key_check: KeyCheck,
     page: Vec<Entry>,
@@ -39,7 +55,7 @@ impl RunWriter {
     /// # Errors
     /// The disk's.
     pub(crate) fn create(
-        disk: &dyn Disk,
+        disk: &Arc<dyn Disk>,
         dir: &Path,
         expected_entries: u64,
         key_check: KeyCheck,
@@ -47,9 +63,11 @@ impl RunWriter {
         let id = Uuid::now_v7();
         let path = run_path(dir, id);
         let file = disk.create(&path).map_err(LedgerError::io(&path))?;
+        let unfinished = Unfinished { disk: Arc::clone(disk), path: path.clone(), is_finished: false };
         Ok(Self {
             id,
             path,
+            unfinished,
             file,
             key_check,
             page: Vec::with_capacity(PAGE_ENTRIES),
@@ -61,10 +79,6 @@ impl RunWriter {
             filters: FiltersBuilder::new(expected_entries),
             days: BTreeMap::new(),
         })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Adds an entry. Of entries with the same id the first stays.
@@ -111,13 +125,7 @@ impl RunWriter {
     ///
     /// # Errors
     /// The disk's.
-    pub(crate) fn finish(
-        mut self,
-        disk: &dyn Disk,
-        dir: &Path,
-        id_times: IdTimes,
-        has_untimed: bool,
-    ) -> Result<Run, LedgerError> {
+    pub(crate) fn finish(mut self, dir: &Path, id_times: IdTimes, has_untimed: bool) -> Result<Run, LedgerError> {
         self.finish_page()?;
         let filters = self.filters.finish(&self.path)?;
         let (entries, fences, days) = (self.entries, std::mem::take(&mut self.fences), std::mem::take(&mut self.days));
@@ -131,7 +139,8 @@ impl RunWriter {
             .write_all_at(&end, self.written_bytes)
             .and_then(|()| self.file.sync())
             .map_err(LedgerError::io(&self.path))?;
-        disk.sync_dir(dir).map_err(LedgerError::io(dir))?;
+        self.unfinished.disk.sync_dir(dir).map_err(LedgerError::io(dir))?;
+        self.unfinished.is_finished = true;
         Ok(Run::written(self.id, self.path, self.file, tail, disk_bytes))
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tallyhouse_disk::{Disk, replace_file};
+use tallyhouse_disk::{DirEntry, Disk, replace_file};
 use uuid::Uuid;
 
 use super::codec::{Reader, Writer};
@@ -17,6 +17,9 @@ use super::run::KeyCheck;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"tallynot");
 const SUFFIX: &str = ".ids";
+/// Bytes of a note without ids, and of each id in it.
+const EMPTY_BYTES: u64 = 44;
+const ID_BYTES: usize = Fingerprint::BYTES + 4;
 
 /// The recorded ids of one segment, until its events are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,12 @@ fn path(dir: &Path, segment: Uuid) -> PathBuf {
 impl SegmentNote {
     pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path, key_check: KeyCheck) -> Result<(), LedgerError> {
         let path = path(dir, self.segment);
-        replace_file(disk, &path, &self.encode(key_check)).map_err(LedgerError::io(&path))
+        let written = replace_file(disk, &path, &self.encode(key_check));
+        if written.is_err() {
+            // On a full disk, what was begun takes room that the log needs.
+            let _ = disk.remove(&path.with_extension("new"));
+        }
+        written.map_err(LedgerError::io(&path))
     }
 
     pub(crate) fn read(
@@ -46,12 +54,12 @@ impl SegmentNote {
         let path = path(dir, segment);
         let file = match disk.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(LedgerError::io(&path))?,
+            opened => opened.map_err(LedgerError::read(&path))?,
         };
         let damaged = || LedgerError::damaged(&path, "it is not what was written");
-        let bytes = file.bytes().map_err(LedgerError::io(&path))?;
+        let bytes = file.bytes().map_err(LedgerError::read(&path))?;
         let mut content = vec![0; usize::try_from(bytes).map_err(|_| damaged())?];
-        file.read_exact_at(&mut content, 0).map_err(LedgerError::io(&path))?;
+        file.read_exact_at(&mut content, 0).map_err(LedgerError::read(&path))?;
         Self::decode(&content, segment, key_check).map(Some).ok_or_else(damaged)
     }
 
@@ -63,9 +71,14 @@ impl SegmentNote {
         }
     }
 
-    pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Uuid>, LedgerError> {
+    /// The segments that have notes, and how many ids these have, by their lengths.
+    pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<(Uuid, u64)>, LedgerError> {
         let files = disk.list(dir).map_err(LedgerError::io(dir))?;
-        Ok(files.iter().filter_map(|file| Uuid::parse_str(file.name.strip_suffix(SUFFIX)?).ok()).collect())
+        let note = |file: &DirEntry| {
+            let segment = Uuid::parse_str(file.name.strip_suffix(SUFFIX)?).ok()?;
+            Some((segment, file.bytes.saturating_sub(EMPTY_BYTES) / ID_BYTES as u64))
+        };
+        Ok(files.iter().filter_map(note).collect())
     }
 
     fn encode(&self, key_check: KeyCheck) -> Vec<u8> {
@@ -84,7 +97,7 @@ impl SegmentNote {
     fn decode(bytes: &[u8], segment: Uuid, key_check: KeyCheck) -> Option<Self> {
         let mut from = Reader::checked(bytes)?;
         let is_ours = from.u64()? == MAGIC && from.u64()? == key_check && from.chunk()? == segment.as_bytes();
-        let count = from.count(Fingerprint::BYTES + 4)?;
+        let count = from.count(ID_BYTES)?;
         let ids =
             (0..count).map(|_| Some((Fingerprint::decode(*from.chunk()?), from.u32()?))).collect::<Option<_>>()?;
         (is_ours && from.is_empty()).then_some(Self { segment, ids })
@@ -107,7 +120,7 @@ mod tests {
         assert_eq!(read(1).unwrap(), None);
         note.write(&disk, dir, 1).unwrap();
         assert_eq!(read(1).unwrap().as_ref(), Some(&note));
-        assert_eq!(SegmentNote::list(&disk, dir).unwrap(), [note.segment]);
+        assert_eq!(SegmentNote::list(&disk, dir).unwrap(), [(note.segment, 99)]);
         assert!(read(2).unwrap_err().is_damage(), "of another key");
         disk.corrupt(&path(dir, note.segment), |bytes| bytes[40] ^= 4).unwrap();
         assert!(read(1).unwrap_err().is_damage());

@@ -31,7 +31,7 @@ pub(super) async fn recover(config: &Config, endpoint: &Endpoint, parts: &Parts)
             }
             Err(RecoveryError::Refused(error)) => return Err(ServerError::Refused(error)),
             Err(RecoveryError::Retry(error)) if attempt.is_multiple_of(ATTEMPTS_PER_LINE) => {
-                tracing::warn!(error, "waiting for ClickHouse before opening the port");
+                tracing::warn!(error, "the port cannot be opened yet; it is tried again");
             }
             Err(RecoveryError::Retry(_)) => {}
         }

@@ -89,10 +89,10 @@ async fn with_floor(settings: &[(&str, &str)]) -> (TestService, Vec<proto::Event
     let service = TestService::with(&[&few, settings].concat()).await;
     let old = clicks("old", 1_500, now_millis() - 20 * 24 * HOUR);
     service.store(old.clone()).await;
-    service.store(clicks("newer", 300, now_millis() - 24 * HOUR)).await;
+    service.store(clicks("newer", 600, now_millis() - 24 * HOUR)).await;
     eventually("the old ids are let go", || async {
         let metrics = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
-        metrics.lines().any(|line| line == "tallyhouse_ledger_ids 300")
+        metrics.lines().any(|line| line == "tallyhouse_ledger_ids 600")
     })
     .await;
     (service, old)
@@ -111,7 +111,7 @@ async fn events_beyond_the_ledgers_horizon_are_looked_up() {
     let mut changed = old[1_100].clone();
     changed.source = "another".to_owned();
     assert_eq!(service.store(vec![changed]).await.results[0].verdict(), Verdict::Conflict);
-    service.assert_counted(1_800 + 300).await;
+    service.assert_counted(2_100 + 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,5 +141,5 @@ async fn only_late_events_are_undecided_while_clickhouse_hangs() {
 
     signal(engine, "CONT");
     assert_eq!(service.store(vec![late]).await.counts.unwrap().accepted, 1, "sent again, it is taken");
-    service.assert_counted(1_800 + 2).await;
+    service.assert_counted(2_100 + 2).await;
 }

@@ -54,6 +54,8 @@ pub struct SimulatedDisk {
 struct State {
     operations: AtomicU64,
     crash_point: AtomicU64,
+    /// The operation that fails alone, and the error of the operating system that it fails with.
+    failing: Mutex<Option<(u64, i32)>>,
     free_bytes: AtomicU64,
     directories: Mutex<BTreeMap<PathBuf, Directory>>,
 }
@@ -94,6 +96,7 @@ impl SimulatedDisk {
             state: Arc::new(State {
                 operations: AtomicU64::new(0),
                 crash_point: AtomicU64::new(CrashPoint::NEVER.0),
+                failing: Mutex::default(),
                 free_bytes: AtomicU64::new(FREE_BYTES),
                 directories: Mutex::new(directories),
             }),
@@ -109,6 +112,12 @@ impl SimulatedDisk {
     /// what was written, synced or not.
     pub fn restart(&self) {
         self.crash_at(CrashPoint::NEVER);
+    }
+
+    /// Lets the operation of this number fail with an error of the operating system (such as 28, no space left), without
+    /// having done anything. Those after it work. Replaces what was set before.
+    pub fn fail_at(&self, operation: u64, os_error: i32) {
+        *self.state.failing.lock() = Some((operation, os_error));
     }
 
     /// How many operations there have been: where a [`CrashPoint`] can lie.
@@ -177,6 +186,11 @@ impl SimulatedDisk {
     /// Counts an operation, which fails once power is lost.
     fn operate(&self) -> io::Result<()> {
         let number = self.state.operations.fetch_add(1, Ordering::SeqCst);
+        if let Some((operation, os_error)) = *self.state.failing.lock()
+            && operation == number
+        {
+            return Err(io::Error::from_raw_os_error(os_error));
+        }
         if number < self.state.crash_point.load(Ordering::SeqCst) {
             return Ok(());
         }
