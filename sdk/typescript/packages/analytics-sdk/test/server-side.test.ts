@@ -24,6 +24,7 @@ test("without a window, a client does nothing until it is used, and then works f
   expect(service.calls).toEqual([]);
   timer.mockClear();
   await client.trackEvent({ eventType: "render", userId: "ann" });
+  expect(timer).toHaveBeenCalled();
   expect(timer.mock.results.every(({ value }) => value.hasRef() === false)).toBe(true);
   await client.shutdown();
   expect(service.counted.size).toBe(1);

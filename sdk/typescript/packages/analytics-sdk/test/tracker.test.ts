@@ -160,7 +160,9 @@ describe("failures", () => {
     const second = tracker();
     await second.trackEvent({ eventType: "click", properties: { n: 7 } });
     await pass(60_000);
-    expect(service.calls.filter((call) => call.key === key).every((call) => call.body === body)).toBe(true);
+    const repeated = service.calls.filter((call) => call.key === key).slice(1);
+    expect(repeated.length).toBeGreaterThan(0);
+    expect(new Set(repeated.map((call) => call.body))).toEqual(new Set([body]));
     expect(service.calls.at(-1)?.ids).toHaveLength(1);
     expect(countedNumbers()).toEqual(upTo(8));
   });
