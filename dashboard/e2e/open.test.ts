@@ -17,8 +17,6 @@ test("a service that refuses every event says so, and why", async () => {
     await service.kill();
     await health.getByRole("alert").waitFor();
     await health.getByText("Every event is refused.").waitFor({ state: "detached" });
-    await service.start();
-    await health.getByText("Every event is refused.").waitFor();
   } finally {
     await service.stop();
   }
@@ -45,8 +43,10 @@ describe("with events and without tokens", () => {
     await page.getByRole("img", { name: "Events by day" }).waitFor();
     await page.getByRole("img", { name: "Daily active users" }).waitFor();
     const users = page.getByRole("region", { name: "Top users" }).getByRole("row");
+    await users.nth(3).waitFor();
     expect((await users.allTextContents()).slice(1)).toEqual(["user_077", "user_177", "user_276"]);
     const campaigns = page.getByRole("region", { name: "Top campaigns" }).getByRole("row");
+    await campaigns.nth(2).waitFor();
     expect((await campaigns.allTextContents()).slice(1)).toEqual(["camp_a115", "camp_b58"]);
     await expectAccessible(page);
   });
