@@ -5,6 +5,23 @@ import { browse, expectAccessible, expectFits, openService, PHONE, type Service,
 const pages = browse();
 const openPage = pages.open;
 
+test("a service that refuses every event says so, and why", async () => {
+  const service = await openService({ TALLYHOUSE_LOG_FREE_BYTES_MIN: String(2 ** 60) }).start();
+  try {
+    const page = await openPage(service, "/");
+    const health = page.getByRole("region", { name: "Ingest health" });
+    await health.getByText("Every event is refused.").waitFor();
+    await health.getByText("DISK_RESERVE").waitFor();
+    await health.getByText("log_free_bytes_min").waitFor();
+    await expectAccessible(page);
+    await service.kill();
+    await health.getByRole("alert").waitFor();
+    await health.getByText("Every event is refused.").waitFor({ state: "detached" });
+  } finally {
+    await service.stop();
+  }
+});
+
 describe("with events and without tokens", () => {
   let service: Service;
 
@@ -26,8 +43,10 @@ describe("with events and without tokens", () => {
     await page.getByRole("img", { name: "Events by day" }).waitFor();
     await page.getByRole("img", { name: "Daily active users" }).waitFor();
     const users = page.getByRole("region", { name: "Top users" }).getByRole("row");
+    await users.nth(3).waitFor();
     expect((await users.allTextContents()).slice(1)).toEqual(["user_077", "user_177", "user_276"]);
     const campaigns = page.getByRole("region", { name: "Top campaigns" }).getByRole("row");
+    await campaigns.nth(2).waitFor();
     expect((await campaigns.allTextContents()).slice(1)).toEqual(["camp_a115", "camp_b58"]);
     await expectAccessible(page);
   });
@@ -56,6 +75,14 @@ describe("with events and without tokens", () => {
     await panel.getByRole("img", { name: "Impressions and clicks of camp_b by minute" }).waitFor();
     await panel.getByLabel("Campaign", { exact: true }).fill("nowhere");
     await panel.getByText("nowhere has no impressions and clicks in this range.").waitFor();
+  });
+
+  test("campaigns that cannot be asked for are not said to be missing", async () => {
+    await pages.context().route("**/api/v1/campaigns/top?*", (route) => route.abort());
+    const page = await openPage(service, "/dashboard/");
+    const panel = page.getByRole("region", { name: "Campaign by minute" });
+    await panel.getByRole("alert").getByText("NETWORK_ERROR").waitFor();
+    expect(await panel.getByText("names a campaign").count()).toBe(0);
   });
 
   test("all events are reached by keyboard, filtered by type, and shown whole", async () => {

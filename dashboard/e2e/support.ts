@@ -22,8 +22,8 @@ export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 800 };
 
 /** A service that serves the built dashboard and requires no token. */
-export const openService = () =>
-  new Service({ TALLYHOUSE_AUTH_HS256_SECRET: undefined, TALLYHOUSE_DASHBOARD_DIR: SITE });
+export const openService = (settings: Record<string, string> = {}) =>
+  new Service({ TALLYHOUSE_AUTH_HS256_SECRET: undefined, TALLYHOUSE_DASHBOARD_DIR: SITE, ...settings });
 
 /** A service that serves the built dashboard and requires tokens. */
 export const closedService = (settings: Record<string, string> = {}) =>

@@ -3,12 +3,12 @@
 import { spawn } from "node:child_process";
 import { createServer, request } from "node:http";
 import { connect } from "node:net";
+import { isOfTheService } from "./service-paths.mjs";
 
 const service = new URL(process.env.TALLYHOUSE_ADDRESS ?? "http://127.0.0.1:8080");
 const port = Number(process.env.PORT ?? 3000);
 const pages = { hostname: "127.0.0.1", port: port + 1 };
 const OWN_HOSTS = [`localhost:${port}`, `127.0.0.1:${port}`];
-const OF_THE_SERVICE = /^\/(?:api\/|tallyhouse\.v1\.|readyz|docs|openapi\.json)/;
 
 // The service is told that its own page asks. So pages of other sites are refused here, as it would refuse them.
 function isForeign({ headers }) {
@@ -21,14 +21,14 @@ const server = createServer((incoming, answer) => {
     answer.writeHead(403).end();
     return;
   }
-  const isOfTheService = OF_THE_SERVICE.test(incoming.url);
+  const isForService = isOfTheService(incoming.url);
   const headers = { ...incoming.headers };
-  if (isOfTheService) {
+  if (isForService) {
     headers.host = service.host;
     delete headers.origin;
     delete headers["sec-fetch-site"];
   }
-  const { hostname, port } = isOfTheService ? service : pages;
+  const { hostname, port } = isForService ? service : pages;
   const outgoing = request({ hostname, port, path: incoming.url, method: incoming.method, headers }, (answered) => {
     answer.writeHead(answered.statusCode, answered.headers);
     answered.pipe(answer);

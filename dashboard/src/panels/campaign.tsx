@@ -61,7 +61,13 @@ export function Campaign(): ReactNode {
   return (
     <Panel title="Campaign by minute" controls={controls}>
       {campaignId === "" ? (
-        <p className="empty">No event of the last 24 hours names a campaign. Send impressions or clicks with one.</p>
+        <Answer answer={known}>
+          {() => (
+            <p className="empty">
+              No event of the last 24 hours names a campaign. Send impressions or clicks with one.
+            </p>
+          )}
+        </Answer>
       ) : (
         <Answer
           answer={stats}

@@ -1,12 +1,21 @@
 "use client";
 
 import { useQuestion } from "@tallyhouse/analytics-react";
-import type { Readiness } from "@tallyhouse/analytics-sdk";
+import type { AnalyticsError, Readiness } from "@tallyhouse/analytics-sdk";
+import type { UseQueryResult } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { formatNumber } from "../format";
 import { ClientProvider } from "../session/session";
 import { Answer, Panel } from "./panel";
 
+/** What each status means: its color and its text. */
+const STATUSES: Record<string, { color: string; meaning: string }> = {
+  ready: { color: "good", meaning: "Events are taken and counted." },
+  degraded: { color: "warn", meaning: "Events are taken; something needs attention." },
+  refusing: { color: "bad", meaning: "Every event is refused." },
+};
+/** For a status of a newer service. */
+const OTHER_STATUS = { color: "warn", meaning: "Something needs attention." };
 /** How often health is asked for, in milliseconds. */
 const REFRESH_MS = 5_000;
 
@@ -26,18 +35,31 @@ export function HealthPanel(): ReactNode {
   });
   return (
     <Panel title="Ingest health">
-      <Answer answer={readiness}>{(data) => <Facts readiness={data} />}</Answer>
+      <HealthState answer={readiness} />
     </Panel>
+  );
+}
+
+export interface HealthStateProps {
+  answer: UseQueryResult<Readiness, AnalyticsError>;
+}
+
+/** How the service is by its last answer; nothing of it once the service has stopped answering. */
+export function HealthState({ answer }: HealthStateProps): ReactNode {
+  return (
+    <Answer answer={answer} hidesOlder>
+      {(data) => <Facts readiness={data} />}
+    </Answer>
   );
 }
 
 function Facts({ readiness }: { readiness: Readiness }): ReactNode {
   const { status, reasons, clickhouse, segments, audit } = readiness;
+  const { color, meaning } = STATUSES[status] ?? OTHER_STATUS;
   return (
     <>
       <p>
-        <span className={`pill ${status === "ready" ? "good" : "warn"}`}>{status}</span>{" "}
-        {status === "ready" ? "Events are taken and counted." : "Events are taken; something needs attention."}
+        <span className={`pill ${color}`}>{status}</span> {meaning}
       </p>
       {reasons.length > 0 && (
         <ul className="reasons">

@@ -32,13 +32,16 @@ interface AnswerProps<T> {
   isEmpty?: (data: T) => boolean;
   /** What to do then. */
   empty?: ReactNode;
+  /** Whether an older answer is no longer shown when the last question has failed. */
+  hidesOlder?: boolean;
   children: (data: T) => ReactNode;
 }
 
 /** An answer of the service, or why there is none yet. */
-export function Answer<T>({ answer, isEmpty, empty, children }: AnswerProps<T>): ReactNode {
+export function Answer<T>({ answer, isEmpty, empty, hidesOlder = false, children }: AnswerProps<T>): ReactNode {
   const { data, error, refetch } = answer;
   if (data === undefined && error === null) return <p role="status">Loading…</p>;
+  const isShown = data !== undefined && (error === null || !hidesOlder);
   return (
     <>
       {error !== null && (
@@ -51,7 +54,7 @@ export function Answer<T>({ answer, isEmpty, empty, children }: AnswerProps<T>):
           </button>
         </div>
       )}
-      {data !== undefined && (isEmpty?.(data) ? <div className="empty">{empty}</div> : children(data))}
+      {isShown && (isEmpty?.(data) ? <div className="empty">{empty}</div> : children(data))}
     </>
   );
 }

@@ -1,4 +1,4 @@
-import { badResponse } from "./http.js";
+import { badResponse, type HttpRequest } from "./http.js";
 import { bodyWith, camelCased, freshnessOf, pathWith, type QueryValue, read } from "./read/request.js";
 import type {
   CampaignStats,
@@ -108,12 +108,11 @@ export class AnalyticsClient extends EventTracker {
     return this.#list("/stats", query, "series", signal);
   }
 
-  /** The state of the service. Rejects with `UNAVAILABLE` while every event is refused. */
+  /** The state of the service, also while it refuses every event. */
   async getReadiness({ signal }: RequestOptions = {}): Promise<Readiness> {
-    const answer = await this.#read("/readyz", {}, signal);
-    const readiness = camelCased(answer.json) as Partial<Readiness> | null;
-    if (typeof readiness?.status !== "string") throw badResponse(answer.status);
-    return readiness as Readiness;
+    const answer = await this.#read("/readyz", {}, signal, isReadiness);
+    if (!isReadiness(answer.json)) throw badResponse(answer.status);
+    return camelCased(answer.json) as Readiness;
   }
 
   async #list<T>(path: string, query: Record<string, QueryValue>, list: string, signal?: AbortSignal): Promise<T> {
@@ -121,11 +120,16 @@ export class AnalyticsClient extends EventTracker {
     return { ...(bodyWith(answer, list) as T), freshness: freshnessOf(answer) };
   }
 
-  #read(path: string, query: Record<string, QueryValue>, signal?: AbortSignal) {
+  #read(path: string, query: Record<string, QueryValue>, signal?: AbortSignal, isAnswer?: HttpRequest["isAnswer"]) {
     const { backoffMsMin } = this.settings;
     const retries = { retriesMax: this.#readRetriesMax, backoffMsMin, backoffMsMax: this.#readBackoffMsMax };
-    return read(this.endpoint, () => this.token(), pathWith(path, query), retries, signal);
+    return read(this.endpoint, () => this.token(), { path: pathWith(path, query), signal, isAnswer }, retries);
   }
+}
+
+function isReadiness(json: unknown): boolean {
+  const { status, reasons } = (json ?? {}) as Partial<Readiness>;
+  return typeof status === "string" && Array.isArray(reasons);
 }
 
 const rangeOf = ({ orgId, startDate, endDate }: DayRange): Record<string, QueryValue> => {

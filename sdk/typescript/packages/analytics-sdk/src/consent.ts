@@ -12,7 +12,12 @@ export class ConsentSwitch {
   }
 
   get state(): Consent {
-    return this.#stored() === "denied" ? "denied" : this.#state;
+    try {
+      if (localStorage.getItem(this.key) === "denied") return "denied";
+    } catch {
+      // No storage: nothing is kept.
+    }
+    return this.#state;
   }
 
   set state(state: Consent) {
@@ -22,14 +27,6 @@ export class ConsentSwitch {
       else localStorage.removeItem(this.key);
     } catch {
       // No storage: the page must say so again next time.
-    }
-  }
-
-  #stored(): string | null {
-    try {
-      return localStorage.getItem(this.key);
-    } catch {
-      return null;
     }
   }
 }

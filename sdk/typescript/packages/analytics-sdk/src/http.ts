@@ -21,6 +21,8 @@ export interface HttpRequest {
   body?: string;
   keepalive?: boolean;
   signal?: AbortSignal | undefined;
+  /** Whether the body of an unsuccessful status is an answer, not an error. */
+  isAnswer?: ((json: unknown) => boolean) | undefined;
 }
 
 /** An answer that is JSON. */
@@ -129,7 +131,7 @@ export async function ask(endpoint: Endpoint, request: HttpRequest): Promise<Htt
   try {
     const [response, text] = await Promise.race([exchange(), over]);
     const json = parse(text);
-    if (!response.ok) throw failure(response.status, response.headers, json);
+    if (!response.ok && !request.isAnswer?.(json)) throw failure(response.status, response.headers, json);
     if (json === undefined) throw badResponse(response.status);
     return { status: response.status, headers: response.headers, json };
   } catch (cause) {

@@ -98,8 +98,8 @@ export class EventTracker {
   }
 
   /**
-   * Sends waiting events, and resolves when all events in the queue so far are answered. Without limits it waits as
-   * long as it takes, or until the client is shut down. Without consent it resolves at once.
+   * Sends waiting events, and resolves when all events in the queue so far are answered, or the client is shut down. A
+   * process of Node.js stays alive while it waits. Without consent it resolves at once.
    *
    * @throws AnalyticsError `TIMEOUT` or `ABORTED` when the caller's limits end the wait.
    */
@@ -269,8 +269,9 @@ export class EventTracker {
   #open(): Queue {
     if (this.#queue !== undefined) return this.#queue;
     const { storage, baseUrl, orgId, queueEventsMax: eventsMax, queueBytesMax: bytesMax, whenFull } = this.settings;
+    this.#organization = orgId ?? "";
     const named = this.token().then((token) => {
-      this.#organization = orgId ?? organizationOf(token);
+      this.#organization ||= organizationOf(token);
       return `tallyhouse:${baseUrl}:${this.#organization}`;
     });
     this.#queueName = named.catch(() => "");
@@ -307,7 +308,7 @@ export class EventTracker {
       this.#kick();
     };
     this.#timer = setTimeout(onTime, Math.min(ms, TIMER_MS_MAX));
-    // Node.js: a timer must not keep the process alive.
+    // Node.js: events that nobody waits for must not keep the process alive.
     (this.#timer as { unref?: () => void }).unref?.();
   }
 
@@ -340,7 +341,8 @@ export class EventTracker {
   async #loadSender(): Promise<Sender> {
     const { Sender } = await import("./delivery/sender.js");
     const { settings, endpoint } = this;
-    this.#sender ??= new Sender({ settings, endpoint, clock: this.#clock, reporter: this.#reporter });
+    const parts = { settings, endpoint, clock: this.#clock, reporter: this.#reporter, pending: this.#pending };
+    this.#sender ??= new Sender(parts);
     return this.#sender;
   }
 
@@ -352,16 +354,15 @@ export class EventTracker {
       const wait = this.#waitOf(pause);
       this.#pausedUntil = Date.now() + wait;
       if (wait > 0) return this.#wake(wait);
-      const snapshot = this.#pending.snapshot();
+      const learn = this.#pending.learner();
       const batch = await queue.head(this.#batchBounds, uuid7(Date.now()));
-      this.#pending.learn(snapshot, batch);
+      learn(batch);
       if (batch === undefined) return;
       const token = await this.#tokenForQueue();
       if (token === null) return this.#wake(this.settings.backoffMsMax);
       this.#pending.sending(batch);
       const asked = await sender.deliver(queue, batch, token);
-      if (asked !== undefined) this.#pending.failed(batch);
-      else if (pause.failures > 0) await queue.state(NO_PAUSE);
+      if (asked === undefined && pause.failures > 0) await queue.state(NO_PAUSE);
     }
     if (this.#consent.state === "denied") this.#pending.clear();
   }
@@ -378,15 +379,20 @@ export class EventTracker {
     if (globalThis.navigator?.onLine === false) return null;
     try {
       const token = await this.token();
-      const organization = organizationOf(token);
-      this.#organization ||= organization;
-      if (organization === "" || organization === this.#organization) return token;
+      if (this.#isOfQueue(token)) return token;
       const message = "the token is another organization's than the queued events";
       this.#reporter.error(new AnalyticsError("WRONG_ORGANIZATION", message));
     } catch (error) {
       this.#reporter.error(error as AnalyticsError);
     }
     return null;
+  }
+
+  /** Whether a token is of the queue's organization. About one that names none, the service decides. */
+  #isOfQueue(token: string | undefined): boolean {
+    const organization = organizationOf(token);
+    this.#organization ||= organization;
+    return !organization || organization === this.#organization;
   }
 
   /**
@@ -399,19 +405,18 @@ export class EventTracker {
     // What stays in the queue is sent by a later page. Memory has none.
     if (queue.isDurable && Date.now() < this.#pausedUntil) return;
     if (this.settings.apiKey !== undefined && this.#lastToken === undefined) return;
+    if (!this.#isOfQueue(this.#lastToken)) return;
     let inFlight = 0;
     for (let rest = this.#pending.idle(); rest.length > 0; ) {
-      const first = rest[0] as QueueRecord;
-      const isBatch = first.key !== undefined;
-      const taken = isBatch ? [first] : leadingSingles(rest, this.#batchBounds);
-      rest = rest.slice(taken.length);
-      const batch = isBatch ? (first as Batch) : batchOf(taken, uuid7(Date.now()));
+      const singles = leadingSingles(rest, this.#batchBounds);
+      const batch = singles.length > 0 ? batchOf(singles, uuid7(Date.now())) : (rest[0] as Batch);
+      rest = rest.slice(singles.length || 1);
       const bytes = byteLength(bodyOf(batch.events));
       inFlight = this.#sender?.keepaliveBytes ?? inFlight;
       if (inFlight + bytes > KEEPALIVE_BYTES_MAX) return;
       inFlight += bytes;
       this.#pending.sending(batch);
-      this.#sendClosing(queue, batch, isBatch ? [] : taken);
+      this.#sendClosing(queue, batch, singles);
     }
   }
 
@@ -425,10 +430,7 @@ export class EventTracker {
     const frozen = singles.length > 0 ? this.#saved.then(() => queue.freeze(singles, batch)) : undefined;
     const done: Promise<void> = sender
       .deliver(queue, batch, this.#lastToken, frozen)
-      .then(
-        (asked) => asked && this.#pending.failed(batch),
-        (cause) => this.#failed("sending failed", cause),
-      )
+      .catch((cause) => this.#failed("sending failed", cause))
       .then(() => {
         this.#closing.delete(done);
         if (this.#isStarted) this.#kick();

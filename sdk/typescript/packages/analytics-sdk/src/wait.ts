@@ -5,23 +5,23 @@ export const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** How long to wait. */
 export interface WaitOptions {
-  /** Longest wait, in milliseconds. Default: as long as it takes. */
+  /** Longest wait, in milliseconds. Default and most: 2^31 - 1, which is 24 days. */
   timeoutMs?: number | undefined;
   /** Ends the wait. */
   signal?: AbortSignal | undefined;
 }
 
 /**
- * Waits within limits.
+ * Waits within limits. Its timer keeps a process of Node.js alive while it waits.
  *
  * @throws AnalyticsError `TIMEOUT` or `ABORTED` when a limit ends the wait; what is waited for goes on.
  */
-export async function limited<T>(waited: Promise<T>, { timeoutMs, signal }: WaitOptions): Promise<T> {
+export async function limited<T>(waited: Promise<T>, { timeoutMs = TIMER_MS_MAX, signal }: WaitOptions): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let onAbort = (): void => {};
   const limit = new Promise<never>((_, reject) => {
     const end = (code: string): void => reject(new AnalyticsError(code, "not everything is answered yet"));
-    if (timeoutMs !== undefined) timer = setTimeout(end, Math.min(timeoutMs, TIMER_MS_MAX), "TIMEOUT");
+    timer = setTimeout(end, Math.min(timeoutMs, TIMER_MS_MAX), "TIMEOUT");
     onAbort = () => end("ABORTED");
     if (signal?.aborted) onAbort();
     signal?.addEventListener("abort", onAbort);

@@ -180,6 +180,7 @@ test("each question has its path, its parameters and its answer", async () => {
     },
     "/readyz": {
       status: "ready",
+      reasons: [],
       clickhouse: "up",
       segments: { waiting: 0, parked: 0, rows: 0 },
       audit: { last_audit_at: null },
@@ -215,8 +216,26 @@ test("each question has its path, its parameters and its answer", async () => {
   ]);
 });
 
+test("the reasons why every event is refused are an answer, unlike other failures", async () => {
+  const reasons = [{ code: "DISK_FULL", message: "the disk is full", refuses_events: true }];
+  const error = { code: "UNAVAILABLE", message: "the disk is full", details: [] };
+  const refusing = client(() => json(503, { status: "refusing", reasons, error }, { "retry-after": "1" }));
+  expect(await refusing.analytics.getReadiness()).toMatchObject({
+    status: "refusing",
+    reasons: [{ code: "DISK_FULL", refusesEvents: true }],
+  });
+  expect(refusing.asked).toHaveLength(1);
+  const away = client(() => refusal(503, "UNAVAILABLE"));
+  await expect(away.analytics.getReadiness()).rejects.toMatchObject({ code: "UNAVAILABLE", status: 503 });
+  expect(away.asked).toHaveLength(3);
+  const proxied = client(() => json(502, null), { readRetriesMax: 0 });
+  await expect(proxied.analytics.getReadiness()).rejects.toMatchObject({ code: "BAD_RESPONSE", status: 502 });
+});
+
 test("an answer of another form is an error, and no wrong answer", async () => {
   const { analytics } = client(() => json(200, { hello: "world" }), { readRetriesMax: 0 });
   await expect(analytics.getTopUsers()).rejects.toMatchObject({ code: "BAD_RESPONSE" });
   await expect(analytics.getReadiness()).rejects.toMatchObject({ code: "BAD_RESPONSE" });
+  const unreasoned = client(() => json(200, { status: "ready" }), { readRetriesMax: 0 });
+  await expect(unreasoned.analytics.getReadiness()).rejects.toMatchObject({ code: "BAD_RESPONSE" });
 });

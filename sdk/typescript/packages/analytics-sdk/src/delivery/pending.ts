@@ -5,18 +5,14 @@ interface Waiter {
   resolve: () => void;
 }
 
-/** What was known to be in the store, and who waited for it, at some time. */
-export interface Snapshot {
-  saved: string[];
-  waiters: Waiter[];
-}
-
 /**
  * The records of this client that are not known to be answered, in memory: for a closing page, which cannot wait for
  * the store, and for callers who wait for answers.
  */
 export class PendingRecords {
   #records = new Map<string, QueueRecord>();
+  /** Batches on their way, and those that were handed over without an answer. */
+  #sent = new Set<QueueRecord>();
   #unsaved = new Set<string>();
   readonly #waiters = new Set<Waiter>();
 
@@ -40,9 +36,9 @@ export class PendingRecords {
     return [...this.#records.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
   }
 
-  /** Those of them that were in the store before it failed. */
+  /** All that are in the store, or were before it failed. Of those with one id, the last has the most events. */
   survivors(): QueueRecord[] {
-    return this.idle().filter(({ id }) => !this.#unsaved.has(id));
+    return [...[...this.#sent].reverse(), ...this.idle()].filter(({ id }) => !this.#unsaved.has(id));
   }
 
   /** How many events are not on their way. */
@@ -59,20 +55,24 @@ export class PendingRecords {
     });
   }
 
-  /** Taken before the store is asked for its first batch. */
-  snapshot(): Snapshot {
-    const saved = [...this.#records.keys()].filter((id) => !this.#unsaved.has(id));
-    return { saved, waiters: [...this.#waiters] };
-  }
-
-  /** Learns from the store's first batch what has been answered, by this tab or by another. */
-  learn({ saved, waiters }: Snapshot, first: Batch | undefined): void {
-    const isAnswered = (id: string): boolean => first === undefined || id < wholeId(first.id);
-    for (const id of saved.filter(isAnswered)) this.#records.delete(id);
-    for (const waiter of waiters.filter(({ upTo }) => isAnswered(upTo))) {
-      this.#waiters.delete(waiter);
-      waiter.resolve();
-    }
+  /**
+   * Called before the store is asked for its first batch. What it returns learns from that batch which of the records
+   * until then have been answered, by this tab or by another.
+   */
+  learner(): (first: Batch | undefined) => void {
+    const saved = this.survivors();
+    const waiters = [...this.#waiters];
+    return (first) => {
+      const isAnswered = (id: string): boolean => first === undefined || id < wholeId(first.id);
+      for (const record of saved.filter(({ id }) => isAnswered(id))) {
+        this.#records.delete(record.id);
+        this.#sent.delete(record);
+      }
+      for (const waiter of waiters.filter(({ upTo }) => isAnswered(upTo))) {
+        this.#waiters.delete(waiter);
+        waiter.resolve();
+      }
+    };
   }
 
   /** Notes that a batch is on its way. */
@@ -82,16 +82,18 @@ export class PendingRecords {
       const isSingleOfIt = record.key === undefined && events.has(record.events[0] as string);
       if (record.id === batch.id || isSingleOfIt) this.#records.delete(record.id);
     }
+    this.#sent.add(batch);
   }
 
-  /** Notes that a batch waits in the store for another attempt. */
-  failed(batch: Batch): void {
-    this.#records.set(batch.id, batch);
+  /** Notes what waits in the store for another attempt after a batch was sent; often nothing. */
+  settled(batch: Batch, others: Batch[]): void {
+    if (this.#sent.delete(batch)) for (const other of others) this.#records.set(other.id, other);
   }
 
   /** Forgets all records; whoever waits is done. */
   clear(): void {
     this.#records.clear();
+    this.#sent.clear();
     this.#unsaved.clear();
     for (const { resolve } of this.#waiters) resolve();
     this.#waiters.clear();

@@ -10,6 +10,7 @@ import type { Settings } from "../settings.js";
 import { type Judgement, readTaken } from "./answer.js";
 import { pauseMs } from "./backoff.js";
 import { bodyOf, EVENTS_PATH, KEEPALIVE_BYTES_MAX } from "./call.js";
+import type { PendingRecords } from "./pending.js";
 import type { Judged, Resolution } from "./resolution.js";
 
 /** Statuses that say nothing about the batch. 0: there was no answer. */
@@ -21,6 +22,7 @@ export interface SenderParts {
   endpoint: Endpoint;
   clock: ServiceClock;
   reporter: Reporter;
+  pending: PendingRecords;
 }
 
 /**
@@ -57,10 +59,13 @@ export class Sender {
     const outcome = await this.#send(batch, token).catch((error: AnalyticsError) => error);
     await stored;
     const isError = outcome instanceof AnalyticsError;
-    if (isError && outcome.code === "ABORTED") return NO_PAUSE;
-    if (isError && WAITING.has(outcome.status)) return this.#failed(queue, outcome);
+    if (isError && outcome.code === "ABORTED") {
+      this.#parts.pending.settled(batch, [batch]);
+      return NO_PAUSE;
+    }
+    if (isError && WAITING.has(outcome.status)) return this.#failed(queue, batch, outcome);
     if (isError || outcome.faults.length > 0) return this.#resolve(queue, batch, outcome);
-    await queue.replace(batch, []);
+    await this.#replace(queue, batch, []);
     this.#report(batch, { ...outcome, events: batch.events.map(readEvent), faults: [] });
     return undefined;
   }
@@ -95,10 +100,10 @@ export class Sender {
       resolution = resolve(batch, outcome, { ...settings, clock });
     } catch (cause) {
       const message = "a part of the SDK cannot be loaded";
-      return this.#failed(queue, new AnalyticsError("NETWORK_ERROR", message, { cause, retryable: true }));
+      return this.#failed(queue, batch, new AnalyticsError("NETWORK_ERROR", message, { cause, retryable: true }));
     }
     const { replacement, report, dropped = [], isError, pause } = resolution;
-    await queue.replace(batch, replacement);
+    await this.#replace(queue, batch, replacement);
     if (report !== undefined) this.#report(batch, report);
     reporter.dropped("undeliverable", dropped);
     if (isError) reporter.error(outcome as AnalyticsError);
@@ -121,7 +126,13 @@ export class Sender {
     });
   }
 
-  #failed(queue: Queue, error: AnalyticsError): Promise<Pause> {
+  async #replace(queue: Queue, batch: Batch, others: Batch[]): Promise<void> {
+    await queue.replace(batch, others);
+    this.#parts.pending.settled(batch, others);
+  }
+
+  #failed(queue: Queue, batch: Batch, error: AnalyticsError): Promise<Pause> {
+    this.#parts.pending.settled(batch, [batch]);
     this.#parts.reporter.error(error);
     return this.#pause(queue, error.retryAfterMs, false);
   }

@@ -1,6 +1,6 @@
 import { pauseMs } from "../delivery/backoff.js";
 import type { AnalyticsError } from "../error.js";
-import { ask, badResponse, type Endpoint, type HttpAnswer } from "../http.js";
+import { ask, badResponse, type Endpoint, type HttpAnswer, type HttpRequest } from "../http.js";
 import { delay } from "../wait.js";
 import type { DateLike, Freshness } from "./types.js";
 
@@ -36,20 +36,19 @@ export function pathWith(path: string, params: Record<string, QueryValue>): stri
 export async function read(
   endpoint: Endpoint,
   token: () => Promise<string | undefined>,
-  path: string,
+  question: Pick<HttpRequest, "path" | "signal" | "isAnswer">,
   retries: ReadRetries,
-  signal?: AbortSignal,
 ): Promise<HttpAnswer> {
   for (let failures = 0; ; failures++) {
     try {
-      return await ask(endpoint, { method: "GET", path, token: await token(), signal });
+      return await ask(endpoint, { ...question, method: "GET", token: await token() });
     } catch (cause) {
       const error = cause as AnalyticsError;
       if (!error.retryable || failures >= retries.retriesMax) throw error;
       // A longer wait is for the caller to decide on.
       if ((error.retryAfterMs ?? 0) > retries.backoffMsMax) throw error;
       const { backoffMsMin: msMin, backoffMsMax: msMax } = retries;
-      await delay(pauseMs(failures, error.retryAfterMs, { msMin, msMax, retryAfterMsMax: msMax }), signal);
+      await delay(pauseMs(failures, error.retryAfterMs, { msMin, msMax, retryAfterMsMax: msMax }), question.signal);
     }
   }
 }

@@ -182,8 +182,11 @@ export interface CampaignStats extends Window {
 
 /** How the service is. */
 export interface Readiness {
-  /** `degraded`: events are taken and kept, but not all are counted yet, or something else is wrong. */
-  status: "ready" | "degraded";
+  /**
+   * `degraded`: events are taken and kept, but not all are counted yet, or something else is wrong. `refusing`: every
+   * event is refused.
+   */
+  status: "ready" | "degraded" | "refusing";
   /** Why the status is not `ready`; the gravest reason first. */
   reasons: { code: string; message: string; refusesEvents: boolean }[];
   clickhouse: "up" | "away";
