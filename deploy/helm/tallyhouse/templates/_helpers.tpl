@@ -50,6 +50,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (ternary "443" "80" (eq $url.scheme "https")) $port -}}
 {{- end -}}
 
+{{/* The name that a pod has by the headless Service, wherever its addresses are. POD_NAME is a variable of the pod. */}}
+{{- define "tallyhouse.podHost" -}}
+{{- printf "%s.%s-pods.%s.svc" .pod (include "tallyhouse.fullname" .root) .root.Release.Namespace -}}
+{{- end -}}
+
+{{/* Every form of the names by which the port for SQL is called, each with a comma behind it. */}}
+{{- define "tallyhouse.sqlHosts" -}}
+{{- $name := include "tallyhouse.fullname" . -}}
+{{- $service := ternary $name "$(POD_NAME)" (eq .Values.routing "single") -}}
+{{- range $name := list $service (printf "%s-pods" $name) (printf "$(POD_NAME).%s-pods" $name) -}}
+{{- $qualified := printf "%s.%s" $name $.Release.Namespace -}}
+{{- printf "%s,%s,%s.svc,%s.svc.%s," $name $qualified $qualified $qualified $.Values.clusterDomain -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A probe of a path. A service with a list of hosts answers to these only. */}}
 {{- define "tallyhouse.probe" -}}
 httpGet:
