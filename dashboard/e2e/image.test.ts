@@ -89,7 +89,7 @@ describe.skipIf(!existsSync(NGINX))("the image of the dashboard", () => {
     await serving?.stop();
   });
 
-  test("shows what the service has counted, follows its live tail and runs statements", async () => {
+  test("shows what the service has counted and a campaign, follows its live tail and runs statements", async () => {
     const page = await pages.open(image, "/dashboard/");
     await page.getByRole("region", { name: "Totals" }).locator("dd").first().getByText("40").waitFor();
     const panel = page.getByRole("region", { name: "Live tail" });
@@ -97,6 +97,8 @@ describe.skipIf(!existsSync(NGINX))("the image of the dashboard", () => {
     await panel.getByText("Waiting for events").waitFor();
     await send(service, [{ eventType: "live", eventId: "live-1" }]);
     await panel.getByRole("row", { name: /live-1/ }).waitFor();
+    const campaign = page.getByRole("region", { name: "Campaign by minute" });
+    await campaign.getByRole("img", { name: "Impressions and clicks of camp_a by minute" }).waitFor();
     await page.goto(`${image.url}/sql/`);
     await page.getByLabel("SQL statement").fill("SELECT count() AS events FROM events");
     await page.getByRole("button", { name: "Run" }).click();

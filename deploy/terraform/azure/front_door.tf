@@ -41,8 +41,9 @@ resource "azurerm_cdn_frontdoor_origin_group" "this" {
 }
 
 locals {
-  # The chart's service makes it: see the annotations in the output helm_values.
-  private_link_service_id = "${azurerm_resource_group.this.id}/providers/Microsoft.Network/privateLinkServices/${local.private_link_service}"
+  # The chart's service makes it: see the annotations in the output helm_values. It is beside the load balancer, in the
+  # group of the nodes: there, Azure gives the cluster's identity the role that it needs.
+  private_link_service_id = "${azurerm_kubernetes_cluster.this.node_resource_group_id}/providers/Microsoft.Network/privateLinkServices/${local.private_link_service}"
   private_link_service    = "pls-${local.name}"
 }
 

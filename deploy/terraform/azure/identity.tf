@@ -25,8 +25,8 @@ resource "azurerm_federated_identity_credential" "service" {
 
 # What each identity may do: on what, and in which role.
 locals {
-  # The control plane gives nodes addresses, makes the internal load balancer and its private link service, and gives
-  # nodes their identity.
+  # The control plane gives nodes, the internal load balancer and its private link service addresses of these subnets, and
+  # gives nodes their identity. It makes them in the group of the nodes, where Azure gives it a role itself.
   cluster_grants = {
     nodes_subnet         = { scope = azurerm_subnet.this["nodes"].id, role = "Network Contributor" }
     load_balancer_subnet = { scope = azurerm_subnet.this["load_balancer"].id, role = "Network Contributor" }

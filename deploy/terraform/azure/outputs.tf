@@ -23,6 +23,11 @@ output "cluster" {
   value       = { name = azurerm_kubernetes_cluster.this.name, resource_group = azurerm_resource_group.this.name }
 }
 
+output "private_link_service" {
+  description = "Name and resource group of the private link service that the chart's service makes, for az network private-link-service."
+  value       = { name = local.private_link_service, resource_group = azurerm_kubernetes_cluster.this.node_resource_group }
+}
+
 output "key_vault" {
   description = "Name of the Key Vault."
   value       = azurerm_key_vault.this.name
@@ -92,7 +97,6 @@ locals {
         "service.beta.kubernetes.io/azure-load-balancer-ipv4"            = local.load_balancer_address
         "service.beta.kubernetes.io/azure-pls-create"                    = "true"
         "service.beta.kubernetes.io/azure-pls-name"                      = local.private_link_service
-        "service.beta.kubernetes.io/azure-pls-resource-group"            = azurerm_resource_group.this.name
         "service.beta.kubernetes.io/azure-pls-ip-configuration-subnet"   = "load_balancer"
         # Front Door's side is approved by hand, once: README.md.
         "service.beta.kubernetes.io/azure-pls-visibility" = "*"

@@ -50,6 +50,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (ternary "443" "80" (eq $url.scheme "https")) $port -}}
 {{- end -}}
 
+{{/* The name that a pod has by the headless Service, wherever its addresses are. POD_NAME is a variable of the pod. */}}
+{{- define "tallyhouse.podHost" -}}
+{{- printf "%s.%s-pods.%s.svc" .pod (include "tallyhouse.fullname" .root) .root.Release.Namespace -}}
+{{- end -}}
+
+{{/* Every form of the names by which the port for SQL is called, each with a comma behind it. */}}
+{{- define "tallyhouse.sqlHosts" -}}
+{{- $name := include "tallyhouse.fullname" . -}}
+{{- $service := ternary $name "$(POD_NAME)" (eq .Values.routing "single") -}}
+{{- range $name := list $service (printf "%s-pods" $name) (printf "$(POD_NAME).%s-pods" $name) -}}
+{{- $qualified := printf "%s.%s" $name $.Release.Namespace -}}
+{{- printf "%s,%s,%s.svc,%s.svc.%s," $name $qualified $qualified $qualified (default "cluster.local" $.Values.clusterDomain) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A probe of a path. A service with a list of hosts answers to these only. */}}
 {{- define "tallyhouse.probe" -}}
 httpGet:
@@ -101,6 +116,22 @@ httpGet:
 {{- end -}}
 {{- if ne (empty .Values.ticketing.webhookUrlSecret.name) (empty .Values.ticketing.webhookSecret.name) -}}
 {{- fail "set both of ticketing.webhookUrlSecret.name and ticketing.webhookSecret.name, or none: webhooks are sent to a URL and signed with a secret" -}}
+{{- end -}}
+{{- $volumes := list -}}
+{{- range .Values.extraVolumes -}}
+{{- if has .name (list "log" "tls" "key-vault") -}}
+{{- fail (printf "extraVolumes: the chart has a volume %s of its own" .name) -}}
+{{- end -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if not (has .name $volumes) -}}
+{{- fail (printf "extraVolumeMounts: extraVolumes has no %s" .name) -}}
+{{- end -}}
+{{- $path := printf "%s/" (clean .mountPath | trimSuffix "/") -}}
+{{- if or (hasPrefix $path "/var/lib/tallyhouse/") (hasPrefix "/var/lib/tallyhouse/" $path) -}}
+{{- fail (printf "extraVolumeMounts: %s would hide the log, which is in /var/lib/tallyhouse" .mountPath) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.serviceMonitor.enabled (not .Values.metricsOpen) (not .Values.serviceMonitor.tokenSecret.name) -}}
 {{- fail "serviceMonitor.enabled: set serviceMonitor.tokenSecret.name, a token with the scope admin, or metricsOpen" -}}

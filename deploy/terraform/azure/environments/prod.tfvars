@@ -53,7 +53,7 @@ postgresql = {
 }
 
 front_door = {
-  origin_ready            = true
+  origin_ready            = false
   firewall_mode           = "Prevention"
   requests_per_minute_max = 60000
   host_name               = "tally.example.com"

@@ -49,7 +49,7 @@ postgresql = {
 }
 
 front_door = {
-  origin_ready            = true
+  origin_ready            = false
   firewall_mode           = "Prevention"
   requests_per_minute_max = 6000
   host_name               = "staging.tally.example.com"
