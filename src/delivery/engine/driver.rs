@@ -10,8 +10,9 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::lane::Refused;
 use super::results::{Dirty, Refusal};
-use super::sequencer::{Millis, Offered, Pending, Sequencer};
+use super::sequencer::{Millis, Pending, Sequencer};
 use super::window::Window;
 use super::{Clock, Command, EngineBounds};
 use crate::domain::{LaneKey, LetterNumber, Position, Settlement, SubscriptionStatus};
@@ -471,7 +472,13 @@ impl Driver {
     pub(super) fn offer(&mut self, pending: Pending, now: Millis) {
         let key = LaneKey::of(&pending.event);
         self.by_id.insert(pending.event.id.clone(), key.clone());
-        if let Offered::Refused(pending, reason, error) = self.sequencer.offer(key, pending, now) {
+        let refused = self.sequencer.offer(key, pending, now);
+        self.note_refused(refused);
+    }
+
+    /// These are to become dead letters, once the handler has noted it.
+    pub(super) fn note_refused(&mut self, refused: impl IntoIterator<Item = Refused>) {
+        for Refused { pending, reason, error } in refused {
             let letter = self.letter(&pending, reason, error, self.clock.now_ms());
             self.refusals.push(Refusal { pending, letter });
         }

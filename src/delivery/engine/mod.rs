@@ -6,6 +6,7 @@
 mod clock;
 mod driver;
 mod erasure;
+mod lane;
 mod recovery;
 mod reporting;
 mod results;

@@ -175,7 +175,8 @@ impl Driver {
                 }
             }
             let rest: Vec<Pending> = std::iter::once(pending).chain(run.by_ref()).collect();
-            self.sequencer.put_back(key, rest, retry_at);
+            let refused = self.sequencer.put_back(key, rest, retry_at);
+            self.note_refused(refused);
             break;
         }
         is_changed
@@ -226,7 +227,8 @@ impl Driver {
         self.subscription.settings = settings;
         let SubscriptionSettings { order, gap_policy, .. } = self.subscription.settings;
         let now = self.now();
-        self.sequencer.set_policy(order, gap_policy, now);
+        let refused = self.sequencer.set_policy(order, gap_policy, now);
+        self.note_refused(refused);
         self.keep_settings();
         self.reply_when_done(reply);
     }

@@ -1,0 +1,131 @@
+//! Tests the sequencer with times that are given.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: LaneBounds = LaneBounds { user_buffered_max: 3, waiting_max: 1_000 };
+
+fn ann() -> LaneKey {
+    LaneKey::of_user("ann")
+}
+
+fn pending(row: u64, seq: u64) -> Pending {
+    let event = Event { id: format!("ann-{row}"), user_id: "ann".to_owned(), seq, ..Event::default() };
+    Pending {
+        position: Position { segment: 1, row },
+        event: Arc::new(event),
+        attempts: 0,
+        error: String::new(),
+        is_replay: false,
+        read_at: 0,
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Offer(u64),
+    Take(usize),
+    /// So many events of the run are done; then one fails, or none was tried.
+    End(usize, bool),
+    Reorder(Order),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..8_u64).prop_map(Step::Offer),
+        3 => (1..4_usize).prop_map(Step::Take),
+        3 => (0..4_usize, any::<bool>()).prop_map(|(done, fails)| Step::End(done, fails)),
+        1 => prop_oneof![Just(Order::PerUser), Just(Order::Arrival)].prop_map(Step::Reorder),
+    ]
+}
+
+/// A sequencer and what became of the events that it was offered.
+struct Model {
+    sequencer: Sequencer,
+    offered: u64,
+    run: Vec<Pending>,
+    ended: Vec<Pending>,
+    refused: Vec<Pending>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let sequencer = Sequencer::new(Order::PerUser, GapPolicy::Wait, BOUNDS);
+        Self { sequencer, offered: 0, run: Vec::new(), ended: Vec::new(), refused: Vec::new() }
+    }
+
+    fn refuse(&mut self, refused: impl IntoIterator<Item = Refused>) {
+        self.refused.extend(refused.into_iter().map(|refused| refused.pending));
+    }
+
+    fn take(&mut self, events_max: usize) {
+        if self.run.is_empty() {
+            self.run = self.sequencer.take_run(events_max, 0).map(|(_, run)| run).unwrap_or_default();
+        }
+    }
+
+    fn end(&mut self, done: usize, fails: bool) {
+        if self.run.is_empty() {
+            return;
+        }
+        let mut rest = self.run.split_off(done.min(self.run.len()));
+        self.run.iter().for_each(|pending| self.sequencer.finish(&ann(), pending, false));
+        self.ended.append(&mut self.run);
+        if let Some(first) = rest.first_mut() {
+            first.attempts += u32::from(fails);
+        }
+        let retry_at = rest.first().and_then(|first| (first.attempts > 0).then_some(0));
+        let refused = self.sequencer.put_back(&ann(), rest, retry_at);
+        self.refuse(refused);
+        self.sequencer.release(&ann(), 0);
+    }
+
+    fn play(&mut self, step: &Step) {
+        match *step {
+            Step::Offer(seq) => {
+                self.offered += 1;
+                let refused = self.sequencer.offer(ann(), pending(self.offered, seq), 0);
+                self.refuse(refused);
+            }
+            Step::Take(events_max) => self.take(events_max),
+            Step::End(done, fails) => self.end(done, fails),
+            Step::Reorder(order) => {
+                let refused = self.sequencer.set_policy(order, GapPolicy::Wait, 0);
+                self.refuse(refused);
+            }
+        }
+    }
+
+    fn seqs_ended(&self) -> Vec<u64> {
+        self.ended.iter().map(|pending| pending.event.seq).filter(|seq| *seq > 0).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn each_event_ends_once_or_is_refused_whatever_becomes_of_the_order(
+        steps in prop::collection::vec(step(), 0..60),
+    ) {
+        let mut model = Model::new();
+        steps.iter().for_each(|step| model.play(step));
+        if !steps.iter().any(|step| matches!(step, Step::Reorder(_))) {
+            prop_assert!(model.seqs_ended().is_sorted_by(|before, after| before < after), "{:?}", model.seqs_ended());
+        }
+        // In the order of arrival nothing waits for anything.
+        model.end(usize::MAX, false);
+        model.play(&Step::Reorder(Order::Arrival));
+        while model.sequencer.has_ready() {
+            model.take(3);
+            model.end(usize::MAX, false);
+        }
+        prop_assert_eq!(model.sequencer.waiting(), 0);
+        let all: Vec<u64> = model.ended.iter().chain(&model.refused).map(|pending| pending.position.row).collect();
+        prop_assert_eq!(all.len() as u64, model.offered);
+        prop_assert_eq!(all.into_iter().collect::<HashSet<u64>>().len() as u64, model.offered);
+    }
+}
