@@ -184,13 +184,15 @@ impl Sequencer {
         self.waiting >= self.bounds.waiting_max
     }
 
-    /// When as many events wait as may, and none of them makes room: the user with the most early events waits for the
-    /// missing seqs no longer. As long as others are handed out there will be room, and what is missing may be read then.
+    /// When as many events wait as may, most of them for missing seqs, and none makes room: the user with the most of these
+    /// waits for the missing seqs no longer. As long as others are handed out there will be room, and what is missing may be
+    /// read then. Where the events of users that are paused or fail take up the room, what is missing may be behind them.
     pub(super) fn relieve(&mut self) {
-        if self.lanes.values().any(Lane::makes_room) {
+        if self.lanes.values().any(Lane::makes_room) || 2 * self.buffered() <= self.waiting {
             return;
         }
-        let most = self.lanes.iter().filter(|(_, lane)| !lane.is_busy).map(|(key, lane)| (lane.early(), key)).max();
+        let can_go_on = |lane: &Lane| !lane.is_busy && !lane.record.is_paused && lane.retry.is_none();
+        let most = self.lanes.iter().filter(|(_, lane)| can_go_on(lane)).map(|(key, lane)| (lane.early(), key)).max();
         if let Some((1.., key)) = most {
             let key = key.clone();
             self.skip_gap(&key);

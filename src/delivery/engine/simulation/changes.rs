@@ -86,3 +86,42 @@ fn an_event_that_was_tried_in_the_order_of_arrival_waits_for_the_seqs_before_it(
         assert_eq!(engine.letters(0, 10).await.unwrap().len(), 1, "only what failed three times");
     });
 }
+
+#[test]
+fn the_backlog_of_a_paused_user_skips_no_seq_of_others() {
+    run(async {
+        let mut world = World::new(RUNS, 1);
+        world.bounds.waiting_max = 50;
+        let engine = world.start();
+        engine.pause_user("ann", true).await.unwrap();
+        world.source.push([event("bob", 2, false)]);
+        world.source.push((1..=100).map(|seq| event("ann", seq, false)));
+        world.source.push([event("bob", 1, false)]);
+        until(&engine, |status| status.is_full).await;
+        for _ in 0..20 {
+            assert_eq!(engine.status().await.unwrap().skipped, 0);
+        }
+        engine.pause_user("ann", false).await.unwrap();
+        idle(&engine, &world.source, 102).await;
+        assert_eq!(seqs_of(&world, "bob"), [1, 2]);
+        assert_eq!(engine.status().await.unwrap().skipped, 0);
+    });
+}
+
+#[test]
+fn a_paused_user_with_few_events_does_not_keep_early_ones_of_others_waiting_for_ever() {
+    run(async {
+        let mut world = World::new(RUNS, 1);
+        world.bounds.waiting_max = 100;
+        let engine = world.start();
+        engine.pause_user("ann", true).await.unwrap();
+        world.source.push([event("ann", 1, false)]);
+        world.source.push((2..=140).map(|seq| event("bob", seq, false)));
+        world.source.push((1..=20).map(|seq| event("cid", seq, false)));
+        while seqs_of(&world, "cid").len() < 20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(engine.status().await.unwrap().skipped, 1);
+        assert!(seqs_of(&world, "ann").is_empty());
+    });
+}
