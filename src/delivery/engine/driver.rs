@@ -296,7 +296,12 @@ impl Driver {
         if !self.dirty.stored.is_empty() || self.spill_at().is_none_or(|at| at > now) {
             return;
         }
-        for (position, event) in self.window.oldest_open(SPILL_EVENTS) {
+        self.store_open(SPILL_EVENTS);
+    }
+
+    /// Has the store keep the oldest events that it does not have and that have not ended, at most so many.
+    pub(super) fn store_open(&mut self, events_max: usize) {
+        for (position, event) in self.window.oldest_open(events_max) {
             self.window.settle(position);
             let stored = StoredEvent { position, event, attempts: 0, error: String::new(), is_replay: false };
             self.dirty.stored.push(stored);

@@ -234,7 +234,8 @@ impl Engine {
     }
 
     /// Other settings, from now on. Answers once they are recorded. Events that were read already stay, whatever the
-    /// filter says now.
+    /// filter says now, also after a restart. An engine that is started with another filter than the last one does not know
+    /// that: whoever stops it to start another with other settings calls this first.
     ///
     /// # Errors
     /// When it is not running.

@@ -224,6 +224,10 @@ impl Driver {
             self.handler_error.clear();
             (self.hold_until, self.holds) = (None, 0);
         }
+        if settings.filter != self.subscription.settings.filter {
+            // Nothing that was read is read again, after a crash, by another filter.
+            self.store_open(usize::MAX);
+        }
         self.subscription.settings = settings;
         let SubscriptionSettings { order, gap_policy, .. } = self.subscription.settings;
         let now = self.now();

@@ -125,3 +125,48 @@ fn a_paused_user_with_few_events_does_not_keep_early_ones_of_others_waiting_for_
         assert!(seqs_of(&world, "ann").is_empty());
     });
 }
+
+fn only(event_type: &str) -> SubscriptionSettings {
+    let mut only = settings();
+    only.filter.types = vec![event_type.to_owned()];
+    only
+}
+
+#[test]
+fn events_that_were_read_already_are_delivered_whatever_a_new_filter_says() {
+    run(async {
+        let mut world = World::new(HandlerShape::SINGLE, 1);
+        let engine = world.start();
+        world.source.push([event("ann", 2, false)]);
+        until(&engine, |status| status.buffered == 1).await;
+        engine.update(only("purchase")).await.unwrap();
+        engine.crash().await;
+        drop(engine);
+        world.settings = only("purchase");
+        let engine = world.start();
+        world.source.push([Event { event_type: "purchase".to_owned(), ..event("ann", 1, false) }]);
+        idle(&engine, &world.source, 2).await;
+        assert_eq!(seqs_of(&world, "ann"), [1, 2]);
+    });
+}
+
+#[test]
+fn what_a_former_filter_left_out_is_not_delivered_after_a_restart() {
+    run(async {
+        let mut world = World::new(HandlerShape::SINGLE, 1);
+        world.settings = only("click");
+        let engine = world.start();
+        let left_out = Event { event_type: "purchase".to_owned(), ..event("bob", 1, false) };
+        world.source.push([event("ann", 2, false), left_out]);
+        until(&engine, |status| status.buffered == 1 && status.read_to.row == 2).await;
+        engine.update(settings()).await.unwrap();
+        engine.crash().await;
+        drop(engine);
+        world.settings = settings();
+        let engine = world.start();
+        world.source.push([event("ann", 1, false)]);
+        idle(&engine, &world.source, 3).await;
+        let users: Vec<String> = world.handler.calls().into_iter().map(|call| call.user).collect();
+        assert_eq!(users, ["ann", "ann"]);
+    });
+}
