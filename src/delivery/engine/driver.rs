@@ -77,6 +77,8 @@ pub(super) struct Driver {
     pub(super) is_refusing: bool,
     pub(super) refusals: Vec<Refusal>,
     pub(super) intake: Option<BoxFuture<'static, Intake>>,
+    /// Whether that reads the source.
+    pub(super) is_reading: bool,
     pub(super) dirty: Dirty,
     pub(super) committing: Option<BoxFuture<'static, Written>>,
     /// What is in the commit that is under way.
@@ -148,7 +150,7 @@ impl Driver {
     /// Does what can be done without waiting.
     fn step(&mut self, is_stopping: bool) {
         let now = self.now();
-        self.sequencer.tick(now);
+        self.sequencer.tick(now, self.is_at_end());
         self.holders
             .retain_mut(|(_, released)| matches!(released.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         if self.sequencer.is_full() {
@@ -186,7 +188,8 @@ impl Driver {
         let ends = stopping_since.map(|since| since + self.bounds.stop_wait);
         let is_recalling =
             !self.in_flight.is_empty() && (stopping_since.is_some() || self.subscription.settings.is_paused);
-        let look = (is_recalling || !self.holders.is_empty()).then(|| now + HOLD_MIN);
+        let looks = is_recalling || !self.holders.is_empty() || self.sequencer.has_overdue();
+        let look = looks.then(|| now + HOLD_MIN);
         let resume = self.has_moved().then(|| self.committed_at + RESUME_LINGER);
         let spill = self.spill_at().map(|at| self.started + Duration::from_millis(at));
         let dates = [timer, linger, ends, look, resume, spill, self.hold_until, self.read_after];
@@ -410,11 +413,18 @@ impl Driver {
         if self.intake.is_some() || is_full || is_early {
             return;
         }
+        self.is_reading = true;
         let (source, from, max) = (Arc::clone(&self.source), self.window.next(), self.bounds.read_events_max);
         self.intake = Some(Box::pin(async move { Intake::Read(source.read(from, max).await) }));
     }
 
+    /// Whether all that the source has was read.
+    fn is_at_end(&self) -> bool {
+        self.is_reading && self.source.catching_up_ms().is_none() && self.source.is_at_end()
+    }
+
     fn take_in(&mut self, step: Intake) {
+        self.is_reading = false;
         match step {
             Intake::Read(Err(error)) => {
                 tracing::warn!(%error, subscription = self.subscription.name, "reading on later");

@@ -54,6 +54,8 @@ pub(super) struct Sequencer {
     is_ready: HashSet<LaneKey>,
     /// Lanes that are looked at again at a time: retries and gaps.
     timers: BTreeSet<(Millis, LaneKey)>,
+    /// Lanes that have waited long enough for a missing seq, which may still be unread.
+    overdue: HashSet<LaneKey>,
     waiting: usize,
     skipped: u64,
     /// Lanes whose records have changed since they were last taken.
@@ -70,6 +72,7 @@ impl Sequencer {
             ready: VecDeque::new(),
             is_ready: HashSet::new(),
             timers: BTreeSet::new(),
+            overdue: HashSet::new(),
             waiting: 0,
             skipped: 0,
             changed: HashSet::new(),
@@ -216,11 +219,16 @@ impl Sequencer {
     /// Notes since when a lane waits for a missing seq, and until when it does.
     fn note_gap(&mut self, key: &LaneKey, now: Millis) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        let is_waiting = !lane.is_busy && lane.retry.is_none() && lane.early() > 0;
-        lane.waits_since = if is_waiting { lane.waits_since.or(Some(now)) } else { None };
+        lane.waits_since = (lane.early() > 0).then(|| lane.waits_since.unwrap_or(now));
         if let (Some(since), GapPolicy::SkipAfterMs(wait)) = (lane.waits_since, self.gap_policy) {
             self.timers.insert((since.saturating_add(wait), key.clone()));
         }
+    }
+
+    /// Whether a lane has waited for a missing seq as long as it is to.
+    fn is_overdue(&self, key: &LaneKey, now: Millis) -> bool {
+        let since = self.lanes.get(key).and_then(|lane| lane.waits_since);
+        matches!((since, self.gap_policy), (Some(since), GapPolicy::SkipAfterMs(wait)) if now >= since.saturating_add(wait))
     }
 
     fn wake(&mut self, key: &LaneKey) {
@@ -234,18 +242,28 @@ impl Sequencer {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Looks at what is due.
-    pub(super) fn tick(&mut self, now: Millis) {
+    /// Looks at what is due. Missing seqs are skipped only when the source is read to its end: what came before is known
+    /// then.
+    pub(super) fn tick(&mut self, now: Millis, is_at_end: bool) {
         while let Some((at, key)) = self.timers.first().cloned().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, key.clone()));
-            let waited = self.lanes.get(&key).and_then(|lane| lane.waits_since);
-            if let (Some(since), GapPolicy::SkipAfterMs(wait)) = (waited, self.gap_policy)
-                && now >= since.saturating_add(wait)
-            {
-                self.skip_gap(&key);
+            if self.is_overdue(&key, now) {
+                self.overdue.insert(key.clone());
             }
             self.wake(&key);
         }
+        if is_at_end {
+            for key in std::mem::take(&mut self.overdue) {
+                if self.is_overdue(&key, now) {
+                    self.skip_gap(&key);
+                }
+            }
+        }
+    }
+
+    /// Whether missing seqs are skipped as soon as the source is read to its end.
+    pub(super) fn has_overdue(&self) -> bool {
+        !self.overdue.is_empty()
     }
 
     /// Whether a lane may have something to hand out.
@@ -294,7 +312,6 @@ impl Sequencer {
         }
         if !run.is_empty() {
             lane.is_busy = true;
-            lane.waits_since = None;
             self.waiting = self.waiting.saturating_sub(run.len());
         }
         run
@@ -309,6 +326,7 @@ impl Sequencer {
         let by_seq = by_seq.filter(|seq| lane.out.contains(seq) || (is_per_user && lane.is_turn_of(*seq)));
         if let Some(seq) = by_seq {
             lane.record.next_seq = lane.record.next_seq.max(seq + 1);
+            lane.waits_since = None;
             if has_failed {
                 lane.record.gaps.add(seq, seq);
             }
@@ -350,6 +368,7 @@ impl Sequencer {
         if lane.has_next() || lane.retry.is_some() {
             self.wake(key);
         }
+        self.bound(key);
         self.note_gap(key, now);
     }
 

@@ -24,6 +24,84 @@ fn pending(row: u64, seq: u64) -> Pending {
     }
 }
 
+/// Takes the next run, which is of one event, and returns it.
+fn take(sequencer: &mut Sequencer, now: Millis) -> Pending {
+    let (_, mut run) = sequencer.take_run(1, now).expect("a run");
+    run.pop().expect("an event")
+}
+
+fn end(sequencer: &mut Sequencer, pending: &Pending, now: Millis) {
+    sequencer.finish(&ann(), pending, false);
+    sequencer.release(&ann(), now);
+}
+
+#[test]
+fn events_without_seq_do_not_prolong_the_wait_for_a_missing_one() {
+    let mut sequencer = Sequencer::new(Order::PerUser, GapPolicy::SkipAfterMs(60_000), BOUNDS);
+    sequencer.offer(ann(), pending(1, 2), 0);
+    for now in [20_000, 50_000] {
+        sequencer.offer(ann(), pending(now, 0), now);
+        let out = take(&mut sequencer, now);
+        end(&mut sequencer, &out, now + 1_000);
+    }
+    sequencer.tick(59_999, true);
+    assert_eq!(sequencer.skipped(), 0);
+    sequencer.tick(60_000, true);
+    assert_eq!(sequencer.skipped(), 1);
+    assert_eq!(take(&mut sequencer, 60_000).event.seq, 2);
+}
+
+#[test]
+fn a_wait_that_ends_while_the_user_is_served_ends_with_that() {
+    let mut sequencer = Sequencer::new(Order::PerUser, GapPolicy::SkipAfterMs(100), BOUNDS);
+    sequencer.offer(ann(), pending(1, 2), 0);
+    sequencer.offer(ann(), pending(2, 0), 90);
+    let out = take(&mut sequencer, 90);
+    sequencer.tick(100, true);
+    assert_eq!(sequencer.skipped(), 0, "an event is out");
+    end(&mut sequencer, &out, 110);
+    assert!(sequencer.next_timer().is_some_and(|at| at <= 110));
+    sequencer.tick(110, true);
+    assert_eq!(sequencer.skipped(), 1);
+}
+
+#[test]
+fn a_user_that_passes_its_bound_while_it_is_served_is_skipped_with_that() {
+    let mut sequencer = Sequencer::new(Order::PerUser, GapPolicy::Wait, BOUNDS);
+    sequencer.offer(ann(), pending(1, 1), 0);
+    let out = take(&mut sequencer, 0);
+    for seq in [3, 4, 5, 6] {
+        sequencer.offer(ann(), pending(seq, seq), 0);
+    }
+    assert_eq!(sequencer.skipped(), 0, "an event is out");
+    end(&mut sequencer, &out, 1);
+    assert_eq!(sequencer.skipped(), 1);
+    assert_eq!(take(&mut sequencer, 1).event.seq, 3);
+}
+
+#[test]
+fn a_missing_seq_is_skipped_once_the_source_is_read_to_its_end() {
+    let mut sequencer = Sequencer::new(Order::PerUser, GapPolicy::SkipAfterMs(100), BOUNDS);
+    sequencer.offer(ann(), pending(1, 2), 0);
+    sequencer.tick(99, true);
+    sequencer.tick(100, false);
+    sequencer.tick(150, false);
+    assert!(sequencer.skipped() == 0 && sequencer.has_overdue());
+    sequencer.tick(160, true);
+    assert!(sequencer.skipped() == 1 && !sequencer.has_overdue());
+}
+
+#[test]
+fn a_seq_that_is_read_late_is_not_skipped() {
+    let mut sequencer = Sequencer::new(Order::PerUser, GapPolicy::SkipAfterMs(100), BOUNDS);
+    sequencer.offer(ann(), pending(1, 2), 0);
+    sequencer.tick(100, false);
+    sequencer.offer(ann(), pending(2, 1), 150);
+    sequencer.tick(160, true);
+    assert_eq!(sequencer.skipped(), 0);
+    assert_eq!(take(&mut sequencer, 160).event.seq, 1);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Offer(u64),

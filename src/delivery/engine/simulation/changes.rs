@@ -1,5 +1,7 @@
 //! Scenarios in which settings change while events wait, and in which a user or the handler holds up reading.
 
+use std::time::Instant;
+
 use super::*;
 
 fn seqs_of(world: &World, user: &str) -> Vec<u64> {
@@ -168,5 +170,27 @@ fn what_a_former_filter_left_out_is_not_delivered_after_a_restart() {
         idle(&engine, &world.source, 3).await;
         let users: Vec<String> = world.handler.calls().into_iter().map(|call| call.user).collect();
         assert_eq!(users, ["ann", "ann"]);
+    });
+}
+
+#[test]
+fn no_seq_is_skipped_while_nothing_is_read() {
+    run(async {
+        let mut world = World::new(HandlerShape::SINGLE, 1);
+        world.bounds.waiting_max = 50;
+        world.settings.gap_policy = GapPolicy::SkipAfterMs(30);
+        world.handler.slow.lock().insert("ann".to_owned());
+        world.source.push([event("bob", 2, false)]);
+        world.source.push((1..=100).map(|seq| event("ann", seq, false)));
+        world.source.push([event("bob", 1, false)]);
+        let engine = world.start();
+        until(&engine, |status| status.is_full).await;
+        let full_since = Instant::now();
+        while full_since.elapsed() < Duration::from_millis(100) {
+            assert_eq!(engine.status().await.unwrap().skipped, 0);
+        }
+        world.handler.slow.lock().clear();
+        idle(&engine, &world.source, 102).await;
+        assert_eq!(seqs_of(&world, "bob"), [1, 2]);
     });
 }
