@@ -70,10 +70,13 @@ impl Lane {
 
     /// Why a seq that was passed has no turn any more.
     fn why_passed(&self, seq: u64) -> (DeadLetterReason, String) {
-        if self.record.skipped.ranges().iter().any(|(first, last)| (*first..=*last).contains(&seq)) {
-            (DeadLetterReason::SeqLate, format!("seq {seq} was skipped before it came"))
-        } else {
-            (DeadLetterReason::SeqRepeated, format!("another event of this user had seq {seq}"))
+        match self.record.skipped.has(seq) {
+            Some(true) => (DeadLetterReason::SeqLate, format!("seq {seq} was skipped before it came")),
+            None => {
+                let error = format!("seq {seq} was skipped before it came, or another event of this user had it");
+                (DeadLetterReason::SeqLate, error)
+            }
+            Some(false) => (DeadLetterReason::SeqRepeated, format!("another event of this user had seq {seq}")),
         }
     }
 

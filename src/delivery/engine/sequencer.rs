@@ -56,6 +56,8 @@ pub(super) struct Sequencer {
     timers: BTreeSet<(Millis, LaneKey)>,
     /// Lanes that have waited long enough for a missing seq, which may still be unread.
     overdue: HashSet<LaneKey>,
+    /// Users of whom nothing is handed out until they are erased. That is not recorded.
+    held: HashSet<LaneKey>,
     waiting: usize,
     skipped: u64,
     /// Lanes whose records have changed since they were last taken.
@@ -73,6 +75,7 @@ impl Sequencer {
             is_ready: HashSet::new(),
             timers: BTreeSet::new(),
             overdue: HashSet::new(),
+            held: HashSet::new(),
             waiting: 0,
             skipped: 0,
             changed: HashSet::new(),
@@ -284,9 +287,9 @@ impl Sequencer {
     }
 
     fn run_of(&mut self, key: &LaneKey, events_max: usize, now: Millis) -> Vec<Pending> {
-        let Some(lane) = self.lanes.get_mut(key).filter(|lane| !lane.is_busy && !lane.record.is_paused) else {
-            return Vec::new();
-        };
+        let is_held = self.held.contains(key);
+        let can_go_on = |lane: &&mut Lane| !is_held && !lane.is_busy && !lane.record.is_paused;
+        let Some(lane) = self.lanes.get_mut(key).filter(can_go_on) else { return Vec::new() };
         let mut run = Vec::new();
         let mut next_seq = lane.record.next_seq;
         lane.out.clear();
@@ -333,7 +336,9 @@ impl Sequencer {
             self.changed.insert(key.clone());
         } else if pending.is_replay && !has_failed && pending.event.seq > 0 {
             lane.record.gaps.fill(pending.event.seq);
-            lane.record.skipped.fill(pending.event.seq);
+            if lane.record.skipped.has(pending.event.seq) == Some(true) {
+                lane.record.skipped.fill(pending.event.seq);
+            }
             self.changed.insert(key.clone());
         }
     }
@@ -384,6 +389,11 @@ impl Sequencer {
         self.wake(key);
     }
 
+    /// Hands out nothing more of a user, until its lane is removed.
+    pub(super) fn hold(&mut self, key: &LaneKey) {
+        self.held.insert(key.clone());
+    }
+
     /// Whether nothing of a lane is out.
     pub(super) fn is_home(&self, key: &LaneKey) -> bool {
         self.lanes.get(key).is_none_or(|lane| !lane.is_busy)
@@ -392,6 +402,7 @@ impl Sequencer {
     /// Forgets a lane, nothing of which is out. Returns what waits in it.
     pub(super) fn remove(&mut self, key: &LaneKey) -> Vec<Pending> {
         self.changed.remove(key);
+        self.held.remove(key);
         let Some(lane) = self.lanes.remove(key) else { return Vec::new() };
         self.waiting = self.waiting.saturating_sub(lane.waiting());
         let retry = lane.retry.into_iter().map(|(pending, _)| pending);
@@ -412,7 +423,7 @@ impl Sequencer {
             waiting: (lane.waiting() + lane.out.len()) as u64,
             lowest_buffered_seq: lane.by_seq.keys().next().copied().filter(|_| lane.early() > 0).unwrap_or_default(),
             gaps: lane.record.gaps.clone(),
-            is_paused: lane.record.is_paused,
+            is_paused: lane.record.is_paused || self.held.contains(key),
         })
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::DeadLetterReason;
 
 const BOUNDS: LaneBounds = LaneBounds { user_buffered_max: 3, waiting_max: 1_000 };
 
@@ -100,6 +101,24 @@ fn a_seq_that_is_read_late_is_not_skipped() {
     sequencer.tick(160, true);
     assert_eq!(sequencer.skipped(), 0);
     assert_eq!(take(&mut sequencer, 160).event.seq, 1);
+}
+
+#[test]
+fn a_seq_of_a_skip_that_is_not_named_any_more_is_late_and_a_newer_one_repeated() {
+    let mut sequencer = Sequencer::new(Order::PerUser, GapPolicy::SkipAfterMs(1), BOUNDS);
+    // Every second seq is skipped.
+    for n in 1..=150 {
+        sequencer.offer(ann(), pending(n, 2 * n), 2 * n);
+        sequencer.tick(2 * n + 1, true);
+        let out = take(&mut sequencer, 2 * n + 1);
+        end(&mut sequencer, &out, 2 * n + 1);
+    }
+    let mut reason_of =
+        |seq: u64| sequencer.offer(ann(), pending(1_000 + seq, seq), 1_000).map(|refused| refused.reason);
+    assert_eq!(reason_of(1), Some(DeadLetterReason::SeqLate));
+    assert_eq!(reason_of(299), Some(DeadLetterReason::SeqLate));
+    assert_eq!(reason_of(298), Some(DeadLetterReason::SeqRepeated));
+    assert_eq!(reason_of(302), None);
 }
 
 #[derive(Clone, Debug)]
