@@ -77,7 +77,9 @@ impl<P: EventProcessor> RedisHandler<P> {
             letters.extend(some);
         }
         summary.dead_letters = letters.len() as u64;
-        letters.iter().for_each(|letter| drop(own.remove(&letter.event.id)));
+        for letter in &letters {
+            own.remove(&letter.event.id);
+        }
         self.remove_letters(&own).await?;
         self.restore_letters(&letters, &listed).await?;
         self.loss.set(last).await?;
