@@ -196,10 +196,9 @@ async fn records_of_many_replays_in_one_run_are_replaced_together() {
     let commit = Commit { settlements, settled_again: again, settlements_max: 100_000, ..Commit::default() };
     let started = std::time::Instant::now();
     store.commit(1, commit).await.unwrap();
-    // Were a run written once for each of its records, it would take more than a thousand times as long.
+    // A run is written once, not once for each of its records.
     let time = started.elapsed();
-    assert!(time < 200 * first_time, "{time:?} after {first_time:?}");
-    eprintln!("{time:?} after {first_time:?}");
+    assert!(time < 50 * first_time, "{time:?} after {first_time:?}");
     let all = store.settlements(1, 0, usize::MAX).unwrap();
     assert_eq!(all.len() as u64, 2 * REPLAYS);
     let is_failed = |n: u64| {
