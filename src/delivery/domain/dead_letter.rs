@@ -17,7 +17,7 @@ pub enum DeadLetterReason {
     HandlerFailed,
     /// An event of the same user and seq was handled, was given up, or is waiting.
     SeqRepeated,
-    /// Its seq was skipped before it came.
+    /// Its seq was skipped before it came; or is so old that it is only known that such ones were.
     SeqLate,
 }
 

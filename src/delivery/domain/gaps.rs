@@ -28,17 +28,36 @@ impl Gaps {
         }
     }
 
-    /// A missing seq was handled after all.
+    /// A missing seq was handled after all. One that is lower than those that are named is taken for missing, as long as
+    /// such ones are.
     pub fn fill(&mut self, seq: u64) {
+        if self.has(seq) == Some(false) {
+            return;
+        }
+        self.total = self.total.saturating_sub(1);
         let Some(at) = self.ranges.iter().position(|(first, last)| (*first..=*last).contains(&seq)) else { return };
         let (first, last) = self.ranges.remove(at);
-        self.total = self.total.saturating_sub(1);
         if seq < last {
             self.ranges.insert(at, (seq + 1, last));
         }
         if first < seq {
             self.ranges.insert(at, (first, seq - 1));
         }
+        if self.ranges.len() > RANGES_MAX {
+            self.ranges.remove(0);
+        }
+    }
+
+    /// Whether a seq is missing. None when that is not known any more: it is lower than those that are named, and such ones
+    /// are missing.
+    pub fn has(&self, seq: u64) -> Option<bool> {
+        if self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq)) {
+            return Some(true);
+        }
+        let named =
+            self.ranges.iter().fold(0, |sum: u64, (first, last)| sum.saturating_add(last - first).saturating_add(1));
+        let is_older = self.ranges.first().is_none_or(|(first, _)| seq < *first);
+        if is_older && self.total > named { None } else { Some(false) }
     }
 
     /// Whether nothing is missing.
@@ -105,5 +124,21 @@ mod tests {
         assert_eq!((gaps.total(), gaps.ranges().len()), (1_000, RANGES_MAX));
         gaps.add(u64::MAX - 5, u64::MAX);
         assert_eq!(gaps.named().len(), NAMED_MAX);
+    }
+
+    #[test]
+    fn gaps_that_are_not_named_any_more_are_filled_too() {
+        let mut gaps = Gaps::default();
+        (0..150).for_each(|n| gaps.add(2 * n + 1, 2 * n + 1));
+        (0..150).for_each(|n| gaps.fill(2 * n + 1));
+        assert_eq!(gaps, Gaps::default());
+    }
+
+    #[test]
+    fn what_splits_ranges_keeps_their_bound() {
+        let mut gaps = Gaps::default();
+        (0..100).for_each(|n| gaps.add(10 * n + 1, 10 * n + 5));
+        (0..100).for_each(|n| gaps.fill(10 * n + 3));
+        assert_eq!((gaps.total(), gaps.ranges().len()), (400, RANGES_MAX));
     }
 }

@@ -10,8 +10,9 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::lane::Refused;
 use super::results::{Dirty, Refusal};
-use super::sequencer::{Millis, Offered, Pending, Sequencer};
+use super::sequencer::{Millis, Pending, Sequencer};
 use super::window::Window;
 use super::{Clock, Command, EngineBounds};
 use crate::domain::{LaneKey, LetterNumber, Position, Settlement, SubscriptionStatus};
@@ -76,6 +77,8 @@ pub(super) struct Driver {
     pub(super) is_refusing: bool,
     pub(super) refusals: Vec<Refusal>,
     pub(super) intake: Option<BoxFuture<'static, Intake>>,
+    /// Whether that reads the source.
+    pub(super) is_reading: bool,
     pub(super) dirty: Dirty,
     pub(super) committing: Option<BoxFuture<'static, Written>>,
     /// What is in the commit that is under way.
@@ -147,7 +150,7 @@ impl Driver {
     /// Does what can be done without waiting.
     fn step(&mut self, is_stopping: bool) {
         let now = self.now();
-        self.sequencer.tick(now);
+        self.sequencer.tick(now, self.is_at_end());
         self.holders
             .retain_mut(|(_, released)| matches!(released.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         if self.sequencer.is_full() {
@@ -185,7 +188,8 @@ impl Driver {
         let ends = stopping_since.map(|since| since + self.bounds.stop_wait);
         let is_recalling =
             !self.in_flight.is_empty() && (stopping_since.is_some() || self.subscription.settings.is_paused);
-        let look = (is_recalling || !self.holders.is_empty()).then(|| now + HOLD_MIN);
+        let looks = is_recalling || !self.holders.is_empty() || self.sequencer.has_overdue();
+        let look = looks.then(|| now + HOLD_MIN);
         let resume = self.has_moved().then(|| self.committed_at + RESUME_LINGER);
         let spill = self.spill_at().map(|at| self.started + Duration::from_millis(at));
         let dates = [timer, linger, ends, look, resume, spill, self.hold_until, self.read_after];
@@ -295,7 +299,12 @@ impl Driver {
         if !self.dirty.stored.is_empty() || self.spill_at().is_none_or(|at| at > now) {
             return;
         }
-        for (position, event) in self.window.oldest_open(SPILL_EVENTS) {
+        self.store_open(SPILL_EVENTS);
+    }
+
+    /// Has the store keep the oldest events that it does not have and that have not ended, at most so many.
+    pub(super) fn store_open(&mut self, events_max: usize) {
+        for (position, event) in self.window.oldest_open(events_max) {
             self.window.settle(position);
             let stored = StoredEvent { position, event, attempts: 0, error: String::new(), is_replay: false };
             self.dirty.stored.push(stored);
@@ -404,11 +413,18 @@ impl Driver {
         if self.intake.is_some() || is_full || is_early {
             return;
         }
+        self.is_reading = true;
         let (source, from, max) = (Arc::clone(&self.source), self.window.next(), self.bounds.read_events_max);
         self.intake = Some(Box::pin(async move { Intake::Read(source.read(from, max).await) }));
     }
 
+    /// Whether all that the source has was read.
+    fn is_at_end(&self) -> bool {
+        self.is_reading && self.source.catching_up_ms().is_none() && self.source.is_at_end()
+    }
+
     fn take_in(&mut self, step: Intake) {
+        self.is_reading = false;
         match step {
             Intake::Read(Err(error)) => {
                 tracing::warn!(%error, subscription = self.subscription.name, "reading on later");
@@ -471,7 +487,13 @@ impl Driver {
     pub(super) fn offer(&mut self, pending: Pending, now: Millis) {
         let key = LaneKey::of(&pending.event);
         self.by_id.insert(pending.event.id.clone(), key.clone());
-        if let Offered::Refused(pending, reason, error) = self.sequencer.offer(key, pending, now) {
+        let refused = self.sequencer.offer(key, pending, now);
+        self.note_refused(refused);
+    }
+
+    /// These are to become dead letters, once the handler has noted it.
+    pub(super) fn note_refused(&mut self, refused: impl IntoIterator<Item = Refused>) {
+        for Refused { pending, reason, error } in refused {
             let letter = self.letter(&pending, reason, error, self.clock.now_ms());
             self.refusals.push(Refusal { pending, letter });
         }

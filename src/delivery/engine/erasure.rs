@@ -11,7 +11,7 @@ impl Driver {
     /// A user is to be erased: nothing more of it is handed out until that is done, and what the handler has not begun with
     /// comes back.
     pub(super) fn begin_erasure(&mut self, key: LaneKey, reply: oneshot::Sender<usize>) {
-        self.sequencer.set_paused(&key, true);
+        self.sequencer.hold(&key);
         self.handler.recall();
         self.erasing.push((key, reply));
     }
@@ -144,6 +144,37 @@ mod tests {
         source.push([event("ann", 1)]);
         assert_eq!(deliveries.recv().await.unwrap().delivery.event.user_id, "ann");
         engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_crash_during_an_erasure_leaves_the_user_unpaused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(DeliveryStore::open(&dir.path().join("delivery.redb")).unwrap());
+        let source = Arc::new(MemorySource::default());
+        let handler = Arc::new(PullHandler::new(Clock::system(), Duration::from_secs(60)));
+        let engine = Engine::start(parts(&store, &source, &handler)).unwrap();
+        let (consumer, mut deliveries) = handler.connect();
+        consumer.add_credits(1);
+        source.push([event("ann", 1), event("ann", 2)]);
+        let _out = deliveries.recv().await.unwrap();
+        let erasing = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.erase_user("ann").await }
+        });
+        while !engine.user("ann").await.unwrap().is_paused {
+            tokio::task::yield_now().await;
+        }
+        // Something of another user is recorded meanwhile.
+        consumer.add_credits(1);
+        source.push([event("bob", 1)]);
+        let of_bob = deliveries.recv().await.unwrap();
+        consumer.acknowledge(of_bob.lease, Acknowledgement::Done).unwrap();
+        while store.lanes(20, &[LaneKey::of_user("bob")]).unwrap()[0].next_seq == 1 {
+            tokio::task::yield_now().await;
+        }
+        engine.crash().await;
+        assert!(erasing.await.unwrap().is_err());
+        assert_eq!(store.lanes(20, &[LaneKey::of_user("ann")]).unwrap(), [LaneRecord::default()]);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 mod clock;
 mod driver;
 mod erasure;
+mod lane;
 mod recovery;
 mod reporting;
 mod results;
@@ -46,8 +47,8 @@ pub struct EngineBounds {
     pub read_events_max: usize,
     /// Early events of one user. One more, and its missing seqs are skipped.
     pub user_buffered_max: usize,
-    /// Events that wait, in memory and, the older ones, in the store. From then on nothing is read, and the missing seqs
-    /// of the user with the most early events are skipped.
+    /// Events that wait, in memory and, the older ones, in the store. From then on nothing is read, and if most of them are
+    /// early and none can be handed out, the missing seqs of the user with the most early events are skipped.
     pub waiting_max: usize,
     /// Records of how events ended that are kept; 0: none.
     pub settlements_max: u64,
@@ -233,7 +234,8 @@ impl Engine {
     }
 
     /// Other settings, from now on. Answers once they are recorded. Events that were read already stay, whatever the
-    /// filter says now.
+    /// filter says now, also after a restart. An engine that is started with another filter than the last one does not know
+    /// that: whoever stops it to start another with other settings calls this first.
     ///
     /// # Errors
     /// When it is not running.

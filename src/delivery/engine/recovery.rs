@@ -59,6 +59,7 @@ impl Driver {
             is_refusing: false,
             refusals: Vec::new(),
             intake: None,
+            is_reading: false,
             dirty: Dirty::default(),
             committing: None,
             committed: Dirty::default(),

@@ -175,7 +175,8 @@ impl Driver {
                 }
             }
             let rest: Vec<Pending> = std::iter::once(pending).chain(run.by_ref()).collect();
-            self.sequencer.put_back(key, rest, retry_at);
+            let refused = self.sequencer.put_back(key, rest, retry_at);
+            self.note_refused(refused);
             break;
         }
         is_changed
@@ -223,10 +224,15 @@ impl Driver {
             self.handler_error.clear();
             (self.hold_until, self.holds) = (None, 0);
         }
+        if settings.filter != self.subscription.settings.filter {
+            // Nothing that was read is read again, after a crash, by another filter.
+            self.store_open(usize::MAX);
+        }
         self.subscription.settings = settings;
         let SubscriptionSettings { order, gap_policy, .. } = self.subscription.settings;
         let now = self.now();
-        self.sequencer.set_policy(order, gap_policy, now);
+        let refused = self.sequencer.set_policy(order, gap_policy, now);
+        self.note_refused(refused);
         self.keep_settings();
         self.reply_when_done(reply);
     }

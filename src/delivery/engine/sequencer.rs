@@ -3,10 +3,11 @@
 //! Each user has a lane. A lane has at most one *run* out at a time: consecutive events of its user. The results of a run
 //! come back through [`Sequencer::finish`]; the caller decides when the lane continues ([`Sequencer::release`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::domain::{DeadLetterReason, Event, EventState, GapPolicy, Gaps, LaneKey, Order, Position, UserStatus};
+use super::lane::{Lane, Refused};
+use crate::domain::{Event, EventState, GapPolicy, Gaps, LaneKey, Order, Position, UserStatus};
 use crate::store::LaneRecord;
 
 /// The time of the engine, in milliseconds since its start.
@@ -42,79 +43,6 @@ pub(super) struct LaneBounds {
     pub(super) waiting_max: usize,
 }
 
-/// What became of an event that was offered.
-#[derive(Debug)]
-pub(super) enum Offered {
-    /// It waits for its turn.
-    Queued,
-    /// Its seq can have no turn any more.
-    Refused(Pending, DeadLetterReason, String),
-}
-
-#[derive(Default)]
-struct Lane {
-    record: LaneRecord,
-    /// The event that is tried again first, not before the time.
-    retry: Option<(Pending, Millis)>,
-    /// Events without seq, in the order of arrival.
-    line: VecDeque<Pending>,
-    /// Events with seq that have not had their turn.
-    by_seq: BTreeMap<u64, Pending>,
-    /// Whether a run is out.
-    is_busy: bool,
-    /// The seqs of the run that is out.
-    out: Vec<u64>,
-    /// Since when a missing seq is waited for.
-    waits_since: Option<Millis>,
-}
-
-impl Lane {
-    fn is_idle(&self) -> bool {
-        !self.is_busy && self.retry.is_none() && self.line.is_empty() && self.by_seq.is_empty()
-    }
-
-    fn waiting(&self) -> usize {
-        self.line.len() + self.by_seq.len() + usize::from(self.retry.is_some())
-    }
-
-    /// Takes the event whose turn it is, as if `next_seq` were that. The one that arrived first, of those with and
-    /// without seq.
-    fn take_next(&mut self, next_seq: &mut u64) -> Option<Pending> {
-        let in_order = self.by_seq.get(next_seq).map(|pending| pending.position);
-        match (in_order, self.line.front().map(|pending| pending.position)) {
-            (Some(with), without) if without.is_none_or(|without| with < without) => {
-                let taken = self.by_seq.remove(next_seq);
-                *next_seq += 1;
-                taken
-            }
-            (_, Some(_)) => self.line.pop_front(),
-            _ => None,
-        }
-    }
-
-    /// The event that has waited longest.
-    fn oldest(&self) -> Option<&Pending> {
-        let retry = self.retry.iter().map(|(pending, _)| pending);
-        retry.chain(self.line.front()).chain(self.by_seq.values()).min_by_key(|pending| pending.age_key())
-    }
-
-    fn has_next(&self) -> bool {
-        !self.line.is_empty() || self.by_seq.contains_key(&self.record.next_seq)
-    }
-
-    /// Whether events of this lane are handed out, or are as soon as the handler has a place for them.
-    fn makes_room(&self) -> bool {
-        self.is_busy || (!self.record.is_paused && self.retry.is_none() && self.has_next())
-    }
-
-    /// Events that wait for a missing seq.
-    fn early(&self) -> usize {
-        let next_seq = self.out.last().map_or(self.record.next_seq, |last| self.record.next_seq.max(last + 1));
-        let is_next = self.by_seq.keys().next().is_none_or(|lowest| *lowest <= next_seq);
-        if is_next || self.retry.is_some() { 0 } else { self.by_seq.len() }
-    }
-}
-
 /// The lanes of a subscription: selects the next events to hand out. Pure: it is given the time.
 pub(super) struct Sequencer {
     order: Order,
@@ -126,6 +54,10 @@ pub(super) struct Sequencer {
     is_ready: HashSet<LaneKey>,
     /// Lanes that are looked at again at a time: retries and gaps.
     timers: BTreeSet<(Millis, LaneKey)>,
+    /// Lanes that have waited long enough for a missing seq, which may still be unread.
+    overdue: HashSet<LaneKey>,
+    /// Users of whom nothing is handed out until they are erased. That is not recorded.
+    held: HashSet<LaneKey>,
     waiting: usize,
     skipped: u64,
     /// Lanes whose records have changed since they were last taken.
@@ -142,20 +74,46 @@ impl Sequencer {
             ready: VecDeque::new(),
             is_ready: HashSet::new(),
             timers: BTreeSet::new(),
+            overdue: HashSet::new(),
+            held: HashSet::new(),
             waiting: 0,
             skipped: 0,
             changed: HashSet::new(),
         }
     }
 
-    /// Other settings, from now on.
-    pub(super) fn set_policy(&mut self, order: Order, gap_policy: GapPolicy, now: Millis) {
+    /// Other settings, from now on. In another order, what waits is ordered anew; returns what has no turn there.
+    pub(super) fn set_policy(&mut self, order: Order, gap_policy: GapPolicy, now: Millis) -> Vec<Refused> {
+        let is_other_order = self.order != order;
         (self.order, self.gap_policy) = (order, gap_policy);
+        let mut refused = Vec::new();
+        if is_other_order {
+            let keys: Vec<LaneKey> = self.lanes.keys().cloned().collect();
+            keys.iter().for_each(|key| refused.extend(self.reorder(key, now)));
+        }
         let waiting: Vec<LaneKey> =
             self.lanes.iter().filter(|(_, lane)| lane.early() > 0).map(|(key, _)| key.clone()).collect();
         for key in waiting {
             self.note_gap(&key, now);
         }
+        refused
+    }
+
+    /// Puts all that waits in a lane where the order of now has it. Returns what has no turn there.
+    fn reorder(&mut self, key: &LaneKey, now: Millis) -> Vec<Refused> {
+        let order = self.order;
+        let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.waiting() > 0) else { return Vec::new() };
+        let waiting = lane.drain().into_iter();
+        let place = |(pending, retry_at): (Pending, Option<Millis>)| {
+            let seq = seq_of(order, &pending);
+            lane.place(pending, seq, retry_at)
+        };
+        let refused: Vec<Refused> = waiting.filter_map(place).collect();
+        self.waiting = self.waiting.saturating_sub(refused.len());
+        self.bound(key);
+        self.note_gap(key, now);
+        self.wake(key);
+        refused
     }
 
     pub(super) fn has_lane(&self, key: &LaneKey) -> bool {
@@ -204,50 +162,20 @@ impl Sequencer {
         self.lanes.values().filter(|lane| !lane.is_idle()).count()
     }
 
-    /// An event of this lane arrived, or was found in the store.
-    pub(super) fn offer(&mut self, key: LaneKey, pending: Pending, now: Millis) -> Offered {
-        let seq = self.seq_of(&pending);
-        let lane = self.lanes.entry(key.clone()).or_default();
-        if pending.attempts > 0 {
-            // It was tried before the restart: it is its turn.
-            lane.retry = Some((pending, now));
-            self.waiting += 1;
-            self.wake(&key);
-            return Offered::Queued;
-        }
-        match seq {
-            None => {
-                let at = lane.line.partition_point(|other| other.position < pending.position);
-                lane.line.insert(at, pending);
-            }
-            Some(seq) if seq < lane.record.next_seq => {
-                let (reason, error) = if lane.record.skipped.ranges().iter().any(|(a, b)| (*a..=*b).contains(&seq)) {
-                    (DeadLetterReason::SeqLate, format!("seq {seq} was skipped before it came"))
-                } else {
-                    (DeadLetterReason::SeqRepeated, format!("another event of this user had seq {seq}"))
-                };
-                return Offered::Refused(pending, reason, error);
-            }
-            Some(seq) if lane.by_seq.contains_key(&seq) || lane.out.contains(&seq) || lane.is_retried(seq) => {
-                let error = format!("another event of this user has seq {seq}");
-                return Offered::Refused(pending, DeadLetterReason::SeqRepeated, error);
-            }
-            Some(seq) => {
-                lane.by_seq.insert(seq, pending);
-            }
+    /// An event of this lane arrived, or was found in the store. It waits for its turn, unless it can have none.
+    pub(super) fn offer(&mut self, key: LaneKey, pending: Pending, now: Millis) -> Option<Refused> {
+        let seq = seq_of(self.order, &pending);
+        // One that was tried before the restart is due.
+        let retry_at = (pending.attempts > 0).then_some(now);
+        let refused = self.lanes.entry(key.clone()).or_default().place(pending, seq, retry_at);
+        if refused.is_some() {
+            return refused;
         }
         self.waiting += 1;
         self.bound(&key);
         self.note_gap(&key, now);
         self.wake(&key);
-        Offered::Queued
-    }
-
-    /// The seq that an event is ordered by.
-    fn seq_of(&self, pending: &Pending) -> Option<u64> {
-        let seq = pending.event.seq;
-        (self.order == Order::PerUser && seq > 0 && !pending.is_replay && !pending.event.user_id.is_empty())
-            .then_some(seq)
+        None
     }
 
     /// A user that is over its bound of early events waits for the missing seqs no longer.
@@ -262,13 +190,15 @@ impl Sequencer {
         self.waiting >= self.bounds.waiting_max
     }
 
-    /// When as many events wait as may, and none of them makes room: the user with the most early events waits for the
-    /// missing seqs no longer. As long as others are handed out there will be room, and what is missing may be read then.
+    /// When as many events wait as may, most of them for missing seqs, and none makes room: the user with the most of these
+    /// waits for the missing seqs no longer. As long as others are handed out there will be room, and what is missing may be
+    /// read then. Where the events of users that are paused or fail take up the room, what is missing may be behind them.
     pub(super) fn relieve(&mut self) {
-        if self.lanes.values().any(Lane::makes_room) {
+        if self.lanes.values().any(Lane::makes_room) || 2 * self.buffered() <= self.waiting {
             return;
         }
-        let most = self.lanes.iter().filter(|(_, lane)| !lane.is_busy).map(|(key, lane)| (lane.early(), key)).max();
+        let can_go_on = |lane: &Lane| !lane.is_busy && !lane.record.is_paused && lane.retry.is_none();
+        let most = self.lanes.iter().filter(|(_, lane)| can_go_on(lane)).map(|(key, lane)| (lane.early(), key)).max();
         if let Some((1.., key)) = most {
             let key = key.clone();
             self.skip_gap(&key);
@@ -292,11 +222,16 @@ impl Sequencer {
     /// Notes since when a lane waits for a missing seq, and until when it does.
     fn note_gap(&mut self, key: &LaneKey, now: Millis) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        let is_waiting = !lane.is_busy && lane.retry.is_none() && lane.early() > 0;
-        lane.waits_since = if is_waiting { lane.waits_since.or(Some(now)) } else { None };
+        lane.waits_since = (lane.early() > 0).then(|| lane.waits_since.unwrap_or(now));
         if let (Some(since), GapPolicy::SkipAfterMs(wait)) = (lane.waits_since, self.gap_policy) {
             self.timers.insert((since.saturating_add(wait), key.clone()));
         }
+    }
+
+    /// Whether a lane has waited for a missing seq as long as it is to.
+    fn is_overdue(&self, key: &LaneKey, now: Millis) -> bool {
+        let since = self.lanes.get(key).and_then(|lane| lane.waits_since);
+        matches!((since, self.gap_policy), (Some(since), GapPolicy::SkipAfterMs(wait)) if now >= since.saturating_add(wait))
     }
 
     fn wake(&mut self, key: &LaneKey) {
@@ -310,18 +245,28 @@ impl Sequencer {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Looks at what is due.
-    pub(super) fn tick(&mut self, now: Millis) {
+    /// Looks at what is due. Missing seqs are skipped only when the source is read to its end: what came before is known
+    /// then.
+    pub(super) fn tick(&mut self, now: Millis, is_at_end: bool) {
         while let Some((at, key)) = self.timers.first().cloned().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, key.clone()));
-            let waited = self.lanes.get(&key).and_then(|lane| lane.waits_since);
-            if let (Some(since), GapPolicy::SkipAfterMs(wait)) = (waited, self.gap_policy)
-                && now >= since.saturating_add(wait)
-            {
-                self.skip_gap(&key);
+            if self.is_overdue(&key, now) {
+                self.overdue.insert(key.clone());
             }
             self.wake(&key);
         }
+        if is_at_end {
+            for key in std::mem::take(&mut self.overdue) {
+                if self.is_overdue(&key, now) {
+                    self.skip_gap(&key);
+                }
+            }
+        }
+    }
+
+    /// Whether missing seqs are skipped as soon as the source is read to its end.
+    pub(super) fn has_overdue(&self) -> bool {
+        !self.overdue.is_empty()
     }
 
     /// Whether a lane may have something to hand out.
@@ -342,76 +287,78 @@ impl Sequencer {
     }
 
     fn run_of(&mut self, key: &LaneKey, events_max: usize, now: Millis) -> Vec<Pending> {
-        let Some(lane) = self.lanes.get_mut(key).filter(|lane| !lane.is_busy && !lane.record.is_paused) else {
-            return Vec::new();
-        };
+        let is_held = self.held.contains(key);
+        let can_go_on = |lane: &&mut Lane| !is_held && !lane.is_busy && !lane.record.is_paused;
+        let Some(lane) = self.lanes.get_mut(key).filter(can_go_on) else { return Vec::new() };
         let mut run = Vec::new();
         let mut next_seq = lane.record.next_seq;
+        lane.out.clear();
         if let Some((pending, not_before)) = lane.retry.take() {
             if not_before > now {
                 self.timers.insert((not_before, key.clone()));
                 lane.retry = Some((pending, not_before));
                 return Vec::new();
             }
+            lane.out.extend(seq_of(self.order, &pending).filter(|seq| *seq == next_seq));
             // Alone, so that a failure does not keep others in flight.
             run.push(pending);
         } else {
             while run.len() < events_max
-                && let Some(pending) = lane.take_next(&mut next_seq)
+                && let Some((pending, is_by_seq)) = lane.take_next(next_seq)
             {
+                if is_by_seq {
+                    lane.out.push(next_seq);
+                    next_seq += 1;
+                }
                 run.push(pending);
             }
         }
         if !run.is_empty() {
             lane.is_busy = true;
-            lane.waits_since = None;
-            let order = self.order;
-            let ordered = |pending: &&Pending| order == Order::PerUser && pending.event.seq > 0 && !pending.is_replay;
-            lane.out = run.iter().filter(ordered).map(|pending| pending.event.seq).collect();
             self.waiting = self.waiting.saturating_sub(run.len());
         }
         run
     }
 
-    /// An event of a run that is out has ended: its lane's record moves on. It has failed for good, or not.
+    /// An event of a run that is out has ended: its lane's record moves on, as the event was handed out. It has failed for
+    /// good, or not.
     pub(super) fn finish(&mut self, key: &LaneKey, pending: &Pending, has_failed: bool) {
-        let seq = self.seq_of(pending);
+        let by_seq = seq_of(Order::PerUser, pending);
+        let is_per_user = self.order == Order::PerUser;
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        if let Some(seq) = seq {
-            // After a restart, one that was tried before may come first of all.
+        let by_seq = by_seq.filter(|seq| lane.out.contains(seq) || (is_per_user && lane.is_turn_of(*seq)));
+        if let Some(seq) = by_seq {
             lane.record.next_seq = lane.record.next_seq.max(seq + 1);
+            lane.waits_since = None;
             if has_failed {
                 lane.record.gaps.add(seq, seq);
             }
             self.changed.insert(key.clone());
         } else if pending.is_replay && !has_failed && pending.event.seq > 0 {
             lane.record.gaps.fill(pending.event.seq);
-            lane.record.skipped.fill(pending.event.seq);
+            if lane.record.skipped.has(pending.event.seq) == Some(true) {
+                lane.record.skipped.fill(pending.event.seq);
+            }
             self.changed.insert(key.clone());
         }
     }
 
-    /// Puts events back that were not done: the first of them is tried again, not before the time, if it failed.
-    pub(super) fn put_back(&mut self, key: &LaneKey, events: Vec<Pending>, retry_at: Option<Millis>) {
-        let mut seqs: Vec<Option<u64>> = events.iter().map(|pending| self.seq_of(pending)).collect();
-        let Some(lane) = self.lanes.get_mut(key) else { return };
+    /// Puts events back that were not done, the last of a run: the first of them is tried again, not before the time, if it
+    /// failed. Returns those that can have no turn in the order of now.
+    pub(super) fn put_back(&mut self, key: &LaneKey, events: Vec<Pending>, retry_at: Option<Millis>) -> Vec<Refused> {
+        let order = self.order;
+        let Some(lane) = self.lanes.get_mut(key) else { return Vec::new() };
+        lane.out.clear();
         self.waiting += events.len();
-        let mut events = events.into_iter();
-        if let Some(at) = retry_at
-            && let Some(first) = events.next()
-        {
-            lane.retry = Some((first, at));
-            seqs.remove(0);
-            self.timers.insert((at, key.clone()));
-        }
-        for (pending, seq) in events.zip(seqs).rev() {
-            match seq {
-                Some(seq) => {
-                    lane.by_seq.insert(seq, pending);
-                }
-                None => lane.line.push_front(pending),
-            }
-        }
+        self.timers.extend(retry_at.map(|at| (at, key.clone())));
+        let times = std::iter::once(retry_at).chain(std::iter::repeat(None));
+        let place = |(pending, retry_at): (Pending, Option<Millis>)| {
+            let seq = seq_of(order, &pending);
+            lane.place(pending, seq, retry_at)
+        };
+        let refused: Vec<Refused> = events.into_iter().zip(times).filter_map(place).collect();
+        self.waiting = self.waiting.saturating_sub(refused.len());
+        refused
     }
 
     /// The lane's run has ended: it may hand out the next.
@@ -426,6 +373,7 @@ impl Sequencer {
         if lane.has_next() || lane.retry.is_some() {
             self.wake(key);
         }
+        self.bound(key);
         self.note_gap(key, now);
     }
 
@@ -441,6 +389,11 @@ impl Sequencer {
         self.wake(key);
     }
 
+    /// Hands out nothing more of a user, until its lane is removed.
+    pub(super) fn hold(&mut self, key: &LaneKey) {
+        self.held.insert(key.clone());
+    }
+
     /// Whether nothing of a lane is out.
     pub(super) fn is_home(&self, key: &LaneKey) -> bool {
         self.lanes.get(key).is_none_or(|lane| !lane.is_busy)
@@ -449,6 +402,7 @@ impl Sequencer {
     /// Forgets a lane, nothing of which is out. Returns what waits in it.
     pub(super) fn remove(&mut self, key: &LaneKey) -> Vec<Pending> {
         self.changed.remove(key);
+        self.held.remove(key);
         let Some(lane) = self.lanes.remove(key) else { return Vec::new() };
         self.waiting = self.waiting.saturating_sub(lane.waiting());
         let retry = lane.retry.into_iter().map(|(pending, _)| pending);
@@ -469,7 +423,7 @@ impl Sequencer {
             waiting: (lane.waiting() + lane.out.len()) as u64,
             lowest_buffered_seq: lane.by_seq.keys().next().copied().filter(|_| lane.early() > 0).unwrap_or_default(),
             gaps: lane.record.gaps.clone(),
-            is_paused: lane.record.is_paused,
+            is_paused: lane.record.is_paused || self.held.contains(key),
         })
     }
 
@@ -491,17 +445,10 @@ impl Sequencer {
     }
 }
 
-impl Lane {
-    fn is_retried(&self, seq: u64) -> bool {
-        self.retry.as_ref().is_some_and(|(pending, _)| pending.event.seq == seq && !pending.is_replay)
-    }
-
-    /// The lowest seq that has neither come nor ended.
-    fn first_missing(&self) -> u64 {
-        let mut seq = self.record.next_seq;
-        while self.by_seq.contains_key(&seq) || self.out.contains(&seq) || self.is_retried(seq) {
-            seq += 1;
-        }
-        seq
-    }
+/// The seq that an event is ordered by.
+fn seq_of(order: Order, Pending { event, is_replay, .. }: &Pending) -> Option<u64> {
+    (order == Order::PerUser && event.seq > 0 && !is_replay && !event.user_id.is_empty()).then_some(event.seq)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ use crate::domain::{Event, EventState, FinalOutcome, GapPolicy, Order, Position}
 use crate::handler::{Delivery, HandlerShape, Outcome};
 use crate::source::MemorySource;
 
+mod changes;
+
 /// A call of the handler, in its log.
 #[derive(Clone, Debug)]
 struct Call {

@@ -53,6 +53,12 @@ pub trait EventSource: Send + Sync + 'static {
         0
     }
 
+    /// Whether the read that is under way has found nothing left, and waits for more to arrive. Users wait for missing seqs
+    /// at least until then. A source that cannot tell says yes.
+    fn is_at_end(&self) -> bool {
+        true
+    }
+
     /// While it reads what was stored before the subscription was created: up to which time of acceptance that was read, in
     /// milliseconds since 1970.
     fn catching_up_ms(&self) -> Option<u64> {

@@ -7,6 +7,8 @@
 //! indexed by *chapters* of a few thousand records: a commit changes the pages of one or two chapters, and who looks for
 //! an id looks into one chapter after the other, the youngest first.
 
+use std::collections::BTreeSet;
+
 use redb::{Database, ReadableDatabase as _, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::StoreError;
@@ -25,6 +27,8 @@ pub(super) const FORMER_NUMBERS: TableDefinition<'_, (u64, &str), u64> = TableDe
 const CHAPTER_RECORDS: u64 = 8_192;
 /// Most old chapters that a commit deletes.
 const CHAPTERS_DELETED_MAX: usize = 2;
+/// Runs of a user that is erased that are in memory at a time.
+pub(super) const RUNS_CHANGED_MAX: usize = 64;
 /// When the bound was lowered, each commit deletes so many old records and twice as many as it adds.
 const DELETED_MIN: usize = 1_000;
 
@@ -66,11 +70,11 @@ pub(super) fn write(transaction: &WriteTransaction, id: SubscriptionId, commit: 
         return Ok(());
     }
     let (mut runs, mut chapters) = (transaction.open_table(RUNS)?, transaction.open_table(CHAPTERS)?);
+    let mut again = BTreeSet::new();
     for event_id in &commit.settled_again {
-        if let Some(number) = number_of(&chapters, id, event_id)? {
-            forget(&mut runs, id, number)?;
-        }
+        again.extend(number_of(&chapters, id, event_id)?);
     }
+    forget(&mut runs, id, again)?;
     let before = last_number(&runs, id)?;
     for (number, settlement) in (before + 1..).zip(commit.settlements.iter()) {
         if let Some(settlement) = settlement {
@@ -143,21 +147,47 @@ fn delete_chapters_before(
     Ok(())
 }
 
-/// Empties the field of one record.
-fn forget(runs: &mut Table<'_, (u64, u64), Bytes>, id: SubscriptionId, number: u64) -> Result<(), StoreError> {
-    let found = runs.range((id, number)..(id + 1, 0))?.next().transpose()?;
-    let Some((last, row)) = found.map(|(key, row)| (key.value().1, row.value().to_owned())) else { return Ok(()) };
-    let mut records = decode_run(last, &row)?;
-    records.iter_mut().filter(|(of, _)| *of == number).for_each(|(_, record)| *record = None);
-    runs.insert((id, last), encode_run(&records)?.as_slice())?;
+/// Empties the fields of some records. Writes each run once.
+fn forget(
+    runs: &mut Table<'_, (u64, u64), Bytes>,
+    id: SubscriptionId,
+    mut numbers: BTreeSet<u64>,
+) -> Result<(), StoreError> {
+    while let Some(number) = numbers.first().copied() {
+        let found = runs.range((id, number)..(id + 1, 0))?.next().transpose()?;
+        let Some((last, row)) = found.map(|(key, row)| (key.value().1, row.value().to_owned())) else { return Ok(()) };
+        let later = numbers.split_off(&(last + 1));
+        let mut records = decode_run(last, &row)?;
+        let of_these = records.iter_mut().filter(|(of, _)| numbers.contains(of));
+        of_these.for_each(|(_, record)| *record = None);
+        runs.insert((id, last), encode_run(&records)?.as_slice())?;
+        numbers = later;
+    }
     Ok(())
 }
 
-/// Takes a user out of the records: they are of nobody's events then.
+/// Takes a user out of the records: they are of nobody's events then. Holds a few runs in memory at a time.
 pub(super) fn forget_user(transaction: &WriteTransaction, id: SubscriptionId, key: &LaneKey) -> Result<(), StoreError> {
     let mut runs = transaction.open_table(RUNS)?;
+    let mut from = 0;
+    loop {
+        let changed = runs_without(&runs, (id, from), key)?;
+        let Some((last, _)) = changed.last() else { return Ok(()) };
+        from = last + 1;
+        for (last, row) in changed {
+            runs.insert((id, last), row.as_slice())?;
+        }
+    }
+}
+
+/// The next runs with records of a user, without the user: at most so many. Each with the number of its last record.
+fn runs_without(
+    runs: &impl ReadableTable<(u64, u64), Bytes>,
+    (id, from): (SubscriptionId, u64),
+    key: &LaneKey,
+) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
     let mut changed = Vec::new();
-    for entry in runs.range((id, 0)..(id + 1, 0))? {
+    for entry in runs.range((id, from)..(id + 1, 0))? {
         let (last, row) = entry?;
         let last = last.value().1;
         let mut records = decode_run(last, row.value())?;
@@ -171,11 +201,11 @@ pub(super) fn forget_user(transaction: &WriteTransaction, id: SubscriptionId, ke
             record.error.clear();
         });
         changed.push((last, encode_run(&records)?));
+        if changed.len() >= RUNS_CHANGED_MAX {
+            break;
+        }
     }
-    for (last, row) in changed {
-        runs.insert((id, last), row.as_slice())?;
-    }
-    Ok(())
+    Ok(changed)
 }
 
 /// Deletes all of a subscription.

@@ -177,3 +177,56 @@ async fn subscriptions_are_kept() {
     store.delete_subscription(4).await.unwrap();
     assert!(store.subscriptions().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn records_of_many_replays_in_one_run_are_replaced_together() {
+    const REPLAYS: u64 = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = DeliveryStore::open(&dir.path().join("delivery.redb")).unwrap();
+    let failed = |n: u64| Settlement { outcome: FinalOutcome::Failed, ..settlement(&n.to_string()) };
+    let started = std::time::Instant::now();
+    for run in 0..2 {
+        let settlements = Arc::new((run * REPLAYS..(run + 1) * REPLAYS).map(|n| Some(failed(n))).collect());
+        store.commit(1, Commit { settlements, settlements_max: 100_000, ..Commit::default() }).await.unwrap();
+    }
+    let first_time = started.elapsed();
+    // The second half of the first run, and the first half of the second.
+    let again: Vec<String> = (REPLAYS / 2..REPLAYS * 3 / 2).map(|n| n.to_string()).collect();
+    let settlements = Arc::new(again.iter().map(|id| Some(settlement(id))).collect());
+    let commit = Commit { settlements, settled_again: again, settlements_max: 100_000, ..Commit::default() };
+    let started = std::time::Instant::now();
+    store.commit(1, commit).await.unwrap();
+    // A run is written once, not once for each of its records.
+    let time = started.elapsed();
+    assert!(time < 50 * first_time, "{time:?} after {first_time:?}");
+    let all = store.settlements(1, 0, usize::MAX).unwrap();
+    assert_eq!(all.len() as u64, 2 * REPLAYS);
+    let is_failed = |n: u64| {
+        let record = store.settlement(1, &n.to_string()).unwrap().expect("a record");
+        record.outcome == FinalOutcome::Failed
+    };
+    let ends = [0, REPLAYS / 2 - 1, REPLAYS / 2, REPLAYS * 3 / 2 - 1, REPLAYS * 3 / 2, 2 * REPLAYS - 1];
+    assert_eq!(ends.map(is_failed), [true, true, false, false, true, true]);
+}
+
+#[tokio::test]
+async fn a_user_is_taken_out_of_runs_of_any_number() {
+    const RUNS: u64 = 3 * settlements::RUNS_CHANGED_MAX as u64;
+    let dir = tempfile::tempdir().unwrap();
+    let store = DeliveryStore::open(&dir.path().join("delivery.redb")).unwrap();
+    let of = |n: u64| {
+        let user_id = if n.is_multiple_of(3) { "bob" } else { "ann" }.to_owned();
+        Some(Settlement { user_id, error: "of this user".to_owned(), ..settlement(&n.to_string()) })
+    };
+    for run in 0..RUNS {
+        let settlements = Arc::new((run * 3..run * 3 + 3).map(of).collect());
+        store.commit(1, Commit { settlements, settlements_max: 100_000, ..Commit::default() }).await.unwrap();
+    }
+    store.erase_user(1, "ann").unwrap();
+    let all = store.settlements(1, 0, usize::MAX).unwrap();
+    assert_eq!(all.len() as u64, 3 * RUNS);
+    for (number, record) in all {
+        let expected = if (number - 1).is_multiple_of(3) { ("bob", "of this user") } else { ("", "") };
+        assert_eq!((record.user_id.as_str(), record.error.as_str()), expected, "{number}");
+    }
+}

@@ -30,6 +30,11 @@ pub(super) fn dead_letter(id: &str) -> String {
     format!("dlq:{id}")
 }
 
+/// The hash of a dead letter. The event with the id `list` has none: its key is that of the list.
+pub(super) fn dead_letter_hash(id: &str) -> Option<String> {
+    Some(dead_letter(id)).filter(|key| key != DEAD_LETTERS)
+}
+
 /// A seq as it is written: empty when there is none.
 pub(super) fn seq(seq: u64) -> String {
     if seq == 0 { String::new() } else { seq.to_string() }

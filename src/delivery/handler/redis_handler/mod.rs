@@ -6,7 +6,7 @@
 //! | `dedup:{eventId}` | string | there once the event has ended |
 //! | `inflight:{eventId}` | string | while it is handled, with an expiry |
 //! | `order:{userId}` | list | the seqs of processed events in the order in which they were processed |
-//! | `dlq:list`, `dlq:{eventId}` | list, hash | dead letters |
+//! | `dlq:list`, `dlq:{eventId}` | list, hash | dead letters; that of an event with the id `list` is in the list only |
 //! | `tallyhouse:deliveries` | hash | how many records each subscription has written: if it is less than the store knows, Redis has lost data |
 //!
 //! The script that records looks at `dedup:{eventId}` first. So an event that is handed out again after a crash changes
@@ -16,6 +16,7 @@ mod keys;
 mod loss;
 mod restore;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -269,13 +270,8 @@ impl<P: EventProcessor> Handler for RedisHandler<P> {
     }
 
     async fn discard(&self, letters: &[DeadLetter]) -> Result<(), String> {
-        let mut pipeline = ::redis::pipe();
-        for letter in letters {
-            let id = &letter.event.id;
-            pipeline.cmd("LREM").arg(keys::DEAD_LETTERS).arg(0).arg(id).cmd("DEL").arg(keys::dead_letter(id));
-        }
-        let done: Result<Vec<i64>, _> = self.connection.send(pipeline).await;
-        done.map(drop).map_err(|error| error.to_string())
+        let ids: HashSet<String> = letters.iter().map(|letter| letter.event.id.clone()).collect();
+        self.remove_letters(&ids).await.map_err(|error| error.to_string())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writes what Redis has lost into it again, from the records in the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{EventProcessor, RedisHandler, evalsha, keys, status};
 use crate::domain::{DeadLetter, FinalOutcome, Settlement};
@@ -45,7 +45,10 @@ impl<P: EventProcessor> RedisHandler<P> {
     pub async fn restore(&self, engine: &Engine) -> Result<RestoreSummary, RestoreError> {
         let hold = engine.hold().await?;
         let mut summary = RestoreSummary::default();
+        let listed = self.listed_letters().await?;
         let mut orders: HashMap<String, Vec<u64>> = HashMap::new();
+        // Of those in the list, what this subscription has put there: others may write into the same Redis.
+        let mut own: HashSet<String> = HashSet::new();
         let mut last = 0;
         loop {
             let some = engine.settlements(last + 1, RECORDS_PER_STEP).await?;
@@ -54,7 +57,12 @@ impl<P: EventProcessor> RedisHandler<P> {
             summary.records += some.len() as u64;
             summary.restored += self.restore_records(some.iter().map(|(_, settlement)| settlement)).await?;
             for (_, settlement) in some {
-                if settlement.outcome == FinalOutcome::Processed && settlement.seq > 0 {
+                if listed.contains(&settlement.event_id) {
+                    own.insert(settlement.event_id);
+                }
+                // An erased user is nobody.
+                let has_order = settlement.seq > 0 && !settlement.user_id.is_empty();
+                if settlement.outcome == FinalOutcome::Processed && has_order {
                     orders.entry(settlement.user_id).or_default().push(settlement.seq);
                 }
             }
@@ -69,7 +77,11 @@ impl<P: EventProcessor> RedisHandler<P> {
             letters.extend(some);
         }
         summary.dead_letters = letters.len() as u64;
-        self.restore_letters(&letters).await?;
+        for letter in &letters {
+            own.remove(&letter.event.id);
+        }
+        self.remove_letters(&own).await?;
+        self.restore_letters(&letters, &listed).await?;
         self.loss.set(last).await?;
         drop(hold);
         Ok(summary)
@@ -102,7 +114,7 @@ impl<P: EventProcessor> RedisHandler<P> {
                     continue;
                 }
                 written += 1;
-                let known: std::collections::HashSet<u64> = seqs.iter().copied().collect();
+                let known: HashSet<u64> = seqs.iter().copied().collect();
                 let mut order: Vec<u64> = present.into_iter().filter(|seq| !known.contains(seq)).collect();
                 order.extend(seqs);
                 // Should this be cut off, the next call finds what is missing.
@@ -118,13 +130,37 @@ impl<P: EventProcessor> RedisHandler<P> {
         Ok(written)
     }
 
-    async fn restore_letters(&self, letters: &[DeadLetter]) -> Result<(), RedisError> {
+    /// The ids in the list of dead letters.
+    async fn listed_letters(&self) -> Result<HashSet<String>, RedisError> {
         let mut pipeline = ::redis::pipe();
-        pipeline.cmd("DEL").arg(keys::DEAD_LETTERS);
+        pipeline.cmd("LRANGE").arg(keys::DEAD_LETTERS).arg(0).arg(-1);
+        let mut listed: Vec<HashSet<String>> = self.connection.send(pipeline).await?;
+        Ok(listed.pop().unwrap_or_default())
+    }
+
+    /// Removes dead letters that were replayed or discarded.
+    pub(super) async fn remove_letters(&self, ids: &HashSet<String>) -> Result<(), RedisError> {
+        let mut pipeline = ::redis::pipe();
+        for id in ids {
+            pipeline.cmd("LREM").arg(keys::DEAD_LETTERS).arg(0).arg(id);
+            if let Some(hash) = keys::dead_letter_hash(id) {
+                pipeline.cmd("DEL").arg(hash);
+            }
+        }
+        let _: Vec<u64> = self.connection.send(pipeline).await?;
+        Ok(())
+    }
+
+    /// Writes dead letters, and into the list those that it lacks.
+    async fn restore_letters(&self, letters: &[DeadLetter], listed: &HashSet<String>) -> Result<(), RedisError> {
+        let mut pipeline = ::redis::pipe();
         for letter in letters {
             let event = &letter.event;
-            pipeline.cmd("RPUSH").arg(keys::DEAD_LETTERS).arg(&event.id);
-            let hash = pipeline.cmd("HSET").arg(keys::dead_letter(&event.id));
+            if !listed.contains(&event.id) {
+                pipeline.cmd("RPUSH").arg(keys::DEAD_LETTERS).arg(&event.id);
+            }
+            let Some(key) = keys::dead_letter_hash(&event.id) else { continue };
+            let hash = pipeline.cmd("HSET").arg(key);
             hash.arg(&[("eventId", event.id.as_str()), ("userId", &event.user_id), ("type", &event.event_type)]);
             hash.arg(&[("reason", letter.reason.as_str()), ("error", &letter.error)]);
             hash.arg("attempts").arg(letter.attempts).arg("failedAt").arg(letter.failed_at_ms);

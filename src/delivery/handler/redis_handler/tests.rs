@@ -230,3 +230,42 @@ async fn a_dead_letter_that_succeeds_when_it_is_replayed_leaves_the_list() {
     assert_eq!(world.redis.ask::<Vec<String>>(&["LRANGE", "order:ann", "0", "-1"]), ["2", "1"]);
     assert_eq!(world.redis.ask::<u64>(&["EXISTS", "dlq:list", "dlq:ann-1"]), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_whose_id_is_that_of_the_list_leaves_the_list_whole() {
+    let Some(world) = World::new().await else { return };
+    let (engine, handler) = world.start();
+    let named_list = Event { id: "list".to_owned(), ..event("eve", 1, true) };
+    world.source.push([event("ann", 1, true), named_list, event("bob", 1, false)]);
+    world.idle(&engine, 3).await;
+    let listed = || -> Vec<String> { world.redis.ask(&["LRANGE", "dlq:list", "0", "-1"]) };
+    let mut ids = listed();
+    ids.sort_unstable();
+    assert_eq!(ids, ["ann-1", "list"]);
+    assert_eq!(world.hash("event:list")["status"], "failed");
+    assert!(!handler.loss().check(3).await.unwrap());
+    let _: String = world.redis.ask(&["FLUSHALL"]);
+    let summary = handler.restore(&engine).await.unwrap();
+    assert_eq!((summary.restored, summary.dead_letters), (3, 2));
+    assert_eq!(listed().len(), 2);
+    assert_eq!(engine.erase_user("eve").await.unwrap(), 1);
+    assert_eq!(listed(), ["ann-1"]);
+    assert_eq!(world.hash("dlq:ann-1")["eventId"], "ann-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restoring_leaves_what_other_services_wrote_and_writes_nothing_of_erased_users() {
+    let Some(world) = World::new().await else { return };
+    let (engine, handler) = world.start();
+    world.source.push([event("ann", 1, true), event("ann", 2, true), event("bob", 1, false)]);
+    world.idle(&engine, 3).await;
+    let _: u64 = world.redis.ask(&["LREM", "dlq:list", "0", "ann-2"]);
+    let _: u64 = world.redis.ask(&["LPUSH", "dlq:list", "of-another-service"]);
+    // As if Redis had lost that it was replayed.
+    let _: u64 = world.redis.ask(&["RPUSH", "dlq:list", "bob-1"]);
+    assert_eq!(engine.erase_user("bob").await.unwrap(), 0);
+    handler.restore(&engine).await.unwrap();
+    let listed: Vec<String> = world.redis.ask(&["LRANGE", "dlq:list", "0", "-1"]);
+    assert_eq!(listed, ["of-another-service", "ann-1", "ann-2"]);
+    assert_eq!(world.redis.ask::<Vec<String>>(&["KEYS", "order:*"]), ["order:bob"]);
+}
