@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tallyhouse_delivery::domain::{Event, Position};
@@ -20,6 +21,8 @@ pub struct LogSource {
     arrived_from: u64,
     /// What the reader had missed when this source was made.
     missed_before: u64,
+    /// A read has found nothing left, and waits.
+    is_waiting: AtomicBool,
 }
 
 /// Microseconds of a millisecond.
@@ -30,7 +33,7 @@ impl LogSource {
     /// 1970 (see [`crate::clock`]).
     pub fn new(reader: Arc<dyn LogReader>, org_id: OrgId, arrived_from: u64) -> Self {
         let missed_before = reader.missed();
-        Self { reader, org_id, arrived_from, missed_before }
+        Self { reader, org_id, arrived_from, missed_before, is_waiting: AtomicBool::new(false) }
     }
 
     /// That does not tell of the first so many segments that its reader has missed.
@@ -46,6 +49,7 @@ impl EventSource for LogSource {
         let mut changes = self.reader.changes();
         let position = LogPosition { segment: from.segment, row: from.row };
         loop {
+            self.is_waiting.store(false, Ordering::Relaxed);
             changes.mark_unchanged();
             let (reader, org_id, arrived_from) = (Arc::clone(&self.reader), self.org_id.clone(), self.arrived_from);
             let read = move || -> io::Result<Option<SourceBatch>> {
@@ -54,7 +58,10 @@ impl EventSource for LogSource {
             let read = tokio::task::spawn_blocking(read).await.map_err(|error| SourceError(error.to_string()))?;
             match read.map_err(|error| SourceError(error.to_string()))? {
                 Some(batch) => return Ok(batch),
-                None => changes.changed().await.map_err(|error| SourceError(error.to_string()))?,
+                None => {
+                    self.is_waiting.store(true, Ordering::Relaxed);
+                    changes.changed().await.map_err(|error| SourceError(error.to_string()))?;
+                }
             }
         }
     }
@@ -65,6 +72,10 @@ impl EventSource for LogSource {
 
     fn missed(&self) -> u64 {
         self.reader.missed().saturating_sub(self.missed_before)
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.is_waiting.load(Ordering::Relaxed)
     }
 }
 

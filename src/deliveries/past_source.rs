@@ -245,6 +245,10 @@ impl EventSource for PastSource {
         self.behind.read().as_ref().map_or(0, |behind| behind.missed())
     }
 
+    fn is_at_end(&self) -> bool {
+        self.behind.read().as_ref().is_none_or(|behind| behind.is_at_end())
+    }
+
     fn catching_up_ms(&self) -> Option<u64> {
         Some(self.reached.load(Ordering::Relaxed)).filter(|reached| *reached > 0).map(|reached| reached / MICROS)
     }

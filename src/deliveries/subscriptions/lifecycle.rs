@@ -280,6 +280,10 @@ impl Subscriptions {
         let is_pull = handler == HandlerSpec::Pull && former == HandlerSpec::Pull;
         let needs_new = handler != former || (settings.timeout_ms != old.timeout_ms && !is_pull);
         if needs_new {
+            if settings.filter != old.filter {
+                // What was read already is delivered whatever the new filter says, so it is recorded before.
+                engine.update(SubscriptionSettings { filter: settings.filter.clone(), ..old }).await.map_err(failed)?;
+            }
             self.replace(&entry, handler, settings.clone()).await?;
         } else {
             engine.update(settings.clone()).await.map_err(failed)?;
