@@ -50,7 +50,7 @@ fn flip(path: &Path, from_end: usize) -> Vec<u8> {
 
 /// Overwrites a file, so that nothing of it is good.
 fn spoil(path: &Path) {
-    let bytes = path.metadata().unwrap().len() as usize;
+    let bytes = std::fs::read(path).unwrap().len();
     let file = std::fs::File::options().write(true).open(path).unwrap();
     file.write_all_at(&vec![7; bytes], 0).unwrap();
 }
@@ -217,14 +217,14 @@ async fn what_may_be_lost_is_undecided_as_long_as_clickhouse_is_away() {
     eventually("its events are in doubt", || async {
         let counts = send(&second, batches[0].clone()).await;
         assert_eq!(counts.accepted, 0, "{counts:?}");
-        counts.undecided == BATCH as u32
+        counts.undecided as usize == BATCH
     })
     .await;
     signal(service.engine_pid(), "CONT");
     // ClickHouse may have taken the insert that hung.
     eventually("they are decided", || async {
         let counts = send(&second, batches[0].clone()).await;
-        counts.duplicate == BATCH as u32
+        counts.duplicate as usize == BATCH
     })
     .await;
     assert_counted(&service, BATCH).await;
