@@ -28,6 +28,8 @@ pub fn bind(address: SocketAddr) -> Result<TcpSocket, ServerError> {
         socket.set_reuseaddr(address.port() != 0)?;
         socket.set_nodelay(true)?;
         socket.bind(address)?;
+        // Connections have the option from here: the next run may be given this port by its number.
+        socket.set_reuseaddr(true)?;
         Ok(socket)
     };
     bind().map_err(|source| ServerError::Listen { address, source })
@@ -44,5 +46,20 @@ mod tests {
         let bound: Vec<TcpSocket> = (0..300).map(|_| bind(([127, 0, 0, 1], 0).into()).unwrap()).collect();
         let ports: HashSet<u16> = bound.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), bound.len());
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_former_run_keep_no_port() {
+        for _ in 0..20 {
+            let listener = bind(([127, 0, 0, 1], 0).into()).unwrap().listen(16).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (connection, _) = listener.accept().await.unwrap();
+            // Whoever closes first keeps the port for a while.
+            drop((connection, listener));
+            client.readable().await.unwrap();
+            drop(client);
+            bind(address).unwrap().listen(16).unwrap();
+        }
     }
 }

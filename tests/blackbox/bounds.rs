@@ -27,10 +27,13 @@ async fn bytes_beyond_the_logs_bound_are_refused() {
     for minute in 0..5 {
         service.store(clicks(&format!("old-{minute}"), 250, now - 20 * DAY + minute * 60_000)).await;
     }
-    service.store(clicks("newer", 100, now - DAY)).await;
+    // Half of what it holds stays of the days before.
+    for minute in 0..3 {
+        service.store(clicks(&format!("newer-{minute}"), 200, now - DAY + minute * 60_000)).await;
+    }
     eventually("old ids are dropped", || async {
         let metrics = service.http.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
-        metrics.lines().any(|line| line == "tallyhouse_ledger_ids 100")
+        metrics.lines().any(|line| line == "tallyhouse_ledger_ids 600")
     })
     .await;
     let engine = service.engine_pid();

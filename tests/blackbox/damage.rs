@@ -207,29 +207,6 @@ async fn a_lost_segment_can_be_sent_again_despite_the_ledger() {
     }
 }
 
-/// As long as ClickHouse cannot be asked, nobody is told that an event of a damaged segment is there.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_may_be_lost_is_undecided_as_long_as_clickhouse_is_away() {
-    let (service, second, batches) = with_backlog(0).await;
-    spoil(&files(&second.log_dir(), "sealed").pop().unwrap());
-    eventually("the damage is found", || async { second.stderr_of_run().contains("a sealed segment is damaged") })
-        .await;
-    eventually("its events are in doubt", || async {
-        let counts = send(&second, batches[0].clone()).await;
-        assert_eq!(counts.accepted, 0, "{counts:?}");
-        counts.undecided as usize == BATCH
-    })
-    .await;
-    signal(service.engine_pid(), "CONT");
-    // ClickHouse may have taken the insert that hung.
-    eventually("they are decided", || async {
-        let counts = send(&second, batches[0].clone()).await;
-        counts.duplicate as usize == BATCH
-    })
-    .await;
-    assert_counted(&service, BATCH).await;
-}
-
 /// The log holds more ids than may be in memory, and the ledger that had them is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_its_ledger_is_read_within_the_bound_on_memory() {
